@@ -1,0 +1,359 @@
+"""Owns the ART estimators: the conditional classifier, and the plain one it becomes at an operating point."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from art.defences.preprocessor.preprocessor import Preprocessor, PreprocessorPyTorch
+from art.estimators.classification import PyTorchClassifier
+from art.preprocessing.standardisation_mean_std.pytorch import StandardisationMeanStdPyTorch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from art_oat.condition import OperatingPoint
+from art_oat.inputs import Array, input_faults, label_faults, refuse
+from art_oat.model import OATModel
+from art_oat.pinned import PinnedNetwork
+
+_IGNORED_BY_ART = {"logits", "y", "verbose", "raw", "standardise_output"}
+"""Keywords that parts of ART pass to ``predict`` and rely on being ignored."""
+
+
+class _NumpyPreprocessing(torch.autograd.Function):
+    """A preprocessor that works on arrays, as a step of a torch graph; backward is its own gradient estimate."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, operation: Preprocessor) -> Tensor:
+        ctx.operation = operation
+        ctx.save_for_backward(x)
+        result, _ = operation(x.detach().cpu().numpy())
+        return torch.as_tensor(result, dtype=x.dtype, device=x.device)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        estimate = ctx.operation.estimate_gradient(x.cpu().numpy(), gradients[0].cpu().numpy())
+        return torch.as_tensor(estimate, dtype=x.dtype, device=x.device), None
+
+
+class PreprocessedNetwork(nn.Module):
+    """A network behind the preprocessing of a classifier, as one differentiable module.
+
+    Args:
+        network: What the preprocessed inputs go through.
+        operations: ART preprocessors in order; one that works on arrays passes its own gradient estimate on.
+    """
+
+    def __init__(self, network: nn.Module, operations: list[Preprocessor]) -> None:
+        super().__init__()
+        self.network = network
+        self.operations = [operation for operation in operations if not _is_identity(operation)]
+        self.training = network.training
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return scores ``[N, K]`` for raw inputs ``[N, ...]``, in the units that the classifier takes."""
+        for operation in self.operations:
+            if isinstance(operation, PreprocessorPyTorch):
+                x, _ = operation.forward(x, None)
+            else:
+                x = _NumpyPreprocessing.apply(x, operation)
+        scores: Tensor = self.network(x)
+        return scores
+
+
+def _is_identity(operation: Preprocessor) -> bool:
+    is_standardization = isinstance(operation, StandardisationMeanStdPyTorch)
+    return is_standardization and bool(np.all(operation.mean == 0) and np.all(operation.std == 1))
+
+
+class _ARTClassifier(PyTorchClassifier):  # type: ignore[misc]
+    """What both classifiers share: portable copies, layer names of the network inside, one preprocessing."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._layer_names = [f"network.{name}" for name, _ in self.model.network.named_children()]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Hold everything in the state itself; ART would write weight files into its data folder."""
+        state = {name: value for name, value in vars(self).items() if name not in ("_model_wrapper", "_features")}
+        return state | {"_model": self.model}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Come back on the device it was on; ART would come back on the first GPU."""
+        vars(self).update(state)
+        self._model = self._make_model_wrapper(state["_model"])
+
+    def preprocessed(self, network: nn.Module, *, is_training: bool = False) -> PreprocessedNetwork:
+        """Put this classifier's preprocessing before a network, for tensors, with gradients.
+
+        Args:
+            network: Any network that takes what this classifier's network takes.
+            is_training: Take the operations that apply in training instead of those that apply in prediction.
+        """
+        applies = [operation.apply_fit if is_training else operation.apply_predict for operation in self._operations]
+        return PreprocessedNetwork(network, [op for op, is_used in zip(self._operations, applies, strict=True) if is_used])
+
+    @property
+    def _operations(self) -> list[Preprocessor]:
+        operations: list[Preprocessor] = self.preprocessing_operations
+        return operations
+
+
+class PinnedClassifier(_ARTClassifier):
+    """An ordinary ``PyTorchClassifier`` at one operating point; made by :meth:`OATClassifier.at`.
+
+    Every ART attack, metric and defense takes it. It follows the training of its ``OATClassifier``, and is not
+    trained itself. It takes over preprocessing, postprocessing, clip values and loss as they were when it was made.
+    """
+
+    model: PinnedNetwork
+
+    @property
+    def point(self) -> OperatingPoint:
+        """The operating point it answers at."""
+        return self.model.point
+
+    def as_module(self) -> PreprocessedNetwork:
+        """Return ``x -> scores`` as one torch module, preprocessing included, for attacks outside of ART.
+
+        Postprocessing defenses work on arrays and are not part of it.
+        """
+        return self.preprocessed(self.model)
+
+    def fit(self, x: Array, y: Array, *args: Any, **kwargs: Any) -> None:
+        """Refuse to train: the weights belong to every operating point.
+
+        Raises:
+            RuntimeError: Always.
+        """
+        raise RuntimeError("a classifier pinned by at(lam, width) is not trained. Train the OATClassifier it is from.")
+
+    def fit_generator(self, *args: Any, **kwargs: Any) -> None:
+        """Refuse to train, as :meth:`fit` does."""
+        self.fit(np.empty(0), np.empty(0))
+
+
+class OATClassifier(_ARTClassifier):
+    """An ART classifier whose robustness (and cost) is chosen at prediction time.
+
+    It keeps the parameter order and every method of ``PyTorchClassifier``. What names no operating point
+    (``loss_gradient``, ``class_gradient``, ``fit``, ...) works at the default one, ``lam`` and ``width``.
+
+    Args:
+        model: A conditional network, from ``to_conditional``.
+        loss: What ART's attacks differentiate; ``OATTrainer`` asks for a ``CrossEntropyLoss``.
+        input_shape: Shape of one sample, such as ``(3, 32, 32)``.
+        nb_classes: ``K``, at least 2.
+        optimizer: Holds parameters of ``model`` (of the converted network, not of the one it was made from); needed
+            for training only.
+        use_amp: As in ``PyTorchClassifier``, like all that follow.
+
+    Raises:
+        TypeError: If ``model`` is not an ``OATModel``.
+        ValueError: If ``optimizer`` holds no parameter of ``model``, or the network does not map ``input_shape`` to
+            ``nb_classes`` scores; names every fault.
+    """
+
+    estimator_params = [*PyTorchClassifier.estimator_params, "lam", "width"]
+
+    model: OATModel
+
+    def __init__(
+        self,
+        model: OATModel,
+        loss: nn.modules.loss._Loss,
+        input_shape: tuple[int, ...],
+        nb_classes: int,
+        optimizer: torch.optim.Optimizer | None = None,
+        use_amp: bool = False,
+        opt_level: str = "O1",
+        loss_scale: float | str | None = "dynamic",
+        channels_first: bool = True,
+        clip_values: Any = None,
+        preprocessing_defences: Any = None,
+        postprocessing_defences: Any = None,
+        preprocessing: Any = (0.0, 1.0),
+        device_type: str = "gpu",
+    ) -> None:
+        if not isinstance(model, OATModel):
+            raise TypeError(f"model must be an OATModel, got {type(model).__name__}. Convert it: to_conditional(model).")
+        super().__init__(
+            model,
+            loss,
+            tuple(input_shape),
+            nb_classes,
+            optimizer,
+            use_amp=use_amp,
+            opt_level=opt_level,
+            loss_scale=loss_scale,
+            channels_first=channels_first,
+            clip_values=clip_values,
+            preprocessing_defences=preprocessing_defences,
+            postprocessing_defences=postprocessing_defences,
+            preprocessing=preprocessing,
+            device_type=device_type,
+        )
+        refuse([*self._optimizer_faults(), *self._shape_faults()])
+
+    def _optimizer_faults(self) -> list[str]:
+        if self._optimizer is None:
+            return []
+        own = {id(parameter) for parameter in self.model.parameters()}
+        held = (parameter for group in self._optimizer.param_groups for parameter in group["params"])
+        if any(id(parameter) in own for parameter in held):
+            return []
+        return [
+            "optimizer must hold parameters of the converted model, got none of them. "
+            "to_conditional copies the network: build the optimizer from model.parameters() after it."
+        ]
+
+    def _shape_faults(self) -> list[str]:
+        probe = torch.zeros(1, *self.input_shape, dtype=self.model.encoding.table.dtype, device=self._device)
+        try:
+            with torch.no_grad():
+                scores = self.model.pinned()(probe)
+        except RuntimeError as error:
+            return [f"input_shape {self.input_shape} must fit the network, which says: {error}"]
+        if not isinstance(scores, Tensor) or scores.shape != (1, self.nb_classes):
+            got = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+            return [f"the network must give nb_classes = {self.nb_classes} scores per sample, [1, {self.nb_classes}], got {got}."]
+        return []
+
+    @property
+    def lam(self) -> float:
+        """The default lam, in ``[0, 1]``; kept in ``model.default_point``."""
+        return self.model.default_point.lam
+
+    @lam.setter
+    def lam(self, lam: float) -> None:
+        self.model.default_point = OperatingPoint(lam, self.width)
+
+    @property
+    def width(self) -> float:
+        """The default width, one of the trained ones; kept in ``model.default_point``."""
+        return self.model.default_point.width
+
+    @width.setter
+    def width(self, width: float) -> None:
+        self.model.default_point = OperatingPoint(self.lam, width)
+
+    def at(self, lam: float | None = None, width: float | None = None) -> PinnedClassifier:
+        """Return this classifier at one operating point, as an ordinary ART classifier that follows training.
+
+        Args:
+            lam: One number in ``[0, 1]``; None for the default.
+            width: One of the trained widths; None for the default.
+
+        Raises:
+            TypeError: If either is not one number.
+            ValueError: If the point is not one of the model's.
+        """
+        return PinnedClassifier(
+            self.model.pinned(self.model.point(lam, width)),
+            copy.deepcopy(self._loss),  # ART changes its reduction for a while
+            self.input_shape,
+            self.nb_classes,
+            channels_first=self.channels_first,
+            clip_values=self.clip_values,
+            preprocessing_defences=self.preprocessing_defences,
+            postprocessing_defences=self.postprocessing_defences,
+            preprocessing=self.preprocessing,
+            device_type=self.device_type,
+        )
+
+    def predict(
+        self,
+        x: Array,
+        batch_size: int = 128,
+        training_mode: bool = False,
+        *,
+        lam: float | ArrayLike | None = None,
+        width: float | None = None,
+        **ignored: Any,
+    ) -> NDArray[np.float32]:
+        """Return scores at one operating point, or at one lam per sample.
+
+        Args:
+            x: Inputs, ``(N, *input_shape)``, finite.
+            batch_size: How many samples go through the network at once.
+            training_mode: Predict by the conditional network in training mode; as in ART, that moves its statistics.
+            lam: One number in ``[0, 1]``, or ``(N,)`` with one per sample; None for the default.
+            width: One of the trained widths; None for the default.
+            **ignored: ``logits``, ``y``, ``verbose``, ``raw``, ``standardise_output``, which parts of ART pass.
+
+        Returns:
+            Scores ``(N, K)``.
+
+        Raises:
+            TypeError: If a keyword is unknown.
+            ValueError: If ``x``, ``lam`` or ``width`` is not as above.
+        """
+        if unknown := ignored.keys() - _IGNORED_BY_ART:
+            raise TypeError(f"predict takes lam and width as keywords, got {', '.join(sorted(unknown))}.")
+        refuse(input_faults(x, self.input_shape))
+        width = self.model.point(None, width).width
+        if lam is None or np.ndim(lam) == 0:
+            lams = torch.tensor([self.model.point(lam, width).lam], dtype=torch.float64)  # type: ignore[arg-type]
+        else:
+            lams = self.model.lams(torch.as_tensor(np.asarray(lam)), len(x))
+        if training_mode:
+            self.model.train()
+        return self._predict_at(x, batch_size, lams, width, is_conditional=training_mode)
+
+    def _predict_at(self, x: Array, batch_size: int, lams: Tensor, width: float, is_conditional: bool) -> NDArray[np.float32]:
+        is_one_point = len(lams) == 1
+        pinned = self.model.pinned(OperatingPoint(lams.item(), width)) if is_one_point else self.model.replica(width)
+        preprocessed, _ = self._apply_preprocessing(x, y=None, fit=False)
+        scores = [np.empty((0, self.nb_classes), dtype=np.float32)]
+        for start in range(0, len(x), batch_size):
+            batch = torch.from_numpy(preprocessed[start : start + batch_size]).to(self._device)
+            lam = lams if is_one_point else lams[start : start + batch_size]
+            if not is_one_point:
+                pinned.aim(lam)
+            with torch.no_grad():
+                output = self.model(batch, lam.expand(len(batch)), width) if is_conditional else pinned(batch)
+            scores.append(output.cpu().numpy().astype(np.float32))
+        result: NDArray[np.float32] = self._apply_postprocessing(preds=np.vstack(scores), fit=False)
+        return result
+
+    def fit(self, x: Array, y: Array, *args: Any, **kwargs: Any) -> None:
+        """Train on ``x`` at the default operating point, as ``PyTorchClassifier.fit`` does; ``OATTrainer`` trains all.
+
+        Args:
+            x: Inputs, ``(N, *input_shape)``, finite.
+            y: Class indices ``(N,)`` or one-hot labels ``(N, K)``.
+            *args: ``batch_size``, ``nb_epochs``, ... as in ART.
+            **kwargs: As in ART, which ignores unknown ones.
+
+        Raises:
+            ValueError: If ``x`` or ``y`` is not as above; names every fault.
+        """
+        refuse([*input_faults(x, self.input_shape), *label_faults(y, len(x), self.nb_classes)])
+        super().fit(x, y, *args, **kwargs)
+
+    # ART runs these on the network in training form, and changes its mode and gradients. At the default point the
+    # pinned network gives the same numbers and leaves both alone.
+
+    def loss_gradient(self, x: Any, y: Any, training_mode: bool = False, **kwargs: Any) -> Any:
+        """Return the gradient of the loss to ``x``, at the default point; see ``PyTorchClassifier``."""
+        classifier = super() if training_mode else self.at()
+        return classifier.loss_gradient(x, y, training_mode, **kwargs)
+
+    def class_gradient(self, x: Any, label: Any = None, training_mode: bool = False, **kwargs: Any) -> Any:
+        """Return the gradients of the scores to ``x``, at the default point; see ``PyTorchClassifier``."""
+        classifier = super() if training_mode else self.at()
+        return classifier.class_gradient(x, label, training_mode, **kwargs)
+
+    def compute_loss(self, x: Any, y: Any, reduction: str = "none", **kwargs: Any) -> Any:
+        """Return the loss at the default point; see ``PyTorchClassifier``."""
+        return self.at().compute_loss(x, y, reduction, **kwargs)
+
+    def get_activations(self, x: Any, layer: Any = None, batch_size: int = 128, framework: bool = False) -> Any:
+        """Return the output of a layer at the default point; see ``PyTorchClassifier``."""
+        return self.at().get_activations(x, layer, batch_size, framework)
+
+    def _predict_framework(self, x: Tensor, y: Tensor | None = None) -> Any:
+        return self.at()._predict_framework(x, y)

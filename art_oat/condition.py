@@ -1,0 +1,130 @@
+"""Owns the operating point (lam, width) and the condition that converted layers read during one pass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cached_property
+from numbers import Real
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """One setting of both dials; unpacks as ``lam, width``.
+
+    Args:
+        lam: Weight of the adversarial loss in ``[0, 1]``: 0 asks for accuracy, 1 for robustness.
+        width: Fraction of channels kept, in ``(0, 1]``.
+
+    Raises:
+        TypeError: If either is not a real number.
+        ValueError: If either lies outside its range, or is NaN.
+
+    Example:
+        >>> lam, width = OperatingPoint(0.3)
+        >>> lam, width
+        (0.3, 1.0)
+    """
+
+    lam: float
+    width: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "lam", _number(self.lam, "lam"))
+        object.__setattr__(self, "width", _number(self.width, "width"))
+        if not 0 <= self.lam <= 1:
+            raise ValueError(f"lam must lie in [0, 1], got {self.lam}.")
+        if not 0 < self.width <= 1:
+            raise ValueError(f"width must lie in (0, 1], got {self.width}.")
+
+    def __iter__(self) -> Iterator[float]:
+        return iter((self.lam, self.width))
+
+
+def _number(value: object, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be one number, got {type(value).__name__} {value!r}.")
+    return float(value)
+
+
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """What the converted layers of a network read during one pass.
+
+    Args:
+        lam: ``[1]`` where one value holds for the whole batch, else ``[N]``.
+        code: The codes of ``lam``, ``[1, D]`` or ``[N, D]``.
+        width: Fraction of channels kept, in ``(0, 1]``.
+    """
+
+    lam: Tensor
+    code: Tensor
+    width: float = 1.0
+
+    @cached_property
+    def is_clean(self) -> Tensor:
+        """Whether a sample belongs to the clean side of every norm (lam is exactly 0); bool, shaped as ``lam``."""
+        return self.lam == 0
+
+    @cached_property
+    def nb_clean(self) -> int:
+        """How many entries of ``lam`` are 0."""
+        return int(self.is_clean.sum())
+
+    @cached_property
+    def order(self) -> Tensor | None:
+        """Indices that bring clean samples first, ``[N]``; None where they already stand first."""
+        if bool(self.is_clean[: self.nb_clean].all()):
+            return None
+        return torch.argsort(self.is_clean, descending=True, stable=True)
+
+    def check_batch(self, nb_samples: int) -> None:
+        """Refuse a batch that does not hold one sample per lam.
+
+        Raises:
+            RuntimeError: If ``lam`` holds several values, but not ``nb_samples``.
+        """
+        if len(self.lam) not in (1, nb_samples):
+            raise RuntimeError(
+                f"lam holds {len(self.lam)} values, but a batch of {nb_samples} reached a layer. "
+                "A network that changes the batch axis inside takes one lam for the whole batch only."
+            )
+
+
+_current: ContextVar[Condition] = ContextVar("art_oat_condition")
+
+
+def current_condition() -> Condition:
+    """Return the condition of the pass under way in this thread.
+
+    Raises:
+        RuntimeError: If a converted layer runs outside a pass of its ``OATModel``.
+    """
+    try:
+        return _current.get()
+    except LookupError:
+        raise RuntimeError(
+            "a converted layer knows its lam only inside its OATModel. "
+            "Call model(x, lam, width), or use model.pinned(point) or fold(model, point), which are plain networks."
+        ) from None
+
+
+@contextmanager
+def conditioned(condition: Condition) -> Iterator[None]:
+    """Let the converted layers that run inside the block, in this thread, read ``condition``."""
+    token = _current.set(condition)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def is_finite_number(value: object) -> bool:
+    """Whether ``value`` is one real number that is neither NaN nor infinite."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)

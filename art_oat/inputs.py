@@ -1,0 +1,77 @@
+"""Owns the checks of what users pass in as data: every fault is found before anything is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+def refuse(faults: Sequence[str]) -> None:
+    """Raise one error that names all faults; do nothing where there is none.
+
+    Raises:
+        ValueError: If ``faults`` holds any.
+    """
+    if faults:
+        raise ValueError(" ".join(faults))
+
+
+def input_faults(x: Array, input_shape: tuple[int, ...], name: str = "x") -> list[str]:
+    """Say what is wrong with inputs: their kind, their shape (``(N, *input_shape)``), NaN or infinity in them."""
+    if x.dtype.kind not in "fiu":
+        return [f"{name} must hold real numbers, got dtype {x.dtype}."]
+    if x.shape[1:] != tuple(input_shape) or x.ndim == 0:
+        return [f"{name} must have shape (N, {', '.join(map(str, input_shape))}), got {x.shape}."]
+    nb_faulty = int((~np.isfinite(x)).reshape(len(x), -1).any(axis=1).sum()) if x.size else 0
+    return [f"{name} must be finite, got NaN or infinity in {nb_faulty} of {len(x)} samples."] if nb_faulty else []
+
+
+def range_faults(x: Array, clip_values: Array | tuple[Any, Any] | None, name: str = "x") -> list[str]:
+    """Say whether inputs leave the range that attacks clip to; faults of another kind are not looked for."""
+    if clip_values is None or x.dtype.kind not in "fiu" or not x.size:
+        return []
+    low, high = clip_values
+    try:
+        is_outside = bool(np.any(x < low) or np.any(x > high))
+    except ValueError:
+        return [f"clip_values must be two numbers, or two arrays that fit one sample, got shapes {np.shape(low)}."]
+    if not is_outside:
+        return []
+    return [
+        f"{name} must lie within clip_values [{np.min(low)}, {np.max(high)}], got [{x.min()}, {x.max()}]. "
+        "Scale the inputs, or give the classifier their range."
+    ]
+
+
+def label_faults(y: Array, nb_samples: int, nb_classes: int, name: str = "y") -> list[str]:
+    """Say what is wrong with labels, which must be indices ``(N,)`` in ``[0, K)`` or one-hot ``(N, K)``."""
+    if len(y.shape) not in (1, 2) or (y.ndim == 2 and y.shape[1] not in (1, nb_classes)):
+        return [f"{name} must be indices (N,) or one-hot (N, {nb_classes}), got shape {y.shape}."]
+    faults = []
+    if len(y) != nb_samples:
+        faults.append(f"{name} must hold one label per sample, {nb_samples}, got {len(y)}.")
+    if y.dtype.kind not in "fiub":
+        return [*faults, f"{name} must hold whole numbers, got dtype {y.dtype}."]
+    if y.ndim == 2 and y.shape[1] == nb_classes:
+        is_one_hot = np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all()
+        return faults if is_one_hot else [*faults, f"{name} must hold exactly one 1 per row where it is one-hot."]
+    if not np.all((y >= 0) & (y < nb_classes) & (y == np.floor(y))):
+        faults.append(f"{name} must hold class indices in [0, {nb_classes}), got {_some_outside(y, nb_classes)}.")
+    return faults
+
+
+def _some_outside(y: Array, nb_classes: int) -> str:
+    outside = np.unique(y[~((y >= 0) & (y < nb_classes) & (y == np.floor(y)))])
+    return ", ".join(map(str, outside[:3].tolist())) + (", ..." if len(outside) > 3 else "")
+
+
+def class_indices(y: Array, nb_classes: int) -> NDArray[np.int64]:
+    """Return checked labels as indices ``(N,)``, whichever way they were written."""
+    is_one_hot = y.ndim == 2 and y.shape[1] == nb_classes
+    indices: NDArray[np.int64] = (y.argmax(axis=1) if is_one_hot else y.reshape(-1)).astype(np.int64)
+    return indices

@@ -1,0 +1,7 @@
+"""What a conditional network is made of."""
+
+from art_oat.layers.encoding import DEFAULT_LAMBDAS, Encoding, EncodingKind
+from art_oat.layers.film import FiLM, FiLMKind
+from art_oat.layers.norm import ConditionalLayer, DualBatchNorm
+
+__all__ = ["DEFAULT_LAMBDAS", "ConditionalLayer", "DualBatchNorm", "Encoding", "EncodingKind", "FiLM", "FiLMKind"]

@@ -1,0 +1,118 @@
+"""Owns the codes of lam: the table of trained codes and what lies between them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from art_oat.condition import is_finite_number
+
+EncodingKind = Literal["scalar", "one-hot", "dct", "random-orthogonal"]
+DEFAULT_LAMBDAS = (0.0, 0.1, 0.2, 0.3, 0.4, 1.0)
+
+
+def check_lambdas(lambdas: Iterable[float]) -> tuple[float, ...]:
+    """Return the trained lams in ascending order.
+
+    Raises:
+        ValueError: If there is none, one lies outside ``[0, 1]`` or is NaN, or one occurs twice.
+    """
+    values = tuple(lambdas)
+    faulty = [value for value in values if not (is_finite_number(value) and 0 <= value <= 1)]
+    if faulty or not values or len(set(values)) != len(values):
+        raise ValueError(f"lambdas must hold distinct numbers in [0, 1], at least one, got {values}.")
+    return tuple(sorted(float(value) for value in values))
+
+
+class Encoding(nn.Module):
+    """Codes of lam, one row per trained lam; any other lam in between gets the interpolation of its neighbors.
+
+    The published code (arXiv:2010.11828) looks a code up by the position of lam in a list, so only
+    listed lams have one. Here the code is a piecewise linear function of lam through the same rows. The table is a
+    buffer: it is saved with the weights, so a resumed run keeps its codes.
+
+    Args:
+        lambdas: The trained lams, distinct, in ``[0, 1]``.
+        kind: ``"scalar"``: lam itself (``D = 1``). ``"one-hot"``: unit vectors. ``"dct"``: the first rows of the
+            DCT-II matrix, each of norm 1. ``"random-orthogonal"``: orthonormal rows drawn from ``seed`` (the
+            published default).
+        dim: Length ``D`` of a code; at least ``len(lambdas)``, except for ``"scalar"``, which ignores it.
+        seed: What random rows are drawn from.
+
+    Raises:
+        ValueError: If ``lambdas``, ``kind`` or ``dim`` is not as above.
+    """
+
+    table: Tensor
+
+    def __init__(
+        self,
+        lambdas: Iterable[float] = DEFAULT_LAMBDAS,
+        kind: EncodingKind = "random-orthogonal",
+        dim: int = 128,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.lambdas = check_lambdas(lambdas)
+        if kind not in get_args(EncodingKind):
+            raise ValueError(f"encoding must be one of {get_args(EncodingKind)}, got {kind!r}.")
+        if kind != "scalar" and (not isinstance(dim, int) or dim < len(self.lambdas)):
+            raise ValueError(f"code_dim must be a whole number, at least {len(self.lambdas)} (one per lam), got {dim}.")
+        self.kind: EncodingKind = kind
+        self.dim = 1 if kind == "scalar" else dim
+        self.seed = seed
+        self.register_buffer("table", torch.empty(len(self.lambdas), self.dim))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Write the table anew; a random one is drawn from the same seed, so its codes stay what they were."""
+        rows = _TABLES[self.kind](self)
+        with torch.no_grad():
+            self.table.copy_(rows[: len(self.lambdas)])
+
+    def forward(self, lam: Tensor) -> Tensor:
+        """Return the codes ``[G, D]`` of ``lam`` ``[G]``; values beyond the outermost trained lams get their code."""
+        if len(self.lambdas) == 1:
+            return self.table.expand(len(lam), -1)
+        knots = torch.tensor(self.lambdas, dtype=self.table.dtype, device=self.table.device)
+        lam = lam.to(knots)
+        upper = torch.searchsorted(knots, lam).clamp(1, len(knots) - 1)
+        share = (lam - knots[upper - 1]) / (knots[upper] - knots[upper - 1])
+        return torch.lerp(self.table[upper - 1], self.table[upper], share.clamp(0, 1).unsqueeze(1))
+
+    def extra_repr(self) -> str:
+        """Describe the table in one line."""
+        return f"lambdas={self.lambdas}, kind={self.kind!r}, dim={self.dim}"
+
+
+def _scalar(encoding: Encoding) -> Tensor:
+    return torch.tensor(encoding.lambdas, dtype=torch.float64).unsqueeze(1)
+
+
+def _one_hot(encoding: Encoding) -> Tensor:
+    return torch.eye(encoding.dim, dtype=torch.float64)
+
+
+def _dct(encoding: Encoding) -> Tensor:
+    """Row k is ``cos(pi k (n + 1/2) / D)`` over n, divided by its norm."""
+    n = torch.arange(encoding.dim, dtype=torch.float64)
+    rows = torch.cos(math.pi * n.unsqueeze(1) * (n + 0.5) / encoding.dim)
+    return rows / rows.norm(dim=1, keepdim=True)
+
+
+def _random_orthogonal(encoding: Encoding) -> Tensor:
+    generator = torch.Generator().manual_seed(encoding.seed)
+    gaussian = torch.randn(encoding.dim, encoding.dim, dtype=torch.float64, generator=generator)
+    return torch.linalg.qr(gaussian).Q
+
+
+_TABLES: dict[str, Callable[[Encoding], Tensor]] = {
+    "scalar": _scalar,
+    "one-hot": _one_hot,
+    "dct": _dct,
+    "random-orthogonal": _random_orthogonal,
+}

@@ -1,0 +1,175 @@
+"""Owns the conditional network: one set of weights, answering at every operating point."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from art_oat.condition import Condition, OperatingPoint, conditioned
+from art_oat.layers.encoding import Encoding
+from art_oat.pinned import PinnedNetwork, Replica
+
+_MAX_PINNED = 64
+
+
+class OATModel(nn.Module):
+    """A network whose converted layers depend on lam; made by ``to_conditional``.
+
+    Trained, it is called with one lam per sample; used, it hands out plain networks by :meth:`pinned`.
+
+    Args:
+        network: The converted network.
+        encoding: Turns lam into a code; also says which lams are trained.
+        conversion: The arguments of ``to_conditional`` that made it, kept to rebuild the model.
+    """
+
+    def __init__(self, network: nn.Module, encoding: Encoding, conversion: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        self.network = network
+        self.encoding = encoding
+        self.conversion = dict(conversion or {})
+        self.widths = (1.0,)
+        self.revision = 0
+        self.training = network.training
+        self._start_cache()
+        self._default_point = OperatingPoint(self.lambdas[0])
+
+    def _start_cache(self) -> None:
+        self._pinned: OrderedDict[OperatingPoint, PinnedNetwork] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the plain networks out: a copy makes its own, which follow the copy."""
+        return {name: value for name, value in vars(self).items() if name not in ("_pinned", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._start_cache()
+
+    @property
+    def lambdas(self) -> tuple[float, ...]:
+        """The trained lams, ascending."""
+        return self.encoding.lambdas
+
+    @property
+    def default_point(self) -> OperatingPoint:
+        """The operating point of a call that names none; at first the smallest lam (0) at width 1."""
+        return self._default_point
+
+    @default_point.setter
+    def default_point(self, point: OperatingPoint) -> None:
+        self._default_point = self.point(*point)
+
+    def point(self, lam: float | None = None, width: float | None = None) -> OperatingPoint:
+        """Check one operating point; None stands for the default.
+
+        Raises:
+            TypeError: If ``lam`` or ``width`` is not one number.
+            ValueError: If ``lam`` lies outside ``[0, 1]`` or the trained range, or ``width`` was not trained.
+        """
+        default = getattr(self, "_default_point", None)
+        lam = default.lam if lam is None and default else lam
+        width = default.width if width is None and default else width
+        point = OperatingPoint(lam, width)  # type: ignore[arg-type]
+        if not self.lambdas[0] <= point.lam <= self.lambdas[-1]:
+            raise ValueError(self._range_message(point.lam))
+        if point.width not in self.widths:
+            raise ValueError(
+                f"width must be one of {self.widths}, got {point.width}. Widths are fixed when the network is converted."
+            )
+        return point
+
+    def _range_message(self, lam: float) -> str:
+        return (
+            f"lam must lie in [{self.lambdas[0]}, {self.lambdas[-1]}], the range it was converted for, got {lam}. "
+            "Name the outermost values in to_conditional(lambdas=...)."
+        )
+
+    def lams(self, lam: Tensor, nb_samples: int) -> Tensor:
+        """Check one lam per sample, and bring it to the model's dtype and device.
+
+        Raises:
+            ValueError: If ``lam`` is not ``[nb_samples]``, holds NaN, or leaves ``[0, 1]`` or the trained range.
+        """
+        if lam.shape != (nb_samples,):
+            raise ValueError(f"lam must be one number, or hold {nb_samples}, one per sample, got {list(lam.shape)}.")
+        outside = ~((lam >= self.lambdas[0]) & (lam <= self.lambdas[-1]))  # NaN is outside too
+        if bool(outside.any()):
+            raise ValueError(self._range_message(float(lam[outside][0])))
+        return lam.to(self.encoding.table)
+
+    def condition(self, lam: Tensor, width: float = 1.0) -> Condition:
+        """Return what the converted layers read for lams ``[G]``, which are taken as checked."""
+        return Condition(lam, self.encoding(lam), width)
+
+    def cast(self, x: Tensor) -> Tensor:
+        """Bring inputs to the model's dtype: hosts feed float64 under NumPy 2."""
+        return x.to(self.encoding.table.dtype)
+
+    def forward(self, x: Tensor, lam: float | Tensor | None = None, width: float | None = None) -> Any:
+        """Answer at an operating point, in the model's own mode.
+
+        Args:
+            x: Inputs, ``[N, ...]``; cast to the model's dtype.
+            lam: One number in ``[0, 1]``, or a tensor ``[N]`` with one per sample; None for the default point's.
+            width: One of the trained widths; None for the default point's.
+
+        Returns:
+            What the original network returns; scores ``[N, K]`` for a classifier.
+
+        Raises:
+            TypeError: If ``lam`` is neither a number nor a tensor.
+            ValueError: If ``lam`` or ``width`` is not as above.
+        """
+        if isinstance(lam, Tensor) and lam.dim() > 0:
+            width = self.point(None, width).width
+            lams = self.lams(lam, len(x))
+        else:
+            point = self.point(lam.item() if isinstance(lam, Tensor) else lam, width)
+            lams, width = self.encoding.table.new_full((1,), point.lam), point.width
+        with conditioned(self.condition(lams, width)):
+            return self.network(self.cast(x))
+
+    def pinned(self, point: OperatingPoint | None = None) -> PinnedNetwork:
+        """Return the plain network at one operating point; it shares the weights and follows their training.
+
+        The network is of the original architecture, in evaluation mode for good, without gradients of its own.
+        The same object is handed out again while it is among the last 64 points asked for.
+
+        Args:
+            point: The operating point; None for the default.
+
+        Raises:
+            ValueError: If the point is not one of this model's.
+        """
+        point = self.default_point if point is None else self.point(*point)
+        with self._lock:
+            if point not in self._pinned:
+                self._pinned[point] = PinnedNetwork(self, point)
+            self._pinned.move_to_end(point)
+            if len(self._pinned) > _MAX_PINNED:
+                self._pinned.popitem(last=False)
+            return self._pinned[point]
+
+    def replica(self, width: float | None = None) -> Replica:
+        """Return a plain network that its owner aims at any lams, one per sample; it follows training, too."""
+        point = self.point(None, width)
+        return Replica(self, torch.tensor([point.lam], dtype=torch.float64), point.width)
+
+    def refresh(self) -> None:
+        """Tell the plain networks that tensors were written through ``.data``, or modules were exchanged.
+
+        Anything else (optimizers, in-place operations, ``load_state_dict``, ``.to()``) they notice by themselves.
+        """
+        self.revision += 1
+        with self._lock:
+            self._pinned.clear()
+
+    def extra_repr(self) -> str:
+        """Name the dials."""
+        return f"lambdas={self.lambdas}, widths={self.widths}, default={self.default_point}"

@@ -1,0 +1,38 @@
+"""Owns the small plain CNN for CPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class SmallCNN(nn.Module):
+    """3x3 convolutions with batch norm and ReLU, global average pooling, one linear layer.
+
+    The first convolution keeps the resolution; every further one halves it.
+
+    Args:
+        in_channels: Channels of an image.
+        nb_classes: ``K``.
+        channels: Channels after each convolution; at least one.
+
+    Raises:
+        ValueError: If ``channels`` is empty.
+    """
+
+    def __init__(self, in_channels: int = 1, nb_classes: int = 10, channels: Sequence[int] = (32, 64, 128)) -> None:
+        super().__init__()
+        if not channels:
+            raise ValueError("channels must name at least one convolution, got none.")
+        blocks: list[nn.Module] = []
+        for index, (before, after) in enumerate(zip([in_channels, *channels], channels, strict=False)):
+            convolution = nn.Conv2d(before, after, 3, stride=1 if index == 0 else 2, padding=1, bias=False)
+            blocks += [convolution, nn.BatchNorm2d(after), nn.ReLU()]
+        self.features = nn.Sequential(*blocks)
+        self.head = nn.Linear(channels[-1], nb_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return scores ``[N, K]`` for images ``[N, in_channels, H, W]``."""
+        return torch.as_tensor(self.head(self.features(x).mean(dim=(2, 3))))

@@ -1,0 +1,200 @@
+"""Owns the plain networks that share the weights of a conditional one and follow its training."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from art_oat.condition import OperatingPoint
+from art_oat.layers.norm import ChannelAffine, ConditionalLayer
+from art_oat.replica import replicate
+
+if TYPE_CHECKING:
+    from art_oat.model import OATModel
+
+
+class _OptimizerSteps:
+    """Counts the steps of every optimizer in the process.
+
+    Fused optimizers write weights without raising tensor versions, so versions alone would miss them.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._lock = threading.Lock()
+        self._is_counting = False
+
+    def start(self) -> None:
+        with self._lock:
+            if not self._is_counting:
+                register_optimizer_step_post_hook(self._step)
+                self._is_counting = True
+
+    def _step(self, *_: Any) -> None:
+        self.count += 1
+
+
+_STEPS = _OptimizerSteps()
+
+
+class _Slot:
+    """One place in a module where a tensor is registered; reads whatever stands there now."""
+
+    __slots__ = ("name", "owner")
+
+    def __init__(self, owner: dict[str, Tensor], name: str) -> None:
+        self.owner = owner
+        self.name = name
+
+
+def _slots(module: nn.Module) -> Iterator[_Slot]:
+    """Every place below ``module`` that holds a tensor; a shared tensor has several."""
+    for part in module.modules():
+        for owner in (part._parameters, part._buffers):
+            yield from (_Slot(owner, name) for name, tensor in owner.items() if tensor is not None)  # type: ignore[arg-type]
+
+
+class Replica(nn.Module):
+    """The network of the original architecture, in evaluation mode, at lams of choice.
+
+    Weights and buffers are views of the trained ones and need no gradient; every converted layer is one affine map
+    per channel, merged from the trained tensors and merged again when those have changed. So a replica costs what
+    the original network costs, gives gradients to its input only, and never lags behind training.
+
+    Only the owner of a replica aims it; :class:`PinnedNetwork` is the one to share.
+
+    Args:
+        model: The conditional network to follow.
+        lam: Its lams, as :meth:`aim` takes them.
+        width: Fraction of channels kept.
+    """
+
+    def __init__(self, model: OATModel, lam: Tensor, width: float) -> None:
+        super().__init__()
+        self.__dict__["model"] = model  # not registered: its weights are not this module's own
+        self._width = width
+        self._lock = threading.RLock()
+        self._affines: list[tuple[ConditionalLayer, ChannelAffine]] = []
+        self._aliases: list[tuple[_Slot, Tensor]] = []
+        with torch.inference_mode(False):
+            self.network = self._alias_network(model.network)
+        super().train(False)
+        self._merged_from = [
+            *(slot for layer, _ in self._affines for slot in _slots(layer)),
+            *_slots(model.encoding),
+        ]
+        _STEPS.start()
+        self.aim(lam)
+
+    def _alias_network(self, network: nn.Module) -> nn.Module:
+        aliases: dict[int, Tensor] = {}
+
+        def substitute(module: nn.Module) -> nn.Module | None:
+            if not isinstance(module, ConditionalLayer):
+                return None
+            self._affines.append((module, ChannelAffine()))
+            return self._affines[-1][1]
+
+        def alias(tensor: Tensor) -> Tensor:
+            view = tensor.detach()
+            view = nn.Parameter(view, requires_grad=False) if isinstance(tensor, nn.Parameter) else view
+            aliases[id(tensor)] = view
+            return view
+
+        result = replicate(network, substitute, alias)
+        converted = {id(part) for layer, _ in self._affines for part in layer.modules()}
+        plain = (module for module in network.modules() if id(module) not in converted)
+        for module in plain:
+            for owner in (module._parameters, module._buffers):
+                named = ((name, tensor) for name, tensor in owner.items() if tensor is not None)
+                self._aliases += [(_Slot(owner, name), aliases[id(tensor)]) for name, tensor in named]  # type: ignore[arg-type]
+        return result
+
+    def aim(self, lam: Tensor) -> None:
+        """Set the operating point.
+
+        Args:
+            lam: ``[1]`` for one value, or ``[N]`` for one per sample of the next batches; taken as checked.
+        """
+        with self._lock:
+            self._lam = lam
+            self._stamp: tuple[int, ...] = ()
+
+    def follow(self) -> None:
+        """Catch up with the trained tensors where one has been written, moved or replaced since the last call."""
+        stamp = self._read_stamp()
+        if stamp == self._stamp:
+            return
+        with self._lock, torch.inference_mode(False), torch.no_grad():
+            for slot, view in self._aliases:
+                view.data = slot.owner[slot.name].detach()
+            # holding what was merged keeps its memory from being given to another tensor at the same address
+            self._held = [slot.owner[slot.name].detach() for slot in self._merged_from]
+            self._merge()
+            self._stamp = stamp
+
+    def _read_stamp(self) -> tuple[int, ...]:
+        merged = [slot.owner[slot.name] for slot in self._merged_from]
+        return (
+            _STEPS.count,
+            self.model.revision,
+            *[tensor._version for tensor in merged],
+            *[tensor.data_ptr() for tensor in merged],
+            *[slot.owner[slot.name].data_ptr() for slot, _ in self._aliases],
+        )
+
+    def _merge(self) -> None:
+        values, position = self._lam.to(self.model.encoding.table).unique(return_inverse=True)
+        condition = self.model.condition(values, self._width)
+        for layer, affine in self._affines:
+            scale, shift = layer.merge(condition)
+            affine.coefficients = (scale[position], shift[position])
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Answer as the original network does; ``x [N, ...]`` is cast to its dtype.
+
+        Raises:
+            RuntimeError: If the replica is aimed at several lams, but not at ``N``.
+        """
+        if len(self._lam) not in (1, len(x)):
+            raise RuntimeError(f"the replica is aimed at {len(self._lam)} lams, one per sample, got {len(x)} samples.")
+        self.follow()
+        return self.network(self.model.cast(x), *args, **kwargs)
+
+    def train(self, mode: bool = True) -> Replica:
+        """Stay in evaluation mode, whatever is asked: hosts toggle the mode of every network they are given."""
+        return self
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Replica:
+        """Accept moves that change nothing (hosts make them); refuse others, since the weights are the model's."""
+        probe = self.model.encoding.table
+        moved = fn(probe)
+        if (moved.device, moved.dtype) != (probe.device, probe.dtype):
+            raise RuntimeError(
+                f"a pinned network lies where its model lies ({probe.dtype} on {probe.device}), and cannot be moved "
+                f"to {moved.dtype} on {moved.device} alone. Move the model, or fold it and move the folded network."
+            )
+        return self
+
+
+class PinnedNetwork(Replica):
+    """A replica at one fixed operating point; any number of threads may call it, also during training.
+
+    Made by :meth:`OATModel.pinned`. A copy or a pickle of it holds its model, and follows that copy.
+    """
+
+    def __init__(self, model: OATModel, point: OperatingPoint) -> None:
+        super().__init__(model, torch.tensor([point.lam], dtype=torch.float64), point.width)
+        self.point = point
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self.model).pinned, (self.model, self.point)
+
+    def extra_repr(self) -> str:
+        """Name the operating point."""
+        return f"lam={self.point.lam}, width={self.point.width}"

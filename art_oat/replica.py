@@ -1,0 +1,53 @@
+"""Owns the one way in which networks are rebuilt: a deep copy in which chosen modules and tensors are replaced."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+
+from torch import Tensor, nn
+
+
+def replicate(
+    network: nn.Module,
+    substitute: Callable[[nn.Module], nn.Module | None],
+    carry: Callable[[Tensor], Tensor],
+) -> nn.Module:
+    """Deep-copy a network, with other modules and other tensors in chosen places.
+
+    The replacements enter the memo of :func:`copy.deepcopy`, so they reach every reference to the original: shared
+    modules, modules kept in plain lists, tied weights, the root itself.
+
+    Args:
+        network: Any module; it is left untouched.
+        substitute: Maps a module to what stands in its place, or to None where it is copied as it is. Called once
+            per module; modules below a replaced one are not part of the result.
+        carry: Maps each tensor of the network (parameter, buffer or plain attribute) to its counterpart.
+
+    Returns:
+        The rebuilt network, of the same class unless the root was replaced.
+    """
+    memo: dict[int, object] = {}
+    for module in network.modules():
+        replacement = substitute(module)
+        if replacement is not None:
+            memo[id(module)] = replacement
+    for tensor in _tensors(network):
+        if id(tensor) not in memo:
+            memo[id(tensor)] = carry(tensor)
+    result = copy.deepcopy(network, memo)
+    assert isinstance(result, nn.Module)
+    return result
+
+
+def _tensors(network: nn.Module) -> Iterator[Tensor]:
+    for module in network.modules():
+        yield from module.parameters(recurse=False)
+        yield from module.buffers(recurse=False)
+        yield from (value for value in vars(module).values() if isinstance(value, Tensor))
+
+
+def clone_tensor(tensor: Tensor) -> Tensor:
+    """Return an independent copy, a parameter where it was one, with ``requires_grad`` as it was."""
+    clone = tensor.detach().clone()
+    return nn.Parameter(clone, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else clone

@@ -1,0 +1,90 @@
+"""Owns where batches come from: arrays, a torch ``DataLoader``, an ART ``DataGenerator``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from art_oat.classifier import OATClassifier
+from art_oat.inputs import Array, class_indices, input_faults, label_faults, range_faults, refuse
+
+
+class Batches(Protocol):
+    """One epoch of pairs ``(x, y)``: inputs ``[N, ...]`` and class indices ``[N]``, on the classifier's device."""
+
+    def __len__(self) -> int:
+        """Number of batches in an epoch."""
+        ...
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Go through one epoch."""
+        ...
+
+
+def as_tensors(x: Array, y: Array, classifier: OATClassifier) -> tuple[Tensor, Tensor]:
+    """Bring checked data to the classifier's dtype and device, labels as class indices."""
+    table = classifier.model.encoding.table
+    indices = torch.from_numpy(class_indices(np.asarray(y), classifier.nb_classes))
+    return torch.as_tensor(np.asarray(x)).to(table), indices.to(table.device)
+
+
+def _checked(x: Any, y: Any, classifier: OATClassifier) -> tuple[Tensor, Tensor]:
+    x, y = np.asarray(x), np.asarray(y)
+    faults = input_faults(x, classifier.input_shape) or range_faults(x, classifier.clip_values)
+    refuse([*faults, *label_faults(y, len(x), classifier.nb_classes)])
+    return as_tensors(x, y, classifier)
+
+
+class ArrayBatches:
+    """Shuffles arrays anew every epoch; the last batch may be smaller."""
+
+    def __init__(
+        self, x: Array, y: Array, batch_size: int, classifier: OATClassifier, generator: torch.Generator
+    ) -> None:
+        self.x, self.y = as_tensors(x, y, classifier)
+        self.batch_size = batch_size
+        self.generator = generator
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.x) / self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        order = torch.randperm(len(self.x), generator=self.generator).to(self.x.device)
+        for index in order.split(self.batch_size):
+            yield self.x[index], self.y[index]
+
+
+class LoaderBatches:
+    """Takes the batches of a ``DataLoader``, each checked as it comes."""
+
+    def __init__(self, loader: DataLoader[Any], classifier: OATClassifier) -> None:
+        self.loader = loader
+        self.classifier = classifier
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for x, y in self.loader:
+            yield _checked(x, y, self.classifier)
+
+
+class GeneratorBatches:
+    """Takes the batches of an ART ``DataGenerator``, each checked as it comes."""
+
+    def __init__(self, generator: Any, classifier: OATClassifier) -> None:
+        self.generator = generator
+        self.classifier = classifier
+
+    def __len__(self) -> int:
+        return math.ceil(self.generator.size / self.generator.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for _ in range(len(self)):
+            yield _checked(*self.generator.get_batch(), self.classifier)

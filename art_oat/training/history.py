@@ -1,0 +1,54 @@
+"""Owns the record of a training, epoch by epoch."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from art_oat.files import write_whole
+from art_oat.frontier import MeasuredPoint
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What one epoch of training did.
+
+    Attributes:
+        epoch: Counts from 1 over all calls of ``fit``.
+        seconds: Time spent training.
+        validation_seconds: Time spent measuring.
+        learning_rate: Of the optimizer's first group, after the epoch's scheduler step.
+        loss: Mean of the objective, in nats.
+        clean: Accuracy on the training batches in training mode, a fraction.
+        robust: The same on the attacked samples; NaN where none was.
+        validation: Clean and robust accuracy at every trained lam; empty without validation data.
+    """
+
+    epoch: int
+    seconds: float
+    validation_seconds: float
+    learning_rate: float
+    loss: float
+    clean: float
+    robust: float
+    validation: tuple[MeasuredPoint, ...] = ()
+
+    def row(self) -> dict[str, float]:
+        """Return the record as flat columns; ``val_clean@0.1`` is the clean validation accuracy at lam 0.1."""
+        columns = {name: value for name, value in vars(self).items() if name != "validation"}
+        for point in self.validation:
+            columns[f"val_clean@{point.lam:g}"] = point.clean
+            columns[f"val_robust@{point.lam:g}"] = point.robust
+        return columns
+
+
+def write_history(history: Sequence[EpochRecord], path: Path) -> None:
+    """Write all epochs as CSV; a reader never sees half a file."""
+    rows = [record.row() for record in history]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with write_whole(path) as file:
+        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

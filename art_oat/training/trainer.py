@@ -1,0 +1,374 @@
+"""Owns the training loop: draw lams, attack, weigh the losses, step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from art.defences.trainer.trainer import Trainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from art_oat.attack import PGD, TensorAttack, withstand
+from art_oat.classifier import OATClassifier
+from art_oat.frontier import MeasuredPoint
+from art_oat.inputs import Array, input_faults, label_faults, range_faults, refuse
+from art_oat.model import OATModel
+from art_oat.training.batches import ArrayBatches, Batches, GeneratorBatches, LoaderBatches, as_tensors
+from art_oat.training.history import EpochRecord, write_history
+from art_oat.training.loss import hybrid_loss
+from art_oat.training.sampling import StratifiedSampling
+
+
+class Loss(Protocol):
+    """A training objective; see :func:`hybrid_loss` for the arguments."""
+
+    def __call__(
+        self, logits: Tensor, logits_adv: Tensor, y: Tensor, lam: Tensor, criterion: nn.CrossEntropyLoss | None = None
+    ) -> Tensor:
+        """Return a scalar that carries gradient."""
+        ...
+
+
+class Scheduler(Protocol):
+    """Anything with ``step()``, such as every scheduler of torch."""
+
+    def step(self) -> Any:
+        """Advance the schedule by one epoch, or one step."""
+        ...
+
+
+_Validation = tuple[Tensor, Tensor]
+
+
+class OATTrainer(Trainer):  # type: ignore[misc]
+    """Once-for-all adversarial training (Wang et al. 2020, arXiv:2010.11828).
+
+    ``min E_(x,y) E_lam [(1 - lam) CE(f(x; lam), y) + lam CE(f(x_adv; lam), y)]``: every sample of a batch gets a lam
+    of its own, is attacked at it (by a plain network in evaluation mode), and weighs its two losses by it. Not to be
+    mixed up with ART's ``AdversarialTrainerOAATPyTorch``, which is oracle-aligned adversarial training.
+
+    Args:
+        classifier: Holds the conditional network, a ``CrossEntropyLoss`` (its class weights and label smoothing are
+            honored) and the optimizer. Weights are those it has: train again to train on.
+        attack: Perturbs a batch of tensors; None for ``PGD()``, which is PGD-7 at 8/255. It differentiates through
+            the classifier's preprocessing; its eps is in units of ``x``.
+        sampling: How lams are drawn; None for the published uniform draw.
+        loss: The objective.
+        seed: What the order of samples, the lams, the attack's random starts and dropout are drawn from. The same
+            seed and weights give exactly the same training on the same machine.
+
+    Attributes:
+        history: One :class:`EpochRecord` per epoch, over all calls of ``fit``.
+
+    Raises:
+        TypeError: If an argument is of another kind than above.
+        ValueError: If the classifier has no optimizer, or ``sampling`` weighs a lam that is not trained.
+    """
+
+    def __init__(
+        self,
+        classifier: OATClassifier,
+        attack: TensorAttack | None = None,
+        *,
+        sampling: StratifiedSampling | None = None,
+        loss: Loss = hybrid_loss,
+        seed: int = 0,
+    ) -> None:
+        if not isinstance(classifier, OATClassifier):
+            raise TypeError(f"classifier must be an OATClassifier, got {type(classifier).__name__}.")
+        if not isinstance(classifier.loss, nn.CrossEntropyLoss):
+            raise TypeError(f"the classifier's loss must be a CrossEntropyLoss, got {type(classifier.loss).__name__}.")
+        if attack is not None and (not callable(attack) or isinstance(attack, nn.Module)):
+            raise TypeError(f"attack must be callable on tensors as art_oat.PGD is, got {type(attack).__name__}.")
+        if classifier.optimizer is None:
+            raise ValueError("the classifier must hold an optimizer to be trained: OATClassifier(..., optimizer=...).")
+        super().__init__(classifier)
+        self.attack: TensorAttack = PGD() if attack is None else attack
+        self.sampling = StratifiedSampling() if sampling is None else sampling
+        self.sampling.check(classifier.model.lambdas)
+        self.loss = loss
+        self.seed = seed
+        self.history: list[EpochRecord] = []
+        self._generator = torch.Generator().manual_seed(seed)
+
+    @property
+    def _model(self) -> OATModel:
+        model: OATModel = self.classifier.model
+        return model
+
+    def fit(
+        self,
+        x: Array | DataLoader[Any],
+        y: Array | None = None,
+        validation_data: tuple[Array, Array] | None = None,
+        batch_size: int = 128,
+        nb_epochs: int = 20,
+        scheduler: Scheduler | None = None,
+        *,
+        scheduler_interval: Literal["epoch", "step"] = "epoch",
+        log_path: str | Path | None = None,
+        verbose: bool = True,
+    ) -> None:
+        """Train every operating point at once.
+
+        Args:
+            x: Inputs ``(N, *input_shape)``, finite and within the classifier's clip values; or a ``DataLoader`` of
+                pairs ``(x, y)`` of tensors.
+            y: Class indices ``(N,)`` or one-hot labels ``(N, K)``; None with a ``DataLoader``.
+            validation_data: Inputs and labels on which clean and robust accuracy are measured after every epoch, at
+                every trained lam, by the training attack.
+            batch_size: Samples per step; a ``DataLoader`` has its own.
+            nb_epochs: How often every sample is seen, at least 1.
+            scheduler: Has ``step()``.
+            scheduler_interval: Whether ``step()`` is called once per epoch or once per step.
+            log_path: Where to write the history as CSV after every epoch; None for nowhere.
+            verbose: Whether to show progress.
+
+        Raises:
+            ValueError: If an argument is not as above; names every fault, before anything is touched.
+            RuntimeError: If the loss or a gradient is no longer finite. Weights and statistics are then those before
+                that step, so nothing trained is lost.
+        """
+        faults = self._option_faults(nb_epochs, batch_size, scheduler, scheduler_interval)
+        if isinstance(x, DataLoader):
+            faults += [] if y is None else ["y must be None with a DataLoader, which yields the labels itself."]
+            refuse([*faults, *self._validation_faults(validation_data)])
+            batches: Batches = LoaderBatches(x, self.classifier)
+        else:
+            faults += ["y must hold the labels of x, got None."] if y is None else self._data_faults(x, y)
+            refuse([*faults, *self._validation_faults(validation_data)])
+            assert y is not None
+            batches = ArrayBatches(x, y, batch_size, self.classifier, self._generator)
+        self._train(batches, nb_epochs, _Schedule(scheduler, scheduler_interval), self._validation(validation_data), log_path, verbose)
+
+    def fit_generator(
+        self,
+        generator: Any,
+        nb_epochs: int = 20,
+        validation_data: tuple[Array, Array] | None = None,
+        scheduler: Scheduler | None = None,
+        *,
+        scheduler_interval: Literal["epoch", "step"] = "epoch",
+        log_path: str | Path | None = None,
+        verbose: bool = True,
+    ) -> None:
+        """Train on the batches of an ART ``DataGenerator``; an epoch is ``ceil(size / batch_size)`` of them.
+
+        Args:
+            generator: Has ``get_batch()``, ``size`` and ``batch_size``.
+            nb_epochs: As in :meth:`fit`, like all that follow.
+
+        Raises:
+            ValueError: If the generator's size is not known, and as :meth:`fit`.
+            RuntimeError: As :meth:`fit`.
+        """
+        faults = self._option_faults(nb_epochs, generator.batch_size, scheduler, scheduler_interval)
+        faults += ["generator must know its size, got None."] if generator.size is None else []
+        refuse([*faults, *self._validation_faults(validation_data)])
+        batches = GeneratorBatches(generator, self.classifier)
+        self._train(batches, nb_epochs, _Schedule(scheduler, scheduler_interval), self._validation(validation_data), log_path, verbose)
+
+    def _option_faults(self, nb_epochs: int, batch_size: int, scheduler: Any, scheduler_interval: str) -> list[str]:
+        counts = {"nb_epochs": nb_epochs, "batch_size": batch_size}
+        faults = [
+            f"{name} must be a whole number, at least 1, got {count}."
+            for name, count in counts.items()
+            if not isinstance(count, int | np.integer) or count < 1
+        ]
+        if scheduler is not None and not callable(getattr(scheduler, "step", None)):
+            faults.append(f"scheduler must have step(), got {type(scheduler).__name__}.")
+        if scheduler_interval not in ("epoch", "step"):
+            faults.append(f"scheduler_interval must be 'epoch' or 'step', got {scheduler_interval!r}.")
+        return faults
+
+    def _data_faults(self, x: Array, y: Array, names: tuple[str, str] = ("x", "y")) -> list[str]:
+        x, y = np.asarray(x), np.asarray(y)
+        faults = input_faults(x, self.classifier.input_shape, names[0])
+        if not faults:
+            faults = range_faults(x, self.classifier.clip_values, names[0])
+        if not len(x):
+            faults.append(f"{names[0]} must hold at least one sample.")
+        return faults + label_faults(y, len(x), self.classifier.nb_classes, names[1])
+
+    def _validation_faults(self, data: tuple[Array, Array] | None) -> list[str]:
+        if data is None:
+            return []
+        if not isinstance(data, Sequence) or len(data) != 2:
+            return ["validation_data must be a pair (x, y)."]
+        return self._data_faults(*data, names=("validation x", "validation y"))
+
+    def _validation(self, data: tuple[Array, Array] | None) -> _Validation | None:
+        return None if data is None else as_tensors(*data, self.classifier)
+
+    def _train(
+        self,
+        batches: Batches,
+        nb_epochs: int,
+        schedule: _Schedule,
+        validation: _Validation | None,
+        log_path: str | Path | None,
+        verbose: bool,
+    ) -> None:
+        step = _Step(self)
+        with self._seeded(), tqdm(total=nb_epochs * len(batches), disable=not verbose, unit="step") as progress:
+            for epoch in range(1, nb_epochs + 1):
+                progress.set_description(f"epoch {epoch}/{nb_epochs}")
+                started = time.perf_counter()
+                tally = _Tally()
+                for x, y in batches:
+                    step(x, y, tally)
+                    schedule.end_step()
+                    progress.set_postfix(tally.shown(), refresh=False)
+                    progress.update()
+                schedule.end_epoch()
+                self._record(tally, started, validation)
+                if log_path is not None:
+                    write_history(self.history, Path(log_path))
+
+    @contextmanager
+    def _seeded(self) -> Iterator[None]:
+        """Train from the trainer's own randomness (dropout draws from the global generator); restore the mode."""
+        model, was_training = self._model, self._model.training
+        devices = [self.classifier.device] if self.classifier.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(int(torch.randint(2**31, (), generator=self._generator)))
+            try:
+                yield
+            finally:
+                model.train(was_training)
+
+    def _record(self, tally: _Tally, started: float, validation: _Validation | None) -> None:
+        trained = time.perf_counter()
+        points = () if validation is None else tuple(self._measure(validation))
+        record = EpochRecord(
+            epoch=len(self.history) + 1,
+            seconds=trained - started,
+            validation_seconds=time.perf_counter() - trained,
+            learning_rate=self.classifier.optimizer.param_groups[0]["lr"],
+            loss=tally.loss,
+            clean=tally.clean,
+            robust=tally.robust,
+            validation=points,
+        )
+        self.history.append(record)
+
+    def _measure(self, validation: _Validation) -> Iterator[MeasuredPoint]:
+        """Clean and robust accuracy at every trained lam, by the training attack with the same draws every epoch."""
+        for lam in self._model.lambdas:
+            point = self._model.point(lam)
+            network = self.classifier.preprocessed(self._model.pinned(point))
+            generator = torch.Generator().manual_seed(self.seed)
+            masks = withstand(
+                network, *validation, self.attack, clip_values=self.classifier.clip_values, generator=generator
+            )
+            clean, robust = (float(mask.double().mean()) for mask in masks)
+            yield MeasuredPoint(point.lam, point.width, clean, robust, len(validation[1]), len(validation[1]))
+
+
+class _Schedule:
+    """Advances a scheduler once per epoch or once per step."""
+
+    def __init__(self, scheduler: Scheduler | None, interval: str) -> None:
+        self.scheduler = scheduler
+        self.interval = interval
+
+    def end_step(self) -> None:
+        if self.scheduler is not None and self.interval == "step":
+            self.scheduler.step()
+
+    def end_epoch(self) -> None:
+        if self.scheduler is not None and self.interval == "epoch":
+            self.scheduler.step()
+
+
+@dataclass
+class _Tally:
+    """Sums over the steps of an epoch."""
+
+    loss_sum: float = 0.0
+    nb_samples: int = 0
+    nb_correct: int = 0
+    nb_attacked: int = 0
+    nb_robust: int = 0
+
+    def add(self, loss: float, is_correct: Tensor, is_robust: Tensor) -> None:
+        self.loss_sum += loss * len(is_correct)
+        self.nb_samples += len(is_correct)
+        self.nb_correct += int(is_correct.sum())
+        self.nb_attacked += len(is_robust)
+        self.nb_robust += int(is_robust.sum())
+
+    @property
+    def loss(self) -> float:
+        return self.loss_sum / max(self.nb_samples, 1)
+
+    @property
+    def clean(self) -> float:
+        return self.nb_correct / max(self.nb_samples, 1)
+
+    @property
+    def robust(self) -> float:
+        return self.nb_robust / self.nb_attacked if self.nb_attacked else float("nan")
+
+    def shown(self) -> dict[str, str]:
+        return {"loss": f"{self.loss:.3f}", "clean": f"{self.clean:.3f}", "robust": f"{self.robust:.3f}"}
+
+
+class _Step:
+    """One optimizer step on one batch; leaves weights and statistics as they were where it cannot be finished."""
+
+    def __init__(self, trainer: OATTrainer) -> None:
+        self.trainer = trainer
+        self.classifier: OATClassifier = trainer.classifier
+        self.model = self.classifier.model
+        self.replica = self.model.replica()
+        self.attacked_network = self.classifier.preprocessed(self.replica)
+        self.preprocess = self.classifier.preprocessed(nn.Identity(), is_training=True)
+        self.buffers = list(self.model.buffers())
+        self.kept_buffers = [buffer.clone() for buffer in self.buffers]
+
+    def __call__(self, x: Tensor, y: Tensor, tally: _Tally) -> None:
+        generator = self.trainer._generator
+        order = torch.randperm(len(x), generator=generator).to(x.device)  # no lam may always meet the same samples
+        x, y = x[order], y[order]
+        lam = self.trainer.sampling.draw(self.model.lambdas, len(x), generator).to(x)
+        is_attacked = lam > 0
+        x_adv = self._attack(x[is_attacked], y[is_attacked], lam[is_attacked])
+        torch._foreach_copy_(self.kept_buffers, self.buffers)
+        self.model.train()
+        self.classifier.optimizer.zero_grad()
+        logits = self.model(self.preprocess(x), lam)
+        logits_adv = self.model(self.preprocess(x_adv), lam[is_attacked]) if len(x_adv) else logits[:0]
+        loss = self.trainer.loss(logits, logits_adv, y, lam, self.classifier.loss)
+        loss.backward()
+        self._refuse_non_finite(loss)
+        self.classifier.optimizer.step()
+        tally.add(loss.item(), logits.argmax(1) == y, logits_adv.argmax(1) == y[is_attacked])
+
+    def _attack(self, x: Tensor, y: Tensor, lam: Tensor) -> Tensor:
+        if not len(x):
+            return x
+        self.replica.aim(lam)
+        trainer, clip_values = self.trainer, self.classifier.clip_values
+        return trainer.attack(self.attacked_network, x, y, clip_values=clip_values, generator=trainer._generator)
+
+    def _refuse_non_finite(self, loss: Tensor) -> None:
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        faulty = loss if not loss.isfinite() else nn.utils.get_total_norm(gradients)
+        if bool(faulty.isfinite()):
+            return
+        torch._foreach_copy_(self.buffers, self.kept_buffers)
+        self.classifier.optimizer.zero_grad()
+        raise RuntimeError(
+            f"the loss and its gradient must stay finite, got a {'loss' if faulty is loss else 'gradient'} of "
+            f"{faulty.item()} in epoch {len(self.trainer.history) + 1}. Weights and statistics are those before this "
+            "step. Lower the learning rate, or look for extreme inputs."
+        )
