@@ -1,0 +1,49 @@
+"""One network, two dials: ``lam`` (robustness) and ``width`` (cost), chosen after training.
+
+Once-for-all adversarial training (Wang et al. 2020, arXiv:2010.11828) for the Adversarial Robustness Toolbox.
+Convert a network (:func:`to_conditional`), train it (:class:`OATTrainer`), measure it (:class:`TradeoffCurve`), use it
+at any operating point (:class:`OATClassifier`), ship it (:func:`fold`).
+"""
+
+from art_oat.attack import PGD, TensorAttack
+from art_oat.classifier import OATClassifier, PinnedClassifier
+from art_oat.condition import OperatingPoint
+from art_oat.evaluation import AutoAttack, TradeoffCurve
+from art_oat.frontier import Frontier, MeasuredPoint
+from art_oat.model import OATModel
+from art_oat.pinned import PinnedNetwork
+from art_oat.surgery import UnsupportedModuleError, fold, register_conversion, to_conditional
+from art_oat.training import (
+    Architecture,
+    EpochRecord,
+    OATTrainer,
+    StratifiedSampling,
+    hybrid_loss,
+    load_model,
+    save_model,
+)
+
+__all__ = [
+    "PGD",
+    "Architecture",
+    "AutoAttack",
+    "EpochRecord",
+    "Frontier",
+    "MeasuredPoint",
+    "OATClassifier",
+    "OATModel",
+    "OATTrainer",
+    "OperatingPoint",
+    "PinnedClassifier",
+    "PinnedNetwork",
+    "StratifiedSampling",
+    "TensorAttack",
+    "TradeoffCurve",
+    "UnsupportedModuleError",
+    "fold",
+    "hybrid_loss",
+    "load_model",
+    "register_conversion",
+    "save_model",
+    "to_conditional",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -59,7 +59,7 @@ class PreprocessedNetwork(nn.Module):
             if isinstance(operation, PreprocessorPyTorch):
                 x, _ = operation.forward(x, None)
             else:
-                x = _NumpyPreprocessing.apply(x, operation)
+                x = _NumpyPreprocessing.apply(x, operation)  # type: ignore[no-untyped-call]
         scores: Tensor = self.network(x)
         return scores
 
@@ -69,7 +69,7 @@ def _is_identity(operation: Preprocessor) -> bool:
     return is_standardization and bool(np.all(operation.mean == 0) and np.all(operation.std == 1))
 
 
-class _ARTClassifier(PyTorchClassifier):  # type: ignore[misc]
+class _ARTClassifier(PyTorchClassifier):
     """What both classifiers share: portable copies, layer names of the network inside, one preprocessing."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -83,7 +83,7 @@ class _ARTClassifier(PyTorchClassifier):  # type: ignore[misc]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Come back on the device it was on; ART would come back on the first GPU."""
-        vars(self).update(state)
+        self.__dict__.update(state)
         self._model = self._make_model_wrapper(state["_model"])
 
     def preprocessed(self, network: nn.Module, *, is_training: bool = False) -> PreprocessedNetwork:
@@ -94,7 +94,9 @@ class _ARTClassifier(PyTorchClassifier):  # type: ignore[misc]
             is_training: Take the operations that apply in training instead of those that apply in prediction.
         """
         applies = [operation.apply_fit if is_training else operation.apply_predict for operation in self._operations]
-        return PreprocessedNetwork(network, [op for op, is_used in zip(self._operations, applies, strict=True) if is_used])
+        return PreprocessedNetwork(
+            network, [op for op, is_used in zip(self._operations, applies, strict=True) if is_used]
+        )
 
     @property
     def _operations(self) -> list[Preprocessor]:
@@ -157,7 +159,7 @@ class OATClassifier(_ARTClassifier):
             ``nb_classes`` scores; names every fault.
     """
 
-    estimator_params = [*PyTorchClassifier.estimator_params, "lam", "width"]
+    estimator_params: ClassVar[list[str]] = [*PyTorchClassifier.estimator_params, "lam", "width"]
 
     model: OATModel
 
@@ -179,7 +181,9 @@ class OATClassifier(_ARTClassifier):
         device_type: str = "gpu",
     ) -> None:
         if not isinstance(model, OATModel):
-            raise TypeError(f"model must be an OATModel, got {type(model).__name__}. Convert it: to_conditional(model).")
+            raise TypeError(
+                f"model must be an OATModel, got {type(model).__name__}. Convert it: to_conditional(model)."
+            )
         super().__init__(
             model,
             loss,
@@ -219,7 +223,9 @@ class OATClassifier(_ARTClassifier):
             return [f"input_shape {self.input_shape} must fit the network, which says: {error}"]
         if not isinstance(scores, Tensor) or scores.shape != (1, self.nb_classes):
             got = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-            return [f"the network must give nb_classes = {self.nb_classes} scores per sample, [1, {self.nb_classes}], got {got}."]
+            return [
+                f"the network must give nb_classes scores per sample, [1, {self.nb_classes}], got {got}."
+            ]
         return []
 
     @property
@@ -303,7 +309,9 @@ class OATClassifier(_ARTClassifier):
             self.model.train()
         return self._predict_at(x, batch_size, lams, width, is_conditional=training_mode)
 
-    def _predict_at(self, x: Array, batch_size: int, lams: Tensor, width: float, is_conditional: bool) -> NDArray[np.float32]:
+    def _predict_at(
+        self, x: Array, batch_size: int, lams: Tensor, width: float, is_conditional: bool
+    ) -> NDArray[np.float32]:
         is_one_point = len(lams) == 1
         pinned = self.model.pinned(OperatingPoint(lams.item(), width)) if is_one_point else self.model.replica(width)
         preprocessed, _ = self._apply_preprocessing(x, y=None, fit=False)
@@ -339,13 +347,15 @@ class OATClassifier(_ARTClassifier):
 
     def loss_gradient(self, x: Any, y: Any, training_mode: bool = False, **kwargs: Any) -> Any:
         """Return the gradient of the loss to ``x``, at the default point; see ``PyTorchClassifier``."""
-        classifier = super() if training_mode else self.at()
-        return classifier.loss_gradient(x, y, training_mode, **kwargs)
+        if training_mode:
+            return super().loss_gradient(x, y, training_mode, **kwargs)
+        return self.at().loss_gradient(x, y, **kwargs)
 
     def class_gradient(self, x: Any, label: Any = None, training_mode: bool = False, **kwargs: Any) -> Any:
         """Return the gradients of the scores to ``x``, at the default point; see ``PyTorchClassifier``."""
-        classifier = super() if training_mode else self.at()
-        return classifier.class_gradient(x, label, training_mode, **kwargs)
+        if training_mode:
+            return super().class_gradient(x, label, training_mode, **kwargs)
+        return self.at().class_gradient(x, label, **kwargs)
 
     def compute_loss(self, x: Any, y: Any, reduction: str = "none", **kwargs: Any) -> Any:
         """Return the loss at the default point; see ``PyTorchClassifier``."""

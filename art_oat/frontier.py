@@ -1,4 +1,4 @@
-"""Owns a set of measured points: their area, the choice among them, their CSV. How they were measured is not its concern."""
+"""Owns a set of measured points: their area, the choice among them, their CSV; not how they were measured."""
 
 from __future__ import annotations
 
@@ -119,7 +119,9 @@ class Frontier:
             reached = getattr(best, attribute)
             if reached < asked:
                 where = f"lam {best.lam:g}, width {best.width:g}"
-                reasons.append(f"{name} = {asked:g} is missed by {asked - reached:.3f}: the best is {reached:.3f} at {where}.")
+                reasons.append(
+                    f"{name} = {asked:g} is missed by {asked - reached:.3f}: the best is {reached:.3f} at {where}."
+                )
         if not reasons:
             closest = max(self.points, key=lambda p: min(p.robust - min_robust, p.clean - min_clean))
             reasons.append(
@@ -165,7 +167,11 @@ class Frontier:
 def _point(row: dict[str, str]) -> MeasuredPoint:
     attacks = {name: value for name, value in row.items() if name.startswith(_ATTACK_PREFIX) and value}
     return MeasuredPoint(
-        *(float(row[name]) for name in ("lam", "width", "clean", "robust")),
-        *(int(row[name]) for name in ("nb_clean", "nb_robust")),  # type: ignore[arg-type]
+        lam=float(row["lam"]),
+        width=float(row["width"]),
+        clean=float(row["clean"]),
+        robust=float(row["robust"]),
+        nb_clean=int(row["nb_clean"]),
+        nb_robust=int(row["nb_robust"]),
         by_attack={name.removeprefix(_ATTACK_PREFIX): float(value) for name, value in attacks.items()},
     )

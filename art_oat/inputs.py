@@ -50,16 +50,18 @@ def range_faults(x: Array, clip_values: Array | tuple[Any, Any] | None, name: st
 
 def label_faults(y: Array, nb_samples: int, nb_classes: int, name: str = "y") -> list[str]:
     """Say what is wrong with labels, which must be indices ``(N,)`` in ``[0, K)`` or one-hot ``(N, K)``."""
-    if len(y.shape) not in (1, 2) or (y.ndim == 2 and y.shape[1] not in (1, nb_classes)):
+    is_index = y.ndim == 1 or (y.ndim > 1 and y.shape[1:] == (1,))
+    is_one_hot = not is_index and y.shape[1:] == (nb_classes,)
+    if not is_index and not is_one_hot:
         return [f"{name} must be indices (N,) or one-hot (N, {nb_classes}), got shape {y.shape}."]
     faults = []
     if len(y) != nb_samples:
         faults.append(f"{name} must hold one label per sample, {nb_samples}, got {len(y)}.")
     if y.dtype.kind not in "fiub":
         return [*faults, f"{name} must hold whole numbers, got dtype {y.dtype}."]
-    if y.ndim == 2 and y.shape[1] == nb_classes:
-        is_one_hot = np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all()
-        return faults if is_one_hot else [*faults, f"{name} must hold exactly one 1 per row where it is one-hot."]
+    if is_one_hot:
+        is_valid = np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all()
+        return faults if is_valid else [*faults, f"{name} must hold exactly one 1 per row where it is one-hot."]
     if not np.all((y >= 0) & (y < nb_classes) & (y == np.floor(y))):
         faults.append(f"{name} must hold class indices in [0, {nb_classes}), got {_some_outside(y, nb_classes)}.")
     return faults
@@ -67,11 +69,12 @@ def label_faults(y: Array, nb_samples: int, nb_classes: int, name: str = "y") ->
 
 def _some_outside(y: Array, nb_classes: int) -> str:
     outside = np.unique(y[~((y >= 0) & (y < nb_classes) & (y == np.floor(y)))])
-    return ", ".join(map(str, outside[:3].tolist())) + (", ..." if len(outside) > 3 else "")
+    shown = outside[:3]
+    return ", ".join(map(str, shown.tolist())) + (", ..." if len(outside) > len(shown) else "")
 
 
 def class_indices(y: Array, nb_classes: int) -> NDArray[np.int64]:
     """Return checked labels as indices ``(N,)``, whichever way they were written."""
-    is_one_hot = y.ndim == 2 and y.shape[1] == nb_classes
+    is_one_hot = y.shape[1:] == (nb_classes,)
     indices: NDArray[np.int64] = (y.argmax(axis=1) if is_one_hot else y.reshape(-1)).astype(np.int64)
     return indices

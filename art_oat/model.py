@@ -48,7 +48,7 @@ class OATModel(nn.Module):
         return {name: value for name, value in vars(self).items() if name not in ("_pinned", "_lock")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._start_cache()
 
     @property
@@ -80,7 +80,8 @@ class OATModel(nn.Module):
             raise ValueError(self._range_message(point.lam))
         if point.width not in self.widths:
             raise ValueError(
-                f"width must be one of {self.widths}, got {point.width}. Widths are fixed when the network is converted."
+                f"width must be one of {self.widths}, got {point.width}. "
+                "Widths are fixed when the network is converted."
             )
         return point
 

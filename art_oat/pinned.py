@@ -74,6 +74,8 @@ class Replica(nn.Module):
         width: Fraction of channels kept.
     """
 
+    model: OATModel
+
     def __init__(self, model: OATModel, lam: Tensor, width: float) -> None:
         super().__init__()
         self.__dict__["model"] = model  # not registered: its weights are not this module's own

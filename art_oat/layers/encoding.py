@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from art_oat.condition import is_finite_number
 
@@ -100,14 +101,15 @@ def _one_hot(encoding: Encoding) -> Tensor:
 def _dct(encoding: Encoding) -> Tensor:
     """Row k is ``cos(pi k (n + 1/2) / D)`` over n, divided by its norm."""
     n = torch.arange(encoding.dim, dtype=torch.float64)
-    rows = torch.cos(math.pi * n.unsqueeze(1) * (n + 0.5) / encoding.dim)
-    return rows / rows.norm(dim=1, keepdim=True)
+    rows: Tensor = torch.cos(math.pi * n.unsqueeze(1) * (n + 0.5) / encoding.dim)
+    return F.normalize(rows, dim=1)
 
 
 def _random_orthogonal(encoding: Encoding) -> Tensor:
     generator = torch.Generator().manual_seed(encoding.seed)
     gaussian = torch.randn(encoding.dim, encoding.dim, dtype=torch.float64, generator=generator)
-    return torch.linalg.qr(gaussian).Q
+    orthogonal: Tensor = torch.linalg.qr(gaussian).Q
+    return orthogonal
 
 
 _TABLES: dict[str, Callable[[Encoding], Tensor]] = {

@@ -101,7 +101,8 @@ def _normalize_side(norm: _BatchNorm, x: Tensor) -> Tensor:
 
 def _affine(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     """``(x - mean) / sqrt(var + eps) * weight + bias`` as one scale and shift, each ``[C]``."""
-    assert norm.running_mean is not None and norm.running_var is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
     return scale, norm.bias - norm.running_mean * scale
 

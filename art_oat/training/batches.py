@@ -42,12 +42,11 @@ def _checked(x: Any, y: Any, classifier: OATClassifier) -> tuple[Tensor, Tensor]
 
 
 class ArrayBatches:
-    """Shuffles arrays anew every epoch; the last batch may be smaller."""
+    """Shuffles tensors anew every epoch; the last batch may be smaller."""
 
-    def __init__(
-        self, x: Array, y: Array, batch_size: int, classifier: OATClassifier, generator: torch.Generator
-    ) -> None:
-        self.x, self.y = as_tensors(x, y, classifier)
+    def __init__(self, x: Tensor, y: Tensor, batch_size: int, generator: torch.Generator) -> None:
+        self.x = x
+        self.y = y
         self.batch_size = batch_size
         self.generator = generator
 
@@ -83,8 +82,10 @@ class GeneratorBatches:
         self.classifier = classifier
 
     def __len__(self) -> int:
-        return math.ceil(self.generator.size / self.generator.batch_size)
+        nb_batches: int = math.ceil(self.generator.size / self.generator.batch_size)
+        return nb_batches
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for _ in range(len(self)):
-            yield _checked(*self.generator.get_batch(), self.classifier)
+            x, y = self.generator.get_batch()
+            yield _checked(x, y, self.classifier)

@@ -42,7 +42,9 @@ def hybrid_loss(
     if lam.shape != y.shape:
         raise ValueError(f"lam must hold {len(y)} weights, one per sample, got {list(lam.shape)}.")
     if len(logits_adv) != int(is_attacked.sum()):
-        raise ValueError(f"logits_adv must hold {int(is_attacked.sum())} rows, one per lam above 0, got {len(logits_adv)}.")
+        raise ValueError(
+            f"logits_adv must hold {int(is_attacked.sum())} rows, one per lam above 0, got {len(logits_adv)}."
+        )
     criterion = criterion or nn.CrossEntropyLoss()
     clean = _cross_entropy(criterion, logits, y)
     adversarial = _cross_entropy(criterion, logits_adv, y[is_attacked])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +48,7 @@ class Scheduler(Protocol):
 _Validation = tuple[Tensor, Tensor]
 
 
-class OATTrainer(Trainer):  # type: ignore[misc]
+class OATTrainer(Trainer):
     """Once-for-all adversarial training (Wang et al. 2020, arXiv:2010.11828).
 
     ``min E_(x,y) E_lam [(1 - lam) CE(f(x; lam), y) + lam CE(f(x_adv; lam), y)]``: every sample of a batch gets a lam
@@ -140,14 +140,16 @@ class OATTrainer(Trainer):  # type: ignore[misc]
         faults = self._option_faults(nb_epochs, batch_size, scheduler, scheduler_interval)
         if isinstance(x, DataLoader):
             faults += [] if y is None else ["y must be None with a DataLoader, which yields the labels itself."]
-            refuse([*faults, *self._validation_faults(validation_data)])
-            batches: Batches = LoaderBatches(x, self.classifier)
         else:
             faults += ["y must hold the labels of x, got None."] if y is None else self._data_faults(x, y)
-            refuse([*faults, *self._validation_faults(validation_data)])
+        refuse([*faults, *self._validation_faults(validation_data)])
+        if isinstance(x, DataLoader):
+            batches: Batches = LoaderBatches(x, self.classifier)
+        else:
             assert y is not None
-            batches = ArrayBatches(x, y, batch_size, self.classifier, self._generator)
-        self._train(batches, nb_epochs, _Schedule(scheduler, scheduler_interval), self._validation(validation_data), log_path, verbose)
+            batches = ArrayBatches(*as_tensors(x, y, self.classifier), batch_size, self._generator)
+        schedule = _Schedule(scheduler, scheduler_interval)
+        self._train(batches, _Plan(nb_epochs, schedule, self._as_validation(validation_data), log_path, verbose))
 
     def fit_generator(
         self,
@@ -163,8 +165,13 @@ class OATTrainer(Trainer):  # type: ignore[misc]
         """Train on the batches of an ART ``DataGenerator``; an epoch is ``ceil(size / batch_size)`` of them.
 
         Args:
-            generator: Has ``get_batch()``, ``size`` and ``batch_size``.
-            nb_epochs: As in :meth:`fit`, like all that follow.
+            generator: Has ``get_batch()``, ``size`` and ``batch_size``; its batches are checked as they come.
+            nb_epochs: As in :meth:`fit`.
+            validation_data: As in :meth:`fit`.
+            scheduler: As in :meth:`fit`.
+            scheduler_interval: As in :meth:`fit`.
+            log_path: As in :meth:`fit`.
+            verbose: As in :meth:`fit`.
 
         Raises:
             ValueError: If the generator's size is not known, and as :meth:`fit`.
@@ -173,8 +180,9 @@ class OATTrainer(Trainer):  # type: ignore[misc]
         faults = self._option_faults(nb_epochs, generator.batch_size, scheduler, scheduler_interval)
         faults += ["generator must know its size, got None."] if generator.size is None else []
         refuse([*faults, *self._validation_faults(validation_data)])
-        batches = GeneratorBatches(generator, self.classifier)
-        self._train(batches, nb_epochs, _Schedule(scheduler, scheduler_interval), self._validation(validation_data), log_path, verbose)
+        schedule = _Schedule(scheduler, scheduler_interval)
+        plan = _Plan(nb_epochs, schedule, self._as_validation(validation_data), log_path, verbose)
+        self._train(GeneratorBatches(generator, self.classifier), plan)
 
     def _option_faults(self, nb_epochs: int, batch_size: int, scheduler: Any, scheduler_interval: str) -> list[str]:
         counts = {"nb_epochs": nb_epochs, "batch_size": batch_size}
@@ -201,37 +209,28 @@ class OATTrainer(Trainer):  # type: ignore[misc]
     def _validation_faults(self, data: tuple[Array, Array] | None) -> list[str]:
         if data is None:
             return []
-        if not isinstance(data, Sequence) or len(data) != 2:
-            return ["validation_data must be a pair (x, y)."]
         return self._data_faults(*data, names=("validation x", "validation y"))
 
-    def _validation(self, data: tuple[Array, Array] | None) -> _Validation | None:
+    def _as_validation(self, data: tuple[Array, Array] | None) -> _Validation | None:
         return None if data is None else as_tensors(*data, self.classifier)
 
-    def _train(
-        self,
-        batches: Batches,
-        nb_epochs: int,
-        schedule: _Schedule,
-        validation: _Validation | None,
-        log_path: str | Path | None,
-        verbose: bool,
-    ) -> None:
+    def _train(self, batches: Batches, plan: _Plan) -> None:
         step = _Step(self)
-        with self._seeded(), tqdm(total=nb_epochs * len(batches), disable=not verbose, unit="step") as progress:
-            for epoch in range(1, nb_epochs + 1):
-                progress.set_description(f"epoch {epoch}/{nb_epochs}")
+        nb_steps = plan.nb_epochs * len(batches)
+        with self._seeded(), tqdm(total=nb_steps, disable=not plan.verbose, unit="step") as progress:
+            for epoch in range(1, plan.nb_epochs + 1):
+                progress.set_description(f"epoch {epoch}/{plan.nb_epochs}")
                 started = time.perf_counter()
                 tally = _Tally()
                 for x, y in batches:
                     step(x, y, tally)
-                    schedule.end_step()
+                    plan.schedule.end_step()
                     progress.set_postfix(tally.shown(), refresh=False)
                     progress.update()
-                schedule.end_epoch()
-                self._record(tally, started, validation)
-                if log_path is not None:
-                    write_history(self.history, Path(log_path))
+                plan.schedule.end_epoch()
+                self._record(tally, started, plan.validation)
+                if plan.log_path is not None:
+                    write_history(self.history, Path(plan.log_path))
 
     @contextmanager
     def _seeded(self) -> Iterator[None]:
@@ -287,6 +286,17 @@ class _Schedule:
     def end_epoch(self) -> None:
         if self.scheduler is not None and self.interval == "epoch":
             self.scheduler.step()
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a call of ``fit`` asked for, checked."""
+
+    nb_epochs: int
+    schedule: _Schedule
+    validation: _Validation | None
+    log_path: str | Path | None
+    verbose: bool
 
 
 @dataclass

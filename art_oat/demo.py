@@ -1,0 +1,180 @@
+"""Owns the demo: one network on scikit-learn's digits, trained, judged and drawn."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from art_oat.attack import PGD
+from art_oat.classifier import OATClassifier
+from art_oat.data import Dataset, digits
+from art_oat.evaluation import TradeoffCurve
+from art_oat.files import write_whole
+from art_oat.layers import DEFAULT_LAMBDAS
+from art_oat.surgery import to_conditional
+from art_oat.training import Architecture, OATTrainer, StratifiedSampling, load_model, save_model
+from art_oat.training.checkpoint import WEIGHTS
+
+INPUT_SHAPE = (1, 8, 8)
+NB_CLASSES = 10
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the demo trains with; the values are the outcome of trials on validation data.
+
+    Attributes:
+        seed: Of the split, the weights and the training.
+        nb_epochs: Passes over the training images.
+        eps: Radius (Linf) of the attacks, images in ``[0, 1]``.
+        eps_step: Step of the training attack.
+        nb_steps: Steps of the training attack.
+        weight_of_one: Weight of lam = 1 among the attacked samples; the other lams above 0 have 1 each.
+        learning_rate: Peak of the one-cycle schedule.
+        batch_size: Samples per step.
+        weight_decay: Of SGD with momentum 0.9.
+        channels: Of the small CNN.
+    """
+
+    seed: int = 0
+    nb_epochs: int = 30
+    eps: float = 0.2
+    eps_step: float = 0.05
+    nb_steps: int = 7
+    weight_of_one: float = 3.3
+    learning_rate: float = 0.2
+    batch_size: int = 128
+    weight_decay: float = 5e-4
+    channels: tuple[int, ...] = (32, 64, 128)
+
+    @property
+    def architecture(self) -> Architecture:
+        """The plain network."""
+        return Architecture("SmallCNN", {"channels": list(self.channels)})
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What the demo measures.
+
+    Attributes:
+        attacks: Names of the attacks, as ``TradeoffCurve.measure`` takes them.
+        nb_robust: Size of the stratified subset of test images that is attacked.
+        seed: Of the subset and the attacks.
+    """
+
+    attacks: tuple[str, ...] = ("pgd-20", "autoattack")
+    nb_robust: int = 150
+    seed: int = 0
+
+
+def run(folder: Path, recipe: Recipe, measurement: Measurement, say: Callable[[str], None]) -> TradeoffCurve:
+    """Train, measure and draw; do again only what is missing or was done with other settings.
+
+    Writes ``model.safetensors``, ``model.json``, ``training.csv``, ``tradeoff.csv``, ``tradeoff.png`` and
+    ``demo.json`` (the settings of what lies beside it).
+
+    Args:
+        folder: Where the files are, and go.
+        recipe: How to train.
+        measurement: What to measure.
+        say: Is told what happens, one line at a time.
+    """
+    data = digits(recipe.seed)
+    state = _State(folder / "demo.json")
+    training = json.loads(json.dumps(asdict(recipe)))
+    if state.holds("training", training, folder / WEIGHTS):
+        say(f"Reusing the weights in {folder}: trained with the same settings.")
+        classifier = _classifier(load_model(folder))
+    else:
+        say(f"Training one network for every lam on {len(data.train.x)} digits, {recipe.nb_epochs} epochs ...")
+        classifier = _train(recipe, data, folder)
+        state.keep("training", training, folder / WEIGHTS)
+    measured = json.loads(json.dumps({**asdict(measurement), "eps": recipe.eps, "weights": _digest(folder / WEIGHTS)}))
+    csv_path = folder / "tradeoff.csv"
+    if state.holds("measurement", measured, csv_path):
+        say(f"Reusing the measurements in {csv_path}: taken of the same weights with the same settings.")
+        curve = TradeoffCurve.from_csv(csv_path)
+    else:
+        say(f"Attacking {measurement.nb_robust} of {len(data.test.x)} test images at every lam ...")
+        curve = _measure(classifier, data, recipe, measurement)
+        curve.to_csv(csv_path)
+        state.keep("measurement", measured, csv_path)
+    curve.plot(folder / "tradeoff.png")
+    return curve
+
+
+def _classifier(model: Any, optimizer: torch.optim.Optimizer | None = None) -> OATClassifier:
+    return OATClassifier(model, nn.CrossEntropyLoss(), INPUT_SHAPE, NB_CLASSES, optimizer, clip_values=(0, 1))
+
+
+def _train(recipe: Recipe, data: Dataset, folder: Path) -> OATClassifier:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        network = recipe.architecture.build()
+    model = to_conditional(network, DEFAULT_LAMBDAS, seed=recipe.seed)
+    optimizer = torch.optim.SGD(
+        model.parameters(), recipe.learning_rate, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay
+    )
+    nb_steps = recipe.nb_epochs * -(-len(data.train.x) // recipe.batch_size)
+    trainer = OATTrainer(
+        _classifier(model, optimizer),
+        PGD(recipe.eps, recipe.eps_step, recipe.nb_steps),
+        sampling=StratifiedSampling({1.0: recipe.weight_of_one}),
+        seed=recipe.seed,
+    )
+    trainer.fit(
+        *data.train,
+        validation_data=data.validation,
+        batch_size=recipe.batch_size,
+        nb_epochs=recipe.nb_epochs,
+        scheduler=torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=nb_steps),
+        scheduler_interval="step",
+        log_path=folder / "training.csv",
+    )
+    save_model(model, folder, recipe.architecture)
+    classifier: OATClassifier = trainer.get_classifier()
+    return classifier
+
+
+def _measure(classifier: OATClassifier, data: Dataset, recipe: Recipe, measurement: Measurement) -> TradeoffCurve:
+    return TradeoffCurve.measure(
+        classifier,
+        *data.test,
+        eps=recipe.eps,
+        attack=measurement.attacks,
+        nb_robust=measurement.nb_robust,
+        seed=measurement.seed,
+    )
+
+
+class _State:
+    """Remembers with which settings the files in a folder were made."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+    def holds(self, name: str, settings: dict[str, Any], result: Path) -> bool:
+        """Whether ``result`` was made with ``settings``, and is still what was made."""
+        kept = self.kept.get(name)
+        return (
+            kept is not None and kept["settings"] == settings and result.exists() and kept["sha256"] == _digest(result)
+        )
+
+    def keep(self, name: str, settings: dict[str, Any], result: Path) -> None:
+        self.kept[name] = {"settings": settings, "sha256": _digest(result)}
+        with write_whole(self.path) as file:
+            json.dump(self.kept, file, indent=2)
+            file.write("\n")
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,159 @@
+"""Owns the attacks that judge a network, and the names they go by."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pyautoattack
+import torch
+from torch import Tensor, nn
+
+from art_oat.attack import PGD, ClipValues, Norm, TensorAttack, distance
+
+_MAX_TARGETS = 9
+_MIN_CLASSES = 4
+
+
+@dataclass(frozen=True)
+class AutoAttack:
+    """AutoAttack (Croce and Hein 2020, arXiv:2003.01690), by the authors' code.
+
+    ``"standard"`` runs APGD-CE, targeted APGD-DLR, targeted FAB and Square, each on what still stands. With fewer
+    than 10 classes the targeted parts aim at all ``K - 1`` others.
+
+    Args:
+        eps: Radius, in units of ``x``; above 0.
+        norm: ``"Linf"`` or ``"L2"``.
+        version: ``"standard"`` or ``"plus"``.
+
+    Raises:
+        ValueError: If an argument is not as above.
+    """
+
+    eps: float
+    norm: Norm = "Linf"
+    version: Literal["standard", "plus"] = "standard"
+
+    def __post_init__(self) -> None:
+        PGD(eps=self.eps, norm=self.norm)  # the same rules
+        if self.version not in ("standard", "plus"):
+            raise ValueError(f"version must be 'standard' or 'plus', got {self.version!r}.")
+
+    def __call__(
+        self,
+        network: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        *,
+        clip_values: ClipValues | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Return attacked inputs; see :class:`~art_oat.attack.TensorAttack`.
+
+        Raises:
+            ValueError: If ``clip_values`` is not one range for all features, or there are fewer than 4 classes.
+        """
+        low, span = _range(clip_values)
+        with torch.no_grad():
+            nb_classes = network(x[:1]).shape[1]
+        if nb_classes < _MIN_CLASSES:
+            raise ValueError(f"AutoAttack needs at least {_MIN_CLASSES} classes, got {nb_classes}. Use PGD instead.")
+        seed = int(torch.randint(2**31, (), generator=generator))
+        engine = pyautoattack.AutoAttack(
+            _UnitRange(network, low, span),
+            norm=self.norm,
+            eps=self.eps / span,
+            version=self.version,
+            seed=seed,
+            device=x.device,
+        )
+        engine.apgd_targeted.n_target_classes = engine.fab.n_target_classes = min(_MAX_TARGETS, nb_classes - 1)
+        with _isolated(x.device):
+            x_adv, _ = engine.run_standard_evaluation((x - low) / span, y, batch_size=len(x))
+        result: Tensor = x_adv * span + low
+        return result
+
+
+def _range(clip_values: ClipValues | None) -> tuple[float, float]:
+    """Smallest value and extent; AutoAttack itself knows inputs in [0, 1] only."""
+    if clip_values is None:
+        raise ValueError("AutoAttack needs the classifier's clip_values, got None. Inputs in [0, 1] have (0, 1).")
+    low, high = (np.unique(np.asarray(value, dtype=np.float64)) for value in clip_values)
+    if len(low) != 1 or len(high) != 1:
+        raise ValueError("AutoAttack needs the same clip_values for every feature, got several.")
+    return low.item(), high.item() - low.item()
+
+
+class _UnitRange(nn.Module):
+    """A network that takes inputs in [0, 1] in place of those in ``[low, low + span]``."""
+
+    def __init__(self, network: nn.Module, low: float, span: float) -> None:
+        super().__init__()
+        self.network = network
+        self.low = low
+        self.span = span
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.network(x if (self.low, self.span) == (0, 1) else x * self.span + self.low)
+        return scores
+
+
+@contextmanager
+def _isolated(device: torch.device) -> Iterator[None]:
+    """Keep AutoAttack's seeds out of torch's global generators, and put back the trace function that it clears."""
+    trace = sys.gettrace()
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        try:
+            yield
+        finally:
+            sys.settrace(trace)
+
+
+def attack_by_name(name: str, eps: float, norm: Norm) -> TensorAttack:
+    """Return the attack called ``"autoattack"`` (standard version) or ``"pgd-K"`` (K steps of ``2.5 eps / K``).
+
+    Raises:
+        ValueError: If there is no such attack, or ``eps`` or ``norm`` is not valid.
+    """
+    if name == "autoattack":
+        return AutoAttack(eps, norm)
+    match = re.fullmatch(r"pgd-([1-9]\d*)", name)
+    if match is None:
+        raise ValueError(f"attack must be 'autoattack' or 'pgd-K' with a number of steps K, got {name!r}.")
+    nb_steps = int(match[1])
+    return PGD(eps, 2.5 * eps / nb_steps, nb_steps, norm)
+
+
+def within_ball(attack: TensorAttack, eps: float, norm: Norm) -> TensorAttack:
+    """Return the same attack, with every result checked.
+
+    The result raises ``RuntimeError`` if a sample lies farther than ``eps`` from its input, up to rounding: a
+    measurement by an attack that leaves its ball would be worthless.
+    """
+
+    def checked(
+        network: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        *,
+        clip_values: ClipValues | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        x_adv = attack(network, x, y, clip_values=clip_values, generator=generator)
+        farthest = float(distance(x, x_adv, norm).max())
+        if not farthest <= eps * (1 + 1e-4) + 1e-6:
+            raise RuntimeError(f"an attack must stay within eps = {eps} ({norm}), but went to {farthest}.")
+        return x_adv
+
+    return checked
+
+
+def display_name(name: str) -> str:
+    """Return how an attack's name is written for people."""
+    return {"autoattack": "AutoAttack"}.get(name, name.upper())

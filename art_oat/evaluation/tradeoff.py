@@ -1,0 +1,190 @@
+"""Owns the measurement of a trade-off: every operating point against every attack."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Never, Self, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from art_oat.attack import Norm, TensorAttack, is_correct, withstand
+from art_oat.classifier import OATClassifier
+from art_oat.condition import OperatingPoint
+from art_oat.evaluation.robustness import attack_by_name, within_ball
+from art_oat.frontier import Frontier, MeasuredPoint
+from art_oat.inputs import Array, class_indices, input_faults, label_faults, range_faults, refuse
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class TradeoffCurve(Frontier):
+    """Clean and robust accuracy of one network at its operating points.
+
+    Args:
+        points: One per operating point.
+        eps: Radius of the attacks, in units of ``x``.
+        norm: Norm of the attacks.
+    """
+
+    eps: float
+    norm: Norm = "Linf"
+
+    @classmethod
+    def measure(
+        cls,
+        classifier: OATClassifier,
+        x: Array,
+        y: Array,
+        *,
+        eps: float,
+        attack: str | Sequence[str] = "autoattack",
+        norm: Norm = "Linf",
+        lambdas: Iterable[float] | None = None,
+        widths: Iterable[float] | None = None,
+        nb_robust: int | None = None,
+        batch_size: int = 250,
+        seed: int = 0,
+        verbose: bool = True,
+    ) -> Self:
+        """Measure every combination of lam and width.
+
+        Every sample is attacked at every point, on the pinned network with the classifier's preprocessing. The robust
+        accuracy is the share of samples that stand all attacks tried at the point, and so the minimum over them,
+        sample by sample; each attack's own figure is kept beside it.
+
+        Args:
+            classifier: What is measured; its ``clip_values`` bound the attacks.
+            x: Inputs, ``(N, *input_shape)``, finite and within ``clip_values``.
+            y: Class indices ``(N,)`` or one-hot labels ``(N, K)``.
+            eps: Radius of the attacks, in units of ``x``.
+            attack: ``"autoattack"`` (standard version), ``"pgd-K"`` (K steps of ``2.5 eps / K``), or several.
+            norm: ``"Linf"`` or ``"L2"``.
+            lambdas: Where to measure; None for the trained lams.
+            widths: Where to measure; None for the trained widths.
+            nb_robust: Attack a subset of this size, drawn with the class shares of ``y``; None for all. Clean
+                accuracy is measured on all.
+            batch_size: How many samples are attacked at once.
+            seed: What the subset and the attacks are drawn from; the same seed gives the same figures.
+            verbose: Whether to show progress.
+
+        Raises:
+            TypeError: If ``classifier`` is not an ``OATClassifier``.
+            ValueError: If an argument is not as above; names every fault.
+        """
+        if not isinstance(classifier, OATClassifier):
+            raise TypeError(f"classifier must be an OATClassifier, got {type(classifier).__name__}.")
+        x, y = np.asarray(x), np.asarray(y)
+        refuse(_faults(classifier, x, y, nb_robust, batch_size))
+        names = [attack] if isinstance(attack, str) else list(dict.fromkeys(attack))
+        if not names:
+            raise ValueError("attack must name at least one attack, got none.")
+        attacks = {name: within_ball(attack_by_name(name, eps, norm), eps, norm) for name in names}
+        pairs = itertools.product(lambdas or classifier.model.lambdas, widths or classifier.model.widths)
+        points = [classifier.model.point(*pair) for pair in pairs]
+        labels = class_indices(y, classifier.nb_classes)
+        subject = _Subject(classifier, x, labels, _subset(labels, nb_robust, seed), batch_size)
+        measured = []
+        with tqdm(total=len(points) * len(attacks), disable=not verbose, unit="attack") as progress:
+            for point in points:
+                measured.append(_measure_point(subject, point, attacks, seed, progress))
+        return cls(tuple(measured), eps, norm)
+
+    def _header(self) -> dict[str, str | float]:
+        return {"eps": self.eps, "norm": self.norm}
+
+    @classmethod
+    def _from_rows(cls, rows: Sequence[dict[str, str]]) -> Self:
+        norm = rows[0]["norm"]
+        if norm not in get_args(Norm):
+            raise ValueError(f"norm must be one of {get_args(Norm)}, got {norm!r}.")
+        return cls(Frontier._from_rows(rows).points, float(rows[0]["eps"]), norm)  # type: ignore[arg-type]
+
+    def plot(self, path: str | Path | None = None) -> Figure:
+        """Draw the trade-off: both accuracies against lam, and against each other, with standard errors.
+
+        Args:
+            path: Where to save the figure (the ending gives the format); None for nowhere.
+
+        Returns:
+            The Matplotlib figure.
+        """
+        from art_oat.evaluation.plot import plot_tradeoff  # Matplotlib is slow to import
+
+        return plot_tradeoff(self, None if path is None else Path(path))
+
+
+@dataclass(frozen=True)
+class _Subject:
+    classifier: OATClassifier
+    x: Array
+    y: NDArray[np.int64]
+    attacked: NDArray[np.int64]
+    batch_size: int
+
+    def tensors(self, index: NDArray[np.int64] | slice) -> tuple[Tensor, Tensor]:
+        table = self.classifier.model.encoding.table
+        return torch.as_tensor(self.x[index]).to(table), torch.from_numpy(self.y[index]).to(table.device)
+
+
+def _faults(classifier: OATClassifier, x: Array, y: Array, nb_robust: int | None, batch_size: int) -> list[str]:
+    faults = input_faults(x, classifier.input_shape) or range_faults(x, classifier.clip_values)
+    faults += label_faults(y, len(x), classifier.nb_classes)
+    if not len(x):
+        faults.append("x must hold at least one sample.")
+    if nb_robust is not None and not 1 <= nb_robust <= len(x):
+        faults.append(f"nb_robust must lie in [1, {len(x)}], or be None for all, got {nb_robust}.")
+    if not isinstance(batch_size, int) or batch_size < 1:
+        faults.append(f"batch_size must be a whole number, at least 1, got {batch_size}.")
+    return faults
+
+
+def _subset(y: NDArray[np.int64], size: int | None, seed: int) -> NDArray[np.int64]:
+    """Indices of a stratified subset, ascending: every so-many-th of the samples in random order within each class."""
+    if size is None:
+        return np.arange(len(y))
+    order = np.random.default_rng(seed).permutation(len(y))
+    by_class = order[np.argsort(y[order], kind="stable")]
+    positions = ((np.arange(size) + 0.5) * len(y) / size).astype(np.int64)
+    indices: NDArray[np.int64] = np.sort(by_class[positions])
+    return indices
+
+
+def _measure_point(
+    subject: _Subject,
+    point: OperatingPoint,
+    attacks: dict[str, TensorAttack],
+    seed: int,
+    progress: tqdm[Never],
+) -> MeasuredPoint:
+    network = subject.classifier.at(*point).as_module()
+    clean = is_correct(network, *subject.tensors(slice(None)), subject.batch_size)
+    x, y = subject.tensors(subject.attacked)
+    standing: dict[str, Tensor] = {}
+    for name, attack in attacks.items():
+        progress.set_description(f"lam {point.lam:g}, width {point.width:g}: {name}")
+        _, standing[name] = withstand(
+            network,
+            x,
+            y,
+            attack,
+            clip_values=subject.classifier.clip_values,
+            generator=torch.Generator().manual_seed(seed),
+            batch_size=subject.batch_size,
+        )
+        progress.update()
+    robust = torch.stack(list(standing.values())).all(dim=0)
+    by_attack = {name: _share(mask) for name, mask in standing.items()}
+    return MeasuredPoint(point.lam, point.width, _share(clean), _share(robust), len(clean), len(robust), by_attack)
+
+
+def _share(mask: Tensor) -> float:
+    return float(mask.double().mean())
