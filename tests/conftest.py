@@ -1,0 +1,27 @@
+import pytest
+import torch
+
+from art_oat import OATClassifier, OATModel
+from tests.networks import Residual, shaken
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def model() -> OATModel:
+    return shaken(Residual())
+
+
+@pytest.fixture
+def classifier() -> OATClassifier:
+    return make_classifier()
+
+
+def make_classifier(**options: object) -> OATClassifier:
+    model = shaken(Residual(), torch.float32)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    arguments = {"clip_values": (0, 1), **options}
+    return OATClassifier(model, torch.nn.CrossEntropyLoss(), (1, 6, 6), 5, optimizer, **arguments)  # type: ignore[arg-type]

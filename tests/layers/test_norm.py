@@ -1,0 +1,101 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from art_oat.condition import Condition, conditioned
+from art_oat.layers import DualBatchNorm, FiLM
+
+LAM = torch.tensor([0.5, 0.0, 1.0, 0.0, 0.1])
+
+
+def condition(lam: torch.Tensor = LAM, code_dim: int = 4) -> Condition:
+    return Condition(lam, torch.randn(len(lam), code_dim, generator=torch.Generator().manual_seed(0)))
+
+
+def dual(film: FiLM | None = None) -> DualBatchNorm:
+    layer = DualBatchNorm(nn.BatchNorm2d(3), film)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.uniform_(0.5, 1.5)
+    return layer
+
+
+def run(layer: DualBatchNorm, x: torch.Tensor, lam: torch.Tensor = LAM) -> torch.Tensor:
+    with conditioned(condition(lam)):
+        return layer(x)
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+def test_each_side_normalizes_its_own_samples(is_training):
+    layer, x = dual().train(is_training), torch.randn(5, 3, 4, 4)
+    reference = copy.deepcopy(layer)
+    expected = torch.empty_like(x)
+    expected[LAM == 0] = reference.clean(x[LAM == 0])
+    expected[LAM > 0] = reference.adversarial(x[LAM > 0])
+    torch.testing.assert_close(run(layer, x), expected)
+    torch.testing.assert_close(layer.state_dict(), reference.state_dict())
+
+
+@pytest.mark.parametrize(("lam", "moving", "resting"), [(0.0, "clean", "adversarial"), (0.3, "adversarial", "clean")])
+def test_statistics_move_only_on_the_side_chosen_by_lam(lam, moving, resting):
+    layer = dual()
+    before = copy.deepcopy(layer.state_dict())
+    run(layer, torch.randn(4, 3, 4, 4) + 2, torch.tensor([lam]))
+    after = layer.state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in after if name.startswith(resting))
+    assert not torch.equal(after[f"{moving}.running_mean"], before[f"{moving}.running_mean"])
+    assert after[f"{moving}.num_batches_tracked"] == 1
+
+
+def test_gradients_reach_the_weights_of_the_chosen_side_only():
+    layer = dual()
+    run(layer, torch.randn(4, 3, 4, 4), torch.tensor([1.0])).square().sum().backward()
+    assert layer.clean.weight.grad is None
+    assert layer.adversarial.weight.grad.abs().sum() > 0
+
+
+def test_a_side_with_one_value_per_channel_uses_running_statistics_and_keeps_them():
+    layer, x, lam = dual(), torch.randn(4, 3, 1, 1), torch.tensor([0.0, 0.5, 0.5, 0.5])
+    before = copy.deepcopy(layer.clean.state_dict())
+    expected = copy.deepcopy(layer.clean).eval()(x[:1])
+    torch.testing.assert_close(run(layer, x, lam)[:1], expected)
+    torch.testing.assert_close(layer.clean.state_dict(), before, rtol=0, atol=0)
+
+
+def test_film_follows_the_norm():
+    film = FiLM(4, 3, "published")
+    layer, x = dual(film).eval(), torch.randn(5, 3, 4, 4)
+    plain = DualBatchNorm(layer.clean, None)
+    plain.adversarial = layer.adversarial
+    torch.testing.assert_close(run(layer, x), film(run(plain.eval(), x), condition().code))
+
+
+@pytest.mark.parametrize("film", [None, FiLM(4, 3, "published")])
+def test_merging_gives_the_affine_map_that_the_layer_is_in_evaluation(film):
+    layer, x = dual(film).double(), torch.randn(5, 3, 4, 4).double()
+    run_condition = Condition(LAM.double(), condition().code.double())
+    with conditioned(run_condition):
+        layer.train()(x)
+        expected = layer.eval()(x)
+    scale, shift = layer.merge(run_condition)
+    torch.testing.assert_close(x * scale[..., None, None] + shift[..., None, None], expected)
+
+
+def test_resetting_resets_both_sides_and_film():
+    layer = dual(FiLM(4, 3))
+    run(layer, torch.randn(5, 3, 4, 4) + 5)
+    layer.reset_parameters()
+    x = torch.randn(5, 3, 4, 4)
+    torch.testing.assert_close(run(layer.eval(), x), nn.BatchNorm2d(3).eval()(x))
+
+
+def test_a_batch_that_does_not_fit_its_lams_is_refused():
+    with pytest.raises(RuntimeError, match="lam holds 5 values, but a batch of 10 reached a layer"):
+        run(dual(), torch.randn(10, 3, 4, 4))
+
+
+def test_a_layer_outside_a_pass_is_refused():
+    with pytest.raises(RuntimeError, match="only inside its OATModel"):
+        dual()(torch.randn(4, 3, 4, 4))

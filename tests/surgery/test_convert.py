@@ -1,0 +1,144 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from art_oat import UnsupportedModuleError, register_conversion, to_conditional
+from art_oat.layers import DualBatchNorm
+from art_oat.surgery import convert
+from tests.networks import LAMBDAS, NETWORKS, TRAINED_AND_UNSEEN, RenamedNorm, Residual, SharedNorm, images, sequential
+
+
+def trained(network: nn.Module) -> nn.Module:
+    network.double().train()
+    for seed in range(3):
+        network(images(seed=seed) * 3)
+    return network.eval()
+
+
+@pytest.mark.parametrize("make", NETWORKS)
+@pytest.mark.parametrize("lam", TRAINED_AND_UNSEEN)
+def test_a_converted_network_answers_as_the_plain_one(make, lam):
+    network = trained(make())
+    assert torch.equal(to_conditional(network, LAMBDAS)(images(), lam=lam, width=1), network(images()))
+
+
+@pytest.mark.parametrize("make", NETWORKS)
+def test_conversion_leaves_the_plain_network_alone(make):
+    network = trained(make())
+    types, state = [type(part) for part in network.modules()], copy.deepcopy(network.state_dict())
+    model = to_conditional(network)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    assert [type(part) for part in network.modules()] == types
+    torch.testing.assert_close(network.state_dict(), state, rtol=0, atol=0)
+
+
+def test_a_shared_norm_stays_shared():
+    network = to_conditional(SharedNorm()).network
+    assert isinstance(network.norm, DualBatchNorm)
+    assert network.in_list[0] is network.norm
+
+
+def test_a_subclass_keeps_its_class_on_both_sides():
+    norm = to_conditional(sequential()).network[1]
+    assert isinstance(norm.clean, RenamedNorm)
+    assert isinstance(norm.adversarial, RenamedNorm)
+
+
+def test_dtype_and_training_flags_carry_over():
+    network = Residual().to(torch.bfloat16)
+    network.body.eval()
+    model = to_conditional(network)
+    assert {tensor.dtype for tensor in model.parameters()} == {torch.bfloat16}
+    assert model.encoding.table.dtype == torch.bfloat16
+    assert model.training
+    assert not any(part.training for part in model.network.body.modules())
+    assert all(part.training for part in model.network.norm.modules())
+
+
+def test_the_device_carries_over():
+    model = to_conditional(Residual().to("meta"))
+    assert {tensor.device.type for tensor in (*model.parameters(), *model.buffers())} == {"meta"}
+
+
+def test_frozen_parameters_stay_frozen():
+    network = Residual()
+    network.requires_grad_(requires_grad=False)
+    network.head.requires_grad_()
+    model = to_conditional(network)
+    trainable = {name for name, parameter in model.network.named_parameters() if parameter.requires_grad}
+    assert {name for name in trainable if ".film." not in name} == {"head.weight", "head.bias"}
+
+
+def test_the_same_seed_gives_the_same_model_and_spares_the_global_generator():
+    network, state = Residual(), torch.get_rng_state()
+    first, second, other = (to_conditional(network, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.testing.assert_close(first.state_dict(), second.state_dict(), rtol=0, atol=0)
+    assert not torch.equal(first.encoding.table, other.encoding.table)
+    assert not torch.equal(first.network.norm.film.hidden.weight, other.network.norm.film.hidden.weight)
+
+
+@pytest.mark.parametrize("encoding", ["scalar", "one-hot", "dct", "random-orthogonal"])
+def test_the_code_length_is_the_input_of_every_film(encoding):
+    model = to_conditional(Residual(), encoding=encoding, code_dim=16)
+    assert model.network.norm.film.hidden.in_features == (1 if encoding == "scalar" else 16)
+
+
+def test_the_published_film_starts_far_from_the_identity():
+    network = trained(Residual())
+    assert not torch.allclose(to_conditional(network, film="published").eval()(images()), network(images()))
+
+
+class Overriding(nn.BatchNorm2d):
+    def forward(self, x):
+        return torch.relu(super().forward(x))
+
+
+def test_every_fault_is_named_by_dotted_path_in_one_error():
+    network = nn.ModuleDict(
+        {
+            "good": nn.BatchNorm2d(2),
+            "group": nn.Sequential(nn.ReLU(), nn.GroupNorm(1, 2)),
+            "layer": nn.LayerNorm(2),
+            "bare": nn.BatchNorm2d(2, affine=False),
+            "fickle": nn.BatchNorm2d(2, track_running_stats=False),
+            "lazy": nn.LazyBatchNorm2d(),
+            "sync": nn.SyncBatchNorm(2),
+            "odd": Overriding(2),
+        }
+    )
+    with pytest.raises(UnsupportedModuleError) as caught:
+        to_conditional(network)
+    message = str(caught.value)
+    assert message.startswith("cannot convert 7 layer(s).")
+    for path in ("group.1 (GroupNorm)", "layer (LayerNorm)", "bare (", "fickle (", "lazy (", "sync (", "odd (Overriding)"):
+        assert path in message
+    assert "good" not in message
+
+
+def test_a_network_without_batch_norm_is_refused():
+    with pytest.raises(UnsupportedModuleError, match="Sequential holds no batch norm"):
+        to_conditional(nn.Sequential(nn.Conv2d(1, 2, 3)))
+
+
+@pytest.mark.parametrize("network", ["resnet", to_conditional(Residual()), nn.Sequential(to_conditional(Residual()))])
+def test_what_is_no_plain_network_is_refused(network):
+    with pytest.raises(TypeError, match="network must be a torch.nn.Module that is not conditional yet"):
+        to_conditional(network)
+
+
+def test_a_registered_conversion_serves_its_type_and_its_subclasses(monkeypatch):
+    monkeypatch.setattr(convert, "_CONVERSIONS", dict(convert._CONVERSIONS))
+
+    @register_conversion(Overriding)
+    def convert_overriding(norm, make_film):
+        return DualBatchNorm(norm, make_film(norm.num_features))
+
+    class Further(Overriding):
+        pass
+
+    assert isinstance(to_conditional(nn.Sequential(Further(2))).network[0].adversarial, Further)

@@ -1,0 +1,83 @@
+import copy
+import io
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from art_oat import OperatingPoint, fold
+from art_oat.layers import ConditionalLayer
+from tests.networks import NETWORKS, TRAINED_AND_UNSEEN, Residual, SharedNorm, images, shaken
+
+POINT = OperatingPoint(0.3)
+
+
+@pytest.mark.parametrize("make", NETWORKS)
+@pytest.mark.parametrize("lam", TRAINED_AND_UNSEEN)
+@pytest.mark.parametrize("film", ["identity", "published"])
+def test_a_folded_network_gives_the_scores_of_the_conditional_one(make, lam, film):
+    model = shaken(make(), film=film)
+    torch.testing.assert_close(fold(model, OperatingPoint(lam))(images()), model(images(), lam=lam))
+
+
+@pytest.mark.parametrize("make", NETWORKS)
+def test_a_folded_network_is_of_the_original_class_and_its_state_loads_into_a_fresh_one(make):
+    folded, fresh = fold(shaken(make()), POINT), make().double().eval()
+    assert type(folded) is type(fresh)
+    assert [type(part) for part in folded.modules()] == [type(part) for part in fresh.modules()]
+    fresh.load_state_dict(folded.state_dict(), strict=True)
+    assert torch.equal(fresh(images()), folded(images()))
+
+
+def test_a_folded_network_stands_alone(model):
+    folded, expected = fold(model, POINT), fold(model, POINT)(images())
+    state = copy.deepcopy(model.state_dict())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    assert torch.equal(folded(images()), expected)
+    model.load_state_dict(state)
+    with torch.no_grad():
+        for parameter in folded.parameters():
+            parameter.add_(1)
+    torch.testing.assert_close(model.state_dict(), state, rtol=0, atol=0)
+
+
+def test_a_folded_network_can_be_trained_on(model):
+    folded = fold(model, POINT).train()
+    folded(images()).sum().backward()
+    assert all(parameter.grad is not None for parameter in folded.parameters())
+
+
+def test_a_shared_norm_is_folded_once():
+    folded = fold(shaken(SharedNorm()), POINT)
+    assert folded.in_list[0] is folded.norm
+
+
+def test_folding_takes_the_default_point_where_none_is_named(model):
+    model.default_point = POINT
+    assert torch.equal(fold(model)(images()), fold(model, POINT)(images()))
+    assert not any(isinstance(part, ConditionalLayer) for part in fold(model).modules())
+
+
+def test_a_folded_network_exports_to_onnx():
+    model, x, file = shaken(Residual(), torch.float32), images(dtype=torch.float32), io.BytesIO()
+    program = torch.onnx.export(fold(model, POINT), (x,), dynamo=True, verbose=False)
+    assert program is not None
+    program.save(file)
+    session = onnxruntime.InferenceSession(file.getvalue())
+    (scores,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    expected = model(x, *POINT).detach().numpy()
+    np.testing.assert_allclose(scores, expected, rtol=1e-3, atol=1e-4)  # another runtime's float32 kernels
+
+
+def test_what_is_no_conditional_model_is_refused():
+    with pytest.raises(TypeError, match="model must be an OATModel"):
+        fold(nn.Linear(2, 2), POINT)
+
+
+def test_a_point_that_is_not_the_models_is_refused(model):
+    with pytest.raises(ValueError, match="width must be one of"):
+        fold(model, OperatingPoint(0.3, 0.5))

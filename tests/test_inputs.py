@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+
+from art_oat.inputs import class_indices, input_faults, label_faults, range_faults, refuse
+
+SHAPE = (1, 2, 2)
+
+
+def faulty(value: float) -> np.ndarray:
+    x = np.zeros((3, *SHAPE), dtype=np.float32)
+    x[1, 0, 0, 0] = value
+    return x
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.uint8, np.int64])
+def test_real_numbers_of_the_right_shape_are_fine(dtype):
+    assert input_faults(np.zeros((3, *SHAPE), dtype=dtype), SHAPE) == []
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_nan_and_infinity_are_named_with_their_count(value):
+    assert input_faults(faulty(value), SHAPE) == ["x must be finite, got NaN or infinity in 1 of 3 samples."]
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 2), (3, 1, 2, 3), (1, 2, 2), ()])
+def test_a_wrong_shape_is_named(shape):
+    (fault,) = input_faults(np.zeros(shape), SHAPE)
+    assert fault == f"x must have shape (N, 1, 2, 2), got {shape}."
+
+
+@pytest.mark.parametrize("x", [np.array(["a"]), np.zeros(3, dtype=complex), np.zeros(3, dtype=bool), np.array([None])])
+def test_a_wrong_dtype_is_named(x):
+    assert input_faults(x, ()) == [f"x must hold real numbers, got dtype {x.dtype}."]
+
+
+def test_values_outside_the_clip_range_are_named():
+    assert range_faults(faulty(0.5), (0, 1)) == []
+    (fault,) = range_faults(faulty(255), (0, 1))
+    assert fault.startswith("x must lie within clip_values [0, 1], got [0.0, 255.0].")
+
+
+@pytest.mark.parametrize("y", [np.array([0, 4, 2]), np.array([[0], [4], [2]]), np.eye(5)[[0, 4, 2]]])
+def test_labels_may_be_indices_columns_or_one_hot(y):
+    assert label_faults(y, 3, 5) == []
+    assert class_indices(y, 5).tolist() == [0, 4, 2]
+
+
+@pytest.mark.parametrize(
+    ("y", "fault"),
+    [
+        (np.array([0, 5, -1]), "y must hold class indices in [0, 5), got -1, 5."),
+        (np.array([0, 0.5, 1]), "y must hold class indices in [0, 5), got 0.5."),
+        (np.array([0, np.nan, 1]), "y must hold class indices in [0, 5), got nan."),
+        (np.array([0, 1]), "y must hold one label per sample, 3, got 2."),
+        (np.zeros((3, 4)), "y must be indices (N,) or one-hot (N, 5), got shape (3, 4)."),
+        (np.full((3, 5), 0.2), "y must hold exactly one 1 per row where it is one-hot."),
+        (np.array(["a", "b", "c"]), "y must hold whole numbers, got dtype <U1."),
+    ],
+)
+def test_faulty_labels_are_named(y, fault):
+    assert label_faults(y, 3, 5) == [fault]
+
+
+def test_two_faults_of_labels_are_both_named():
+    assert len(label_faults(np.array([7, 8]), 3, 5)) == 2
+
+
+def test_refusing_names_every_fault():
+    refuse([])
+    with pytest.raises(ValueError, match="one. two."):
+        refuse(["one.", "two."])

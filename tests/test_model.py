@@ -1,0 +1,84 @@
+import copy
+import math
+import pickle
+
+import pytest
+import torch
+
+from art_oat import OperatingPoint, to_conditional
+from tests.networks import LAMBDAS, NETWORKS, Residual, images, sequential, shaken
+
+
+@pytest.mark.parametrize("make", NETWORKS)
+def test_a_batch_that_mixes_lams_equals_the_batches_of_each_lam(make):
+    model, x = shaken(make()), images()
+    lam = torch.tensor([1.0, 0.0, 0.3, 0.0, 0.15, 1.0, 0.1, 0.7])
+    expected = torch.stack([model(x[i : i + 1], lam=float(lam[i]))[0] for i in range(8)])
+    torch.testing.assert_close(model(x, lam.double()), expected)
+
+
+def test_the_default_point_answers_where_none_is_named(model):
+    model.default_point = OperatingPoint(0.3)
+    torch.testing.assert_close(model(images()), model(images(), lam=0.3))
+
+
+def test_the_default_is_the_smallest_lam():
+    assert to_conditional(Residual(), (0.2, 1)).default_point == OperatingPoint(0.2)
+
+
+def test_inputs_are_cast_to_the_dtype_of_the_model(model):
+    x = images()
+    torch.testing.assert_close(model(x.float(), lam=0.1), model(x, lam=0.1), rtol=1e-5, atol=1e-6)
+    assert model(x.float(), lam=0.1).dtype == torch.float64
+
+
+@pytest.mark.parametrize("lam", [-0.1, 1.01, math.nan])
+def test_a_lam_outside_0_to_1_is_refused(model, lam):
+    with pytest.raises(ValueError, match=r"lam must lie in \[0, 1\]"):
+        model(images(), lam=lam)
+    with pytest.raises(ValueError, match=r"lam must lie in \[0"):
+        model(images(), lam=torch.full((8,), lam))
+
+
+def test_a_lam_outside_the_trained_range_is_refused():
+    model = to_conditional(Residual(), (0.1, 0.5))
+    with pytest.raises(ValueError, match=r"lam must lie in \[0.1, 0.5\].*got 0.0"):
+        model(images(), lam=0)
+    with pytest.raises(ValueError, match=r"lam must lie in \[0.1, 0.5\].*got 1.0"):
+        model.pinned(OperatingPoint(1.0))
+
+
+def test_a_width_that_was_not_trained_is_refused(model):
+    with pytest.raises(ValueError, match=r"width must be one of \(1.0,\), got 0.5"):
+        model(images(), lam=0.1, width=0.5)
+
+
+@pytest.mark.parametrize("shape", [(7,), (8, 1)])
+def test_lams_that_are_not_one_per_sample_are_refused(model, shape):
+    with pytest.raises(ValueError, match="lam must be one number, or hold 8"):
+        model(images(), lam=torch.zeros(shape))
+
+
+def test_a_lam_that_is_no_number_is_refused(model):
+    with pytest.raises(TypeError, match="lam must be one number, got str"):
+        model(images(), lam="robust")
+
+
+@pytest.mark.parametrize("make_copy", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_answers_alike_and_stands_alone(model, make_copy):
+    model.pinned(OperatingPoint(0.1))
+    twin = make_copy(model)
+    torch.testing.assert_close(twin(images(), lam=0.3), model(images(), lam=0.3), rtol=0, atol=0)
+    with torch.no_grad():
+        next(twin.parameters()).add_(1)
+    before = model.pinned(OperatingPoint(0.3))(images())
+    assert not torch.allclose(twin.pinned(OperatingPoint(0.3))(images()), before)
+    torch.testing.assert_close(before, model(images(), lam=0.3))
+
+
+def test_a_network_that_is_a_sequential_is_still_one_module():
+    assert not isinstance(shaken(sequential()), torch.nn.Sequential)
+
+
+def test_its_lams_are_those_it_was_converted_for(model):
+    assert model.lambdas == LAMBDAS
