@@ -86,6 +86,10 @@ class _ARTClassifier(PyTorchClassifier):
         self.__dict__.update(state)
         self._model = self._make_model_wrapper(state["_model"])
 
+    def reduce_labels(self, y: Any) -> Any:
+        """Turn one-hot labels into what the loss takes, and leave indices as they are; ART fails on those."""
+        return y if self._int_labels and y.ndim == 1 else super().reduce_labels(y)
+
     def preprocessed(self, network: nn.Module, *, is_training: bool = False) -> PreprocessedNetwork:
         """Put this classifier's preprocessing before a network, for tensors, with gradients.
 

@@ -83,9 +83,7 @@ class RenamedNorm(nn.BatchNorm2d):
 
 
 def sequential() -> nn.Sequential:
-    return nn.Sequential(
-        conv(1, 6), RenamedNorm(6), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5)
-    )
+    return nn.Sequential(conv(1, 6), RenamedNorm(6), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5))
 
 
 def root_norm() -> nn.Module:

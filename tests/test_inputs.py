@@ -67,5 +67,5 @@ def test_two_faults_of_labels_are_both_named():
 
 def test_refusing_names_every_fault():
     refuse([])
-    with pytest.raises(ValueError, match="one. two."):
+    with pytest.raises(ValueError, match=r"^one\. two\.$"):
         refuse(["one.", "two."])

@@ -115,7 +115,15 @@ def test_every_fault_is_named_by_dotted_path_in_one_error():
         to_conditional(network)
     message = str(caught.value)
     assert message.startswith("cannot convert 7 layer(s).")
-    for path in ("group.1 (GroupNorm)", "layer (LayerNorm)", "bare (", "fickle (", "lazy (", "sync (", "odd (Overriding)"):
+    for path in (
+        "group.1 (GroupNorm)",
+        "layer (LayerNorm)",
+        "bare (",
+        "fickle (",
+        "lazy (",
+        "sync (",
+        "odd (Overriding)",
+    ):
         assert path in message
     assert "good" not in message
 
@@ -127,7 +135,7 @@ def test_a_network_without_batch_norm_is_refused():
 
 @pytest.mark.parametrize("network", ["resnet", to_conditional(Residual()), nn.Sequential(to_conditional(Residual()))])
 def test_what_is_no_plain_network_is_refused(network):
-    with pytest.raises(TypeError, match="network must be a torch.nn.Module that is not conditional yet"):
+    with pytest.raises(TypeError, match=r"network must be a torch\.nn\.Module that is not conditional yet"):
         to_conditional(network)
 
 

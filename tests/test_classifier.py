@@ -1,0 +1,307 @@
+import copy
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from art.attacks.evasion import FastGradientMethod, ProjectedGradientDescent
+from art.config import ART_DATA_PATH
+from art.defences.preprocessor import SpatialSmoothing
+from art.defences.preprocessor.preprocessor import PreprocessorPyTorch
+from art.estimators.classification import PyTorchClassifier
+
+from art_oat import OATClassifier, OperatingPoint, fold, to_conditional
+from tests.conftest import make_classifier
+from tests.networks import Residual, images, labels, shaken
+
+X = images(12, torch.float32).numpy()
+Y = labels(12).numpy()
+LAMS = np.linspace(0, 1, 12)
+
+
+def plain(classifier: OATClassifier, lam: float, **options: object) -> PyTorchClassifier:
+    """The same network at one point, as a classifier of ART's own that knows nothing of lam."""
+    network = fold(classifier.model, OperatingPoint(lam))
+    arguments = {"clip_values": (0, 1), **options}
+    return PyTorchClassifier(network, torch.nn.CrossEntropyLoss(), (1, 6, 6), 5, **arguments)
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.3, 0.55, 1.0])
+@pytest.mark.parametrize("batch_size", [5, 128])
+def test_predicting_at_a_point_equals_a_plain_classifier(classifier, lam, batch_size):
+    expected = plain(classifier, lam).predict(X)
+    np.testing.assert_allclose(classifier.predict(X, batch_size, lam=lam), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(classifier.at(lam).predict(X, batch_size), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [5, 128])
+def test_one_lam_per_sample_equals_the_points_one_by_one(classifier, batch_size):
+    expected = np.vstack([classifier.predict(X[i : i + 1], lam=float(LAMS[i])) for i in range(12)])
+    np.testing.assert_allclose(classifier.predict(X, batch_size, lam=LAMS), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_predicting_leaves_weights_statistics_mode_and_generator_alone(classifier):
+    classifier.model.train()
+    state, random_state = copy.deepcopy(classifier.model.state_dict()), torch.get_rng_state()
+    classifier.predict(X, lam=0.3)
+    classifier.predict(X, lam=LAMS)
+    classifier.loss_gradient(X, Y)
+    classifier.class_gradient(X)
+    classifier.compute_loss(X, Y)
+    torch.testing.assert_close(classifier.model.state_dict(), state, rtol=0, atol=0)
+    assert classifier.model.training
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert all(parameter.grad is None for parameter in classifier.model.parameters())
+    assert classifier.loss.reduction == "mean"
+
+
+def test_predicting_in_training_mode_moves_statistics_as_in_art(classifier):
+    before = copy.deepcopy(classifier.model.state_dict())
+    classifier.predict(X, training_mode=True, lam=0.3)
+    after = classifier.model.state_dict()
+    moved = {name for name in after if not torch.equal(after[name], before[name])}
+    assert moved
+    assert all(".adversarial." in name for name in moved)
+
+
+def test_no_samples_give_no_scores(classifier):
+    assert classifier.predict(X[:0], lam=0.3).shape == (0, 5)
+
+
+def test_float64_and_integer_inputs_are_cast(classifier):
+    expected = classifier.predict(X, lam=0.3)
+    np.testing.assert_allclose(classifier.predict(X.astype(np.float64), lam=0.3), expected, rtol=1e-5)
+    assert np.isfinite(classifier.predict(np.ones((2, 1, 6, 6), dtype=np.uint8), lam=0.3)).all()
+
+
+def test_the_default_point_is_read_and_written_as_an_art_parameter(classifier):
+    assert (classifier.lam, classifier.width) == (0.0, 1.0)
+    classifier.set_params(lam=0.3)
+    assert classifier.get_params()["lam"] == classifier.lam == classifier.model.default_point.lam == 0.3
+    np.testing.assert_array_equal(classifier.predict(X), classifier.predict(X, lam=0.3))
+    with pytest.raises(ValueError, match="width must be one of"):
+        classifier.set_params(width=0.5)
+
+
+def test_gradients_at_the_default_point_equal_those_of_a_plain_classifier(classifier):
+    classifier.lam = 0.3
+    reference = plain(classifier, 0.3)
+    one_hot = np.eye(5, dtype=np.float32)[Y]
+    for name, arguments in {
+        "loss_gradient": (X, one_hot),
+        "class_gradient": (X,),
+        "compute_loss": (X, one_hot),
+    }.items():
+        expected = getattr(reference, name)(*arguments)
+        np.testing.assert_allclose(getattr(classifier, name)(*arguments), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_gradients_take_indices_and_one_hot_labels_alike(classifier):
+    one_hot = np.eye(5, dtype=np.float32)[Y]
+    np.testing.assert_array_equal(classifier.loss_gradient(X, Y), classifier.loss_gradient(X, one_hot))
+    np.testing.assert_array_equal(classifier.compute_loss(X, Y), classifier.compute_loss(X, one_hot))
+
+
+def test_activations_are_found_by_the_index_they_have_in_a_plain_classifier(classifier):
+    classifier.lam = 0.3
+    expected = plain(classifier, 0.3).get_activations(X, 0)
+    np.testing.assert_allclose(classifier.get_activations(X, 0), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("keyword", ["logits", "verbose", "raw", "standardise_output"])
+def test_keywords_that_art_passes_are_ignored(classifier, keyword):
+    np.testing.assert_array_equal(classifier.predict(X, lam=0.3, **{keyword: True}), classifier.predict(X, lam=0.3))
+
+
+def test_an_unknown_keyword_is_refused(classifier):
+    with pytest.raises(TypeError, match="predict takes lam and width as keywords, got lambda_"):
+        classifier.predict(X, lambda_=0.3)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.full((2, 1, 6, 6), np.nan), "x must be finite"),
+        (np.zeros((2, 3, 6, 6)), r"x must have shape \(N, 1, 6, 6\), got \(2, 3, 6, 6\)"),
+        (np.zeros((2, 1, 6, 6), dtype=complex), "x must hold real numbers, got dtype complex128"),
+    ],
+)
+def test_faulty_inputs_are_refused(classifier, x, message):
+    with pytest.raises(ValueError, match=message):
+        classifier.predict(x, lam=0.3)
+    with pytest.raises(ValueError, match=message):
+        classifier.fit(x, np.zeros(2))
+
+
+@pytest.mark.parametrize("lam", [1.5, np.full(12, 1.5), np.full(12, np.nan)])
+def test_a_lam_outside_its_range_is_refused(classifier, lam):
+    with pytest.raises(ValueError, match="lam must lie in"):
+        classifier.predict(X, lam=lam)
+
+
+def test_lams_that_are_not_one_per_sample_are_refused(classifier):
+    with pytest.raises(ValueError, match="lam must be one number, or hold 12"):
+        classifier.predict(X, lam=LAMS[:3])
+
+
+def test_labels_out_of_range_are_refused_before_anything_is_trained(classifier):
+    state = copy.deepcopy(classifier.model.state_dict())
+    with pytest.raises(ValueError, match=r"y must hold class indices in \[0, 5\), got 9"):
+        classifier.fit(X, np.full(12, 9), nb_epochs=1)
+    torch.testing.assert_close(classifier.model.state_dict(), state, rtol=0, atol=0)
+
+
+def test_fit_trains_at_the_default_point_and_ignores_what_art_ignores(classifier):
+    classifier.lam = 0.3
+    before = classifier.compute_loss(X, Y, reduction="mean")
+    clean_side = copy.deepcopy(classifier.model.network.norm.clean.state_dict())
+    classifier.fit(X, Y, batch_size=12, nb_epochs=20, unknown_to_art=True)
+    assert classifier.compute_loss(X, Y, reduction="mean") < before
+    torch.testing.assert_close(classifier.model.network.norm.clean.state_dict(), clean_side, rtol=0, atol=0)
+
+
+def test_a_view_is_not_trained(classifier):
+    with pytest.raises(RuntimeError, match="Train the OATClassifier it is from"):
+        classifier.at(0.3).fit(X, Y)
+    with pytest.raises(RuntimeError, match="Train the OATClassifier it is from"):
+        classifier.at(0.3).fit_generator(None)
+
+
+def test_a_view_made_before_training_follows_it(classifier):
+    view = classifier.at(0.3)
+    classifier.lam = 0.3
+    classifier.fit(X, Y, nb_epochs=2)
+    np.testing.assert_array_equal(view.predict(X), classifier.predict(X, lam=0.3))
+
+
+@pytest.mark.parametrize("attack", [FastGradientMethod, ProjectedGradientDescent])
+def test_arts_attacks_do_to_a_view_what_they_do_to_a_plain_classifier(classifier, attack):
+    state = copy.deepcopy(classifier.model.state_dict())
+    options = {"eps": 0.1, "num_random_init": 0} | ({"verbose": False} if attack is ProjectedGradientDescent else {})
+    expected = attack(plain(classifier, 0.3), **options).generate(X, Y)
+    np.testing.assert_allclose(attack(classifier.at(0.3), **options).generate(X, Y), expected, atol=1e-5)
+    torch.testing.assert_close(classifier.model.state_dict(), state, rtol=0, atol=0)
+    assert all(parameter.grad is None for parameter in classifier.model.parameters())
+
+
+class Square(PreprocessorPyTorch):
+    """A defense in torch that bends the gradient."""
+
+    def __init__(self) -> None:
+        super().__init__(device_type="cpu", is_fitted=True)
+
+    def forward(self, x, y=None):
+        return x.square(), y
+
+
+PREPROCESSING = {
+    "standardization": {"preprocessing": (0.4, 0.25)},
+    "torch defense": {"preprocessing_defences": Square(), "preprocessing": (0.4, 0.25)},
+    "array defense": {"preprocessing_defences": SpatialSmoothing(3)},
+    "array defense, standardized": {
+        "preprocessing_defences": SpatialSmoothing(3),
+        "preprocessing": (0.4, 0.25),
+    },
+}
+
+
+@pytest.mark.parametrize("options", PREPROCESSING.values(), ids=PREPROCESSING.keys())
+def test_preprocessing_is_part_of_predictions_views_and_modules(options):
+    classifier = make_classifier(**options)
+    expected = plain(classifier, 0.3, **options).predict(X)
+    np.testing.assert_allclose(classifier.predict(X, lam=0.3), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(classifier.at(0.3).predict(X), expected, rtol=1e-4, atol=1e-5)
+    scores = classifier.at(0.3).as_module()(torch.from_numpy(X))
+    np.testing.assert_allclose(scores.numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", PREPROCESSING.values(), ids=PREPROCESSING.keys())
+def test_gradients_pass_through_the_preprocessing_as_in_art(options):
+    classifier = make_classifier(**options)
+    expected = plain(classifier, 0.3, **options).loss_gradient(X, np.eye(5, dtype=np.float32)[Y])
+    x = torch.from_numpy(X).requires_grad_()
+    scores = classifier.at(0.3).as_module()(x)
+    torch.nn.functional.cross_entropy(scores, torch.from_numpy(Y)).backward()
+    np.testing.assert_allclose(x.grad.numpy(), expected, rtol=1e-3, atol=1e-5)
+
+
+def same_answers(first: OATClassifier, second: OATClassifier) -> None:
+    for lam in (0.0, 0.3):
+        np.testing.assert_array_equal(first.predict(X, lam=lam), second.predict(X, lam=lam))
+
+
+COPIES = {"pickle": lambda it: pickle.loads(pickle.dumps(it)), "deepcopy": copy.deepcopy}
+
+
+@pytest.mark.parametrize("make_copy", COPIES.values(), ids=COPIES.keys())
+def test_a_copy_answers_alike_trains_alone_and_writes_no_file(classifier, make_copy):
+    before = set(Path(ART_DATA_PATH).glob("*"))
+    classifier.fit(X, Y, nb_epochs=1)
+    twin = make_copy(classifier)
+    same_answers(classifier, twin)
+    expected = classifier.predict(X, lam=0.0)
+    twin.fit(X, Y, nb_epochs=1)
+    assert not np.allclose(twin.predict(X, lam=0.0), expected)
+    np.testing.assert_array_equal(classifier.predict(X, lam=0.0), expected)
+    assert twin.device == classifier.device
+    assert set(Path(ART_DATA_PATH).glob("*")) == before
+
+
+@pytest.mark.parametrize("make_copy", COPIES.values(), ids=COPIES.keys())
+def test_a_copy_of_a_view_answers_alike(classifier, make_copy):
+    view = classifier.at(0.3)
+    np.testing.assert_array_equal(make_copy(view).predict(X), view.predict(X))
+
+
+def test_a_view_copied_with_its_classifier_follows_the_copy(classifier):
+    twin, view = copy.deepcopy([classifier, classifier.at(0.0)])
+    twin.fit(X, Y, nb_epochs=1)
+    np.testing.assert_array_equal(view.predict(X), twin.predict(X, lam=0.0))
+
+
+def test_saved_weights_load_into_a_model_of_the_same_kind(classifier, tmp_path):
+    classifier.save("weights", str(tmp_path))
+    other = make_classifier()
+    with torch.no_grad():
+        for parameter in other.model.parameters():
+            parameter.zero_()
+    other.model.load_state_dict(torch.load(tmp_path / "weights.model", weights_only=True))
+    same_answers(classifier, other)
+
+
+def test_a_clone_for_refitting_is_fresh_and_keeps_the_parameters(classifier):
+    classifier.lam = 0.3
+    clone = classifier.clone_for_refitting()
+    assert isinstance(clone, OATClassifier)
+    assert clone.lam == 0.3
+    assert torch.equal(clone.model.encoding.table, classifier.model.encoding.table)
+    assert not np.allclose(clone.predict(X), classifier.predict(X))
+    before = classifier.predict(X)
+    clone.fit(X, Y, nb_epochs=1)
+    np.testing.assert_array_equal(classifier.predict(X), before)
+
+
+def test_a_reset_network_is_the_identity_in_lam_again(classifier):
+    classifier.reset()
+    np.testing.assert_array_equal(classifier.predict(X, lam=0.0), classifier.predict(X, lam=1.0))
+
+
+def test_a_model_that_is_not_conditional_is_refused():
+    with pytest.raises(TypeError, match="Convert it: to_conditional"):
+        OATClassifier(Residual(), torch.nn.CrossEntropyLoss(), (1, 6, 6), 5)
+
+
+def test_every_misfit_of_the_parts_is_named_at_once():
+    network = Residual()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)  # of the plain network, which is not trained
+    with pytest.raises(
+        ValueError, match=r"optimizer must hold parameters of the converted model.*nb_classes scores"
+    ) as caught:
+        OATClassifier(to_conditional(network), torch.nn.CrossEntropyLoss(), (1, 6, 6), 7, optimizer)
+    assert "got [1, 5]" in str(caught.value)
+
+
+def test_an_input_shape_that_does_not_fit_the_network_is_refused():
+    with pytest.raises(ValueError, match=r"input_shape \(3, 6, 6\) must fit the network"):
+        OATClassifier(shaken(Residual()), torch.nn.CrossEntropyLoss(), (3, 6, 6), 5)

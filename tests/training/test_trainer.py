@@ -1,0 +1,276 @@
+import copy
+import csv
+
+import numpy as np
+import pytest
+import torch
+from art.data_generators import NumpyDataGenerator
+from art.defences.trainer import Trainer
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from art_oat import PGD, OATClassifier, OATTrainer, StratifiedSampling, hybrid_loss, to_conditional
+from tests.conftest import make_classifier
+from tests.networks import LAMBDAS, MobileSqueezeExcite, Residual, images, labels
+
+X = images(20, torch.float32).numpy()
+Y = labels(20).numpy()
+ATTACK = PGD(eps=0.1, nb_steps=2)
+
+
+def fit(classifier: OATClassifier, seed: int = 0, **options) -> OATTrainer:
+    trainer = OATTrainer(classifier, ATTACK, seed=seed)
+    trainer.fit(X, Y, **{"batch_size": 10, "nb_epochs": 2, "verbose": False, **options})
+    return trainer
+
+
+def state(classifier: OATClassifier) -> dict[str, torch.Tensor]:
+    return copy.deepcopy(classifier.model.state_dict())
+
+
+def is_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def with_dropout() -> OATClassifier:
+    torch.manual_seed(0)
+    model = to_conditional(MobileSqueezeExcite(), LAMBDAS)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    return OATClassifier(model, nn.CrossEntropyLoss(), (1, 6, 6), 5, optimizer, clip_values=(0, 1))
+
+
+def test_the_same_seed_gives_the_same_weights_also_with_dropout():
+    states = []
+    for seed, noise in ((1, 0), (1, 5), (2, 0)):
+        classifier = with_dropout()
+        torch.manual_seed(noise)  # the global generator has no say
+        fit(classifier, seed)
+        states.append(state(classifier))
+    assert is_same(states[0], states[1])
+    assert not is_same(states[0], states[2])
+
+
+def test_training_spares_the_global_generator_and_restores_the_mode(classifier):
+    classifier.model.eval()
+    random_state = torch.get_rng_state()
+    fit(classifier)
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert not classifier.model.training
+
+
+def test_one_step_equals_the_method_written_out():
+    classifier, reference = make_classifier(), make_classifier()
+    OATTrainer(classifier, ATTACK, seed=3).fit(X, Y, batch_size=20, nb_epochs=1, verbose=False)
+    model, generator = reference.model, torch.Generator().manual_seed(3)
+    torch.randint(2**31, (), generator=generator)  # the seed of dropout
+    order = torch.randperm(20, generator=generator)
+    order = order[torch.randperm(20, generator=generator)]
+    x, y = torch.from_numpy(X)[order], torch.from_numpy(Y)[order]
+    lam = StratifiedSampling().draw(LAMBDAS, 20, generator)
+    attacked = lam > 0
+    model.eval()
+
+    def at_own_lam(x: torch.Tensor) -> torch.Tensor:
+        return model(x, lam[attacked])
+
+    x_adv = ATTACK(at_own_lam, x[attacked], y[attacked], clip_values=(0, 1), generator=generator)
+    model.train()
+    loss = hybrid_loss(model(x, lam), model(x_adv, lam[attacked]), y, lam)
+    reference.optimizer.zero_grad()
+    loss.backward()
+    reference.optimizer.step()
+    torch.testing.assert_close(classifier.model.state_dict(), model.state_dict(), rtol=1e-4, atol=1e-5)
+
+
+class Spy:
+    """An attack that notes what it is given."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[nn.Module, torch.Tensor]] = []
+
+    def __call__(self, network, x, y, *, clip_values=None, generator=None):
+        self.calls.append((network, x))
+        return x
+
+
+def test_samples_with_lam_0_are_not_attacked_and_the_network_is_in_evaluation_mode(classifier):
+    spy = Spy()
+    OATTrainer(classifier, spy).fit(X, Y, batch_size=12, nb_epochs=1, verbose=False)
+    assert [len(x) for _, x in spy.calls] == [10, 6]  # batches of 12 and 8, less ceil(B / 6) zeros
+    assert not any(part.training for network, _ in spy.calls for part in network.modules())
+
+
+def test_a_lam_of_0_alone_is_ordinary_training():
+    torch.manual_seed(0)
+    model = to_conditional(Residual(), (0.0,))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    classifier = OATClassifier(model, nn.CrossEntropyLoss(), (1, 6, 6), 5, optimizer, clip_values=(0, 1))
+    spy = Spy()
+    OATTrainer(classifier, spy).fit(X, Y, nb_epochs=1, verbose=False)
+    assert spy.calls == []
+
+
+def test_the_attack_sees_inputs_before_preprocessing():
+    classifier, spy = make_classifier(preprocessing=(0.5, 0.25)), Spy()
+    OATTrainer(classifier, spy).fit(X, Y, nb_epochs=1, verbose=False)
+    network, x = spy.calls[0]
+    assert x.min() >= 0
+    assert len(network.operations) == 1
+
+
+def test_every_sample_is_seen_once_an_epoch(classifier):
+    seen = []
+
+    def note(logits, logits_adv, y, lam, criterion=None):
+        seen.append(y)
+        return hybrid_loss(logits, logits_adv, y, lam, criterion)
+
+    OATTrainer(classifier, ATTACK, loss=note).fit(X, Y, batch_size=8, nb_epochs=1, verbose=False)
+    assert [len(y) for y in seen] == [8, 8, 4]
+    assert torch.cat(seen).sort().values.tolist() == sorted(Y.tolist())
+
+
+def test_a_loader_and_a_generator_train_as_arrays_do(classifier):
+    before = state(classifier)
+    dataset = TensorDataset(torch.from_numpy(X), torch.from_numpy(Y))
+    trainer = OATTrainer(classifier, ATTACK)
+    trainer.fit(DataLoader(dataset, batch_size=10), nb_epochs=1, verbose=False)
+    between = state(classifier)
+    trainer.fit_generator(NumpyDataGenerator(X, np.eye(5)[Y], 10), nb_epochs=1, verbose=False)
+    assert not is_same(before, between)
+    assert not is_same(between, state(classifier))
+    assert [record.epoch for record in trainer.history] == [1, 2]
+
+
+class CountingScheduler:
+    def __init__(self) -> None:
+        self.nb_steps = 0
+
+    def step(self) -> None:
+        self.nb_steps += 1
+
+
+@pytest.mark.parametrize(("interval", "nb_steps"), [("epoch", 3), ("step", 6)])
+def test_any_scheduler_is_stepped_per_epoch_or_per_step(classifier, interval, nb_steps):
+    scheduler = CountingScheduler()
+    fit(classifier, scheduler=scheduler, scheduler_interval=interval, nb_epochs=3)
+    assert scheduler.nb_steps == nb_steps
+
+
+def test_the_log_holds_a_row_per_epoch_with_validation_per_lam(classifier, tmp_path):
+    trainer = fit(classifier, validation_data=(X[:10], Y[:10]), log_path=tmp_path / "log" / "training.csv")
+    with (tmp_path / "log" / "training.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["epoch"]) for row in rows] == [1, 2]
+    for lam, point in zip(LAMBDAS, trainer.history[-1].validation, strict=True):
+        assert float(rows[-1][f"val_clean@{lam:g}"]) == point.clean
+        assert float(rows[-1][f"val_robust@{lam:g}"]) == point.robust <= point.clean
+        assert point.clean == np.mean(classifier.predict(X[:10], lam=lam).argmax(axis=1) == Y[:10])
+
+
+def test_the_weights_after_a_non_finite_loss_are_those_before_the_step(classifier):
+    calls = []
+
+    def diverge(logits, logits_adv, y, lam, criterion=None):
+        calls.append(1)
+        loss = hybrid_loss(logits, logits_adv, y, lam, criterion)
+        return loss * float("nan") if len(calls) == 3 else loss
+
+    trainer = OATTrainer(classifier, ATTACK, loss=diverge)
+    trainer.fit(X, Y, batch_size=10, nb_epochs=1, verbose=False)
+    good = state(classifier)
+    with pytest.raises(RuntimeError, match="the loss and its gradient must stay finite, got a loss of nan in epoch 2"):
+        trainer.fit(X, Y, batch_size=10, nb_epochs=1, verbose=False)
+    assert is_same(state(classifier), good)
+
+
+def test_the_weights_after_a_non_finite_gradient_are_those_before_the_step(classifier):
+    def kink(logits, logits_adv, y, lam, criterion=None):
+        return torch.sqrt(logits.sum() * 0) + hybrid_loss(logits, logits_adv, y, lam, criterion)
+
+    good = state(classifier)
+    with pytest.raises(RuntimeError, match="got a gradient of nan in epoch 1"):
+        OATTrainer(classifier, ATTACK, loss=kink).fit(X, Y, verbose=False)
+    assert is_same(state(classifier), good)
+
+
+def test_every_fault_is_named_before_anything_is_touched(classifier):
+    before, x = state(classifier), X.copy()
+    x[0] = np.nan
+    with pytest.raises(ValueError, match="nb_epochs") as caught:
+        OATTrainer(classifier).fit(
+            x, Y + 3, (X[:, :, :3], Y), batch_size=0, nb_epochs=0, scheduler=3, scheduler_interval="day"
+        )
+    for name in (
+        "x must be finite",
+        "y must hold",
+        "validation x must have",
+        "batch_size",
+        "scheduler must",
+        "_interval",
+    ):
+        assert name in str(caught.value)
+    assert is_same(state(classifier), before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((X * 255, Y), "x must lie within clip_values"),
+        ((X, Y[:3]), "y must hold one label per sample, 20, got 3"),
+        ((X[:0], Y[:0]), "x must hold at least one sample"),
+        ((X,), "y must hold the labels of x, got None"),
+        ((X.astype(complex), Y), "x must hold real numbers"),
+    ],
+)
+def test_faulty_data_is_refused(classifier, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        OATTrainer(classifier).fit(*arguments, verbose=False)
+
+
+def test_a_faulty_batch_of_a_loader_is_refused(classifier):
+    dataset = TensorDataset(torch.from_numpy(X), torch.full((20,), 9))
+    with pytest.raises(ValueError, match="y must hold class indices"):
+        OATTrainer(classifier).fit(DataLoader(dataset, batch_size=5), verbose=False)
+    with pytest.raises(ValueError, match="y must be None with a DataLoader"):
+        OATTrainer(classifier).fit(DataLoader(dataset), Y, verbose=False)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: OATTrainer("classifier"), TypeError, "classifier must be an OATClassifier"),
+        (lambda: OATTrainer(make_classifier(), attack="pgd"), TypeError, "attack must be callable"),
+        (
+            lambda: OATTrainer(make_classifier(), sampling=StratifiedSampling({0.7: 1})),
+            ValueError,
+            "weights must be for",
+        ),
+        (lambda: OATTrainer(without("_optimizer")), ValueError, "must hold an optimizer"),
+        (lambda: OATTrainer(without("_loss")), TypeError, "loss must be a CrossEntropyLoss, got NLLLoss"),
+    ],
+)
+def test_a_trainer_of_the_wrong_parts_is_refused(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def without(part: str) -> OATClassifier:
+    classifier = make_classifier()
+    setattr(classifier, part, nn.NLLLoss() if part == "_loss" else None)
+    return classifier
+
+
+def test_it_is_an_art_trainer_that_gives_back_its_classifier(classifier):
+    trainer = OATTrainer(classifier)
+    assert isinstance(trainer, Trainer)
+    assert trainer.get_classifier() is classifier
+
+
+def test_label_smoothing_and_class_weights_of_the_classifier_are_honored():
+    losses = []
+    for options in ({}, {"label_smoothing": 0.3}, {"weight": torch.arange(5.0) + 1}):
+        classifier = make_classifier()
+        classifier._loss = nn.CrossEntropyLoss(**options)
+        losses.append(fit(classifier, nb_epochs=1).history[0].loss)
+    assert len(set(losses)) == 3
