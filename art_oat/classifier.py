@@ -227,9 +227,7 @@ class OATClassifier(_ARTClassifier):
             return [f"input_shape {self.input_shape} must fit the network, which says: {error}"]
         if not isinstance(scores, Tensor) or scores.shape != (1, self.nb_classes):
             got = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-            return [
-                f"the network must give nb_classes scores per sample, [1, {self.nb_classes}], got {got}."
-            ]
+            return [f"the network must give nb_classes scores per sample, [1, {self.nb_classes}], got {got}."]
         return []
 
     @property

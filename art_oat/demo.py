@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -44,15 +45,15 @@ class Recipe:
     """
 
     seed: int = 0
-    nb_epochs: int = 30
+    nb_epochs: int = 60
     eps: float = 0.2
     eps_step: float = 0.05
     nb_steps: int = 7
     weight_of_one: float = 3.3
     learning_rate: float = 0.2
     batch_size: int = 128
-    weight_decay: float = 5e-4
-    channels: tuple[int, ...] = (32, 64, 128)
+    weight_decay: float = 3e-3
+    channels: tuple[int, ...] = (16, 32, 64)
 
     @property
     def architecture(self) -> Architecture:
@@ -133,6 +134,7 @@ def _train(recipe: Recipe, data: Dataset, folder: Path) -> OATClassifier:
     trainer.fit(
         *data.train,
         validation_data=data.validation,
+        validation_interval=10,
         batch_size=recipe.batch_size,
         nb_epochs=recipe.nb_epochs,
         scheduler=torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=nb_steps),
@@ -152,6 +154,7 @@ def _measure(classifier: OATClassifier, data: Dataset, recipe: Recipe, measureme
         attack=measurement.attacks,
         nb_robust=measurement.nb_robust,
         seed=measurement.seed,
+        nb_workers=min(os.cpu_count() or 1, len(DEFAULT_LAMBDAS)),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,6 +71,15 @@ def _some_outside(y: Array, nb_classes: int) -> str:
     outside = np.unique(y[~((y >= 0) & (y < nb_classes) & (y == np.floor(y)))])
     shown = outside[:3]
     return ", ".join(map(str, shown.tolist())) + (", ..." if len(outside) > len(shown) else "")
+
+
+def count_faults(counts: Mapping[str, Any]) -> list[str]:
+    """Say which counts, by name, are no whole numbers of at least 1."""
+    return [
+        f"{name} must be a whole number, at least 1, got {count!r}."
+        for name, count in counts.items()
+        if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1
+    ]
 
 
 def class_indices(y: Array, nb_classes: int) -> NDArray[np.int64]:

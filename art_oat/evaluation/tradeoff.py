@@ -6,10 +6,11 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Never, Self, get_args
+from typing import TYPE_CHECKING, Self, get_args
 
 import numpy as np
 import torch
+from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -19,7 +20,7 @@ from art_oat.classifier import OATClassifier
 from art_oat.condition import OperatingPoint
 from art_oat.evaluation.robustness import attack_by_name, within_ball
 from art_oat.frontier import Frontier, MeasuredPoint
-from art_oat.inputs import Array, class_indices, input_faults, label_faults, range_faults, refuse
+from art_oat.inputs import Array, class_indices, count_faults, input_faults, label_faults, range_faults, refuse
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,6 +54,7 @@ class TradeoffCurve(Frontier):
         nb_robust: int | None = None,
         batch_size: int = 250,
         seed: int = 0,
+        nb_workers: int = 1,
         verbose: bool = True,
     ) -> Self:
         """Measure every combination of lam and width.
@@ -74,6 +76,8 @@ class TradeoffCurve(Frontier):
                 accuracy is measured on all.
             batch_size: How many samples are attacked at once.
             seed: What the subset and the attacks are drawn from; the same seed gives the same figures.
+            nb_workers: How many points to measure at once, each in a process of its own; worth it on a CPU, where
+                AutoAttack on a small network leaves cores idle.
             verbose: Whether to show progress.
 
         Raises:
@@ -83,7 +87,7 @@ class TradeoffCurve(Frontier):
         if not isinstance(classifier, OATClassifier):
             raise TypeError(f"classifier must be an OATClassifier, got {type(classifier).__name__}.")
         x, y = np.asarray(x), np.asarray(y)
-        refuse(_faults(classifier, x, y, nb_robust, batch_size))
+        refuse(_faults(classifier, x, y, nb_robust, {"batch_size": batch_size, "nb_workers": nb_workers}))
         names = [attack] if isinstance(attack, str) else list(dict.fromkeys(attack))
         if not names:
             raise ValueError("attack must name at least one attack, got none.")
@@ -92,11 +96,10 @@ class TradeoffCurve(Frontier):
         points = [classifier.model.point(*pair) for pair in pairs]
         labels = class_indices(y, classifier.nb_classes)
         subject = _Subject(classifier, x, labels, _subset(labels, nb_robust, seed), batch_size)
-        measured = []
-        with tqdm(total=len(points) * len(attacks), disable=not verbose, unit="attack") as progress:
-            for point in points:
-                measured.append(_measure_point(subject, point, attacks, seed, progress))
-        return cls(tuple(measured), eps, norm)
+        tasks = (delayed(_measure_point)(subject, point, attacks, seed) for point in points)
+        measured = Parallel(nb_workers, return_as="generator")(tasks)
+        progress = tqdm(measured, f"{' and '.join(names)} at each lam", len(points), disable=not verbose, unit="point")
+        return cls(tuple(progress), eps, norm)
 
     def _header(self) -> dict[str, str | float]:
         return {"eps": self.eps, "norm": self.norm}
@@ -135,16 +138,14 @@ class _Subject:
         return torch.as_tensor(self.x[index]).to(table), torch.from_numpy(self.y[index]).to(table.device)
 
 
-def _faults(classifier: OATClassifier, x: Array, y: Array, nb_robust: int | None, batch_size: int) -> list[str]:
+def _faults(classifier: OATClassifier, x: Array, y: Array, nb_robust: int | None, counts: dict[str, int]) -> list[str]:
     faults = input_faults(x, classifier.input_shape) or range_faults(x, classifier.clip_values)
     faults += label_faults(y, len(x), classifier.nb_classes)
     if not len(x):
         faults.append("x must hold at least one sample.")
     if nb_robust is not None and not 1 <= nb_robust <= len(x):
         faults.append(f"nb_robust must lie in [1, {len(x)}], or be None for all, got {nb_robust}.")
-    if not isinstance(batch_size, int) or batch_size < 1:
-        faults.append(f"batch_size must be a whole number, at least 1, got {batch_size}.")
-    return faults
+    return faults + count_faults(counts)
 
 
 def _subset(y: NDArray[np.int64], size: int | None, seed: int) -> NDArray[np.int64]:
@@ -159,18 +160,13 @@ def _subset(y: NDArray[np.int64], size: int | None, seed: int) -> NDArray[np.int
 
 
 def _measure_point(
-    subject: _Subject,
-    point: OperatingPoint,
-    attacks: dict[str, TensorAttack],
-    seed: int,
-    progress: tqdm[Never],
+    subject: _Subject, point: OperatingPoint, attacks: dict[str, TensorAttack], seed: int
 ) -> MeasuredPoint:
     network = subject.classifier.at(*point).as_module()
     clean = is_correct(network, *subject.tensors(slice(None)), subject.batch_size)
     x, y = subject.tensors(subject.attacked)
     standing: dict[str, Tensor] = {}
     for name, attack in attacks.items():
-        progress.set_description(f"lam {point.lam:g}, width {point.width:g}: {name}")
         _, standing[name] = withstand(
             network,
             x,
@@ -180,7 +176,6 @@ def _measure_point(
             generator=torch.Generator().manual_seed(seed),
             batch_size=subject.batch_size,
         )
-        progress.update()
     robust = torch.stack(list(standing.values())).all(dim=0)
     by_attack = {name: _share(mask) for name, mask in standing.items()}
     return MeasuredPoint(point.lam, point.width, _share(clean), _share(robust), len(clean), len(robust), by_attack)

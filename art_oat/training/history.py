@@ -23,7 +23,7 @@ class EpochRecord:
         loss: Mean of the objective, in nats.
         clean: Accuracy on the training batches in training mode, a fraction.
         robust: The same on the attacked samples; NaN where none was.
-        validation: Clean and robust accuracy at every trained lam; empty without validation data.
+        validation: Clean and robust accuracy at every trained lam; empty where none was measured.
     """
 
     epoch: int

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from art_oat.attack import PGD, TensorAttack, withstand
 from art_oat.classifier import OATClassifier
 from art_oat.frontier import MeasuredPoint
-from art_oat.inputs import Array, input_faults, label_faults, range_faults, refuse
+from art_oat.inputs import Array, count_faults, input_faults, label_faults, range_faults, refuse
 from art_oat.model import OATModel
 from art_oat.training.batches import ArrayBatches, Batches, GeneratorBatches, LoaderBatches, as_tensors
 from art_oat.training.history import EpochRecord, write_history
@@ -114,6 +114,7 @@ class OATTrainer(Trainer):
         scheduler: Scheduler | None = None,
         *,
         scheduler_interval: Literal["epoch", "step"] = "epoch",
+        validation_interval: int = 1,
         log_path: str | Path | None = None,
         verbose: bool = True,
     ) -> None:
@@ -123,12 +124,13 @@ class OATTrainer(Trainer):
             x: Inputs ``(N, *input_shape)``, finite and within the classifier's clip values; or a ``DataLoader`` of
                 pairs ``(x, y)`` of tensors.
             y: Class indices ``(N,)`` or one-hot labels ``(N, K)``; None with a ``DataLoader``.
-            validation_data: Inputs and labels on which clean and robust accuracy are measured after every epoch, at
-                every trained lam, by the training attack.
+            validation_data: Inputs and labels on which clean and robust accuracy are measured, at every trained lam,
+                by the training attack.
             batch_size: Samples per step; a ``DataLoader`` has its own.
             nb_epochs: How often every sample is seen, at least 1.
             scheduler: Has ``step()``.
             scheduler_interval: Whether ``step()`` is called once per epoch or once per step.
+            validation_interval: Validate after every so many epochs, and after the last one.
             log_path: Where to write the history as CSV after every epoch; None for nowhere.
             verbose: Whether to show progress.
 
@@ -137,7 +139,8 @@ class OATTrainer(Trainer):
             RuntimeError: If the loss or a gradient is no longer finite. Weights and statistics are then those before
                 that step, so nothing trained is lost.
         """
-        faults = self._option_faults(nb_epochs, batch_size, scheduler, scheduler_interval)
+        counts = {"nb_epochs": nb_epochs, "batch_size": batch_size, "validation_interval": validation_interval}
+        faults = self._option_faults(counts, scheduler, scheduler_interval)
         if isinstance(x, DataLoader):
             faults += [] if y is None else ["y must be None with a DataLoader, which yields the labels itself."]
         else:
@@ -149,7 +152,8 @@ class OATTrainer(Trainer):
             assert y is not None
             batches = ArrayBatches(*as_tensors(x, y, self.classifier), batch_size, self._generator)
         schedule = _Schedule(scheduler, scheduler_interval)
-        self._train(batches, _Plan(nb_epochs, schedule, self._as_validation(validation_data), log_path, verbose))
+        validation = self._as_validation(validation_data)
+        self._train(batches, _Plan(nb_epochs, schedule, validation, validation_interval, log_path, verbose))
 
     def fit_generator(
         self,
@@ -159,6 +163,7 @@ class OATTrainer(Trainer):
         scheduler: Scheduler | None = None,
         *,
         scheduler_interval: Literal["epoch", "step"] = "epoch",
+        validation_interval: int = 1,
         log_path: str | Path | None = None,
         verbose: bool = True,
     ) -> None:
@@ -170,6 +175,7 @@ class OATTrainer(Trainer):
             validation_data: As in :meth:`fit`.
             scheduler: As in :meth:`fit`.
             scheduler_interval: As in :meth:`fit`.
+            validation_interval: As in :meth:`fit`.
             log_path: As in :meth:`fit`.
             verbose: As in :meth:`fit`.
 
@@ -177,20 +183,16 @@ class OATTrainer(Trainer):
             ValueError: If the generator's size is not known, and as :meth:`fit`.
             RuntimeError: As :meth:`fit`.
         """
-        faults = self._option_faults(nb_epochs, generator.batch_size, scheduler, scheduler_interval)
+        counts = {"nb_epochs": nb_epochs, "validation_interval": validation_interval}
+        faults = self._option_faults(counts, scheduler, scheduler_interval)
         faults += ["generator must know its size, got None."] if generator.size is None else []
         refuse([*faults, *self._validation_faults(validation_data)])
         schedule = _Schedule(scheduler, scheduler_interval)
-        plan = _Plan(nb_epochs, schedule, self._as_validation(validation_data), log_path, verbose)
+        plan = _Plan(nb_epochs, schedule, self._as_validation(validation_data), validation_interval, log_path, verbose)
         self._train(GeneratorBatches(generator, self.classifier), plan)
 
-    def _option_faults(self, nb_epochs: int, batch_size: int, scheduler: Any, scheduler_interval: str) -> list[str]:
-        counts = {"nb_epochs": nb_epochs, "batch_size": batch_size}
-        faults = [
-            f"{name} must be a whole number, at least 1, got {count}."
-            for name, count in counts.items()
-            if not isinstance(count, int | np.integer) or count < 1
-        ]
+    def _option_faults(self, counts: dict[str, int], scheduler: Any, scheduler_interval: str) -> list[str]:
+        faults = count_faults(counts)
         if scheduler is not None and not callable(getattr(scheduler, "step", None)):
             faults.append(f"scheduler must have step(), got {type(scheduler).__name__}.")
         if scheduler_interval not in ("epoch", "step"):
@@ -228,7 +230,7 @@ class OATTrainer(Trainer):
                     progress.set_postfix(tally.shown(), refresh=False)
                     progress.update()
                 plan.schedule.end_epoch()
-                self._record(tally, started, plan.validation)
+                self._record(tally, started, plan.validation_after(epoch))
                 if plan.log_path is not None:
                     write_history(self.history, Path(plan.log_path))
 
@@ -295,8 +297,13 @@ class _Plan:
     nb_epochs: int
     schedule: _Schedule
     validation: _Validation | None
+    validation_interval: int
     log_path: str | Path | None
     verbose: bool
+
+    def validation_after(self, epoch: int) -> _Validation | None:
+        is_due = epoch % self.validation_interval == 0 or epoch == self.nb_epochs
+        return self.validation if is_due else None
 
 
 @dataclass

@@ -168,6 +168,11 @@ def test_the_log_holds_a_row_per_epoch_with_validation_per_lam(classifier, tmp_p
         assert point.clean == np.mean(classifier.predict(X[:10], lam=lam).argmax(axis=1) == Y[:10])
 
 
+def test_validation_comes_at_its_interval_and_at_the_end(classifier):
+    trainer = fit(classifier, validation_data=(X, Y), validation_interval=2, nb_epochs=5)
+    assert [bool(record.validation) for record in trainer.history] == [False, True, False, True, True]
+
+
 def test_the_weights_after_a_non_finite_loss_are_those_before_the_step(classifier):
     calls = []
 

@@ -1,0 +1,81 @@
+"""Parts import leftwards only: condition -> layers -> model -> surgery -> classifier -> ... -> cli."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import art_oat
+
+ROOT = Path(art_oat.__file__).parent
+ORDER = [
+    {"condition", "replica", "inputs", "files", "models", "data"},
+    {"layers"},
+    {"pinned"},
+    {"model"},
+    {"surgery"},
+    {"classifier"},
+    {"attack", "frontier"},
+    {"training", "evaluation"},
+    {"demo"},
+    {"cli"},
+]
+RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
+TORCH_ALONE = {"condition", "replica", "layers", "pinned", "model", "surgery", "models"}
+MODULES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> list[str]:
+    """Everything a module imports when it runs; what only annotations need does not count."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            node.body = []
+    names = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports must be absolute"
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return names
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_part_imports_only_what_stands_left_of_it(path):
+    part = part_of(path)
+    for name in imports(path):
+        if name.startswith("art_oat."):
+            other = name.split(".")[1]
+            assert other == part or RANK[other] < RANK[part], f"{part} must not import {other}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_networks_side_needs_torch_alone(path):
+    if part_of(path) in TORCH_ALONE:
+        roots = {name.split(".")[0] for name in imports(path)}
+        assert not roots & {"art", "numpy", "sklearn", "torchattacks", "pyautoattack", "torchvision"}
+
+
+def test_nothing_imports_torchvision():
+    assert not any(name.startswith("torchvision") for path in MODULES for name in imports(path))
+
+
+def test_public_names_are_sorted_documented_and_exist():
+    names = art_oat.__all__
+    assert names == sorted(names, key=lambda name: (not name.isupper(), not name[0].isupper(), name))
+    for name in names:
+        assert getattr(art_oat, name).__doc__, f"{name} has no docstring"
+
+
+def test_tests_mirror_the_package():
+    tests = Path(__file__).parent
+    untested = {"__init__", "report", "plot", "batches", "history"}  # tested with what uses them
+    for path in MODULES:
+        if path.stem not in untested:
+            mirrored = tests / path.relative_to(ROOT).with_name(f"test_{path.name}")
+            assert mirrored.exists(), f"{mirrored} is missing"

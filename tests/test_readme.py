@@ -1,0 +1,34 @@
+"""What the README shows must work as it stands there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def python_blocks() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+@pytest.mark.slow
+def test_the_python_of_the_readme_runs_from_top_to_bottom(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for block in python_blocks():
+        exec(compile(block, str(README), "exec"), names)
+    assert (tmp_path / "tradeoff.png").exists()
+
+
+def test_the_quick_start_has_about_ten_lines():
+    code = [
+        line for line in python_blocks()[0].splitlines() if line.strip() and not line.startswith(("from ", "import "))
+    ]
+    assert len(code) <= 11
+
+
+def test_every_link_within_the_project_leads_somewhere():
+    targets = re.findall(r"\]\(([^)#]+)\)", README.read_text(encoding="utf-8"))
+    missing = [target for target in targets if "://" not in target and not (README.parent / target).exists()]
+    assert not missing
