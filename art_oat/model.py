@@ -72,10 +72,8 @@ class OATModel(nn.Module):
             TypeError: If ``lam`` or ``width`` is not one number.
             ValueError: If ``lam`` lies outside ``[0, 1]`` or the trained range, or ``width`` was not trained.
         """
-        default = getattr(self, "_default_point", None)
-        lam = default.lam if lam is None and default else lam
-        width = default.width if width is None and default else width
-        point = OperatingPoint(lam, width)  # type: ignore[arg-type]
+        default = self._default_point
+        point = OperatingPoint(default.lam if lam is None else lam, default.width if width is None else width)
         if not self.lambdas[0] <= point.lam <= self.lambdas[-1]:
             raise ValueError(self._range_message(point.lam))
         if point.width not in self.widths:
@@ -168,8 +166,6 @@ class OATModel(nn.Module):
         Anything else (optimizers, in-place operations, ``load_state_dict``, ``.to()``) they notice by themselves.
         """
         self.revision += 1
-        with self._lock:
-            self._pinned.clear()
 
     def extra_repr(self) -> str:
         """Name the dials."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -42,21 +42,59 @@ class _OptimizerSteps:
 _STEPS = _OptimizerSteps()
 
 
-class _Slot:
+class _Slot(NamedTuple):
     """One place in a module where a tensor is registered; reads whatever stands there now."""
 
-    __slots__ = ("name", "owner")
+    owner: dict[str, Tensor]
+    name: str
 
-    def __init__(self, owner: dict[str, Tensor], name: str) -> None:
-        self.owner = owner
-        self.name = name
+    def read(self) -> Tensor:
+        return self.owner[self.name]
 
 
 def _slots(module: nn.Module) -> Iterator[_Slot]:
-    """Every place below ``module`` that holds a tensor; a shared tensor has several."""
-    for part in module.modules():
-        for owner in (part._parameters, part._buffers):
-            yield from (_Slot(owner, name) for name, tensor in owner.items() if tensor is not None)  # type: ignore[arg-type]
+    """Every place in one module, not below it, that holds a tensor; a shared tensor has several."""
+    for owner in (module._parameters, module._buffers):
+        yield from (_Slot(owner, name) for name, tensor in owner.items() if tensor is not None)  # type: ignore[arg-type]
+
+
+class _Links(NamedTuple):
+    """What ties a plain network to the conditional one beneath which it lies."""
+
+    affines: list[tuple[ConditionalLayer, ChannelAffine]]
+    aliases: list[tuple[_Slot, Tensor]]
+    merged_from: list[_Slot]
+    revision: int
+
+
+def _link(model: OATModel) -> tuple[nn.Module, _Links]:
+    """Make a plain network whose tensors are views of the trained ones, and say what is tied to what."""
+    affines: list[tuple[ConditionalLayer, ChannelAffine]] = []
+    views: dict[int, Tensor] = {}
+
+    def substitute(module: nn.Module) -> nn.Module | None:
+        if not isinstance(module, ConditionalLayer):
+            return None
+        affines.append((module, ChannelAffine()))
+        return affines[-1][1]
+
+    def view(tensor: Tensor) -> Tensor:
+        alias = tensor.detach()
+        views[id(tensor)] = nn.Parameter(alias, False) if isinstance(tensor, nn.Parameter) else alias
+        return views[id(tensor)]
+
+    with torch.inference_mode(False):
+        network = replicate(model.network, substitute, view).eval()
+    converted = [part for layer, _ in affines for part in layer.modules()]
+    plain = set(model.network.modules()) - set(converted)
+    aliases = [(slot, views[id(slot.read())]) for module in plain for slot in _slots(module)]
+    merged_from = [slot for module in (*converted, *model.encoding.modules()) for slot in _slots(module)]
+    return network, _Links(affines, aliases, merged_from, model.revision)
+
+
+def _version(tensor: Tensor) -> int:
+    """Count the writes to a tensor; one made in inference mode counts none, and takes none outside of it."""
+    return -1 if tensor.is_inference() else tensor._version
 
 
 class Replica(nn.Module):
@@ -81,41 +119,10 @@ class Replica(nn.Module):
         self.__dict__["model"] = model  # not registered: its weights are not this module's own
         self._width = width
         self._lock = threading.RLock()
-        self._affines: list[tuple[ConditionalLayer, ChannelAffine]] = []
-        self._aliases: list[tuple[_Slot, Tensor]] = []
-        with torch.inference_mode(False):
-            self.network = self._alias_network(model.network)
-        super().train(False)
-        self._merged_from = [
-            *(slot for layer, _ in self._affines for slot in _slots(layer)),
-            *_slots(model.encoding),
-        ]
         _STEPS.start()
+        self.network, self._links = _link(model)
+        super().train(False)
         self.aim(lam)
-
-    def _alias_network(self, network: nn.Module) -> nn.Module:
-        aliases: dict[int, Tensor] = {}
-
-        def substitute(module: nn.Module) -> nn.Module | None:
-            if not isinstance(module, ConditionalLayer):
-                return None
-            self._affines.append((module, ChannelAffine()))
-            return self._affines[-1][1]
-
-        def alias(tensor: Tensor) -> Tensor:
-            view = tensor.detach()
-            view = nn.Parameter(view, requires_grad=False) if isinstance(tensor, nn.Parameter) else view
-            aliases[id(tensor)] = view
-            return view
-
-        result = replicate(network, substitute, alias)
-        converted = {id(part) for layer, _ in self._affines for part in layer.modules()}
-        plain = (module for module in network.modules() if id(module) not in converted)
-        for module in plain:
-            for owner in (module._parameters, module._buffers):
-                named = ((name, tensor) for name, tensor in owner.items() if tensor is not None)
-                self._aliases += [(_Slot(owner, name), aliases[id(tensor)]) for name, tensor in named]  # type: ignore[arg-type]
-        return result
 
     def aim(self, lam: Tensor) -> None:
         """Set the operating point.
@@ -123,37 +130,42 @@ class Replica(nn.Module):
         Args:
             lam: ``[1]`` for one value, or ``[N]`` for one per sample of the next batches; taken as checked.
         """
-        with self._lock:
-            self._lam = lam
-            self._stamp: tuple[int, ...] = ()
+        self._lam = lam
+        self._stamp: tuple[int, ...] = ()
 
     def follow(self) -> None:
         """Catch up with the trained tensors where one has been written, moved or replaced since the last call."""
-        stamp = self._read_stamp()
-        if stamp == self._stamp:
+        if self._read_stamp() == self._stamp:
             return
         with self._lock, torch.inference_mode(False), torch.no_grad():
-            for slot, view in self._aliases:
-                view.data = slot.owner[slot.name].detach()
+            stamp = self._read_stamp()
+            if self._links.revision != self.model.revision:
+                network, links = _link(self.model)
+                self._merge(links)
+                self.network, self._links = network, links
+                stamp = self._read_stamp()
+            for slot, view in self._links.aliases:
+                view.data = slot.read().detach()
             # holding what was merged keeps its memory from being given to another tensor at the same address
-            self._held = [slot.owner[slot.name].detach() for slot in self._merged_from]
-            self._merge()
+            self._held = [slot.read().detach() for slot in self._links.merged_from]
+            self._merge(self._links)
             self._stamp = stamp
 
     def _read_stamp(self) -> tuple[int, ...]:
-        merged = [slot.owner[slot.name] for slot in self._merged_from]
+        links = self._links
+        merged = [owner[name] for owner, name in links.merged_from]
         return (
             _STEPS.count,
             self.model.revision,
-            *[tensor._version for tensor in merged],
+            *[_version(tensor) for tensor in merged],
             *[tensor.data_ptr() for tensor in merged],
-            *[slot.owner[slot.name].data_ptr() for slot, _ in self._aliases],
+            *[owner[name].data_ptr() for (owner, name), _ in links.aliases],
         )
 
-    def _merge(self) -> None:
+    def _merge(self, links: _Links) -> None:
         values, position = self._lam.to(self.model.encoding.table).unique(return_inverse=True)
         condition = self.model.condition(values, self._width)
-        for layer, affine in self._affines:
+        for layer, affine in links.affines:
             scale, shift = layer.merge(condition)
             affine.coefficients = (scale[position], shift[position])
 

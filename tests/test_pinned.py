@@ -129,6 +129,21 @@ def test_a_pinned_network_follows_its_model_to_another_dtype(model):
     assert pinned(images()).dtype == torch.float32
 
 
+def test_it_takes_up_exchanged_modules_after_a_refresh(model):
+    pinned = model.pinned(POINT)
+    model.network.head = nn.Linear(8, 3).double()
+    model.refresh()
+    assert pinned(images()).shape == (8, 3)
+    torch.testing.assert_close(pinned(images()), model(images(), *POINT))
+
+
+def test_a_model_changed_in_inference_mode_is_followed(model):
+    pinned = model.pinned(POINT)
+    with torch.inference_mode():
+        model.float()
+        torch.testing.assert_close(pinned(images()), model(images(), *POINT))
+
+
 def test_asked_into_training_mode_it_stays_in_evaluation_mode():
     model = shaken(NETWORKS[3]())  # has dropout
     pinned = model.pinned(POINT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _CLEAN_COLOR = "#1b6ca8"
 _ROBUST_COLOR = "#c0392b"
+_LABEL_GAP = 0.03
 
 
 def plot_tradeoff(curve: TradeoffCurve, path: Path | None) -> Figure:
@@ -28,19 +30,18 @@ def plot_tradeoff(curve: TradeoffCurve, path: Path | None) -> Figure:
     by_width: dict[float, list[MeasuredPoint]] = {}
     for point in sorted(curve.points, key=lambda point: point.lam):
         by_width.setdefault(point.width, []).append(point)
-    for width, points in sorted(by_width.items(), reverse=True):
-        suffix = f", width {width:g}" if len(by_width) > 1 else ""
-        _draw_against_lam(against_lam, points, suffix)
-        _draw_against_each_other(against_each_other, points, f"width {width:g}")
-    against_lam.set(xlabel="lam (0: accuracy, 1: robustness)", ylabel="accuracy", title="Turn the dial")
-    against_lam.legend(loc="best")
+    for index, (width, points) in enumerate(sorted(by_width.items(), reverse=True)):
+        is_only = len(by_width) == 1
+        _draw_against_lam(against_lam, points, "" if is_only else f", width {width:g}", 1 - 0.5 * index / len(by_width))
+        _draw_against_each_other(against_each_other, points, None if is_only else f"width {width:g}")
+    against_lam.set(xlabel="lam (0: accuracy, 1: robustness)", ylabel="accuracy", title="Turn the dial", ylim=(0, 1.03))
     against_each_other.set(xlabel="robust accuracy", ylabel="clean accuracy", title="What is traded for what")
-    against_each_other.xaxis.set_major_formatter(PercentFormatter(1))
-    if len(by_width) > 1:
-        against_each_other.legend(loc="best")
+    _frame(against_each_other, curve.points)
     for axes in (against_lam, against_each_other):
-        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.grid(alpha=0.25)
+        if axes.get_legend_handles_labels()[1]:
+            axes.legend(loc="best", fontsize=8)
     figure.suptitle(_title(curve), fontsize=10)
     if path is not None:
         with mpl.rc_context({"svg.hashsalt": "art_oat"}), replaced(path) as partial:
@@ -57,34 +58,39 @@ def _title(curve: TradeoffCurve) -> str:
     )
 
 
-def _draw_against_lam(axes: Axes, points: list[MeasuredPoint], suffix: str) -> None:
-    lams = [point.lam for point in points]
-    axes.errorbar(
-        lams,
-        [point.clean for point in points],
-        [point.clean_error for point in points],
-        marker="o",
-        capsize=3,
-        color=_CLEAN_COLOR,
-        label=f"clean{suffix}",
-    )
-    axes.errorbar(
-        lams,
-        [point.robust for point in points],
-        [point.robust_error for point in points],
-        marker="s",
-        capsize=3,
-        color=_ROBUST_COLOR,
-        label=f"robust, worst case{suffix}",
-    )
-    for name in points[0].by_attack if len(points[0].by_attack) > 1 else ():
-        alone = [point.by_attack[name] for point in points]
-        label = f"{display_name(name)}{suffix}"
-        style = "--" if name == "autoattack" else ":"
-        axes.plot(lams, alone, style, color=_ROBUST_COLOR, alpha=0.6, label=label)
+def _frame(axes: Axes, points: Sequence[MeasuredPoint]) -> None:
+    """Show at least ten points of accuracy on either axis: noise must not look like a trend."""
+    for name, limits in (("clean", axes.set_ylim), ("robust", axes.set_xlim)):
+        values = [getattr(point, name) for point in points]
+        errors = [getattr(point, f"{name}_error") for point in points]
+        low = min(value - error for value, error in zip(values, errors, strict=True))
+        high = max(value + error for value, error in zip(values, errors, strict=True))
+        margin = max(0.1 - (high - low), 0.2 * (high - low)) / 2
+        excess = max(high + margin - 1.005, 0)  # nothing is above 100%
+        limits(low - margin - excess, high + margin - excess)
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
 
 
-def _draw_against_each_other(axes: Axes, points: list[MeasuredPoint], label: str) -> None:
+def _draw_against_lam(axes: Axes, points: list[MeasuredPoint], suffix: str, alpha: float) -> None:
+    lams, robust = [point.lam for point in points], [point.robust for point in points]
+    alone = {name: [point.by_attack[name] for point in points] for name in points[0].by_attack}
+    deciding = [display_name(name) for name, shares in alone.items() if shares == robust]
+    what = deciding[0] if deciding else "worst case of all attacks"
+    series = [
+        (_CLEAN_COLOR, "o", [p.clean for p in points], [p.clean_error for p in points], "clean"),
+        (_ROBUST_COLOR, "s", robust, [p.robust_error for p in points], f"robust: {what}"),
+    ]
+    for color, marker, values, errors, label in series:
+        axes.errorbar(
+            lams, values, errors, marker=marker, capsize=3, color=color, alpha=alpha, label=f"{label}{suffix}"
+        )
+    for name, shares in alone.items():
+        if shares != robust:
+            label = f"{display_name(name)} alone{suffix}"
+            axes.plot(lams, shares, ":", color=_ROBUST_COLOR, alpha=0.7 * alpha, label=label)
+
+
+def _draw_against_each_other(axes: Axes, points: list[MeasuredPoint], label: str | None) -> None:
     robust, clean = [point.robust for point in points], [point.clean for point in points]
     line = axes.errorbar(
         robust,
@@ -92,16 +98,27 @@ def _draw_against_each_other(axes: Axes, points: list[MeasuredPoint], label: str
         [point.clean_error for point in points],
         [point.robust_error for point in points],
         marker="o",
+        linestyle=":",
         capsize=2,
         elinewidth=0.7,
         label=label,
     )
-    for index, point in enumerate(points):
-        axes.annotate(
-            f"lam {point.lam:g}",
-            (point.robust, point.clean),
-            xytext=(6, 8 if index % 2 else -14),
-            textcoords="offset points",
-            fontsize=8,
-            color=line[0].get_color(),
-        )
+    for group in _neighbors(points):
+        text = "lam " + ", ".join(f"{point.lam:g}" for point in group)
+        middle = group[len(group) // 2]
+        is_right = middle.robust > (min(robust) + max(robust)) / 2  # text grows away from the border
+        style = {"fontsize": 8, "color": line[0].get_color(), "ha": "right" if is_right else "left"}
+        place = (middle.robust, middle.clean)
+        axes.annotate(text, place, xytext=(-6 if is_right else 6, -13), textcoords="offset points", **style)
+
+
+def _neighbors(points: list[MeasuredPoint]) -> list[list[MeasuredPoint]]:
+    """Group consecutive points that lie too close together to be labeled one by one."""
+    groups: list[list[MeasuredPoint]] = []
+    for point in points:
+        last = groups[-1][-1] if groups else None
+        if last and abs(point.robust - last.robust) < _LABEL_GAP and abs(point.clean - last.clean) < _LABEL_GAP:
+            groups[-1].append(point)
+        else:
+            groups.append([point])
+    return groups

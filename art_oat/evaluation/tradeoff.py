@@ -92,7 +92,10 @@ class TradeoffCurve(Frontier):
         if not names:
             raise ValueError("attack must name at least one attack, got none.")
         attacks = {name: within_ball(attack_by_name(name, eps, norm), eps, norm) for name in names}
-        pairs = itertools.product(lambdas or classifier.model.lambdas, widths or classifier.model.widths)
+        model = classifier.model
+        pairs = itertools.product(
+            model.lambdas if lambdas is None else lambdas, model.widths if widths is None else widths
+        )
         points = [classifier.model.point(*pair) for pair in pairs]
         labels = class_indices(y, classifier.nb_classes)
         subject = _Subject(classifier, x, labels, _subset(labels, nb_robust, seed), batch_size)

@@ -218,8 +218,10 @@ class OATTrainer(Trainer):
 
     def _train(self, batches: Batches, plan: _Plan) -> None:
         step = _Step(self)
-        nb_steps = plan.nb_epochs * len(batches)
-        with self._seeded(), tqdm(total=nb_steps, disable=not plan.verbose, unit="step") as progress:
+        with (
+            self._seeded(),
+            tqdm(total=_nb_steps(batches, plan.nb_epochs), disable=not plan.verbose, unit="step") as progress,
+        ):
             for epoch in range(1, plan.nb_epochs + 1):
                 progress.set_description(f"epoch {epoch}/{plan.nb_epochs}")
                 started = time.perf_counter()
@@ -272,6 +274,13 @@ class OATTrainer(Trainer):
             )
             clean, robust = (float(mask.double().mean()) for mask in masks)
             yield MeasuredPoint(point.lam, point.width, clean, robust, len(validation[1]), len(validation[1]))
+
+
+def _nb_steps(batches: Batches, nb_epochs: int) -> int | None:
+    try:
+        return nb_epochs * len(batches)
+    except TypeError:  # a loader of an iterable data set knows no length
+        return None
 
 
 class _Schedule:

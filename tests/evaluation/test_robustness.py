@@ -146,6 +146,6 @@ def test_an_attack_that_leaves_its_ball_is_no_measurement():
         return x + 0.2
 
     x, y = data(4)
-    with pytest.raises(RuntimeError, match="must stay within eps = 0.1"):
+    with pytest.raises(RuntimeError, match=r"must stay within eps = 0\.1"):
         within_ball(jump, 0.1, "Linf")(Linear(), x, y)
     assert torch.equal(within_ball(jump, 0.2, "Linf")(Linear(), x, y), x + 0.2)

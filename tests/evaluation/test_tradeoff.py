@@ -129,8 +129,15 @@ def test_the_picture_names_what_it_shows_and_is_saved_whole(tmp_path, widths, en
     left, right = figure.axes
     assert "AutoAttack" in figure.get_suptitle()
     assert "150 images" in figure.get_suptitle()
-    assert {text.get_text() for text in right.texts} >= {f"lam {lam:g}" for lam in LAMBDAS}
+    assert [text.get_text() for text in right.texts].count("lam 0") == len(widths)
     assert len(left.get_legend().get_texts()) == 4 * len(widths)
+
+
+def test_labels_of_points_that_coincide_are_merged():
+    points = tuple(MeasuredPoint(lam, 1.0, 0.9, 0.5, 450, 150, {"pgd-20": 0.5}) for lam in LAMBDAS)
+    left, right = TradeoffCurve(points, 0.2).plot().axes
+    assert [text.get_text() for text in right.texts] == ["lam 0, 0.1, 0.2, 0.3, 0.4, 1"]
+    assert [text.get_text() for text in left.get_legend().get_texts()] == ["clean", "robust: PGD-20"]
 
 
 def test_the_table_holds_every_figure_with_its_error():

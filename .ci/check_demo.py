@@ -1,0 +1,25 @@
+"""Check the demo's measurements against what is promised of it."""
+
+import sys
+
+from art_oat import TradeoffCurve
+
+curve = TradeoffCurve.from_csv(sys.argv[1])
+by_lam = {point.lam: point for point in curve.points}
+accurate, robust = by_lam[0.0], by_lam[1.0]
+claims = {
+    "clean accuracy at lam 0 is at least 0.98": accurate.clean >= 0.98,
+    "AutoAttack at lam 1 is at least 0.25 above lam 0": (
+        robust.by_attack["autoattack"] - accurate.by_attack["autoattack"] >= 0.25
+    ),
+    "AutoAttack is at or below PGD-20 at every lam": all(
+        point.by_attack["autoattack"] <= point.by_attack["pgd-20"] for point in curve.points
+    ),
+    "robust accuracy rises with lam, to within two standard errors": all(
+        later.robust >= earlier.robust - 2 * earlier.robust_error
+        for earlier, later in zip(curve.points, curve.points[1:], strict=False)
+    ),
+}
+for claim, holds in claims.items():
+    sys.stdout.write(f"{'holds' if holds else 'FAILS'}: {claim}\n")
+sys.exit(not all(claims.values()))
