@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from art_oat.condition import is_finite_number
+from art_oat.inputs import count_faults, refuse
 
 Norm = Literal["Linf", "L2"]
 ClipValues = tuple[Any, Any]
@@ -72,12 +73,10 @@ class PGD:
             faults.append(f"eps must be a number above 0, got {self.eps}.")
         if self.eps_step is not None and not (is_finite_number(self.eps_step) and self.eps_step > 0):
             faults.append(f"eps_step must be a number above 0, or None, got {self.eps_step}.")
-        if not isinstance(self.nb_steps, int) or self.nb_steps < 1:
-            faults.append(f"nb_steps must be a whole number, at least 1, got {self.nb_steps}.")
+        faults += count_faults({"nb_steps": self.nb_steps})
         if self.norm not in ("Linf", "L2"):
             faults.append(f"norm must be 'Linf' or 'L2', got {self.norm!r}.")
-        if faults:
-            raise ValueError(" ".join(faults))
+        refuse(faults)
 
     @property
     def step(self) -> float:
@@ -96,8 +95,8 @@ class PGD:
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Return attacked inputs; see :class:`TensorAttack`."""
-        bounds = _bounds(clip_values, x)
-        x_adv = x.detach()
+        x = x.detach()
+        x_adv, bounds = x, _bounds(clip_values, x)
         if self.has_random_start:
             x_adv = _clip(x + self._random_start(x, generator), bounds)
         for _ in range(self.nb_steps):

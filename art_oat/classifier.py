@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from art_oat.condition import OperatingPoint
-from art_oat.inputs import Array, input_faults, label_faults, refuse
+from art_oat.inputs import Array, as_array, count_faults, input_faults, label_faults, range_faults, refuse
 from art_oat.model import OATModel
 from art_oat.pinned import PinnedNetwork
 
@@ -64,6 +65,25 @@ class PreprocessedNetwork(nn.Module):
         return scores
 
 
+Run = Callable[[Tensor, slice], Tensor]
+"""Answers a batch, given which of the samples it holds."""
+
+
+def _as_lams(lam: ArrayLike, model: OATModel, nb_samples: int) -> Tensor:
+    values = as_array(lam)
+    if values.dtype.kind not in "fiu":
+        raise TypeError(f"lam must be one number, or hold one per sample, got values of dtype {values.dtype}.")
+    return model.lams(torch.from_numpy(values), nb_samples)
+
+
+def _refuse_point(keywords: dict[str, Any]) -> None:
+    """Refuse what ART would ignore, and answer at another point than was asked for."""
+    if asked := keywords.keys() & {"lam", "width"}:
+        raise TypeError(
+            f"this works at one operating point and takes no {' or '.join(sorted(asked))}. Use at(lam, width)."
+        )
+
+
 def _is_identity(operation: Preprocessor) -> bool:
     is_standardization = isinstance(operation, StandardisationMeanStdPyTorch)
     return is_standardization and bool(np.all(operation.mean == 0) and np.all(operation.std == 1))
@@ -88,7 +108,20 @@ class _ARTClassifier(PyTorchClassifier):
 
     def reduce_labels(self, y: Any) -> Any:
         """Turn one-hot labels into what the loss takes, and leave indices as they are; ART fails on those."""
-        return y if self._int_labels and y.ndim == 1 else super().reduce_labels(y)
+        is_index = y.ndim == 1 or (y.shape[1:] == (1,) and self.nb_classes > 2)  # noqa: PLR2004 - ART's binary case
+        return y.reshape(-1) if self._int_labels and is_index else super().reduce_labels(y)
+
+    def get_activations(self, x: Any, layer: Any = None, batch_size: int = 128, framework: bool = False) -> Any:
+        """Return the output of a layer; see ``PyTorchClassifier``, whose hooks would stay on the shared network."""
+        modules = list(self.model.modules())
+        before = [set(module._forward_hooks) for module in modules]
+        try:
+            return super().get_activations(x, layer, batch_size, framework)
+        finally:
+            self.__dict__.pop("_features", None)
+            for module, known in zip(modules, before, strict=True):
+                for handle in set(module._forward_hooks) - known:
+                    del module._forward_hooks[handle]
 
     def preprocessed(self, network: nn.Module, *, is_training: bool = False) -> PreprocessedNetwork:
         """Put this classifier's preprocessing before a network, for tensors, with gradients.
@@ -129,6 +162,11 @@ class PinnedClassifier(_ARTClassifier):
         """
         return self.preprocessed(self.model)
 
+    def predict(self, x: Array, batch_size: int = 128, training_mode: bool = False, **kwargs: Any) -> Any:
+        """Return scores ``(N, K)`` at its point; see ``PyTorchClassifier``. It stays in evaluation mode."""
+        _refuse_point(kwargs)
+        return super().predict(x, batch_size, training_mode, **kwargs)
+
     def fit(self, x: Array, y: Array, *args: Any, **kwargs: Any) -> None:
         """Refuse to train: the weights belong to every operating point.
 
@@ -139,6 +177,14 @@ class PinnedClassifier(_ARTClassifier):
 
     def fit_generator(self, *args: Any, **kwargs: Any) -> None:
         """Refuse to train, as :meth:`fit` does."""
+        self.fit(np.empty(0), np.empty(0))
+
+    def reset(self) -> None:
+        """Refuse to forget, as :meth:`fit` refuses to train."""
+        self.fit(np.empty(0), np.empty(0))
+
+    def clone_for_refitting(self) -> Any:
+        """Refuse, as :meth:`fit` does; ``OATClassifier.clone_for_refitting`` gives one to train."""
         self.fit(np.empty(0), np.empty(0))
 
 
@@ -206,6 +252,21 @@ class OATClassifier(_ARTClassifier):
         )
         refuse([*self._optimizer_faults(), *self._shape_faults()])
 
+    def data_faults(self, x: Array, y: Array, names: tuple[str, str] = ("x", "y")) -> list[str]:
+        """Say all that is wrong with inputs and labels to train on or to measure with.
+
+        Args:
+            x: Must be ``(N, *input_shape)`` with ``N`` at least 1, finite and within the clip values.
+            y: Must be class indices ``(N,)`` or one-hot ``(N, K)``.
+            names: What the two are called in the messages.
+        """
+        faults = input_faults(x, self.input_shape, names[0]) or range_faults(x, self.clip_values, names[0])
+        if x.ndim == 0 or y.ndim == 0:
+            return faults or [f"{names[1]} must hold one label per sample, got a single value."]
+        if not len(x):
+            faults.append(f"{names[0]} must hold at least one sample, got none.")
+        return faults + label_faults(y, len(x), self.nb_classes, names[1])
+
     def _optimizer_faults(self) -> list[str]:
         if self._optimizer is None:
             return []
@@ -223,7 +284,7 @@ class OATClassifier(_ARTClassifier):
         try:
             with torch.no_grad():
                 scores = self.model.pinned()(probe)
-        except RuntimeError as error:
+        except Exception as error:  # noqa: BLE001 - whatever a user's network may raise
             return [f"input_shape {self.input_shape} must fit the network, which says: {error}"]
         if not isinstance(scores, Tensor) or scores.shape != (1, self.nb_classes):
             got = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
@@ -301,31 +362,46 @@ class OATClassifier(_ARTClassifier):
         """
         if unknown := ignored.keys() - _IGNORED_BY_ART:
             raise TypeError(f"predict takes lam and width as keywords, got {', '.join(sorted(unknown))}.")
-        refuse(input_faults(x, self.input_shape))
+        refuse([*input_faults(x, self.input_shape), *count_faults({"batch_size": batch_size})])
         width = self.model.point(None, width).width
         if lam is None or np.ndim(lam) == 0:
-            lams = torch.tensor([self.model.point(lam, width).lam], dtype=torch.float64)  # type: ignore[arg-type]
+            number: Any = lam.item() if isinstance(lam, np.ndarray | Tensor) else lam
+            point = self.model.point(number, width)
+            run = self._run_at(point, is_conditional=training_mode)
         else:
-            lams = self.model.lams(torch.as_tensor(np.asarray(lam)), len(x))
-        if training_mode:
-            self.model.train()
-        return self._predict_at(x, batch_size, lams, width, is_conditional=training_mode)
+            run = self._run_at_each(_as_lams(lam, self.model, len(x)), width, is_conditional=training_mode)
+        return self._predict(x, batch_size, run)
 
-    def _predict_at(
-        self, x: Array, batch_size: int, lams: Tensor, width: float, is_conditional: bool
-    ) -> NDArray[np.float32]:
-        is_one_point = len(lams) == 1
-        pinned = self.model.pinned(OperatingPoint(lams.item(), width)) if is_one_point else self.model.replica(width)
-        preprocessed, _ = self._apply_preprocessing(x, y=None, fit=False)
+    def _run_at(self, point: OperatingPoint, *, is_conditional: bool) -> Run:
+        """How a batch is answered at one point."""
+        if is_conditional:
+            self.model.train()
+            return lambda batch, _: self.model(batch, *point)
+        pinned = self.model.pinned(point)
+        return lambda batch, _: pinned(batch)
+
+    def _run_at_each(self, lams: Tensor, width: float, *, is_conditional: bool) -> Run:
+        """How a batch is answered at one lam per sample."""
+        if is_conditional:
+            self.model.train()
+            return lambda batch, index: self.model(batch, lams[index], width)
+        replica = self.model.replica(width)
+
+        def run(batch: Tensor, index: slice) -> Tensor:
+            replica.aim(lams[index])
+            scores: Tensor = replica(batch)
+            return scores
+
+        return run
+
+    def _predict(self, x: Array, batch_size: int, run: Run) -> NDArray[np.float32]:
+        preprocessed, _ = self._apply_preprocessing(as_array(x), y=None, fit=False)
         scores = [np.empty((0, self.nb_classes), dtype=np.float32)]
         for start in range(0, len(x), batch_size):
-            batch = torch.from_numpy(preprocessed[start : start + batch_size]).to(self._device)
-            lam = lams if is_one_point else lams[start : start + batch_size]
-            if not is_one_point:
-                pinned.aim(lam)
+            index = slice(start, start + batch_size)
+            batch = torch.from_numpy(preprocessed[index]).to(self._device)
             with torch.no_grad():
-                output = self.model(batch, lam.expand(len(batch)), width) if is_conditional else pinned(batch)
-            scores.append(output.cpu().numpy().astype(np.float32))
+                scores.append(run(batch, index).float().cpu().numpy())
         result: NDArray[np.float32] = self._apply_postprocessing(preds=np.vstack(scores), fit=False)
         return result
 
@@ -349,18 +425,21 @@ class OATClassifier(_ARTClassifier):
 
     def loss_gradient(self, x: Any, y: Any, training_mode: bool = False, **kwargs: Any) -> Any:
         """Return the gradient of the loss to ``x``, at the default point; see ``PyTorchClassifier``."""
+        _refuse_point(kwargs)
         if training_mode:
             return super().loss_gradient(x, y, training_mode, **kwargs)
         return self.at().loss_gradient(x, y, **kwargs)
 
     def class_gradient(self, x: Any, label: Any = None, training_mode: bool = False, **kwargs: Any) -> Any:
         """Return the gradients of the scores to ``x``, at the default point; see ``PyTorchClassifier``."""
+        _refuse_point(kwargs)
         if training_mode:
             return super().class_gradient(x, label, training_mode, **kwargs)
         return self.at().class_gradient(x, label, **kwargs)
 
     def compute_loss(self, x: Any, y: Any, reduction: str = "none", **kwargs: Any) -> Any:
         """Return the loss at the default point; see ``PyTorchClassifier``."""
+        _refuse_point(kwargs)
         return self.at().compute_loss(x, y, reduction, **kwargs)
 
     def get_activations(self, x: Any, layer: Any = None, batch_size: int = 128, framework: bool = False) -> Any:

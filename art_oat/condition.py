@@ -47,6 +47,16 @@ class OperatingPoint:
         return iter((self.lam, self.width))
 
 
+def as_point(point: OperatingPoint | float) -> OperatingPoint:
+    """Return an operating point; a number stands for a lam at full width.
+
+    Raises:
+        TypeError: If ``point`` is neither.
+        ValueError: If the number is no lam.
+    """
+    return point if isinstance(point, OperatingPoint) else OperatingPoint(point)
+
+
 def _number(value: object, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be one number, got {type(value).__name__} {value!r}.")
@@ -84,6 +94,11 @@ class Condition:
             return None
         return torch.argsort(self.is_clean, descending=True, stable=True)
 
+    @cached_property
+    def inverse_order(self) -> Tensor | None:
+        """Indices that undo :attr:`order`."""
+        return None if self.order is None else torch.argsort(self.order)
+
     def check_batch(self, nb_samples: int) -> None:
         """Refuse a batch that does not hold one sample per lam.
 
@@ -111,7 +126,8 @@ def current_condition() -> Condition:
     except LookupError:
         raise RuntimeError(
             "a converted layer knows its lam only inside its OATModel. "
-            "Call model(x, lam, width), or use model.pinned(point) or fold(model, point), which are plain networks."
+            "Call model(x, lam, width), or use model.pinned(point) or fold(model, point), which are plain networks. "
+            "Gradient checkpointing runs layers again after the pass, and is not supported in training."
         ) from None
 
 

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from art_oat.data import Dataset, digits
 from art_oat.evaluation import TradeoffCurve
 from art_oat.files import write_whole
 from art_oat.layers import DEFAULT_LAMBDAS
+from art_oat.randomness import borrowed_generators
 from art_oat.surgery import to_conditional
 from art_oat.training import Architecture, OATTrainer, StratifiedSampling, load_model, save_model
-from art_oat.training.checkpoint import WEIGHTS
+from art_oat.training.checkpoint import DESCRIPTION, WEIGHTS
 
 INPUT_SHAPE = (1, 8, 8)
 NB_CLASSES = 10
@@ -29,13 +31,13 @@ NB_CLASSES = 10
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the demo trains with; the values are the outcome of trials on validation data.
+    """What the demo trains with; chosen on validation data, see ``benchmarks/demo_recipe.py``.
 
     Attributes:
         seed: Of the split, the weights and the training.
         nb_epochs: Passes over the training images.
         eps: Radius (Linf) of the attacks, images in ``[0, 1]``.
-        eps_step: Step of the training attack.
+        eps_step: Step of the training attack; None for the published one.
         nb_steps: Steps of the training attack.
         weight_of_one: Weight of lam = 1 among the attacked samples; the other lams above 0 have 1 each.
         learning_rate: Peak of the one-cycle schedule.
@@ -47,7 +49,7 @@ class Recipe:
     seed: int = 0
     nb_epochs: int = 60
     eps: float = 0.2
-    eps_step: float = 0.05
+    eps_step: float | None = 0.05
     nb_steps: int = 7
     weight_of_one: float = 3.3
     learning_rate: float = 0.2
@@ -88,26 +90,29 @@ def run(folder: Path, recipe: Recipe, measurement: Measurement, say: Callable[[s
         measurement: What to measure.
         say: Is told what happens, one line at a time.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     data = digits(recipe.seed)
     state = _State(folder / "demo.json")
-    training = json.loads(json.dumps(asdict(recipe)))
-    if state.holds("training", training, folder / WEIGHTS):
+    model_files = [folder / WEIGHTS, folder / DESCRIPTION]
+    training = {**asdict(recipe), "lambdas": DEFAULT_LAMBDAS, "version": version("art-oat")}
+    if state.holds("training", training, model_files):
         say(f"Reusing the weights in {folder}: trained with the same settings.")
         classifier = _classifier(load_model(folder))
     else:
         say(f"Training one network for every lam on {len(data.train.x)} digits, {recipe.nb_epochs} epochs ...")
-        classifier = _train(recipe, data, folder)
-        state.keep("training", training, folder / WEIGHTS)
-    measured = json.loads(json.dumps({**asdict(measurement), "eps": recipe.eps, "weights": _digest(folder / WEIGHTS)}))
+        classifier = train(recipe, data, log_path=folder / "training.csv")
+        save_model(classifier.model, folder, recipe.architecture)
+        state.keep("training", training, model_files)
+    measured = {**asdict(measurement), "eps": recipe.eps, "model": _digest(model_files)}
     csv_path = folder / "tradeoff.csv"
-    if state.holds("measurement", measured, csv_path):
+    if state.holds("measurement", measured, [csv_path]):
         say(f"Reusing the measurements in {csv_path}: taken of the same weights with the same settings.")
         curve = TradeoffCurve.from_csv(csv_path)
     else:
         say(f"Attacking {measurement.nb_robust} of {len(data.test.x)} test images at every lam ...")
         curve = _measure(classifier, data, recipe, measurement)
         curve.to_csv(csv_path)
-        state.keep("measurement", measured, csv_path)
+        state.keep("measurement", measured, [csv_path])
     curve.plot(folder / "tradeoff.png")
     return curve
 
@@ -116,9 +121,16 @@ def _classifier(model: Any, optimizer: torch.optim.Optimizer | None = None) -> O
     return OATClassifier(model, nn.CrossEntropyLoss(), INPUT_SHAPE, NB_CLASSES, optimizer, clip_values=(0, 1))
 
 
-def _train(recipe: Recipe, data: Dataset, folder: Path) -> OATClassifier:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
+def train(recipe: Recipe, data: Dataset, *, log_path: Path | None = None, verbose: bool = True) -> OATClassifier:
+    """Train one network for every lam, and return its classifier.
+
+    Args:
+        recipe: How to train.
+        data: Digits; the test part is not looked at.
+        log_path: Where the log goes; None for nowhere.
+        verbose: Whether to show progress.
+    """
+    with borrowed_generators(seed=recipe.seed):
         network = recipe.architecture.build()
     model = to_conditional(network, DEFAULT_LAMBDAS, seed=recipe.seed)
     optimizer = torch.optim.SGD(
@@ -139,9 +151,9 @@ def _train(recipe: Recipe, data: Dataset, folder: Path) -> OATClassifier:
         nb_epochs=recipe.nb_epochs,
         scheduler=torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=nb_steps),
         scheduler_interval="step",
-        log_path=folder / "training.csv",
+        log_path=log_path,
+        verbose=verbose,
     )
-    save_model(model, folder, recipe.architecture)
     classifier: OATClassifier = trainer.get_classifier()
     return classifier
 
@@ -163,21 +175,27 @@ class _State:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        try:
+            self.kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, json.JSONDecodeError):
+            self.kept = {}
 
-    def holds(self, name: str, settings: dict[str, Any], result: Path) -> bool:
-        """Whether ``result`` was made with ``settings``, and is still what was made."""
-        kept = self.kept.get(name)
-        return (
-            kept is not None and kept["settings"] == settings and result.exists() and kept["sha256"] == _digest(result)
-        )
+    def holds(self, name: str, settings: dict[str, Any], results: list[Path]) -> bool:
+        """Whether ``results`` were made with ``settings``, and are still what was made."""
+        return all(path.exists() for path in results) and self.kept.get(name) == _entry(settings, results)
 
-    def keep(self, name: str, settings: dict[str, Any], result: Path) -> None:
-        self.kept[name] = {"settings": settings, "sha256": _digest(result)}
+    def keep(self, name: str, settings: dict[str, Any], results: list[Path]) -> None:
+        """Note that ``results`` were made with ``settings``."""
+        self.kept[name] = _entry(settings, results)
         with write_whole(self.path) as file:
             json.dump(self.kept, file, indent=2)
             file.write("\n")
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _entry(settings: dict[str, Any], results: list[Path]) -> dict[str, Any]:
+    entry: dict[str, Any] = json.loads(json.dumps({"settings": settings, "sha256": _digest(results)}))
+    return entry
+
+
+def _digest(paths: list[Path]) -> str:
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()

@@ -7,7 +7,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from types import MappingProxyType
 from typing import Self
 
 from art_oat.condition import OperatingPoint
@@ -28,6 +27,9 @@ class MeasuredPoint:
         nb_clean: On how many samples ``clean`` was measured.
         nb_robust: On how many samples ``robust`` was measured.
         by_attack: What each attack alone left right, on the same samples as ``robust``.
+
+    Raises:
+        ValueError: If a value is not as above.
     """
 
     lam: float
@@ -36,10 +38,15 @@ class MeasuredPoint:
     robust: float
     nb_clean: int
     nb_robust: int
-    by_attack: Mapping[str, float] = field(default_factory=dict)
+    by_attack: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "by_attack", MappingProxyType(dict(self.by_attack)))
+        shares = {"clean": self.clean, "robust": self.robust, **self.by_attack}
+        outside = {name: share for name, share in shares.items() if not 0 <= share <= 1}
+        if outside or min(self.nb_clean, self.nb_robust) < 1:
+            counts = (self.nb_clean, self.nb_robust)
+            raise ValueError(f"accuracies must lie in [0, 1] and counts be at least 1, got {outside or counts}.")
+        _ = self.operating_point  # refuses a lam or width outside its range
 
     @property
     def operating_point(self) -> OperatingPoint:
@@ -156,8 +163,8 @@ class Frontier:
             rows = list(csv.DictReader(file))
         try:
             return cls._from_rows(rows)
-        except (KeyError, TypeError, IndexError) as error:
-            raise ValueError(f"{path} must be a CSV that to_csv wrote, but {error!r} is missing.") from error
+        except (KeyError, TypeError, IndexError, ValueError) as error:
+            raise ValueError(f"{path} must be a CSV that to_csv wrote, but reading it failed: {error!r}.") from error
 
     @classmethod
     def _from_rows(cls, rows: Sequence[dict[str, str]]) -> Self:

@@ -11,6 +11,15 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 
+def as_array(data: Any) -> Array:
+    """Return data as an array that torch can read: tensors leave their graph and device, flips are copied."""
+    data = data.detach().cpu() if hasattr(data, "detach") else data
+    array = np.asarray(data)
+    if not array.dtype.isnative:
+        return array.astype(array.dtype.newbyteorder("="))
+    return array.copy() if any(stride < 0 for stride in array.strides) else array
+
+
 def refuse(faults: Sequence[str]) -> None:
     """Raise one error that names all faults; do nothing where there is none.
 
@@ -25,7 +34,7 @@ def input_faults(x: Array, input_shape: tuple[int, ...], name: str = "x") -> lis
     """Say what is wrong with inputs: their kind, their shape (``(N, *input_shape)``), NaN or infinity in them."""
     if x.dtype.kind not in "fiu":
         return [f"{name} must hold real numbers, got dtype {x.dtype}."]
-    if x.shape[1:] != tuple(input_shape) or x.ndim == 0:
+    if x.ndim == 0 or x.shape[1:] != tuple(input_shape):
         return [f"{name} must have shape (N, {', '.join(map(str, input_shape))}), got {x.shape}."]
     nb_faulty = int((~np.isfinite(x)).reshape(len(x), -1).any(axis=1).sum()) if x.size else 0
     return [f"{name} must be finite, got NaN or infinity in {nb_faulty} of {len(x)} samples."] if nb_faulty else []
@@ -35,11 +44,12 @@ def range_faults(x: Array, clip_values: Array | tuple[Any, Any] | None, name: st
     """Say whether inputs leave the range that attacks clip to; faults of another kind are not looked for."""
     if clip_values is None or x.dtype.kind not in "fiu" or not x.size:
         return []
-    low, high = clip_values
+    low, high = (np.asarray(value) for value in clip_values)
+    values = x.astype(low.dtype, copy=False)  # ART keeps the bounds as float32: 0.7 must not lie above 0.7
     try:
-        is_outside = bool(np.any(x < low) or np.any(x > high))
+        is_outside = bool(np.any(values < low) or np.any(values > high))
     except ValueError:
-        return [f"clip_values must be two numbers, or two arrays that fit one sample, got shapes {np.shape(low)}."]
+        return [f"clip_values must be two numbers, or two arrays that fit one sample, got shape {low.shape}."]
     if not is_outside:
         return []
     return [

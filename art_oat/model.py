@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from art_oat.condition import Condition, OperatingPoint, conditioned
+from art_oat.condition import Condition, OperatingPoint, as_point, conditioned
 from art_oat.layers.encoding import Encoding
 from art_oat.pinned import PinnedNetwork, Replica
 
@@ -35,6 +35,7 @@ class OATModel(nn.Module):
         self.conversion = dict(conversion or {})
         self.widths = (1.0,)
         self.revision = 0
+        self.structure = 0
         self.training = network.training
         self._start_cache()
         self._default_point = OperatingPoint(self.lambdas[0])
@@ -62,8 +63,8 @@ class OATModel(nn.Module):
         return self._default_point
 
     @default_point.setter
-    def default_point(self, point: OperatingPoint) -> None:
-        self._default_point = self.point(*point)
+    def default_point(self, point: OperatingPoint | float) -> None:
+        self._default_point = self.point(*as_point(point))
 
     def point(self, lam: float | None = None, width: float | None = None) -> OperatingPoint:
         """Check one operating point; None stands for the default.
@@ -74,6 +75,9 @@ class OATModel(nn.Module):
         """
         default = self._default_point
         point = OperatingPoint(default.lam if lam is None else lam, default.width if width is None else width)
+        if point.lam not in self.lambdas:
+            (snapped,) = self.encoding.snap(torch.tensor([point.lam], dtype=torch.float64)).tolist()
+            point = OperatingPoint(snapped, point.width)
         if not self.lambdas[0] <= point.lam <= self.lambdas[-1]:
             raise ValueError(self._range_message(point.lam))
         if point.width not in self.widths:
@@ -97,6 +101,7 @@ class OATModel(nn.Module):
         """
         if lam.shape != (nb_samples,):
             raise ValueError(f"lam must be one number, or hold {nb_samples}, one per sample, got {list(lam.shape)}.")
+        lam = self.encoding.snap(lam)
         outside = ~((lam >= self.lambdas[0]) & (lam <= self.lambdas[-1]))  # NaN is outside too
         if bool(outside.any()):
             raise ValueError(self._range_message(float(lam[outside][0])))
@@ -131,22 +136,27 @@ class OATModel(nn.Module):
         else:
             point = self.point(lam.item() if isinstance(lam, Tensor) else lam, width)
             lams, width = self.encoding.table.new_full((1,), point.lam), point.width
-        with conditioned(self.condition(lams, width)):
-            return self.network(self.cast(x))
+        try:
+            with conditioned(self.condition(lams, width)):
+                return self.network(self.cast(x))
+        finally:
+            if self.training:
+                self.revision += 1  # batch norm counts a pass before it writes the statistics
 
-    def pinned(self, point: OperatingPoint | None = None) -> PinnedNetwork:
+    def pinned(self, point: OperatingPoint | float | None = None) -> PinnedNetwork:
         """Return the plain network at one operating point; it shares the weights and follows their training.
 
         The network is of the original architecture, in evaluation mode for good, without gradients of its own.
         The same object is handed out again while it is among the last 64 points asked for.
 
         Args:
-            point: The operating point; None for the default.
+            point: The operating point, or its lam alone; None for the default.
 
         Raises:
+            TypeError: If ``point`` is neither.
             ValueError: If the point is not one of this model's.
         """
-        point = self.default_point if point is None else self.point(*point)
+        point = self.default_point if point is None else self.point(*as_point(point))
         with self._lock:
             if point not in self._pinned:
                 self._pinned[point] = PinnedNetwork(self, point)
@@ -165,7 +175,7 @@ class OATModel(nn.Module):
 
         Anything else (optimizers, in-place operations, ``load_state_dict``, ``.to()``) they notice by themselves.
         """
-        self.revision += 1
+        self.structure += 1
 
     def extra_repr(self) -> str:
         """Name the dials."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -40,6 +42,7 @@ class _OptimizerSteps:
 
 
 _STEPS = _OptimizerSteps()
+_ANEW = itertools.count(-1, -1)
 
 
 class _Slot(NamedTuple):
@@ -49,6 +52,7 @@ class _Slot(NamedTuple):
     name: str
 
     def read(self) -> Tensor:
+        """Return the tensor that stands there."""
         return self.owner[self.name]
 
 
@@ -64,7 +68,7 @@ class _Links(NamedTuple):
     affines: list[tuple[ConditionalLayer, ChannelAffine]]
     aliases: list[tuple[_Slot, Tensor]]
     merged_from: list[_Slot]
-    revision: int
+    structure: int
 
 
 def _link(model: OATModel) -> tuple[nn.Module, _Links]:
@@ -83,18 +87,21 @@ def _link(model: OATModel) -> tuple[nn.Module, _Links]:
         views[id(tensor)] = nn.Parameter(alias, False) if isinstance(tensor, nn.Parameter) else alias
         return views[id(tensor)]
 
-    with torch.inference_mode(False):
+    with exact_arithmetic(model):
         network = replicate(model.network, substitute, view).eval()
     converted = [part for layer, _ in affines for part in layer.modules()]
     plain = set(model.network.modules()) - set(converted)
     aliases = [(slot, views[id(slot.read())]) for module in plain for slot in _slots(module)]
     merged_from = [slot for module in (*converted, *model.encoding.modules()) for slot in _slots(module)]
-    return network, _Links(affines, aliases, merged_from, model.revision)
+    return network, _Links(affines, aliases, merged_from, model.structure)
 
 
-def _version(tensor: Tensor) -> int:
-    """Count the writes to a tensor; one made in inference mode counts none, and takes none outside of it."""
-    return -1 if tensor.is_inference() else tensor._version
+@contextmanager
+def exact_arithmetic(model: OATModel) -> Iterator[None]:
+    """Compute in the model's own precision, without a graph, whatever mode the caller is in."""
+    device_type = model.encoding.table.device.type
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device_type, enabled=False):
+        yield
 
 
 class Replica(nn.Module):
@@ -135,14 +142,13 @@ class Replica(nn.Module):
 
     def follow(self) -> None:
         """Catch up with the trained tensors where one has been written, moved or replaced since the last call."""
-        if self._read_stamp() == self._stamp:
+        stamp = self._read_stamp()
+        if stamp and stamp == self._stamp:
             return
-        with self._lock, torch.inference_mode(False), torch.no_grad():
+        with self._lock, exact_arithmetic(self.model):
             stamp = self._read_stamp()
-            if self._links.revision != self.model.revision:
-                network, links = _link(self.model)
-                self._merge(links)
-                self.network, self._links = network, links
+            if not stamp:
+                self._relink()
                 stamp = self._read_stamp()
             for slot, view in self._links.aliases:
                 view.data = slot.read().detach()
@@ -151,16 +157,27 @@ class Replica(nn.Module):
             self._merge(self._links)
             self._stamp = stamp
 
+    def _relink(self) -> None:
+        network, links = _link(self.model)
+        self._merge(links)  # a thread that comes in between finds the new network complete
+        self.network, self._links = network, links
+
     def _read_stamp(self) -> tuple[int, ...]:
-        links = self._links
-        merged = [owner[name] for owner, name in links.merged_from]
-        return (
-            _STEPS.count,
-            self.model.revision,
-            *[_version(tensor) for tensor in merged],
-            *[tensor.data_ptr() for tensor in merged],
-            *[owner[name].data_ptr() for (owner, name), _ in links.aliases],
-        )
+        """Tell states of the trained tensors apart; empty where modules have changed, so that nothing can be read."""
+        links, model = self._links, self.model
+        if links.structure != model.structure:
+            return ()
+        try:
+            merged = [owner[name] for owner, name in links.merged_from]
+            addresses = [tensor.data_ptr() for tensor in merged]
+            addresses += [owner[name].data_ptr() for (owner, name), _ in links.aliases]
+        except (KeyError, AttributeError):  # a tensor was pruned or taken out
+            return ()
+        try:
+            versions = [tensor._version for tensor in merged]
+        except RuntimeError:  # tensors made in inference mode count no writes: read them anew every time
+            versions = [next(_ANEW)]
+        return (_STEPS.count, model.revision, *versions, *addresses)
 
     def _merge(self, links: _Links) -> None:
         values, position = self._lam.to(self.model.encoding.table).unique(return_inverse=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from torch import Tensor, nn
 
@@ -21,18 +21,26 @@ def replicate(
     Args:
         network: Any module; it is left untouched.
         substitute: Maps a module to what stands in its place, or to None where it is copied as it is. Called once
-            per module; modules below a replaced one are not part of the result.
-        carry: Maps each tensor of the network (parameter, buffer or plain attribute) to its counterpart.
+            per module; what is below a replaced one is not looked at.
+        carry: Maps each tensor of a copied module (parameter, buffer or plain attribute) to its counterpart.
 
     Returns:
         The rebuilt network, of the same class unless the root was replaced.
     """
     memo: dict[int, object] = {}
-    for module in network.modules():
+    copied: dict[int, nn.Module] = {}
+    pending = [network]
+    while pending:
+        module = pending.pop()
+        if id(module) in memo or id(module) in copied:
+            continue
         replacement = substitute(module)
-        if replacement is not None:
+        if replacement is None:
+            copied[id(module)] = module
+            pending += module.children()
+        else:
             memo[id(module)] = replacement
-    for tensor in _tensors(network):
+    for tensor in _tensors(copied.values()):
         if id(tensor) not in memo:
             memo[id(tensor)] = carry(tensor)
     result = copy.deepcopy(network, memo)
@@ -40,8 +48,8 @@ def replicate(
     return result
 
 
-def _tensors(network: nn.Module) -> Iterator[Tensor]:
-    for module in network.modules():
+def _tensors(modules: Iterable[nn.Module]) -> Iterator[Tensor]:
+    for module in modules:
         yield from module.parameters(recurse=False)
         yield from module.buffers(recurse=False)
         yield from (value for value in vars(module).values() if isinstance(value, Tensor))

@@ -100,13 +100,16 @@ def test_gradients_at_the_default_point_equal_those_of_a_plain_classifier(classi
 def test_gradients_take_indices_and_one_hot_labels_alike(classifier):
     one_hot = np.eye(5, dtype=np.float32)[Y]
     np.testing.assert_array_equal(classifier.loss_gradient(X, Y), classifier.loss_gradient(X, one_hot))
+    np.testing.assert_array_equal(classifier.loss_gradient(X, Y[:, None]), classifier.loss_gradient(X, one_hot))
     np.testing.assert_array_equal(classifier.compute_loss(X, Y), classifier.compute_loss(X, one_hot))
 
 
 def test_activations_are_found_by_the_index_they_have_in_a_plain_classifier(classifier):
     classifier.lam = 0.3
     expected = plain(classifier, 0.3).get_activations(X, 0)
-    np.testing.assert_allclose(classifier.get_activations(X, 0), expected, rtol=1e-4, atol=1e-5)
+    for _ in range(3):
+        np.testing.assert_allclose(classifier.get_activations(X, 0), expected, rtol=1e-4, atol=1e-5)
+    assert not any(module._forward_hooks for module in classifier.model.pinned().modules())
 
 
 @pytest.mark.parametrize("keyword", ["logits", "verbose", "raw", "standardise_output"])
@@ -140,6 +143,38 @@ def test_a_lam_outside_its_range_is_refused(classifier, lam):
         classifier.predict(X, lam=lam)
 
 
+def test_a_single_sample_may_have_its_lam_in_a_list_or_an_array():
+    model = to_conditional(Residual(), (0.0, 0.3))
+    classifier = OATClassifier(model, torch.nn.CrossEntropyLoss(), (1, 6, 6), 5)
+    expected = classifier.predict(X[:1], lam=0.3)
+    for lam in ([0.3], np.array(0.3), np.float32(0.3), torch.tensor(0.3)):
+        np.testing.assert_array_equal(classifier.predict(X[:1], lam=lam), expected)
+
+
+@pytest.mark.parametrize("lam", ["a", ["a"] * 12, [None] * 12, np.ones(12, dtype=bool), True])
+def test_a_lam_that_is_no_number_is_refused(classifier, lam):
+    with pytest.raises(TypeError, match="lam must be one number"):
+        classifier.predict(X, lam=lam)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 2.5])
+def test_a_batch_size_that_is_no_count_is_refused(classifier, batch_size):
+    with pytest.raises(ValueError, match="batch_size must be a whole number"):
+        classifier.predict(X, batch_size)
+
+
+def test_flipped_and_foreign_arrays_are_read(classifier):
+    flipped = X[:, :, :, ::-1]
+    np.testing.assert_array_equal(classifier.predict(flipped), classifier.predict(flipped.copy()))
+    np.testing.assert_array_equal(classifier.predict(X.astype(">f4")), classifier.predict(X))
+
+
+def test_a_bfloat16_model_predicts():
+    model = to_conditional(Residual().to(torch.bfloat16))
+    classifier = OATClassifier(model, torch.nn.CrossEntropyLoss(), (1, 6, 6), 5)
+    assert classifier.predict(X, lam=0.3).dtype == np.float32
+
+
 def test_lams_that_are_not_one_per_sample_are_refused(classifier):
     with pytest.raises(ValueError, match="lam must be one number, or hold 12"):
         classifier.predict(X, lam=LAMS[:3])
@@ -164,8 +199,21 @@ def test_fit_trains_at_the_default_point_and_ignores_what_art_ignores(classifier
 def test_a_view_is_not_trained(classifier):
     with pytest.raises(RuntimeError, match="Train the OATClassifier it is from"):
         classifier.at(0.3).fit(X, Y)
-    with pytest.raises(RuntimeError, match="Train the OATClassifier it is from"):
-        classifier.at(0.3).fit_generator(None)
+    state = copy.deepcopy(classifier.model.state_dict())
+    view = classifier.at(0.3)
+    for call in (lambda: view.fit_generator(None), view.reset, view.clone_for_refitting):
+        with pytest.raises(RuntimeError, match="Train the OATClassifier it is from"):
+            call()
+    torch.testing.assert_close(classifier.model.state_dict(), state, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["loss_gradient", "class_gradient", "compute_loss"])
+def test_a_point_is_not_ignored_where_it_cannot_be_chosen(classifier, name):
+    arguments = (X,) if name == "class_gradient" else (X, Y)
+    with pytest.raises(TypeError, match=r"takes no lam. Use at\(lam, width\)"):
+        getattr(classifier, name)(*arguments, lam=1.0)
+    with pytest.raises(TypeError, match=r"takes no lam. Use at\(lam, width\)"):
+        classifier.at(0.3).predict(X, lam=1.0)
 
 
 def test_a_view_made_before_training_follows_it(classifier):

@@ -48,6 +48,15 @@ def test_weights_that_were_changed_or_lost_are_trained_again(folder):
     assert [line.split()[0] for line in lines] == ["Training", "Attacking"]
 
 
+@pytest.mark.parametrize("name", ["model.json", "demo.json"])
+def test_a_file_that_is_missing_or_damaged_is_made_again(folder, name):
+    told(folder)
+    (folder / name).write_text("")
+    _, lines = told(folder)
+    assert lines[0].startswith("Training")
+    assert load_model(folder).lambdas[-1] == 1
+
+
 def test_another_recipe_trains_again(folder):
     _, lines = told(folder, recipe=dataclasses.replace(RECIPE, seed=1))
     assert [line.split()[0] for line in lines] == ["Training", "Attacking"]

@@ -1,4 +1,7 @@
+import copy
+import dataclasses
 import math
+import pickle
 
 import pytest
 
@@ -6,7 +9,7 @@ from art_oat import Frontier, MeasuredPoint, OperatingPoint
 
 
 def point(lam: float, clean: float, robust: float, width: float = 1.0) -> MeasuredPoint:
-    return MeasuredPoint(lam, width, clean, robust, 400, 100, {"pgd-20": robust + 0.1, "autoattack": robust})
+    return MeasuredPoint(lam, width, clean, robust, 400, 100, {"pgd-20": min(robust + 0.1, 1), "autoattack": robust})
 
 
 def test_the_area_of_one_point_is_its_rectangle():
@@ -75,6 +78,22 @@ def test_a_csv_of_another_kind_is_refused(tmp_path):
     path.write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="must be a CSV that to_csv wrote"):
         Frontier.from_csv(path)
+
+
+@pytest.mark.parametrize("make_copy", [copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))])
+def test_a_frontier_is_copied_hashed_and_written_out(make_copy):
+    frontier = Frontier((point(0, 0.9, 0.1), point(1, 0.7, 0.6)))
+    assert make_copy(frontier) == frontier
+    assert hash(make_copy(frontier)) == hash(frontier)
+    assert dataclasses.asdict(frontier)["points"][0]["by_attack"] == {"pgd-20": 0.2, "autoattack": 0.1}
+
+
+@pytest.mark.parametrize(
+    "faulty", [{"clean": 3}, {"robust": -0.1}, {"nb_robust": 0}, {"lam": 7}, {"by_attack": {"a": 2}}]
+)
+def test_a_point_that_cannot_be_is_refused(faulty):
+    with pytest.raises(ValueError, match="must lie in"):
+        dataclasses.replace(point(0, 0.9, 0.1), **faulty)
 
 
 def test_a_frontier_without_points_is_refused():

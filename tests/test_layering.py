@@ -9,7 +9,7 @@ import art_oat
 
 ROOT = Path(art_oat.__file__).parent
 ORDER = [
-    {"condition", "replica", "inputs", "files", "models", "data"},
+    {"condition", "replica", "inputs", "files", "models", "data", "randomness"},
     {"layers"},
     {"pinned"},
     {"model"},
@@ -21,7 +21,7 @@ ORDER = [
     {"cli"},
 ]
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
-TORCH_ALONE = {"condition", "replica", "layers", "pinned", "model", "surgery", "models"}
+TORCH_ALONE = {"condition", "replica", "randomness", "layers", "pinned", "model", "surgery", "models"}
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 
 

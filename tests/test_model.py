@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from art_oat import OperatingPoint, to_conditional
-from tests.networks import LAMBDAS, NETWORKS, Residual, images, sequential, shaken
+from tests.networks import LAMBDAS, NETWORKS, Residual, images, shaken
 
 
 @pytest.mark.parametrize("make", NETWORKS)
@@ -48,6 +48,14 @@ def test_a_lam_outside_the_trained_range_is_refused():
         model.pinned(OperatingPoint(1.0))
 
 
+def test_a_lam_rounded_to_float32_is_the_trained_one():
+    model = to_conditional(Residual().double(), (0.0, 0.3))
+    rounded = float(torch.tensor(0.3, dtype=torch.float32))
+    assert model.pinned(rounded) is model.pinned(0.3)
+    x = images()
+    torch.testing.assert_close(model(x, torch.full((8,), 0.3, dtype=torch.float32)), model(x, lam=0.3), rtol=0, atol=0)
+
+
 def test_a_width_that_was_not_trained_is_refused(model):
     with pytest.raises(ValueError, match=r"width must be one of \(1.0,\), got 0.5"):
         model(images(), lam=0.1, width=0.5)
@@ -74,10 +82,6 @@ def test_a_copy_answers_alike_and_stands_alone(model, make_copy):
     before = model.pinned(OperatingPoint(0.3))(images())
     assert not torch.allclose(twin.pinned(OperatingPoint(0.3))(images()), before)
     torch.testing.assert_close(before, model(images(), lam=0.3))
-
-
-def test_a_network_that_is_a_sequential_is_still_one_module():
-    assert not isinstance(shaken(sequential()), torch.nn.Sequential)
 
 
 def test_its_lams_are_those_it_was_converted_for(model):

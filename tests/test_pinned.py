@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from art_oat import OATModel, OperatingPoint
+from art_oat import OATModel, OperatingPoint, fold
 from art_oat.layers import ConditionalLayer
 from tests.networks import NETWORKS, TRAINED_AND_UNSEEN, images, labels, root_norm, shaken
 
@@ -142,6 +142,42 @@ def test_a_model_changed_in_inference_mode_is_followed(model):
     with torch.inference_mode():
         model.float()
         torch.testing.assert_close(pinned(images()), model(images(), *POINT))
+
+
+def test_a_new_tensor_in_the_memory_of_an_old_one_is_noticed(model):
+    pinned, output = model.pinned(POINT), model.network.norm.film.output
+    for value in range(5):
+        output.bias = None  # frees the memory that the next line is likely to get
+        output.bias = nn.Parameter(torch.full((16,), float(value), dtype=torch.float64))
+        torch.testing.assert_close(pinned(images()), model(images(), *POINT))
+
+
+def test_a_tensor_that_is_taken_out_is_noticed(model):
+    pinned = model.pinned(POINT)
+    model.network.head.bias = None
+    torch.testing.assert_close(pinned(images()), model(images(), *POINT))
+
+
+def test_autocast_around_one_call_leaves_nothing_behind():
+    model = shaken(NETWORKS[0](), torch.float32)
+    pinned, x = model.pinned(POINT), images(dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        pinned(x)
+        folded = fold(model, POINT)
+    torch.testing.assert_close(pinned(x), model(x, *POINT), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(folded(x), model(x, *POINT), rtol=1e-4, atol=1e-5)
+
+
+def test_a_training_pass_is_followed_even_if_it_was_read_in_the_middle(model):
+    pinned = model.pinned(POINT)
+
+    def read_early(module, inputs):
+        pinned(images())  # a thread that comes in before the first norm has written its statistics
+
+    handle = model.network.body[1].adversarial.register_forward_pre_hook(read_early)
+    statistics_alone(model)
+    handle.remove()
+    torch.testing.assert_close(pinned(images()), model(images(), *POINT))
 
 
 def test_asked_into_training_mode_it_stays_in_evaluation_mode():

@@ -44,6 +44,7 @@ def plot_tradeoff(curve: TradeoffCurve, path: Path | None) -> Figure:
             axes.legend(loc="best", fontsize=8)
     figure.suptitle(_title(curve), fontsize=10)
     if path is not None:
+        path = path if path.suffix else path.with_suffix(".png")
         with mpl.rc_context({"svg.hashsalt": "art_oat"}), replaced(path) as partial:
             figure.savefig(partial, dpi=150)
     return figure

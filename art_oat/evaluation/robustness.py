@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from art_oat.attack import PGD, ClipValues, Norm, TensorAttack, distance
+from art_oat.inputs import refuse
+from art_oat.randomness import borrowed_generators
 
 _MAX_TARGETS = 9
 _MIN_CLASSES = 4
@@ -59,11 +61,10 @@ class AutoAttack:
         Raises:
             ValueError: If ``clip_values`` is not one range for all features, or there are fewer than 4 classes.
         """
-        low, span = _range(clip_values)
         with torch.no_grad():
             nb_classes = network(x[:1]).shape[1]
-        if nb_classes < _MIN_CLASSES:
-            raise ValueError(f"AutoAttack needs at least {_MIN_CLASSES} classes, got {nb_classes}. Use PGD instead.")
+        refuse(self.faults(nb_classes, clip_values))
+        low, span = _range(clip_values)
         seed = int(torch.randint(2**31, (), generator=generator))
         engine = pyautoattack.AutoAttack(
             _UnitRange(network, low, span),
@@ -74,24 +75,32 @@ class AutoAttack:
             device=x.device,
         )
         engine.apgd_targeted.n_target_classes = engine.fab.n_target_classes = min(_MAX_TARGETS, nb_classes - 1)
-        with _isolated(x.device):
-            x_adv, _ = engine.run_standard_evaluation((x - low) / span, y, batch_size=len(x))
-        result: Tensor = x_adv * span + low
+        with borrowed_generators(x.device), _kept_trace():
+            x_adv, _ = engine.run_standard_evaluation(((x - low) / span).float(), y, batch_size=len(x))
+        result: Tensor = x_adv.to(x) * span + low
         return result
+
+    def faults(self, nb_classes: int, clip_values: ClipValues | None) -> list[str]:
+        """Say what keeps AutoAttack from judging a network of ``nb_classes`` within ``clip_values``."""
+        faults = []
+        if nb_classes < _MIN_CLASSES:
+            faults.append(f"AutoAttack needs at least {_MIN_CLASSES} classes, got {nb_classes}. Use PGD instead.")
+        if clip_values is None:
+            faults.append("AutoAttack needs the classifier's clip_values, got None. Inputs in [0, 1] have (0, 1).")
+        elif any(len(np.unique(value)) > 1 for value in clip_values):
+            faults.append("AutoAttack needs the same clip_values for every feature, got several.")
+        return faults
 
 
 def _range(clip_values: ClipValues | None) -> tuple[float, float]:
     """Smallest value and extent; AutoAttack itself knows inputs in [0, 1] only."""
-    if clip_values is None:
-        raise ValueError("AutoAttack needs the classifier's clip_values, got None. Inputs in [0, 1] have (0, 1).")
-    low, high = (np.unique(np.asarray(value, dtype=np.float64)) for value in clip_values)
-    if len(low) != 1 or len(high) != 1:
-        raise ValueError("AutoAttack needs the same clip_values for every feature, got several.")
-    return low.item(), high.item() - low.item()
+    assert clip_values is not None
+    low, high = (float(np.min(value)) for value in clip_values)
+    return low, high - low
 
 
 class _UnitRange(nn.Module):
-    """A network that takes inputs in [0, 1] in place of those in ``[low, low + span]``."""
+    """A network with inputs in [0, 1] in place of ``[low, low + span]``, and float32 scores: AutoAttack's terms."""
 
     def __init__(self, network: nn.Module, low: float, span: float) -> None:
         super().__init__()
@@ -101,18 +110,17 @@ class _UnitRange(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         scores: Tensor = self.network(x if (self.low, self.span) == (0, 1) else x * self.span + self.low)
-        return scores
+        return scores.float()
 
 
 @contextmanager
-def _isolated(device: torch.device) -> Iterator[None]:
-    """Keep AutoAttack's seeds out of torch's global generators, and put back the trace function that it clears."""
+def _kept_trace() -> Iterator[None]:
+    """Put back the trace function (a debugger's, say), which AutoAttack clears."""
     trace = sys.gettrace()
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        try:
-            yield
-        finally:
-            sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(trace)
 
 
 def attack_by_name(name: str, eps: float, norm: Norm) -> TensorAttack:
@@ -121,9 +129,10 @@ def attack_by_name(name: str, eps: float, norm: Norm) -> TensorAttack:
     Raises:
         ValueError: If there is no such attack, or ``eps`` or ``norm`` is not valid.
     """
+    PGD(eps=eps, norm=norm)  # the rules for both
     if name == "autoattack":
         return AutoAttack(eps, norm)
-    match = re.fullmatch(r"pgd-([1-9]\d*)", name)
+    match = re.fullmatch(r"pgd-([1-9]\d*)", name) if isinstance(name, str) else None
     if match is None:
         raise ValueError(f"attack must be 'autoattack' or 'pgd-K' with a number of steps K, got {name!r}.")
     nb_steps = int(match[1])

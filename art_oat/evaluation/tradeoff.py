@@ -18,9 +18,10 @@ from tqdm.auto import tqdm
 from art_oat.attack import Norm, TensorAttack, is_correct, withstand
 from art_oat.classifier import OATClassifier
 from art_oat.condition import OperatingPoint
-from art_oat.evaluation.robustness import attack_by_name, within_ball
+from art_oat.evaluation.robustness import AutoAttack, attack_by_name, within_ball
 from art_oat.frontier import Frontier, MeasuredPoint
-from art_oat.inputs import Array, class_indices, count_faults, input_faults, label_faults, range_faults, refuse
+from art_oat.inputs import Array, as_array, class_indices, count_faults, refuse
+from art_oat.model import OATModel
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -86,22 +87,20 @@ class TradeoffCurve(Frontier):
         """
         if not isinstance(classifier, OATClassifier):
             raise TypeError(f"classifier must be an OATClassifier, got {type(classifier).__name__}.")
-        x, y = np.asarray(x), np.asarray(y)
-        refuse(_faults(classifier, x, y, nb_robust, {"batch_size": batch_size, "nb_workers": nb_workers}))
-        names = [attack] if isinstance(attack, str) else list(dict.fromkeys(attack))
-        if not names:
-            raise ValueError("attack must name at least one attack, got none.")
-        attacks = {name: within_ball(attack_by_name(name, eps, norm), eps, norm) for name in names}
-        model = classifier.model
-        pairs = itertools.product(
-            model.lambdas if lambdas is None else lambdas, model.widths if widths is None else widths
-        )
-        points = [classifier.model.point(*pair) for pair in pairs]
+        x, y = as_array(x), as_array(y)
+        names = [attack] if isinstance(attack, str) else list(attack) if isinstance(attack, Sequence) else [attack]
+        counts = {"batch_size": batch_size, "nb_workers": nb_workers}
+        faults = [*classifier.data_faults(x, y), *count_faults(counts), *_subset_faults(nb_robust, len(x))]
+        attacks, attack_faults = _attacks(names, eps, norm, classifier)
+        points, point_faults = _points(classifier.model, lambdas, widths)
+        refuse([*faults, *attack_faults, *point_faults])
         labels = class_indices(y, classifier.nb_classes)
         subject = _Subject(classifier, x, labels, _subset(labels, nb_robust, seed), batch_size)
         tasks = (delayed(_measure_point)(subject, point, attacks, seed) for point in points)
         measured = Parallel(nb_workers, return_as="generator")(tasks)
-        progress = tqdm(measured, f"{' and '.join(names)} at each lam", len(points), disable=not verbose, unit="point")
+        progress = tqdm(
+            measured, f"{' and '.join(attacks)} at each lam", len(points), disable=not verbose, unit="point"
+        )
         return cls(tuple(progress), eps, norm)
 
     def _header(self) -> dict[str, str | float]:
@@ -118,7 +117,7 @@ class TradeoffCurve(Frontier):
         """Draw the trade-off: both accuracies against lam, and against each other, with standard errors.
 
         Args:
-            path: Where to save the figure (the ending gives the format); None for nowhere.
+            path: Where to save the figure; the ending gives the format, PNG without one. None for nowhere.
 
         Returns:
             The Matplotlib figure.
@@ -141,14 +140,51 @@ class _Subject:
         return torch.as_tensor(self.x[index]).to(table), torch.from_numpy(self.y[index]).to(table.device)
 
 
-def _faults(classifier: OATClassifier, x: Array, y: Array, nb_robust: int | None, counts: dict[str, int]) -> list[str]:
-    faults = input_faults(x, classifier.input_shape) or range_faults(x, classifier.clip_values)
-    faults += label_faults(y, len(x), classifier.nb_classes)
-    if not len(x):
-        faults.append("x must hold at least one sample.")
-    if nb_robust is not None and not 1 <= nb_robust <= len(x):
-        faults.append(f"nb_robust must lie in [1, {len(x)}], or be None for all, got {nb_robust}.")
-    return faults + count_faults(counts)
+def _subset_faults(nb_robust: int | None, nb_samples: int) -> list[str]:
+    if nb_robust is None:
+        return []
+    if faults := count_faults({"nb_robust": nb_robust}):
+        return faults
+    is_fitting = nb_robust <= nb_samples
+    return [] if is_fitting else [f"nb_robust must be at most {nb_samples}, the number of samples, got {nb_robust}."]
+
+
+def _attacks(
+    names: Sequence[str], eps: float, norm: Norm, classifier: OATClassifier
+) -> tuple[dict[str, TensorAttack], list[str]]:
+    attacks: dict[str, TensorAttack] = {}
+    faults = [] if names else ["attack must name at least one attack, got none."]
+    for name in names:
+        try:
+            attack = attack_by_name(name, eps, norm)
+        except ValueError as error:
+            faults.append(str(error))
+            continue
+        if isinstance(attack, AutoAttack):
+            faults += attack.faults(classifier.nb_classes, classifier.clip_values)
+        attacks[name] = within_ball(attack, eps, norm)
+    return attacks, list(dict.fromkeys(faults))
+
+
+def _points(
+    model: OATModel, lambdas: Iterable[float] | None, widths: Iterable[float] | None
+) -> tuple[list[OperatingPoint], list[str]]:
+    points: list[OperatingPoint] = []
+    faults: list[str] = []
+    try:
+        pairs = list(
+            itertools.product(model.lambdas if lambdas is None else lambdas, model.widths if widths is None else widths)
+        )
+    except TypeError:
+        return [], [f"lambdas and widths must each be several numbers, or None, got {lambdas} and {widths}."]
+    if not pairs:
+        faults.append("lambdas and widths must each hold at least one number, got none.")
+    for pair in pairs:
+        try:
+            points.append(model.point(*pair))
+        except (TypeError, ValueError) as error:
+            faults.append(str(error))
+    return points, faults
 
 
 def _subset(y: NDArray[np.int64], size: int | None, seed: int) -> NDArray[np.int64]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from numbers import Integral
 from typing import Literal, get_args
 
 import torch
@@ -22,10 +23,10 @@ def check_lambdas(lambdas: Iterable[float]) -> tuple[float, ...]:
     Raises:
         ValueError: If there is none, one lies outside ``[0, 1]`` or is NaN, or one occurs twice.
     """
-    values = tuple(lambdas)
+    values = tuple(lambdas) if isinstance(lambdas, Iterable) else ()
     faulty = [value for value in values if not (is_finite_number(value) and 0 <= value <= 1)]
     if faulty or not values or len(set(values)) != len(values):
-        raise ValueError(f"lambdas must hold distinct numbers in [0, 1], at least one, got {values}.")
+        raise ValueError(f"lambdas must hold distinct numbers in [0, 1], at least one, got {lambdas!r}.")
     return tuple(sorted(float(value) for value in values))
 
 
@@ -61,10 +62,10 @@ class Encoding(nn.Module):
         self.lambdas = check_lambdas(lambdas)
         if kind not in get_args(EncodingKind):
             raise ValueError(f"encoding must be one of {get_args(EncodingKind)}, got {kind!r}.")
-        if kind != "scalar" and (not isinstance(dim, int) or dim < len(self.lambdas)):
+        if kind != "scalar" and (not isinstance(dim, Integral) or dim < len(self.lambdas)):
             raise ValueError(f"code_dim must be a whole number, at least {len(self.lambdas)} (one per lam), got {dim}.")
         self.kind: EncodingKind = kind
-        self.dim = 1 if kind == "scalar" else dim
+        self.dim = 1 if kind == "scalar" else int(dim)
         self.seed = seed
         self.register_buffer("table", torch.empty(len(self.lambdas), self.dim))
         self.reset_parameters()
@@ -84,6 +85,14 @@ class Encoding(nn.Module):
         upper = torch.searchsorted(knots, lam).clamp(1, len(knots) - 1)
         share = (lam - knots[upper - 1]) / (knots[upper] - knots[upper - 1])
         return torch.lerp(self.table[upper - 1], self.table[upper], share.clamp(0, 1).unsqueeze(1))
+
+    def snap(self, lam: Tensor) -> Tensor:
+        """Bring lams ``[G]`` to the table's dtype, those within float32 rounding of a trained lam to just that lam."""
+        knots = torch.tensor(self.lambdas, dtype=torch.float64, device=lam.device)
+        exact = lam.to(torch.float64)
+        nearest = knots[(exact.unsqueeze(1) - knots).abs().argmin(dim=1)]
+        is_rounded = (exact - nearest).abs() <= torch.finfo(torch.float32).eps * nearest
+        return torch.where(is_rounded, nearest, exact)
 
     def extra_repr(self) -> str:
         """Describe the table in one line."""

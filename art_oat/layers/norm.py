@@ -69,7 +69,7 @@ class DualBatchNorm(ConditionalLayer):
         x = x if order is None else x[order]
         parts = [_normalize_side(self.clean, x[:nb_clean]), _normalize_side(self.adversarial, x[nb_clean:])]
         normalized = torch.cat(parts)
-        return normalized if order is None else normalized[torch.argsort(order)]
+        return normalized if order is None else normalized[condition.inverse_order]
 
     def merge(self, condition: Condition) -> tuple[Tensor, Tensor]:
         """Merge norm and FiLM: ``scale, shift`` with ``y = scale * x + shift``, each ``[G, C]``."""

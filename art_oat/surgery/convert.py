@@ -6,13 +6,14 @@ import copy
 from collections.abc import Callable, Iterable
 from functools import partial
 
-import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.utils.parametrize import is_parametrized
 
 from art_oat.layers import DEFAULT_LAMBDAS, ConditionalLayer, DualBatchNorm, Encoding, EncodingKind, FiLM, FiLMKind
 from art_oat.model import OATModel
+from art_oat.randomness import borrowed_generators
 from art_oat.replica import clone_tensor, replicate
 
 MakeFiLM = Callable[[int], FiLM]
@@ -55,6 +56,10 @@ def _convert_batch_norm(norm: nn.Module, make_film: MakeFiLM) -> DualBatchNorm:
         raise ValueError("its size is not known yet: run one batch through the network first")
     if type(norm).forward is not _BatchNorm.forward:
         raise ValueError("it overrides forward, so it may do more than normalize: register_conversion for its type")
+    if norm._forward_hooks or norm._forward_pre_hooks or norm._backward_hooks or norm._backward_pre_hooks:
+        raise ValueError("it has hooks, which would see parts of a batch: register them after the conversion")
+    if is_parametrized(norm):
+        raise ValueError("its weights are computed from others, so nothing can be folded into them")
     if not norm.track_running_stats or norm.running_mean is None:
         raise ValueError("without running statistics it is no affine map in evaluation: track_running_stats=True")
     if not norm.affine:
@@ -98,8 +103,7 @@ def to_conditional(
     if not isinstance(network, nn.Module) or any(isinstance(part, OATModel) for part in network.modules()):
         raise TypeError(f"network must be a torch.nn.Module that is not conditional yet, got {type(network).__name__}.")
     table = Encoding(lambdas, encoding, code_dim, seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with borrowed_generators(seed=seed):
         layers = _convert_layers(network, partial(FiLM, table.dim, kind=film))
     converted = replicate(network, lambda module: layers.get(id(module)), clone_tensor)
     like = next(tensor for layer in layers.values() for tensor in layer.parameters())

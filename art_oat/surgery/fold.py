@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
-from art_oat.condition import OperatingPoint
+from art_oat.condition import OperatingPoint, as_point
 from art_oat.layers import ConditionalLayer
 from art_oat.model import OATModel
+from art_oat.pinned import exact_arithmetic
 from art_oat.replica import clone_tensor, replicate
 
 
-def fold(model: OATModel, point: OperatingPoint | None = None) -> nn.Module:
+def fold(model: OATModel, point: OperatingPoint | float | None = None) -> nn.Module:
     """Return an independent, ordinary network that answers as the model does at one operating point.
 
     Every norm is an ordinary batch norm whose weight and bias hold FiLM, too. The network is of the original class,
@@ -19,7 +19,7 @@ def fold(model: OATModel, point: OperatingPoint | None = None) -> nn.Module:
 
     Args:
         model: The conditional network; it is left untouched.
-        point: The operating point; None for the model's default.
+        point: The operating point, or its lam alone; None for the model's default.
 
     Returns:
         The folded network, in evaluation mode.
@@ -31,7 +31,7 @@ def fold(model: OATModel, point: OperatingPoint | None = None) -> nn.Module:
     Example:
         >>> from art_oat import to_conditional
         >>> model = to_conditional(nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)))
-        >>> fold(model, OperatingPoint(0.3))
+        >>> fold(model, 0.3)
         Sequential(
           (0): Conv2d(1, 4, kernel_size=(3, 3), stride=(1, 1))
           (1): BatchNorm2d(4, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True, bias=True)
@@ -39,11 +39,11 @@ def fold(model: OATModel, point: OperatingPoint | None = None) -> nn.Module:
     """
     if not isinstance(model, OATModel):
         raise TypeError(f"model must be an OATModel, got {type(model).__name__}. A classifier's is classifier.model.")
-    lam, width = model.default_point if point is None else model.point(*point)
-    with torch.no_grad():
-        condition = model.condition(model.encoding.table.new_full((1,), lam), width)
+    lam, width = model.default_point if point is None else model.point(*as_point(point))
 
     def folded(module: nn.Module) -> nn.Module | None:
         return module.fold(condition) if isinstance(module, ConditionalLayer) else None
 
-    return replicate(model.network, folded, clone_tensor).eval()
+    with exact_arithmetic(model):
+        condition = model.condition(model.encoding.table.new_full((1,), lam), width)
+        return replicate(model.network, folded, clone_tensor).eval()

@@ -6,13 +6,12 @@ import math
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from art_oat.classifier import OATClassifier
-from art_oat.inputs import Array, class_indices, input_faults, label_faults, range_faults, refuse
+from art_oat.inputs import Array, as_array, class_indices, refuse
 
 
 class Batches(Protocol):
@@ -30,14 +29,20 @@ class Batches(Protocol):
 def as_tensors(x: Array, y: Array, classifier: OATClassifier) -> tuple[Tensor, Tensor]:
     """Bring checked data to the classifier's dtype and device, labels as class indices."""
     table = classifier.model.encoding.table
-    indices = torch.from_numpy(class_indices(np.asarray(y), classifier.nb_classes))
-    return torch.as_tensor(np.asarray(x)).to(table), indices.to(table.device)
+    indices = torch.from_numpy(class_indices(as_array(y), classifier.nb_classes))
+    return torch.as_tensor(as_array(x)).to(table), indices.to(table.device)
 
 
-def _checked(x: Any, y: Any, classifier: OATClassifier) -> tuple[Tensor, Tensor]:
-    x, y = np.asarray(x), np.asarray(y)
-    faults = input_faults(x, classifier.input_shape) or range_faults(x, classifier.clip_values)
-    refuse([*faults, *label_faults(y, len(x), classifier.nb_classes)])
+def is_pair(value: Any) -> bool:
+    """Whether a value is a list or tuple of two."""
+    return isinstance(value, list | tuple) and len(value) == len(("x", "y"))
+
+
+def _checked(batch: Any, classifier: OATClassifier) -> tuple[Tensor, Tensor]:
+    if not is_pair(batch):
+        raise ValueError(f"a batch must be a pair (x, y), got {type(batch).__name__}.")
+    x, y = (as_array(part) for part in batch)
+    refuse(classifier.data_faults(x, y))
     return as_tensors(x, y, classifier)
 
 
@@ -70,8 +75,8 @@ class LoaderBatches:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for x, y in self.loader:
-            yield _checked(x, y, self.classifier)
+        for batch in self.loader:
+            yield _checked(batch, self.classifier)
 
 
 class GeneratorBatches:
@@ -87,5 +92,4 @@ class GeneratorBatches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for _ in range(len(self)):
-            x, y = self.generator.get_batch()
-            yield _checked(x, y, self.classifier)
+            yield _checked(self.generator.get_batch(), self.classifier)

@@ -53,6 +53,5 @@ def hybrid_loss(
 
 
 def _cross_entropy(criterion: nn.CrossEntropyLoss, logits: Tensor, y: Tensor) -> Tensor:
-    return F.cross_entropy(
-        logits, y, weight=criterion.weight, reduction="none", label_smoothing=criterion.label_smoothing
-    )
+    weight = None if criterion.weight is None else criterion.weight.to(logits)
+    return F.cross_entropy(logits, y, weight=weight, reduction="none", label_smoothing=criterion.label_smoothing)

@@ -34,7 +34,7 @@ class StratifiedSampling:
         faulty = {
             lam: weight
             for lam, weight in self.weights.items()
-            if not (0 < lam <= 1 and is_finite_number(weight) and weight > 0)
+            if not (is_finite_number(lam) and 0 < lam <= 1 and is_finite_number(weight) and weight > 0)
         }
         if faulty:
             raise ValueError(
@@ -52,15 +52,15 @@ class StratifiedSampling:
             raise ValueError(f"weights must be for lams that are trained, {tuple(lambdas)}, got some for {unknown}.")
 
     def draw(self, lambdas: Sequence[float], batch_size: int, generator: torch.Generator | None = None) -> Tensor:
-        """Return one lam per sample, ``[batch_size]``, ascending: the clean side of every norm is contiguous."""
+        """Return one lam per sample, float64 ``[batch_size]``, ascending: the clean side of a norm is contiguous."""
         nb_zeros = math.ceil(batch_size / len(lambdas)) if 0 in lambdas else 0
         attacked = sorted(lam for lam in lambdas if lam > 0)
         if not attacked:
-            return torch.zeros(batch_size)
+            return torch.zeros(batch_size, dtype=torch.float64)
         shares = torch.tensor([self.weights.get(lam, 1.0) for lam in attacked], dtype=torch.float64)
         edges = torch.cumsum(shares / shares.sum(), dim=0)
         nb_attacked = batch_size - nb_zeros
         start = torch.rand((), dtype=torch.float64, generator=generator)
         positions = (torch.arange(nb_attacked, dtype=torch.float64) + start) / max(nb_attacked, 1)
         index = torch.searchsorted(edges, positions, right=True).clamp_max(len(attacked) - 1)
-        return torch.cat([torch.zeros(nb_zeros), torch.tensor(attacked)[index]])
+        return torch.cat([positions.new_zeros(nb_zeros), positions.new_tensor(attacked)[index]])

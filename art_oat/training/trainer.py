@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import numpy as np
 import torch
 from art.defences.trainer.trainer import Trainer
 from torch import Tensor, nn
@@ -19,9 +19,10 @@ from tqdm.auto import tqdm
 from art_oat.attack import PGD, TensorAttack, withstand
 from art_oat.classifier import OATClassifier
 from art_oat.frontier import MeasuredPoint
-from art_oat.inputs import Array, count_faults, input_faults, label_faults, range_faults, refuse
+from art_oat.inputs import Array, as_array, count_faults, refuse
 from art_oat.model import OATModel
-from art_oat.training.batches import ArrayBatches, Batches, GeneratorBatches, LoaderBatches, as_tensors
+from art_oat.randomness import borrowed_generators
+from art_oat.training.batches import ArrayBatches, Batches, GeneratorBatches, LoaderBatches, as_tensors, is_pair
 from art_oat.training.history import EpochRecord, write_history
 from art_oat.training.loss import hybrid_loss
 from art_oat.training.sampling import StratifiedSampling
@@ -63,14 +64,16 @@ class OATTrainer(Trainer):
         sampling: How lams are drawn; None for the published uniform draw.
         loss: The objective.
         seed: What the order of samples, the lams, the attack's random starts and dropout are drawn from. The same
-            seed and weights give exactly the same training on the same machine.
+            seed and weights give exactly the same training on the same machine, as far as the data come in the
+            same order: a ``DataLoader`` or a generator of ART's shuffles by its own randomness.
 
     Attributes:
         history: One :class:`EpochRecord` per epoch, over all calls of ``fit``.
 
     Raises:
         TypeError: If an argument is of another kind than above.
-        ValueError: If the classifier has no optimizer, or ``sampling`` weighs a lam that is not trained.
+        ValueError: If the classifier has no optimizer, its loss leaves labels out or is not a mean, or ``sampling``
+            weighs a lam that is not trained.
     """
 
     def __init__(
@@ -86,6 +89,12 @@ class OATTrainer(Trainer):
             raise TypeError(f"classifier must be an OATClassifier, got {type(classifier).__name__}.")
         if not isinstance(classifier.loss, nn.CrossEntropyLoss):
             raise TypeError(f"the classifier's loss must be a CrossEntropyLoss, got {type(classifier.loss).__name__}.")
+        if classifier.loss.ignore_index >= 0 or classifier.loss.reduction != "mean":
+            raise ValueError(
+                "the classifier's loss must count every label (no ignore_index) and have reduction 'mean'."
+            )
+        if sampling is not None and not isinstance(sampling, StratifiedSampling):
+            raise TypeError(f"sampling must be a StratifiedSampling, got {type(sampling).__name__}.")
         if attack is not None and (not callable(attack) or isinstance(attack, nn.Module)):
             raise TypeError(f"attack must be callable on tensors as art_oat.PGD is, got {type(attack).__name__}.")
         if classifier.optimizer is None:
@@ -122,7 +131,7 @@ class OATTrainer(Trainer):
 
         Args:
             x: Inputs ``(N, *input_shape)``, finite and within the classifier's clip values; or a ``DataLoader`` of
-                pairs ``(x, y)`` of tensors.
+                pairs ``(x, y)``, whose batches are checked as they come.
             y: Class indices ``(N,)`` or one-hot labels ``(N, K)``; None with a ``DataLoader``.
             validation_data: Inputs and labels on which clean and robust accuracy are measured, at every trained lam,
                 by the training attack.
@@ -136,15 +145,17 @@ class OATTrainer(Trainer):
 
         Raises:
             ValueError: If an argument is not as above; names every fault, before anything is touched.
-            RuntimeError: If the loss or a gradient is no longer finite. Weights and statistics are then those before
-                that step, so nothing trained is lost.
+            RuntimeError: If the loss, a gradient or a score is no longer finite. Weights and statistics are then the
+                last ones that had a finite loss and gradient; the optimizer's own state is not rolled back.
         """
         counts = {"nb_epochs": nb_epochs, "batch_size": batch_size, "validation_interval": validation_interval}
-        faults = self._option_faults(counts, scheduler, scheduler_interval)
+        faults = self._option_faults(counts, scheduler, scheduler_interval, log_path)
         if isinstance(x, DataLoader):
             faults += [] if y is None else ["y must be None with a DataLoader, which yields the labels itself."]
+        elif y is None:
+            faults.append("y must hold the labels of x, got None.")
         else:
-            faults += ["y must hold the labels of x, got None."] if y is None else self._data_faults(x, y)
+            faults += self.classifier.data_faults(as_array(x), as_array(y))
         refuse([*faults, *self._validation_faults(validation_data)])
         if isinstance(x, DataLoader):
             batches: Batches = LoaderBatches(x, self.classifier)
@@ -184,34 +195,35 @@ class OATTrainer(Trainer):
             RuntimeError: As :meth:`fit`.
         """
         counts = {"nb_epochs": nb_epochs, "validation_interval": validation_interval}
-        faults = self._option_faults(counts, scheduler, scheduler_interval)
+        faults = self._option_faults(counts, scheduler, scheduler_interval, log_path)
         faults += ["generator must know its size, got None."] if generator.size is None else []
         refuse([*faults, *self._validation_faults(validation_data)])
         schedule = _Schedule(scheduler, scheduler_interval)
         plan = _Plan(nb_epochs, schedule, self._as_validation(validation_data), validation_interval, log_path, verbose)
         self._train(GeneratorBatches(generator, self.classifier), plan)
 
-    def _option_faults(self, counts: dict[str, int], scheduler: Any, scheduler_interval: str) -> list[str]:
+    def _option_faults(
+        self, counts: dict[str, int], scheduler: Any, scheduler_interval: str, log_path: Any
+    ) -> list[str]:
         faults = count_faults(counts)
-        if scheduler is not None and not callable(getattr(scheduler, "step", None)):
-            faults.append(f"scheduler must have step(), got {type(scheduler).__name__}.")
+        if counts.get("batch_size") == 1 and 0 in self._model.lambdas and len(self._model.lambdas) > 1:
+            faults.append("batch_size must be at least 2, got 1: lam = 0 would get every batch.")
+        if scheduler is not None and not _has_plain_step(scheduler):
+            faults.append(f"scheduler must have step() without arguments, got {type(scheduler).__name__}.")
+        if log_path is not None and (not isinstance(log_path, str | Path) or Path(log_path).is_dir()):
+            faults.append(f"log_path must name a file, got {log_path!r}.")
         if scheduler_interval not in ("epoch", "step"):
             faults.append(f"scheduler_interval must be 'epoch' or 'step', got {scheduler_interval!r}.")
         return faults
 
-    def _data_faults(self, x: Array, y: Array, names: tuple[str, str] = ("x", "y")) -> list[str]:
-        x, y = np.asarray(x), np.asarray(y)
-        faults = input_faults(x, self.classifier.input_shape, names[0])
-        if not faults:
-            faults = range_faults(x, self.classifier.clip_values, names[0])
-        if not len(x):
-            faults.append(f"{names[0]} must hold at least one sample.")
-        return faults + label_faults(y, len(x), self.classifier.nb_classes, names[1])
-
-    def _validation_faults(self, data: tuple[Array, Array] | None) -> list[str]:
+    def _validation_faults(self, data: Any) -> list[str]:
         if data is None:
             return []
-        return self._data_faults(*data, names=("validation x", "validation y"))
+        if not is_pair(data):
+            return [f"validation_data must be a pair (x, y), got {type(data).__name__}."]
+        x, y = (as_array(part) for part in data)
+        faults: list[str] = self.classifier.data_faults(x, y, ("validation x", "validation y"))
+        return faults
 
     def _as_validation(self, data: tuple[Array, Array] | None) -> _Validation | None:
         return None if data is None else as_tensors(*data, self.classifier)
@@ -220,17 +232,20 @@ class OATTrainer(Trainer):
         step = _Step(self)
         with (
             self._seeded(),
-            tqdm(total=_nb_steps(batches, plan.nb_epochs), disable=not plan.verbose, unit="step") as progress,
+            tqdm(total=_nb_steps(batches, plan.nb_epochs), disable=not plan.verbose, unit="step") as bar,
         ):
             for epoch in range(1, plan.nb_epochs + 1):
-                progress.set_description(f"epoch {epoch}/{plan.nb_epochs}")
+                bar.set_description(f"epoch {epoch}/{plan.nb_epochs}")
                 started = time.perf_counter()
                 tally = _Tally()
                 for x, y in batches:
                     step(x, y, tally)
                     plan.schedule.end_step()
-                    progress.set_postfix(tally.shown(), refresh=False)
-                    progress.update()
+                    bar.set_postfix(tally.shown(), refresh=False)
+                    bar.update()
+                if not tally.nb_samples:
+                    raise ValueError("an epoch must hold at least one batch, got none. Is drop_last set?")
+                step.check_outcome()
                 plan.schedule.end_epoch()
                 self._record(tally, started, plan.validation_after(epoch))
                 if plan.log_path is not None:
@@ -240,9 +255,8 @@ class OATTrainer(Trainer):
     def _seeded(self) -> Iterator[None]:
         """Train from the trainer's own randomness (dropout draws from the global generator); restore the mode."""
         model, was_training = self._model, self._model.training
-        devices = [self.classifier.device] if self.classifier.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(int(torch.randint(2**31, (), generator=self._generator)))
+        seed = int(torch.randint(2**31, (), generator=self._generator))
+        with borrowed_generators(self.classifier.device, seed):
             try:
                 yield
             finally:
@@ -274,6 +288,16 @@ class OATTrainer(Trainer):
             )
             clean, robust = (float(mask.double().mean()) for mask in masks)
             yield MeasuredPoint(point.lam, point.width, clean, robust, len(validation[1]), len(validation[1]))
+
+
+def _has_plain_step(scheduler: Any) -> bool:
+    """Whether ``step()`` can be called without arguments; that of ReduceLROnPlateau wants a metric."""
+    step = getattr(scheduler, "step", None)
+    if not callable(step):
+        return False
+    parameters = inspect.signature(step).parameters.values()
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return all(parameter.default is not parameter.empty or parameter.kind in variadic for parameter in parameters)
 
 
 def _nb_steps(batches: Batches, nb_epochs: int) -> int | None:
@@ -349,7 +373,7 @@ class _Tally:
 
 
 class _Step:
-    """One optimizer step on one batch; leaves weights and statistics as they were where it cannot be finished."""
+    """One optimizer step on one batch; goes back to the last state known to be good where training diverges."""
 
     def __init__(self, trainer: OATTrainer) -> None:
         self.trainer = trainer
@@ -358,8 +382,9 @@ class _Step:
         self.replica = self.model.replica()
         self.attacked_network = self.classifier.preprocessed(self.replica)
         self.preprocess = self.classifier.preprocessed(nn.Identity(), is_training=True)
-        self.buffers = list(self.model.buffers())
-        self.kept_buffers = [buffer.clone() for buffer in self.buffers]
+        self.state = [*self.model.parameters(), *self.model.buffers()]
+        self.good_state = [tensor.detach().clone() for tensor in self.state]
+        self.last_x = torch.empty(0)
 
     def __call__(self, x: Tensor, y: Tensor, tally: _Tally) -> None:
         generator = self.trainer._generator
@@ -368,15 +393,19 @@ class _Step:
         lam = self.trainer.sampling.draw(self.model.lambdas, len(x), generator).to(x)
         is_attacked = lam > 0
         x_adv = self._attack(x[is_attacked], y[is_attacked], lam[is_attacked])
-        torch._foreach_copy_(self.kept_buffers, self.buffers)
         self.model.train()
         self.classifier.optimizer.zero_grad()
         logits = self.model(self.preprocess(x), lam)
         logits_adv = self.model(self.preprocess(x_adv), lam[is_attacked]) if len(x_adv) else logits[:0]
         loss = self.trainer.loss(logits, logits_adv, y, lam, self.classifier.loss)
+        self._check("loss", loss)
         loss.backward()
-        self._refuse_non_finite(loss)
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        self._check("gradient", nn.utils.get_total_norm(gradients))
+        with torch.no_grad():
+            torch._foreach_copy_(self.good_state, self.state)
         self.classifier.optimizer.step()
+        self.last_x = x
         tally.add(loss.item(), logits.argmax(1) == y, logits_adv.argmax(1) == y[is_attacked])
 
     def _attack(self, x: Tensor, y: Tensor, lam: Tensor) -> Tensor:
@@ -386,15 +415,21 @@ class _Step:
         trainer, clip_values = self.trainer, self.classifier.clip_values
         return trainer.attack(self.attacked_network, x, y, clip_values=clip_values, generator=trainer._generator)
 
-    def _refuse_non_finite(self, loss: Tensor) -> None:
-        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
-        faulty = loss if not loss.isfinite() else nn.utils.get_total_norm(gradients)
-        if bool(faulty.isfinite()):
+    def check_outcome(self) -> None:
+        """Answer the last batch at every trained lam: the last step itself may have been the one that diverged."""
+        for lam in self.model.lambdas:
+            network = self.classifier.preprocessed(self.model.pinned(self.model.point(lam)))
+            with torch.no_grad():
+                self._check("score", network(self.last_x).abs().max())
+
+    def _check(self, what: str, value: Tensor) -> None:
+        if bool(value.isfinite()):
             return
-        torch._foreach_copy_(self.buffers, self.kept_buffers)
+        with torch.no_grad():
+            torch._foreach_copy_(self.state, self.good_state)
         self.classifier.optimizer.zero_grad()
         raise RuntimeError(
-            f"the loss and its gradient must stay finite, got a {'loss' if faulty is loss else 'gradient'} of "
-            f"{faulty.item()} in epoch {len(self.trainer.history) + 1}. Weights and statistics are those before this "
-            "step. Lower the learning rate, or look for extreme inputs."
+            f"training must stay finite, got a {what} of {value.item()} in epoch {len(self.trainer.history) + 1}. "
+            "Weights and statistics are back at the last ones with a finite loss and gradient; the optimizer's own "
+            "state is not. Lower the learning rate, or look for extreme inputs."
         )

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from art_oat import MeasuredPoint, TradeoffCurve
+from art_oat import PGD, MeasuredPoint, OATClassifier, TradeoffCurve
 from art_oat.evaluation import tradeoff
 from art_oat.evaluation.report import table
-from tests.networks import LAMBDAS, images
+from tests.conftest import make_classifier
+from tests.networks import LAMBDAS, Residual, images, shaken
 
 X = images(40, torch.float32).numpy()
 
@@ -90,13 +91,38 @@ def test_csv_gives_back_the_curve(classifier, y, tmp_path):
         ({"attack": []}, "attack must name at least one"),
         ({"lambdas": [2]}, "lam must lie in"),
         ({"widths": [0.5]}, "width must be one of"),
-        ({"nb_robust": 41}, r"nb_robust must lie in \[1, 40\]"),
+        ({"nb_robust": 41}, "nb_robust must be at most 40"),
+        ({"nb_robust": 5.5}, "nb_robust must be a whole number"),
         ({"batch_size": 0}, "batch_size must be"),
+        ({"nb_workers": 0}, "nb_workers must be"),
+        ({"lambdas": []}, "must each hold at least one number"),
+        ({"lambdas": 0.3}, "must each be several numbers"),
+        ({"eps": "8/255"}, "eps must be a number"),
+        ({"attack": PGD(0.1)}, "attack must be 'autoattack' or 'pgd-K'"),
     ],
 )
 def test_faulty_options_are_refused(classifier, y, options, message):
     with pytest.raises(ValueError, match=message):
         measure(classifier, y, **options)
+
+
+def test_every_fault_is_named_at_once(classifier, y):
+    with pytest.raises(ValueError, match=r"nb_robust.*eps.*lam must lie.*width must be"):
+        measure(classifier, y, nb_robust=99, eps=-1, attack=["foo", "pgd-0"], lambdas=[2, 0.3], widths=[1, 0.5])
+
+
+def test_what_autoattack_cannot_judge_is_refused_before_any_attack_runs(y, monkeypatch):
+    monkeypatch.setattr(tradeoff, "withstand", None)
+    with pytest.raises(ValueError, match="AutoAttack needs the classifier's clip_values"):
+        measure(make_classifier(clip_values=None), y, attack=["pgd-1", "autoattack"])
+
+
+@pytest.mark.slow
+def test_a_float64_model_is_measured(y):
+    model = shaken(Residual())
+    classifier = OATClassifier(model, torch.nn.CrossEntropyLoss(), (1, 6, 6), 5, clip_values=(0, 1))
+    (point,) = measure(classifier, y, attack="autoattack", lambdas=[0.3], nb_robust=5, eps=0.02).points
+    assert point.robust <= point.clean + 1 / 5
 
 
 def test_every_fault_of_the_data_is_named(classifier):
@@ -111,7 +137,7 @@ def test_every_fault_of_the_data_is_named(classifier):
 def curve_of(*widths: float) -> TradeoffCurve:
     points = [
         MeasuredPoint(
-            lam, width, 0.9 - 0.1 * lam, 0.3 + 0.4 * lam * width, 450, 150, {"pgd-20": 0.8, "autoattack": 0.5}
+            lam, width, 0.9 - 0.1 * lam, 0.1 + 0.8 * lam * width, 450, 150, {"pgd-20": 0.8, "autoattack": 0.5}
         )
         for width in widths
         for lam in LAMBDAS
@@ -145,4 +171,4 @@ def test_the_table_holds_every_figure_with_its_error():
     assert len(text) == 2 + len(LAMBDAS)
     assert "clean (450)" in text[0]
     assert "AutoAttack (150)" in text[0]
-    assert text[2].split() == ["0", "1", "90.0", "+-", "1.4", "80.0", "50.0", "30.0", "+-", "3.7"]
+    assert text[2].split() == ["0", "1", "90.0", "+-", "1.4", "80.0", "50.0", "10.0", "+-", "2.4"]

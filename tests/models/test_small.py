@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from art_oat import models
 from art_oat.models import SmallCNN
 
 
@@ -23,8 +22,3 @@ def test_only_convolutions_after_the_first_halve_the_resolution():
 def test_a_network_without_convolutions_is_refused():
     with pytest.raises(ValueError, match="channels must name at least one"):
         SmallCNN(channels=())
-
-
-def test_plain_networks_hold_no_trace_of_lam():
-    for name in models.__all__:
-        assert not hasattr(getattr(models, name)(), "encoding")

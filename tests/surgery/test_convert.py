@@ -3,6 +3,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations
 
 from art_oat import UnsupportedModuleError, register_conversion, to_conditional
 from art_oat.layers import DualBatchNorm
@@ -109,12 +110,15 @@ def test_every_fault_is_named_by_dotted_path_in_one_error():
             "lazy": nn.LazyBatchNorm2d(),
             "sync": nn.SyncBatchNorm(2),
             "odd": Overriding(2),
+            "hooked": nn.BatchNorm2d(2),
+            "derived": parametrizations.weight_norm(nn.BatchNorm2d(2), dim=None),
         }
     )
+    network["hooked"].register_forward_hook(lambda module, inputs, output: None)
     with pytest.raises(UnsupportedModuleError) as caught:
         to_conditional(network)
     message = str(caught.value)
-    assert message.startswith("cannot convert 7 layer(s).")
+    assert message.startswith("cannot convert 9 layer(s).")
     for path in (
         "group.1 (GroupNorm)",
         "layer (LayerNorm)",
@@ -126,6 +130,12 @@ def test_every_fault_is_named_by_dotted_path_in_one_error():
     ):
         assert path in message
     assert "good" not in message
+
+
+@pytest.mark.parametrize("lambdas", [0.5, None, "no", [[0.1]]])
+def test_lambdas_that_are_no_numbers_are_refused(lambdas):
+    with pytest.raises(ValueError, match="lambdas must hold distinct numbers"):
+        to_conditional(Residual(), lambdas)
 
 
 def test_a_network_without_batch_norm_is_refused():

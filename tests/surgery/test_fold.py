@@ -73,6 +73,10 @@ def test_a_folded_network_exports_to_onnx():
     np.testing.assert_allclose(scores, expected, rtol=1e-3, atol=1e-4)  # another runtime's float32 kernels
 
 
+def test_a_point_may_be_named_by_its_lam(model):
+    assert torch.equal(fold(model, 0.3)(images()), fold(model, POINT)(images()))
+
+
 def test_what_is_no_conditional_model_is_refused():
     with pytest.raises(TypeError, match="model must be an OATModel"):
         fold(nn.Linear(2, 2), POINT)

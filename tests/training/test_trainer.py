@@ -1,5 +1,6 @@
 import copy
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from tests.networks import LAMBDAS, MobileSqueezeExcite, Residual, images, label
 X = images(20, torch.float32).numpy()
 Y = labels(20).numpy()
 ATTACK = PGD(eps=0.1, nb_steps=2)
+LAM_EACH = np.linspace(0, 1, 20)
 
 
 def fit(classifier: OATClassifier, seed: int = 0, **options) -> OATTrainer:
@@ -130,16 +132,25 @@ def test_every_sample_is_seen_once_an_epoch(classifier):
     assert torch.cat(seen).sort().values.tolist() == sorted(Y.tolist())
 
 
-def test_a_loader_and_a_generator_train_as_arrays_do(classifier):
-    before = state(classifier)
+def of_one_lam() -> OATClassifier:
+    """Every sample has lam 1, so that the order within a batch does not matter."""
+    torch.manual_seed(0)
+    model = to_conditional(Residual(), (1.0,))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    return OATClassifier(model, nn.CrossEntropyLoss(), (1, 6, 6), 5, optimizer, clip_values=(0, 1))
+
+
+def test_a_loader_and_a_generator_train_as_arrays_do():
+    states = []
     dataset = TensorDataset(torch.from_numpy(X), torch.from_numpy(Y))
-    trainer = OATTrainer(classifier, ATTACK)
-    trainer.fit(DataLoader(dataset, batch_size=10), nb_epochs=1, verbose=False)
-    between = state(classifier)
-    trainer.fit_generator(NumpyDataGenerator(X, np.eye(5)[Y], 10), nb_epochs=1, verbose=False)
-    assert not is_same(before, between)
-    assert not is_same(between, state(classifier))
-    assert [record.epoch for record in trainer.history] == [1, 2]
+    sources = [(X, Y), (DataLoader(dataset, batch_size=20),), (NumpyDataGenerator(X, np.eye(5)[Y], 20),)]
+    for source in sources:
+        trainer = OATTrainer(of_one_lam(), PGD(eps=0.1, nb_steps=2, has_random_start=False))
+        train = trainer.fit_generator if isinstance(source[0], NumpyDataGenerator) else trainer.fit
+        train(*source, nb_epochs=2, verbose=False)
+        states.append(state(trainer.classifier))
+    torch.testing.assert_close(states[1], states[0], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(states[2], states[0], rtol=1e-4, atol=1e-6)
 
 
 class CountingScheduler:
@@ -173,20 +184,37 @@ def test_validation_comes_at_its_interval_and_at_the_end(classifier):
     assert [bool(record.validation) for record in trainer.history] == [False, True, False, True, True]
 
 
-def test_the_weights_after_a_non_finite_loss_are_those_before_the_step(classifier):
-    calls = []
+def test_after_a_non_finite_loss_the_weights_are_those_of_the_last_finite_one(classifier):
+    seen = []
 
     def diverge(logits, logits_adv, y, lam, criterion=None):
-        calls.append(1)
+        seen.append(state(classifier))
         loss = hybrid_loss(logits, logits_adv, y, lam, criterion)
-        return loss * float("nan") if len(calls) == 3 else loss
+        return loss * float("nan") if len(seen) == 3 else loss
 
     trainer = OATTrainer(classifier, ATTACK, loss=diverge)
     trainer.fit(X, Y, batch_size=10, nb_epochs=1, verbose=False)
-    good = state(classifier)
-    with pytest.raises(RuntimeError, match="the loss and its gradient must stay finite, got a loss of nan in epoch 2"):
+    with pytest.raises(RuntimeError, match="training must stay finite, got a loss of nan in epoch 2"):
         trainer.fit(X, Y, batch_size=10, nb_epochs=1, verbose=False)
-    assert is_same(state(classifier), good)
+    assert len(trainer.history) == 1
+    assert is_same(state(classifier), trainer_start(seen))
+
+
+def trainer_start(seen: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The second call of fit had no finite loss yet: it goes back to where it started, statistics included."""
+    return seen[2] | {name: tensor for name, tensor in seen[1].items() if "running" in name or "num_batches" in name}
+
+
+@pytest.mark.parametrize("learning_rate", [1e30, 1e38])
+@pytest.mark.parametrize("nb_epochs", [1, 3])
+def test_a_training_that_diverges_leaves_a_network_that_answers(classifier, learning_rate, nb_epochs):
+    before = state(classifier)
+    classifier.optimizer.param_groups[0]["lr"] = learning_rate
+    with pytest.raises(RuntimeError, match="training must stay finite"):
+        OATTrainer(classifier, ATTACK).fit(X, Y, batch_size=20, nb_epochs=nb_epochs, verbose=False)
+    after = state(classifier)
+    assert all(torch.equal(after[name], before[name]) for name, _ in classifier.model.named_parameters())
+    assert np.isfinite(classifier.predict(X, lam=LAM_EACH)).all()
 
 
 def test_the_weights_after_a_non_finite_gradient_are_those_before_the_step(classifier):
@@ -233,6 +261,50 @@ def test_faulty_data_is_refused(classifier, arguments, message):
         OATTrainer(classifier).fit(*arguments, verbose=False)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"validation_data": (X, Y, Y)}, r"validation_data must be a pair \(x, y\)"),
+        ({"log_path": Path()}, "log_path must name a file"),
+        ({"log_path": 3}, "log_path must name a file"),
+        ({"batch_size": 1}, "batch_size must be at least 2"),
+        ({"validation_interval": 0}, "validation_interval must be"),
+        ({"scheduler": torch.optim.lr_scheduler.ReduceLROnPlateau}, "scheduler must have step"),
+    ],
+)
+def test_faulty_options_are_refused(classifier, options, message):
+    with pytest.raises(ValueError, match=message):
+        OATTrainer(classifier).fit(X, Y, **options)
+
+
+def test_a_scheduler_that_wants_a_metric_is_refused(classifier):
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(classifier.optimizer)
+    with pytest.raises(ValueError, match=r"scheduler must have step\(\) without arguments, got ReduceLROnPlateau"):
+        OATTrainer(classifier).fit(X, Y, scheduler=scheduler)
+
+
+def test_a_loader_that_yields_nothing_or_no_pairs_is_refused(classifier):
+    x, y = torch.from_numpy(X), torch.from_numpy(Y)
+    with pytest.raises(ValueError, match="an epoch must hold at least one batch"):
+        OATTrainer(classifier).fit(DataLoader(TensorDataset(x, y), 64, drop_last=True), verbose=False)
+    with pytest.raises(ValueError, match=r"a batch must be a pair \(x, y\)"):
+        OATTrainer(classifier).fit(DataLoader(TensorDataset(x, y, y), 10), verbose=False)
+
+
+def test_flipped_arrays_and_tensors_are_taken(classifier):
+    trainer = OATTrainer(classifier, ATTACK)
+    trainer.fit(X[:, :, :, ::-1], Y, nb_epochs=1, verbose=False)
+    trainer.fit(torch.from_numpy(X).requires_grad_(), torch.from_numpy(Y), nb_epochs=1, verbose=False)
+    assert len(trainer.history) == 2
+
+
+def test_a_float64_model_trains_at_lams_that_float32_cannot_hold():
+    model = to_conditional(Residual().double(), (0.0, 0.1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    classifier = OATClassifier(model, nn.CrossEntropyLoss(), (1, 6, 6), 5, optimizer, clip_values=(0, 0.99999999))
+    assert fit(classifier, nb_epochs=1).history[0].loss > 0
+
+
 def test_a_faulty_batch_of_a_loader_is_refused(classifier):
     dataset = TensorDataset(torch.from_numpy(X), torch.full((20,), 9))
     with pytest.raises(ValueError, match="y must hold class indices"):
@@ -251,6 +323,7 @@ def test_a_faulty_batch_of_a_loader_is_refused(classifier):
             ValueError,
             "weights must be for",
         ),
+        (lambda: OATTrainer(make_classifier(), sampling={1.0: 3}), TypeError, "sampling must be a StratifiedSampling"),
         (lambda: OATTrainer(without("_optimizer")), ValueError, "must hold an optimizer"),
         (lambda: OATTrainer(without("_loss")), TypeError, "loss must be a CrossEntropyLoss, got NLLLoss"),
     ],

@@ -1,0 +1,28 @@
+"""Owns how torch's global generators are borrowed: what draws from them is seeded, and they come back as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+_CPU = torch.device("cpu")
+
+
+@contextmanager
+def borrowed_generators(device: torch.device = _CPU, seed: int | None = None) -> Iterator[None]:
+    """Restore the global generators of the CPU and of ``device`` after the block; others are never touched.
+
+    Args:
+        device: Where the block computes.
+        seed: What both are seeded with first; None leaves that to the block.
+    """
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        if seed is not None:
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every device
+            for own in devices:
+                with torch.cuda.device(own):
+                    torch.cuda.manual_seed(seed)
+        yield
