@@ -38,7 +38,8 @@ class _OptimizerSteps:
                 self._is_counting = True
 
     def _step(self, *_: Any) -> None:
-        self.count += 1
+        with self._lock:
+            self.count += 1
 
 
 _STEPS = _OptimizerSteps()

@@ -119,16 +119,8 @@ def test_every_fault_is_named_by_dotted_path_in_one_error():
         to_conditional(network)
     message = str(caught.value)
     assert message.startswith("cannot convert 9 layer(s).")
-    for path in (
-        "group.1 (GroupNorm)",
-        "layer (LayerNorm)",
-        "bare (",
-        "fickle (",
-        "lazy (",
-        "sync (",
-        "odd (Overriding)",
-    ):
-        assert path in message
+    paths = ["group.1 (GroupNorm)", "layer (LayerNorm)", "bare (", "fickle (", "lazy (", "sync (", "odd (Overriding)"]
+    assert all(path in message for path in [*paths, "hooked (", "derived ("])
     assert "good" not in message
 
 

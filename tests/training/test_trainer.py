@@ -184,25 +184,31 @@ def test_validation_comes_at_its_interval_and_at_the_end(classifier):
     assert [bool(record.validation) for record in trainer.history] == [False, True, False, True, True]
 
 
-def test_after_a_non_finite_loss_the_weights_are_those_of_the_last_finite_one(classifier):
-    seen = []
+def diverging_at(step: int, classifier: OATClassifier, seen: list[dict[str, torch.Tensor]]):
+    """The usual loss, but NaN at one step; notes the state that each loss was computed from."""
 
-    def diverge(logits, logits_adv, y, lam, criterion=None):
+    def loss(logits, logits_adv, y, lam, criterion=None):
         seen.append(state(classifier))
-        loss = hybrid_loss(logits, logits_adv, y, lam, criterion)
-        return loss * float("nan") if len(seen) == 3 else loss
+        value = hybrid_loss(logits, logits_adv, y, lam, criterion)
+        return value * float("nan") if len(seen) == step else value
 
-    trainer = OATTrainer(classifier, ATTACK, loss=diverge)
-    trainer.fit(X, Y, batch_size=10, nb_epochs=1, verbose=False)
+    return loss
+
+
+def test_after_a_non_finite_loss_the_state_is_that_of_the_last_finite_one(classifier):
+    seen: list[dict[str, torch.Tensor]] = []
+    trainer = OATTrainer(classifier, ATTACK, loss=diverging_at(3, classifier, seen))
     with pytest.raises(RuntimeError, match="training must stay finite, got a loss of nan in epoch 2"):
-        trainer.fit(X, Y, batch_size=10, nb_epochs=1, verbose=False)
+        trainer.fit(X, Y, batch_size=10, nb_epochs=2, verbose=False)
+    assert is_same(state(classifier), seen[1])
     assert len(trainer.history) == 1
-    assert is_same(state(classifier), trainer_start(seen))
 
 
-def trainer_start(seen: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """The second call of fit had no finite loss yet: it goes back to where it started, statistics included."""
-    return seen[2] | {name: tensor for name, tensor in seen[1].items() if "running" in name or "num_batches" in name}
+def test_a_loss_that_is_not_finite_from_the_start_leaves_everything_as_it_was(classifier):
+    before = state(classifier)
+    with pytest.raises(RuntimeError, match="got a loss of nan in epoch 1"):
+        OATTrainer(classifier, ATTACK, loss=diverging_at(1, classifier, [])).fit(X, Y, verbose=False)
+    assert is_same(state(classifier), before)
 
 
 @pytest.mark.parametrize("learning_rate", [1e30, 1e38])
