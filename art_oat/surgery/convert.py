@@ -96,6 +96,7 @@ def to_conditional(
         ValueError: If another argument is not as above.
 
     Example:
+        >>> import torch
         >>> model = to_conditional(nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)))
         >>> model(torch.zeros(2, 1, 5, 5), lam=0.3).shape
         torch.Size([2, 4, 3, 3])

@@ -31,11 +31,8 @@ def fold(model: OATModel, point: OperatingPoint | float | None = None) -> nn.Mod
     Example:
         >>> from art_oat import to_conditional
         >>> model = to_conditional(nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)))
-        >>> fold(model, 0.3)
-        Sequential(
-          (0): Conv2d(1, 4, kernel_size=(3, 3), stride=(1, 1))
-          (1): BatchNorm2d(4, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True, bias=True)
-        )
+        >>> [type(layer).__name__ for layer in fold(model, 0.3)]
+        ['Conv2d', 'BatchNorm2d']
     """
     if not isinstance(model, OATModel):
         raise TypeError(f"model must be an OATModel, got {type(model).__name__}. A classifier's is classifier.model.")
