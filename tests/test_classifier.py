@@ -216,6 +216,11 @@ def test_a_point_is_not_ignored_where_it_cannot_be_chosen(classifier, name):
         classifier.at(0.3).predict(X, lam=1.0)
 
 
+def test_what_art_does_to_the_loss_of_a_view_does_not_reach_its_classifier(classifier):
+    classifier.at(0.3).loss.reduction = "none"
+    assert classifier.loss.reduction == "mean"
+
+
 def test_a_view_made_before_training_follows_it(classifier):
     view = classifier.at(0.3)
     classifier.lam = 0.3
