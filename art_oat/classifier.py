@@ -15,7 +15,16 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from art_oat.condition import OperatingPoint
-from art_oat.inputs import Array, as_array, count_faults, input_faults, label_faults, range_faults, refuse
+from art_oat.inputs import (
+    Array,
+    as_array,
+    class_indices,
+    count_faults,
+    input_faults,
+    label_faults,
+    range_faults,
+    refuse,
+)
 from art_oat.model import OATModel
 from art_oat.pinned import PinnedNetwork
 
@@ -267,6 +276,12 @@ class OATClassifier(_ARTClassifier):
             faults.append(f"{names[0]} must hold at least one sample, got none.")
         return faults + label_faults(y, len(x), self.nb_classes, names[1])
 
+    def as_tensors(self, x: Array, y: Array) -> tuple[Tensor, Tensor]:
+        """Bring checked data to the network's dtype and device, labels as class indices."""
+        table = self.model.encoding.table
+        indices = torch.from_numpy(class_indices(as_array(y), self.nb_classes))
+        return torch.as_tensor(as_array(x)).to(table), indices.to(table.device)
+
     def _optimizer_faults(self) -> list[str]:
         if self._optimizer is None:
             return []
@@ -363,12 +378,12 @@ class OATClassifier(_ARTClassifier):
         if unknown := ignored.keys() - _IGNORED_BY_ART:
             raise TypeError(f"predict takes lam and width as keywords, got {', '.join(sorted(unknown))}.")
         refuse([*input_faults(x, self.input_shape), *count_faults({"batch_size": batch_size})])
-        width = self.model.point(None, width).width
         if lam is None or np.ndim(lam) == 0:
             number: Any = lam.item() if isinstance(lam, np.ndarray | Tensor) else lam
             point = self.model.point(number, width)
             run = self._run_at(point, is_conditional=training_mode)
         else:
+            width = self.model.point(None, width).width
             run = self._run_at_each(_as_lams(lam, self.model, len(x)), width, is_conditional=training_mode)
         return self._predict(x, batch_size, run)
 

@@ -136,8 +136,7 @@ class _Subject:
     batch_size: int
 
     def tensors(self, index: NDArray[np.int64] | slice) -> tuple[Tensor, Tensor]:
-        table = self.classifier.model.encoding.table
-        return torch.as_tensor(self.x[index]).to(table), torch.from_numpy(self.y[index]).to(table.device)
+        return self.classifier.as_tensors(self.x[index], self.y[index])
 
 
 def _subset_faults(nb_robust: int | None, nb_samples: int) -> list[str]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from art_oat.classifier import OATClassifier
-from art_oat.inputs import Array, as_array, class_indices, refuse
+from art_oat.inputs import as_array, refuse
 
 
 class Batches(Protocol):
@@ -26,13 +26,6 @@ class Batches(Protocol):
         ...
 
 
-def as_tensors(x: Array, y: Array, classifier: OATClassifier) -> tuple[Tensor, Tensor]:
-    """Bring checked data to the classifier's dtype and device, labels as class indices."""
-    table = classifier.model.encoding.table
-    indices = torch.from_numpy(class_indices(as_array(y), classifier.nb_classes))
-    return torch.as_tensor(as_array(x)).to(table), indices.to(table.device)
-
-
 def is_pair(value: Any) -> bool:
     """Whether a value is a list or tuple of two."""
     return isinstance(value, list | tuple) and len(value) == len(("x", "y"))
@@ -43,7 +36,7 @@ def _checked(batch: Any, classifier: OATClassifier) -> tuple[Tensor, Tensor]:
         raise ValueError(f"a batch must be a pair (x, y), got {type(batch).__name__}.")
     x, y = (as_array(part) for part in batch)
     refuse(classifier.data_faults(x, y))
-    return as_tensors(x, y, classifier)
+    return classifier.as_tensors(x, y)
 
 
 class ArrayBatches:

@@ -22,7 +22,7 @@ from art_oat.frontier import MeasuredPoint
 from art_oat.inputs import Array, as_array, count_faults, refuse
 from art_oat.model import OATModel
 from art_oat.randomness import borrowed_generators
-from art_oat.training.batches import ArrayBatches, Batches, GeneratorBatches, LoaderBatches, as_tensors, is_pair
+from art_oat.training.batches import ArrayBatches, Batches, GeneratorBatches, LoaderBatches, is_pair
 from art_oat.training.history import EpochRecord, write_history
 from art_oat.training.loss import hybrid_loss
 from art_oat.training.sampling import StratifiedSampling
@@ -161,7 +161,8 @@ class OATTrainer(Trainer):
             batches: Batches = LoaderBatches(x, self.classifier)
         else:
             assert y is not None
-            batches = ArrayBatches(*as_tensors(x, y, self.classifier), batch_size, self._generator)
+            inputs, indices = self.classifier.as_tensors(x, y)
+            batches = ArrayBatches(inputs, indices, batch_size, self._generator)
         schedule = _Schedule(scheduler, scheduler_interval)
         validation = self._as_validation(validation_data)
         self._train(batches, _Plan(nb_epochs, schedule, validation, validation_interval, log_path, verbose))
@@ -226,7 +227,7 @@ class OATTrainer(Trainer):
         return faults
 
     def _as_validation(self, data: tuple[Array, Array] | None) -> _Validation | None:
-        return None if data is None else as_tensors(*data, self.classifier)
+        return None if data is None else self.classifier.as_tensors(*data)
 
     def _train(self, batches: Batches, plan: _Plan) -> None:
         step = _Step(self)
@@ -280,14 +281,13 @@ class OATTrainer(Trainer):
     def _measure(self, validation: _Validation) -> Iterator[MeasuredPoint]:
         """Clean and robust accuracy at every trained lam, by the training attack with the same draws every epoch."""
         for lam in self._model.lambdas:
-            point = self._model.point(lam)
-            network = self.classifier.preprocessed(self._model.pinned(point))
+            view = self.classifier.at(lam)
             generator = torch.Generator().manual_seed(self.seed)
             masks = withstand(
-                network, *validation, self.attack, clip_values=self.classifier.clip_values, generator=generator
+                view.as_module(), *validation, self.attack, clip_values=self.classifier.clip_values, generator=generator
             )
             clean, robust = (float(mask.double().mean()) for mask in masks)
-            yield MeasuredPoint(point.lam, point.width, clean, robust, len(validation[1]), len(validation[1]))
+            yield MeasuredPoint(view.point.lam, view.point.width, clean, robust, len(validation[1]), len(validation[1]))
 
 
 def _has_plain_step(scheduler: Any) -> bool:
@@ -418,9 +418,8 @@ class _Step:
     def check_outcome(self) -> None:
         """Answer the last batch at every trained lam: the last step itself may have been the one that diverged."""
         for lam in self.model.lambdas:
-            network = self.classifier.preprocessed(self.model.pinned(self.model.point(lam)))
             with torch.no_grad():
-                self._check("score", network(self.last_x).abs().max())
+                self._check("score", self.classifier.at(lam).as_module()(self.last_x).abs().max())
 
     def _check(self, what: str, value: Tensor) -> None:
         if bool(value.isfinite()):
