@@ -37,6 +37,7 @@ class OATModel(nn.Module):
         self.revision = 0
         self.structure = 0
         self.training = network.training
+        self._takes_indices = any(isinstance(part, nn.Embedding | nn.EmbeddingBag) for part in network.modules())
         self._start_cache()
         self._default_point = OperatingPoint(self.lambdas[0])
 
@@ -112,8 +113,14 @@ class OATModel(nn.Module):
         return Condition(lam, self.encoding(lam), width)
 
     def cast(self, x: Tensor) -> Tensor:
-        """Bring inputs to the model's dtype: hosts feed float64 under NumPy 2."""
-        return x.to(self.encoding.table.dtype)
+        """Bring inputs to the dtype of the network's first weight: hosts feed float64 under NumPy 2.
+
+        Whole numbers stay what they are where the network looks something up by them.
+        """
+        if self._takes_indices and not x.is_floating_point():
+            return x
+        first = next((weight for weight in self.network.parameters() if weight.is_floating_point()), None)
+        return x.to(self.encoding.table.dtype if first is None else first.dtype)
 
     def forward(self, x: Tensor, lam: float | Tensor | None = None, width: float | None = None) -> Any:
         """Answer at an operating point, in the model's own mode.

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from torch import Tensor, nn
+
+_HOOKS = re.compile("(_is_full)?_(forward|backward)(_pre)?_hooks?(_with_kwargs|_always_called)?")
 
 
 def replicate(
@@ -16,7 +20,8 @@ def replicate(
     """Deep-copy a network, with other modules and other tensors in chosen places.
 
     The replacements enter the memo of :func:`copy.deepcopy`, so they reach every reference to the original: shared
-    modules, modules kept in plain lists, tied weights, the root itself.
+    modules, modules kept in plain lists, tied weights, the root itself. Hooks of a replaced module go over to its
+    replacement, as copies that refer to the rebuilt network where they referred to the original.
 
     Args:
         network: Any module; it is left untouched.
@@ -29,6 +34,7 @@ def replicate(
     """
     memo: dict[int, object] = {}
     copied: dict[int, nn.Module] = {}
+    replaced: list[tuple[nn.Module, nn.Module]] = []
     pending = [network]
     while pending:
         module = pending.pop()
@@ -40,12 +46,21 @@ def replicate(
             pending += module.children()
         else:
             memo[id(module)] = replacement
+            replaced.append((module, replacement))
     for tensor in _tensors(copied.values()):
         if id(tensor) not in memo:
             memo[id(tensor)] = carry(tensor)
     result = copy.deepcopy(network, memo)
+    for module, replacement in replaced:
+        for name, hooks in hooks_of(module).items():
+            setattr(replacement, name, copy.deepcopy(hooks, memo))
     assert isinstance(result, nn.Module)
     return result
+
+
+def hooks_of(module: nn.Module) -> dict[str, Any]:
+    """Return, by attribute, what torch keeps the forward and backward hooks of a module in."""
+    return {name: value for name, value in vars(module).items() if _HOOKS.fullmatch(name)}
 
 
 def _tensors(modules: Iterable[nn.Module]) -> Iterator[Tensor]:

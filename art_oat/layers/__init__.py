@@ -2,6 +2,16 @@
 
 from art_oat.layers.encoding import DEFAULT_LAMBDAS, Encoding, EncodingKind
 from art_oat.layers.film import FiLM, FiLMKind
-from art_oat.layers.norm import ConditionalLayer, DualBatchNorm
+from art_oat.layers.norm import BatchNormLayer, ConditionalLayer, DualAffineBatchNorm, DualBatchNorm
 
-__all__ = ["DEFAULT_LAMBDAS", "ConditionalLayer", "DualBatchNorm", "Encoding", "EncodingKind", "FiLM", "FiLMKind"]
+__all__ = [
+    "DEFAULT_LAMBDAS",
+    "BatchNormLayer",
+    "ConditionalLayer",
+    "DualAffineBatchNorm",
+    "DualBatchNorm",
+    "Encoding",
+    "EncodingKind",
+    "FiLM",
+    "FiLMKind",
+]

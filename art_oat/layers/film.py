@@ -57,7 +57,7 @@ class FiLM(nn.Module):
 
 
 def channel_affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Return ``scale * x + shift`` for ``x [N, C, ...]``, scale and shift ``[1, C]`` or ``[N, C]``.
+    """Return ``scale * x + shift``, in the dtype of ``x [N, C, ...]``, for scale and shift ``[1, C]`` or ``[N, C]``.
 
     Raises:
         RuntimeError: If scale and shift are for several samples, but not for ``N``.
@@ -65,4 +65,4 @@ def channel_affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     if len(scale) not in (1, len(x)):
         raise RuntimeError(f"a layer with {len(scale)} lams, one per sample, got a batch of {len(x)}.")
     shape = scale.shape + (1,) * (x.dim() - 2)
-    return (shift.view(shape)).addcmul(x, scale.view(shape))
+    return shift.view(shape).addcmul(x, scale.view(shape)).to(x.dtype)

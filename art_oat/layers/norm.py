@@ -17,7 +17,7 @@ from art_oat.layers.film import FiLM, channel_affine
 class ConditionalLayer(nn.Module, ABC):
     """A layer that reads the condition in training, and is an affine map per channel at a fixed lam in evaluation.
 
-    Whoever registers a conversion for a norm of their own returns a subclass of this.
+    Whoever registers a conversion for a norm of a kind of its own returns a subclass of this.
     """
 
     @abstractmethod
@@ -29,7 +29,41 @@ class ConditionalLayer(nn.Module, ABC):
         """Return an ordinary, independent layer that answers alike for a condition of one lam, in evaluation."""
 
 
-class DualBatchNorm(ConditionalLayer):
+class BatchNormLayer(ConditionalLayer):
+    """What the two forms of a conditional batch norm share: a FiLM, or none, and how it enters the merged affine.
+
+    A norm may lack affine weights. FiLM then still works; folding gives such a norm the weights that hold FiLM.
+    """
+
+    film: FiLM | None
+
+    @abstractmethod
+    def normalization(self, condition: Condition) -> tuple[Tensor, Tensor]:
+        """Return scale and shift, each ``[G, C]``, of the layer without FiLM in evaluation."""
+
+    @abstractmethod
+    def tied_parts(self) -> tuple[nn.Module, ...]:
+        """Return the parts that own weights and statistics of the original norm, in a fixed order."""
+
+    def merge(self, condition: Condition) -> tuple[Tensor, Tensor]:
+        """Merge norm and FiLM: ``scale, shift`` with ``y = scale * x + shift``, each ``[G, C]``."""
+        scale, shift = self.normalization(condition)
+        if self.film is None:
+            return scale, shift
+        film_scale, film_shift = self.film.coefficients(condition.code)
+        return scale * film_scale, shift * film_scale + film_shift
+
+    def _with_film(self, norm: _BatchNorm, condition: Condition) -> _BatchNorm:
+        """Write FiLM into the affine weights of ``norm``, which gets some where it has none."""
+        if self.film is not None:
+            scale, shift = (coefficient.squeeze(0) for coefficient in self.film.coefficients(condition.code))
+            weight = scale if norm.weight is None else norm.weight * scale
+            bias = shift if norm.bias is None else norm.bias * scale + shift
+            _set_affine(norm, weight, bias)
+        return norm
+
+
+class DualBatchNorm(BatchNormLayer):
     """Two batch norms, one for lam = 0 and one for lam > 0, and one FiLM after both (arXiv:2010.11828).
 
     The side is chosen by **lam**, not by whether the input is attacked. Each side has statistics and affine weights
@@ -71,25 +105,102 @@ class DualBatchNorm(ConditionalLayer):
         normalized = torch.cat(parts)
         return normalized if order is None else normalized[condition.inverse_order]
 
-    def merge(self, condition: Condition) -> tuple[Tensor, Tensor]:
-        """Merge norm and FiLM: ``scale, shift`` with ``y = scale * x + shift``, each ``[G, C]``."""
+    def normalization(self, condition: Condition) -> tuple[Tensor, Tensor]:
+        """Return scale and shift of the side that each lam belongs to, each ``[G, C]``."""
         is_clean = condition.is_clean.unsqueeze(1)
         sides = zip(_affine(self.clean), _affine(self.adversarial), strict=True)
         scale, shift = (torch.where(is_clean, clean, adversarial) for clean, adversarial in sides)
-        if self.film is None:
-            return scale, shift
-        film_scale, film_shift = self.film.coefficients(condition.code)
-        return scale * film_scale, shift * film_scale + film_shift
+        return scale, shift
 
     def fold(self, condition: Condition) -> nn.Module:
         """Return the side of ``lam`` as an ordinary batch norm of its class whose weight and bias hold FiLM too."""
-        norm = copy.deepcopy(self.clean if condition.nb_clean else self.adversarial)
+        return self._with_film(copy.deepcopy(self.clean if condition.nb_clean else self.adversarial), condition)
+
+    def tied_parts(self) -> tuple[nn.Module, ...]:
+        """Return both sides."""
+        return self.clean, self.adversarial
+
+
+class _Affine(nn.Module):
+    """Weight and bias per channel, each ``[C]``."""
+
+    def __init__(self, norm: _BatchNorm) -> None:
+        super().__init__()
+        assert norm.running_mean is not None
+        self.weight = nn.Parameter(torch.ones_like(norm.running_mean)) if norm.weight is None else norm.weight
+        self.bias = nn.Parameter(torch.zeros_like(norm.running_mean)) if norm.bias is None else norm.bias
+
+    def reset_parameters(self) -> None:
+        nn.init.ones_(self.weight)
+        nn.init.zeros_(self.bias)
+
+
+class DualAffineBatchNorm(BatchNormLayer):
+    """One batch norm for all lams, with affine weights of their own for lam = 0 and for lam > 0, and one FiLM after.
+
+    Of what dual batch norm doubles, this doubles the affine weights alone: all samples of a batch are normalized
+    together, and the running statistics see every lam, clean and attacked. In later analyses of adversarial training
+    it is the affine weights that carry the effect.
+
+    Args:
+        norm: A batch norm of any number of dimensions; keeps the statistics, and gives both sides their weights.
+        film: Modulation after the norm, or None.
+    """
+
+    def __init__(self, norm: _BatchNorm, film: FiLM | None = None) -> None:
+        super().__init__()
+        self.clean = _Affine(norm)
+        self.adversarial = copy.deepcopy(self.clean)
+        norm.affine = False
+        norm.weight = norm.bias = None  # type: ignore[assignment]
+        self.statistics = norm
+        self.film = film
+        self.training = norm.training
+
+    def reset_parameters(self) -> None:
+        """Reset statistics, the weights of both sides, and FiLM."""
+        for part in (self.statistics, self.clean, self.adversarial, self.film):
+            if part is not None:
+                part.reset_parameters()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalize and modulate ``x [N, C, ...]`` by the condition of the pass under way."""
+        condition = current_condition()
+        condition.check_batch(len(x))
+        scale, shift = self._chosen(condition)
         if self.film is not None:
-            scale, shift = (coefficient.squeeze(0) for coefficient in self.film.coefficients(condition.code))
-            with torch.no_grad():
-                norm.weight.mul_(scale)
-                norm.bias.mul_(scale).add_(shift)
-        return norm
+            film_scale, film_shift = self.film.coefficients(condition.code)
+            scale, shift = scale * film_scale, shift * film_scale + film_shift
+        return channel_affine(_normalize_side(self.statistics, x), scale, shift)
+
+    def _chosen(self, condition: Condition) -> tuple[Tensor, Tensor]:
+        is_clean = condition.is_clean.unsqueeze(1)
+        scale = torch.where(is_clean, self.clean.weight, self.adversarial.weight)
+        return scale, torch.where(is_clean, self.clean.bias, self.adversarial.bias)
+
+    def normalization(self, condition: Condition) -> tuple[Tensor, Tensor]:
+        """Return scale and shift of the side that each lam belongs to, each ``[G, C]``."""
+        (scale, shift), (weight, bias) = _affine(self.statistics), self._chosen(condition)
+        return scale * weight, shift * weight + bias
+
+    def fold(self, condition: Condition) -> nn.Module:
+        """Return the statistics with the weights of the side of ``lam`` as an ordinary batch norm of its class."""
+        norm = copy.deepcopy(self.statistics)
+        side = self.clean if condition.nb_clean else self.adversarial
+        _set_affine(norm, side.weight, side.bias)
+        return self._with_film(norm, condition)
+
+    def tied_parts(self) -> tuple[nn.Module, ...]:
+        """Return both sides and the statistics."""
+        return self.clean, self.adversarial, self.statistics
+
+
+def _set_affine(norm: _BatchNorm, weight: Tensor, bias: Tensor) -> None:
+    """Give a norm affine weights of its own; those that it has stay trainable or frozen as they are."""
+    norm.affine = True
+    for name, value in (("weight", weight), ("bias", bias)):
+        old = getattr(norm, name)
+        setattr(norm, name, nn.Parameter(value.detach().clone(), True if old is None else old.requires_grad))
 
 
 def _normalize_side(norm: _BatchNorm, x: Tensor) -> Tensor:
@@ -103,8 +214,10 @@ def _affine(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     """``(x - mean) / sqrt(var + eps) * weight + bias`` as one scale and shift, each ``[C]``."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    return scale, norm.bias - norm.running_mean * scale
+    scale = torch.rsqrt(norm.running_var + norm.eps)
+    scale = scale if norm.weight is None else norm.weight * scale
+    shift = -norm.running_mean * scale
+    return scale, shift if norm.bias is None else norm.bias + shift
 
 
 class ChannelAffine(nn.Module):

@@ -1,0 +1,52 @@
+"""Owns the conditional layout of the published networks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import nn
+
+from art_oat.layers import DEFAULT_LAMBDAS
+from art_oat.model import OATModel
+from art_oat.models import ResNet, WideResNet
+from art_oat.surgery.convert import to_conditional
+
+_WITHOUT_FILM: dict[type[nn.Module], str] = {ResNet: "shortcut", WideResNet: "norm"}
+
+
+def to_published(
+    network: ResNet | WideResNet, lambdas: Iterable[float] = DEFAULT_LAMBDAS, *, seed: int = 0
+) -> OATModel:
+    """Make a network conditional as the published code of arXiv:2010.11828 does, to compare with it.
+
+    Codes are random orthogonal, 128 long. FiLM keeps the second leaky ReLU and torch's initialization, so the network
+    does not start from its own answers; the shortcut norms of a ResNet and the last norm of a WideResNet get no FiLM,
+    but are dual. For work rather than comparison use :func:`to_conditional`, which starts as the identity.
+
+    Args:
+        network: Left untouched.
+        lambdas: The lams to train, distinct, in ``[0, 1]``.
+        seed: What codes and FiLM are drawn from.
+
+    Raises:
+        TypeError: If ``network`` is neither a ``ResNet`` nor a ``WideResNet`` of :mod:`art_oat.models`.
+        ValueError: If ``lambdas`` is not as above.
+
+    Example:
+        >>> from art_oat.models import resnet34
+        >>> sum(parameter.numel() for parameter in to_published(resnet34()).network.parameters())
+        33355466
+    """
+    without_film = next((part for kind, part in _WITHOUT_FILM.items() if isinstance(network, kind)), None)
+    if without_film is None:
+        raise TypeError(
+            f"network must be a ResNet or a WideResNet of art_oat.models, got {type(network).__name__}. "
+            "For others: to_conditional(network, film='published', film_on=...)."
+        )
+    return to_conditional(
+        network,
+        lambdas,
+        film="published",
+        film_on=lambda path, _: without_film not in path.split("."),
+        seed=seed,
+    )

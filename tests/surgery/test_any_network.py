@@ -1,0 +1,171 @@
+"""Conversion, pinning and folding keep every answer, whatever is unusual about a network."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from art_oat import UnsupportedModuleError, fold, to_conditional
+from tests.odd import ODD, Fickle, Head, Mixed, NonAffine, TiedNorms
+from tests.zoo import Own, examine
+
+ROUNDING = 1e-12
+"""In float64, relative to the largest answer: the order of some hundred additions."""
+
+
+@pytest.mark.parametrize("statistics", ["dual", "shared"])
+@pytest.mark.parametrize("make", ODD, ids=lambda make: make.__name__)
+def test_every_form_of_an_odd_network_answers_alike(make, statistics):
+    assert examine(Own(make, {"statistics": statistics})).worst < ROUNDING
+
+
+@pytest.mark.parametrize("make", [Mixed, Fickle])
+def test_norms_to_keep_stay_as_they_are(make):
+    outcome = examine(Own(make, {"keep": ["norm2", "head"] if make is Mixed else ["norm2"]}))
+    assert outcome.worst < ROUNDING
+    assert outcome.nb_norms == 1
+
+
+@pytest.mark.parametrize("statistics", ["dual", "shared"])
+def test_a_norm_without_weights_gets_those_that_hold_film(statistics):
+    torch.manual_seed(0)
+    model = to_conditional(NonAffine().double(), film="published", statistics=statistics).eval()
+    x = torch.rand(4, 1, 6, 6, dtype=torch.float64)
+    folded = fold(model, 0.3)
+    torch.testing.assert_close(folded(x), model(x, lam=0.3))
+    torch.testing.assert_close(model.pinned(0.3)(x), model(x, lam=0.3))
+    assert folded.norm1.affine
+    assert folded.norm1.weight.shape == (6,)
+
+
+def test_a_norm_without_weights_and_film_folds_into_one_without_weights():
+    assert examine(Own(NonAffine, {"film_on": ["norm2"]})).worst < ROUNDING
+
+
+def test_norms_with_weights_in_common_keep_them_in_common_on_either_side():
+    network = to_conditional(TiedNorms()).network
+    for side in ("clean", "adversarial"):
+        assert getattr(network.norm1, side).weight is getattr(network.norm2, side).weight
+    assert network.norm1.clean.weight is not network.norm1.adversarial.weight
+    assert network.norm1.clean.running_mean is not network.norm2.clean.running_mean
+    assert network.norm1.film is network.norm2.film
+
+
+def test_a_norm_that_shares_a_weight_with_another_kind_of_layer_is_refused_by_path():
+    network = Head()
+    network.head.bias, network.norm2.bias = nn.Parameter(torch.zeros(6)), network.norm1.bias
+    network.scaled = nn.Linear(6, 6)
+    network.scaled.bias = network.norm1.bias
+    with pytest.raises(UnsupportedModuleError, match=r"got norm1\.bias and norm2\.bias and scaled\.bias"):
+        to_conditional(network)
+
+
+def test_whole_numbers_stay_what_they_are_where_a_network_looks_them_up():
+    network = nn.Sequential(nn.Embedding(7, 4), nn.Flatten(), nn.BatchNorm1d(12), nn.Linear(12, 2)).double().eval()
+    tokens = torch.randint(7, (5, 3))
+    model = to_conditional(network)
+    assert torch.equal(model(tokens), network(tokens))
+    torch.testing.assert_close(model.pinned(0.3)(tokens), network(tokens))
+
+
+def test_a_network_of_two_dtypes_takes_inputs_of_the_first():
+    network = Head().to(torch.bfloat16)
+    network.norm1.float(), network.norm2.float()
+    model = to_conditional(network.eval())
+    x = torch.rand(4, 1, 6, 6, dtype=torch.float64)
+    expected = network(x.to(torch.bfloat16))
+    assert torch.equal(model(x), expected)
+    assert model.network.norm1.film.hidden.weight.dtype == torch.float32
+    # bfloat16 keeps 8 bits, and the merged affine rounds once where batch norm rounds elsewhere
+    torch.testing.assert_close(model.pinned(0.0)(x), expected, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("statistics", ["dual", "shared"])
+def test_channels_last_goes_through_every_form(statistics):
+    model = to_conditional(Head().to(memory_format=torch.channels_last), statistics=statistics).eval()
+    x = torch.rand(4, 1, 6, 6).to(memory_format=torch.channels_last)
+    layouts: list[bool] = []
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        layouts.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
+
+    for network in (model.network, model.pinned(0.3).network, fold(model, 0.3)):
+        network.conv2.register_forward_pre_hook(note)
+        assert network.conv2.weight.is_contiguous(memory_format=torch.channels_last)
+    model.train()(x, torch.tensor([0.3, 0.0, 1.0, 0.0]))
+    model.eval().pinned(0.3)(x)
+    fold(model, 0.3)(x)
+    assert len(layouts) == 3
+    assert all(layouts)
+
+
+def test_hooks_of_a_norm_see_what_the_layer_takes_and_gives():
+    network, seen = Head().double().eval(), []
+    network.norm1.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    network.norm1.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    x = torch.rand(4, 1, 6, 6, dtype=torch.float64)
+    network(x)
+    expected = list(seen)
+    model = to_conditional(network)
+    for form in (model, model.pinned(0.3), fold(model, 0.3)):
+        seen.clear()
+        form(x)
+        torch.testing.assert_close(seen, expected)
+
+
+def test_a_hook_that_belongs_to_the_network_belongs_to_each_copy():
+    class Remembers(Head):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mean = None
+            self.norm1.register_forward_hook(self.remember)
+
+        def remember(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            self.mean = output.detach().mean()
+
+    network = Remembers()
+    model = to_conditional(network)
+    model(torch.rand(4, 1, 6, 6))
+    assert network.mean is None
+    assert model.network.mean is not None
+
+
+def test_backward_hooks_of_a_norm_see_its_gradients():
+    network, seen = Head().eval(), []
+    network.norm1.register_full_backward_hook(lambda module, to_inputs, to_outputs: seen.append(to_outputs[0]))
+    model, x = to_conditional(network), torch.rand(4, 1, 6, 6, requires_grad=True)
+    network(x).sum().backward()
+    model.pinned(0.0)(x).sum().backward()
+    torch.testing.assert_close(seen[1], seen[0])
+
+
+def test_a_hooked_network_is_left_alone():
+    network = Head()
+    network.norm1.register_forward_hook(lambda module, inputs, output: None)
+    before = copy.copy(network.norm1._forward_hooks)
+    to_conditional(network)
+    assert network.norm1._forward_hooks == before
+
+
+@pytest.mark.parametrize(
+    ("film_on", "expected"),
+    [
+        (None, {"norm1", "norm2"}),
+        (["norm2"], {"norm2"}),
+        ([], set()),
+        (lambda path, norm: path.endswith("1"), {"norm1"}),
+    ],
+)
+def test_film_is_on_the_chosen_norms_only_and_all_are_dual(film_on, expected):
+    network = to_conditional(Head(), film_on=film_on).network
+    assert {name for name in ("norm1", "norm2") if getattr(network, name).film is not None} == expected
+    assert network.norm1.clean.weight is not network.norm1.adversarial.weight
+
+
+def test_the_choice_of_norms_is_kept_as_paths_which_make_the_same_model():
+    model = to_conditional(Head(), film_on=lambda path, norm: path == "norm2", keep=lambda path, norm: path == "norm1")
+    assert model.conversion["film_on"] == ["norm2"]
+    assert model.conversion["keep"] == ["norm1"]
+    again = to_conditional(Head(), **model.conversion)
+    assert again.state_dict().keys() == model.state_dict().keys()

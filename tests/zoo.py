@@ -1,0 +1,168 @@
+"""Networks that this project did not write (pytorchcv's, without downloads), and what conversion must keep of them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from art_oat import fold, to_conditional
+from art_oat.randomness import borrowed_generators
+
+LAMBDAS = (0.0, 0.3, 1.0)
+
+
+class Subject(Protocol):
+    """A network and images for it."""
+
+    options: Mapping[str, Any]
+
+    def build(self) -> nn.Module:
+        """Return a fresh network, always with the same weights, in float64."""
+        ...
+
+    def images(self, seed: int) -> Tensor:
+        """Return a batch of four, float64."""
+        ...
+
+
+@dataclass(frozen=True)
+class Own:
+    """A network of this project's tests.
+
+    Attributes:
+        make: Returns it.
+        options: What ``to_conditional`` is called with.
+    """
+
+    make: Callable[[], nn.Module]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def build(self) -> nn.Module:
+        """Return a fresh network, always with the same weights, in float64."""
+        with borrowed_generators(seed=0):
+            return self.make().double()
+
+    def images(self, seed: int) -> Tensor:
+        """Return a batch of four, float64."""
+        generator = torch.Generator().manual_seed(seed)
+        return torch.rand((4, 1, 6, 6), dtype=torch.float64, generator=generator)
+
+
+@dataclass(frozen=True)
+class Family:
+    """One network of a third-party zoo, standing for its subject.
+
+    Attributes:
+        module: Where its constructor is, below ``pytorchcv.models``.
+        constructor: What it is called there.
+        size: Height and width of its images.
+        arguments: What the constructor is called with.
+        options: What ``to_conditional`` is called with.
+    """
+
+    module: str
+    constructor: str
+    size: int = 32
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def build(self) -> nn.Module:
+        """Return a fresh network, always with the same weights, in float64."""
+        make = getattr(importlib.import_module(f"pytorchcv.models.{self.module}"), self.constructor)
+        with borrowed_generators(seed=0):
+            network: nn.Module = make(**self.arguments)
+        features = getattr(network, "features", None)
+        if hasattr(features, "final_pool"):
+            features.final_pool = nn.AdaptiveAvgPool2d(1)  # one of fixed size asks for large images
+        return network.double()
+
+    def images(self, seed: int) -> Tensor:
+        """Return a batch of four, float64."""
+        generator = torch.Generator().manual_seed(seed)
+        return torch.rand((4, 3, self.size, self.size), dtype=torch.float64, generator=generator)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Largest differences, each relative to the largest score (or gradient), of what should be equal.
+
+    Attributes:
+        converted: Of the converted network at every lam from the plain one, before training.
+        pinned: Of the pinned network from the conditional one, with every weight and statistic changed.
+        folded: Of the folded network from the conditional one.
+        loaded: Of a fresh network of the original class, with the folded weights, from the conditional one.
+        gradient: Of the pinned network's input gradient from the conditional one's.
+        nb_norms: How many norms were converted.
+    """
+
+    converted: float
+    pinned: float
+    folded: float
+    loaded: float
+    gradient: float
+    nb_norms: int
+
+    @property
+    def worst(self) -> float:
+        """The largest of all differences."""
+        return max(self.converted, self.pinned, self.folded, self.loaded, self.gradient)
+
+
+def examine(subject: Subject) -> Outcome:
+    """Convert a network, train it for a step, and compare all its forms."""
+    with borrowed_generators(seed=0):
+        network = _lived(subject)
+        model = to_conditional(network, LAMBDAS, code_dim=4, **subject.options)
+        x = subject.images(0)
+        converted = max(_difference(model(x, lam=lam), network(x)) for lam in LAMBDAS)
+        _change_everything(model, subject)
+        pinned, folded, loaded, gradient = [], [], [], []
+        for lam in (0.0, 0.6):
+            expected = model(x, lam=lam)
+            own = subject.build().eval()
+            own.load_state_dict(fold(model, lam).state_dict())
+            pinned.append(_difference(model.pinned(lam)(x), expected))
+            folded.append(_difference(fold(model, lam)(x), expected))
+            loaded.append(_difference(own(x), expected))
+            gradients = [
+                _input_gradient(answer, x) for answer in (lambda z, at=lam: model(z, lam=at), model.pinned(lam))
+            ]
+            gradient.append(_difference(*gradients))
+    nb_norms = sum(hasattr(part, "film") for part in model.modules())
+    return Outcome(converted, max(pinned), max(folded), max(loaded), max(gradient), nb_norms)
+
+
+def _lived(subject: Subject) -> nn.Module:
+    """A network with statistics of its own, in evaluation mode."""
+    network = subject.build().train()
+    with torch.no_grad():
+        network(subject.images(1))
+    return network.eval()
+
+
+def _change_everything(model: nn.Module, subject: Subject) -> None:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1 + 0.2 * torch.randn_like(parameter)).add_(0.02 * torch.randn_like(parameter))
+        model.train()(subject.images(2), torch.tensor([0.0, 0.3, 0.0, 1.0], dtype=torch.float64))
+        model.eval()
+
+
+def _difference(actual: Any, expected: Any) -> float:
+    pairs = list(zip(tree_leaves(actual), tree_leaves(expected), strict=True))
+    scale = max(float(b.detach().abs().max()) for _, b in pairs)
+    assert scale > 0, "an answer of zeros alone proves nothing"
+    return max(float((a - b).detach().abs().max()) for a, b in pairs) / scale
+
+
+def _input_gradient(answer: Any, x: Tensor) -> Tensor:
+    x = x.clone().requires_grad_()
+    scores = torch.cat([leaf.flatten() for leaf in tree_leaves(answer(x))])
+    weights = torch.linspace(-1, 1, len(scores), dtype=x.dtype)
+    return torch.autograd.grad((scores * weights).sum(), x)[0]
