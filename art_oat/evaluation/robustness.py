@@ -9,12 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import pyautoattack
 import torch
 from torch import Tensor, nn
 
-from art_oat.attack import PGD, ClipValues, Norm, TensorAttack, distance
+from art_oat.attack import PGD, ClipValues, Norm, TensorAttack, UnitRange, distance, unit_range_faults
 from art_oat.inputs import refuse
 from art_oat.randomness import borrowed_generators
 
@@ -64,52 +63,39 @@ class AutoAttack:
         with torch.no_grad():
             nb_classes = network(x[:1]).shape[1]
         refuse(self.faults(nb_classes, clip_values))
-        low, span = _range(clip_values)
+        assert clip_values is not None
+        unit = UnitRange(network, clip_values)
         seed = int(torch.randint(2**31, (), generator=generator))
         engine = pyautoattack.AutoAttack(
-            _UnitRange(network, low, span),
+            _SinglePrecision(unit),
             norm=self.norm,
-            eps=self.eps / span,
+            eps=self.eps / unit.span,
             version=self.version,
             seed=seed,
             device=x.device,
         )
         engine.apgd_targeted.n_target_classes = engine.fab.n_target_classes = min(_MAX_TARGETS, nb_classes - 1)
         with borrowed_generators(x.device), _kept_trace():
-            x_adv, _ = engine.run_standard_evaluation(((x - low) / span).float(), y, batch_size=len(x))
-        result: Tensor = x_adv.to(x) * span + low
-        return result
+            x_adv, _ = engine.run_standard_evaluation(unit.to_unit(x).float(), y, batch_size=len(x))
+        return unit.from_unit(x_adv.to(x))
 
     def faults(self, nb_classes: int, clip_values: ClipValues | None) -> list[str]:
         """Say what keeps AutoAttack from judging a network of ``nb_classes`` within ``clip_values``."""
         faults = []
         if nb_classes < _MIN_CLASSES:
             faults.append(f"AutoAttack needs at least {_MIN_CLASSES} classes, got {nb_classes}. Use PGD instead.")
-        if clip_values is None:
-            faults.append("AutoAttack needs the classifier's clip_values, got None. Inputs in [0, 1] have (0, 1).")
-        elif any(len(np.unique(value)) > 1 for value in clip_values):
-            faults.append("AutoAttack needs the same clip_values for every feature, got several.")
-        return faults
+        return faults + unit_range_faults(clip_values, "AutoAttack")
 
 
-def _range(clip_values: ClipValues | None) -> tuple[float, float]:
-    """Smallest value and extent; AutoAttack itself knows inputs in [0, 1] only."""
-    assert clip_values is not None
-    low, high = (float(np.min(value)) for value in clip_values)
-    return low, high - low
+class _SinglePrecision(nn.Module):
+    """A network with float32 scores: AutoAttack knows no others."""
 
-
-class _UnitRange(nn.Module):
-    """A network with inputs in [0, 1] in place of ``[low, low + span]``, and float32 scores: AutoAttack's terms."""
-
-    def __init__(self, network: nn.Module, low: float, span: float) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        self.low = low
-        self.span = span
 
     def forward(self, x: Tensor) -> Tensor:
-        scores: Tensor = self.network(x if (self.low, self.span) == (0, 1) else x * self.span + self.low)
+        scores: Tensor = self.network(x)
         return scores.float()
 
 

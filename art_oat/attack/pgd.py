@@ -1,44 +1,17 @@
-"""Owns the attacks on tensors that train and measure a network."""
+"""Owns projected gradient ascent on tensors."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from art_oat.attack.protocol import ClipValues, Norm
 from art_oat.condition import is_finite_number
 from art_oat.inputs import count_faults, refuse
-
-Norm = Literal["Linf", "L2"]
-ClipValues = tuple[Any, Any]
-
-
-class TensorAttack(Protocol):
-    """Anything that perturbs a batch; the i-th output belongs to the i-th input."""
-
-    def __call__(
-        self,
-        network: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        *,
-        clip_values: ClipValues | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """Return attacked inputs ``[N, ...]``, without gradient.
-
-        Args:
-            network: Gives scores ``[N, K]``; a plain network in evaluation mode, preprocessing included.
-            x: Inputs, ``[N, ...]``.
-            y: Class indices, ``[N]``.
-            clip_values: Smallest and largest value of an input, numbers or arrays that fit one sample; or None.
-            generator: What random starts are drawn from; None for torch's global one.
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -94,7 +67,7 @@ class PGD:
         clip_values: ClipValues | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Return attacked inputs; see :class:`TensorAttack`."""
+        """Return attacked inputs; see :class:`~art_oat.attack.protocol.TensorAttack`."""
         x = x.detach()
         x_adv, bounds = x, _bounds(clip_values, x)
         if self.has_random_start:
@@ -152,35 +125,3 @@ def _bounds(clip_values: ClipValues | None, like: Tensor) -> tuple[Tensor, Tenso
 
 def _clip(x: Tensor, bounds: tuple[Tensor, Tensor] | None) -> Tensor:
     return x if bounds is None else torch.minimum(torch.maximum(x, bounds[0]), bounds[1])
-
-
-def distance(x: Tensor, x_adv: Tensor, norm: Norm) -> Tensor:
-    """Return how far each attacked sample lies from its input, ``[N]``, in units of ``x``."""
-    delta = (x_adv - x).flatten(1)
-    return delta.abs().amax(dim=1) if norm == "Linf" else delta.norm(dim=1)
-
-
-def is_correct(network: nn.Module, x: Tensor, y: Tensor, batch_size: int = 250) -> Tensor:
-    """Return which samples a network gets right, bool ``[N]``."""
-    with torch.no_grad():
-        parts = [network(batch).argmax(dim=1) for batch in x.split(batch_size)]
-    return torch.cat(parts) == y
-
-
-def withstand(
-    network: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    attack: TensorAttack,
-    *,
-    clip_values: ClipValues | None = None,
-    generator: torch.Generator | None = None,
-    batch_size: int = 250,
-) -> tuple[Tensor, Tensor]:
-    """Return which samples a network gets right, and which of them also after an attack; bool ``[N]`` each."""
-    parts = []
-    for x_batch, y_batch in zip(x.split(batch_size), y.split(batch_size), strict=True):
-        x_adv = attack(network, x_batch, y_batch, clip_values=clip_values, generator=generator)
-        parts.append(is_correct(network, x_adv, y_batch, batch_size))
-    clean = is_correct(network, x, y, batch_size)
-    return clean, clean & torch.cat(parts)

@@ -1,0 +1,21 @@
+"""Attacks that train and measure a network, on tensors; and attacks from outside, aimed at operating points."""
+
+from art_oat.attack.aim import AimedAttack, aim
+from art_oat.attack.outcome import distance, is_correct, withstand
+from art_oat.attack.pgd import PGD
+from art_oat.attack.protocol import ClipValues, Norm, TensorAttack
+from art_oat.attack.unit_range import UnitRange, unit_range_faults
+
+__all__ = [
+    "PGD",
+    "AimedAttack",
+    "ClipValues",
+    "Norm",
+    "TensorAttack",
+    "UnitRange",
+    "aim",
+    "distance",
+    "is_correct",
+    "unit_range_faults",
+    "withstand",
+]

@@ -1,0 +1,169 @@
+"""Owns how any attack becomes one for batches in which every sample has a lam of its own."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import random
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from art.attacks.attack import EvasionAttack
+from torch import Tensor, nn
+
+from art_oat.attack.art_attack import aim_art_attack, art_attack_faults
+from art_oat.attack.protocol import TensorAttack
+from art_oat.attack.unit_range import UnitRange, unit_range_faults
+from art_oat.classifier import OATClassifier, PinnedClassifier
+from art_oat.inputs import refuse
+from art_oat.randomness import borrowed_generators
+
+Perturb = Callable[[Tensor, Tensor], Tensor]
+"""Perturbs inputs ``[N, ...]`` with class indices ``[N]`` at one operating point."""
+
+
+class AimedAttack(ABC):
+    """An attack on one classifier, at one lam per sample."""
+
+    @abstractmethod
+    def __call__(self, x: Tensor, y: Tensor, lam: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return attacked inputs ``[N, ...]``.
+
+        Args:
+            x: Inputs, ``[N, ...]``, in the units that the classifier takes.
+            y: Class indices, ``[N]``.
+            lam: One per sample, ``[N]``; taken as checked.
+            generator: What everything random is drawn from; None for torch's global one.
+
+        Raises:
+            RuntimeError: If the attack does not return one input for each of ``x``.
+        """
+        ...
+
+
+def aim(attack: Any, classifier: OATClassifier) -> AimedAttack:
+    """Aim an attack at the operating points of a classifier.
+
+    What keeps the batch (a :class:`TensorAttack`, such as ``PGD``) runs once on all of it, on a plain network with one
+    lam per sample. All else runs once per group of equal lam, on the pinned network of that lam; ART's and
+    torchattacks' attacks as copies that are made when a lam first occurs, so the object given is never touched.
+
+    Args:
+        attack: A :class:`TensorAttack`; an ART evasion attack, made for the classifier or a view of it; a torchattacks
+            attack, made for any network, whose images are in [0, 1], which stands for the classifier's clip values;
+            or a callable ``(network, x, y) -> x_adv`` on tensors.
+        classifier: What is attacked.
+
+    Raises:
+        TypeError: If ``attack`` is none of these.
+        ValueError: If it cannot be aimed at this classifier, or is aimed at classes rather than away from them.
+    """
+    if isinstance(attack, EvasionAttack):
+        refuse(art_attack_faults(attack, classifier))
+        return _ByLam(classifier, lambda view: aim_art_attack(attack, view))
+    if _is_from_torchattacks(attack):
+        refuse(_torchattacks_faults(attack, classifier))
+        return _ByLam(classifier, lambda view: _aim_torchattacks(attack, view))
+    if not callable(attack) or isinstance(attack, nn.Module | type):
+        raise TypeError(
+            "attack must be an attack of art_oat, ART or torchattacks, or a callable (network, x, y) -> x_adv, got "
+            f"{attack.__name__ if isinstance(attack, type) else type(attack).__name__}."
+        )
+    if _keeps_batch(attack):
+        return _WholeBatch(classifier, attack)
+    return _ByLam(classifier, lambda view: _aim_callable(attack, view))
+
+
+class _WholeBatch(AimedAttack):
+    """Runs on a plain network that is aimed at all lams of a batch at once."""
+
+    def __init__(self, classifier: OATClassifier, attack: TensorAttack) -> None:
+        self._attack = attack
+        self._replica = classifier.model.replica()
+        self._network = classifier.preprocessed(self._replica)
+        self._clip_values = classifier.clip_values
+
+    def __call__(self, x: Tensor, y: Tensor, lam: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        self._replica.aim(lam)
+        x_adv = self._attack(self._network, x, y, clip_values=self._clip_values, generator=generator)
+        return _checked(x_adv, x)
+
+
+class _ByLam(AimedAttack):
+    """Runs on the pinned networks, group by group."""
+
+    def __init__(self, classifier: OATClassifier, aim_at: Callable[[PinnedClassifier], Perturb]) -> None:
+        self._classifier = classifier
+        self._aim_at = aim_at
+        self._aimed: dict[float, Perturb] = {}
+
+    def __call__(self, x: Tensor, y: Tensor, lam: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        x_adv = x.clone()
+        for value in lam.unique().tolist():
+            if value not in self._aimed:
+                self._aimed[value] = self._aim_at(self._classifier.at(value))
+            group = lam == value
+            with _host_generators(x.device, generator):
+                x_adv[group] = _checked(self._aimed[value](x[group], y[group]), x[group])
+        return x_adv
+
+
+def _checked(x_adv: Any, x: Tensor) -> Tensor:
+    if not isinstance(x_adv, Tensor) or x_adv.shape != x.shape:
+        got = list(x_adv.shape) if hasattr(x_adv, "shape") else type(x_adv).__name__
+        raise RuntimeError(f"an attack must return one attacked input for each input, {list(x.shape)}, got {got}.")
+    return x_adv.detach().to(x)
+
+
+@contextmanager
+def _host_generators(device: torch.device, generator: torch.Generator | None) -> Iterator[None]:
+    """Seed what attacks from outside draw from (torch, NumPy, Python), and put it back."""
+    seed = int(torch.randint(2**31, (), generator=generator))
+    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002 - it is what ART draws from
+    try:
+        np.random.seed(seed)  # noqa: NPY002
+        random.seed(seed)
+        with borrowed_generators(device, seed):
+            yield
+    finally:
+        np.random.set_state(numpy_state)  # noqa: NPY002
+        random.setstate(python_state)
+
+
+def _keeps_batch(attack: Callable[..., Any]) -> bool:
+    """Whether an attack promises what a :class:`TensorAttack` does, by taking the keywords of one."""
+    try:
+        parameters = inspect.signature(attack).parameters
+    except ValueError:  # built in, without a signature
+        return False
+    return {"clip_values", "generator"} <= parameters.keys()
+
+
+def _is_from_torchattacks(attack: Any) -> bool:
+    module = sys.modules.get("torchattacks.attack")  # whoever has such an attack has imported it
+    return module is not None and isinstance(attack, module.Attack)
+
+
+def _torchattacks_faults(attack: Any, classifier: OATClassifier) -> list[str]:
+    faults = unit_range_faults(classifier.clip_values, "a torchattacks attack")
+    if attack.attack_mode == "targeted(label)":
+        faults.append("attack must lead away from the labels, got one in the mode targeted(label).")
+    return faults
+
+
+def _aim_torchattacks(attack: Any, view: PinnedClassifier) -> Perturb:
+    network = UnitRange(view.as_module(), view.clip_values)
+    # the model in the memo: attacks hold attacks, which hold the model again
+    aimed = copy.deepcopy(attack, {id(attack.model): network})
+    aimed.set_device(view.device)
+    return lambda x, y: network.from_unit(aimed(network.to_unit(x), y))
+
+
+def _aim_callable(attack: Callable[[nn.Module, Tensor, Tensor], Tensor], view: PinnedClassifier) -> Perturb:
+    network = view.as_module()
+    return lambda x, y: attack(network, x, y)
