@@ -166,3 +166,56 @@ def _input_gradient(answer: Any, x: Tensor) -> Tensor:
     scores = torch.cat([leaf.flatten() for leaf in tree_leaves(answer(x))])
     weights = torch.linspace(-1, 1, len(scores), dtype=x.dtype)
     return torch.autograd.grad((scores * weights).sum(), x)[0]
+
+
+def _families(names: str, size: int, **options: Any) -> tuple[Family, ...]:
+    """Read ``module:constructor`` pairs."""
+    pairs = [name.split(":") for name in names.split()]
+    return tuple(Family(module, constructor, size, options=options) for module, constructor in pairs)
+
+
+INSTANCE_NORM = {"keep": lambda _, norm: "Instance" in type(norm).__name__}
+
+QUICK = (
+    *_families(
+        """resnet_cifar:resnet20_cifar10 preresnet_cifar:preresnet20_cifar10 seresnet_cifar:seresnet20_cifar10
+        sepreresnet_cifar:sepreresnet20_cifar10 shakeshakeresnet_cifar:shakeshakeresnet20_2x16d_cifar10
+        shakedropresnet_cifar:shakedropresnet20_cifar10 diaresnet_cifar:diaresnet20_cifar10
+        diapreresnet_cifar:diapreresnet20_cifar10 resdropresnet_cifar:resdropresnet20_cifar10
+        ror_cifar:ror3_56_cifar10""",
+        32,
+    ),
+    *_families(
+        """mobilenet:mobilenet_wd4 fdmobilenet:fdmobilenet_wd4 mobilenetv2:mobilenetv2_wd4
+        mobilenetv3:mobilenetv3_small_w7d20 shufflenet:shufflenet_g1_wd4 shufflenetv2:shufflenetv2_wd2
+        resneta:resneta10 regnet:regnetx002 vovnet:vovnet27s squeezenext:sqnxt23_w1 menet:menet108_8x1_g3
+        igcv3:igcv3_wd4 sparsenet:sparsenet121 peleenet:peleenet octresnet:octresnet10_ad2 dicenet:dicenet_wd5
+        enet:enet_cityscapes erfnet:erfnet_cityscapes edanet:edanet_cityscapes""",
+        64,
+    ),
+)
+"""Families that take a few seconds each."""
+
+SLOW = (
+    *_families(
+        """densenet_cifar:densenet40_k12_cifar10 wrn_cifar:wrn16_10_cifar10 rir_cifar:rir_cifar10
+        fractalnet_cifar:fractalnet_cifar10 msdnet_cifar10:msdnet22_cifar10 unet:unet_cityscapes
+        pyramidnet_cifar:pyramidnet110_a48_cifar10 xdensenet_cifar:xdensenet40_2_k24_bc_cifar10""",
+        32,
+    ),
+    *_families("wrn1bit_cifar:wrn20_10_1bit_cifar10", 32, film_on=()),
+    *_families(
+        """resnet:resnet10 seresnet:seresnet10 senet:senet16 bamresnet:bam_resnet18 cbamresnet:cbam_resnet18
+        shufflenetv2b:shufflenetv2b_wd2 mnasnet:mnasnet_small ghostnet:ghostnet dla:dla34 drn:drnc26
+        hrnet:hrnet_w18_small_v1 selecsls:selecsls42b mixnet:mixnet_s airnet:airnet50_1x64d_r16 sknet:sknet50
+        fbnet:fbnet_cb proxylessnas:proxylessnas_cpu spnasnet:spnasnet darts:darts hardnet:hardnet39ds
+        fishnet:fishnet99 resattnet:resattnet56 sharesnet:sharesnet18 resnesta:resnestabc14 tresnet:tresnet_m
+        irevnet:irevnet301 simplepose_coco:simplepose_resnet18_coco nasnet:nasnet_4a1056 bagnet:bagnet9
+        fastseresnet:fastseresnet101b lwopenpose_cmupan:lwopenpose2d_mobilenet_cmupan_coco""",
+        64,
+    ),
+    *_families("ibnresnet:ibn_resnet50 ibndensenet:ibn_densenet121", 64, **INSTANCE_NORM),
+    *_families("inceptionresnetv1:inceptionresnetv1 inceptionv4:inceptionv4", 128),
+    *_families("bninception:bninception efficientnet:efficientnet_b0 dpn:dpn68 xception:xception", 224),
+)
+"""Families that take longer, for ``benchmarks/zoo.py``."""

@@ -1,6 +1,7 @@
 import torch
+from torch import nn
 
-from art_oat.attack import is_correct, withstand
+from art_oat.attack import distance, is_correct, withstand
 
 
 class FirstPixel(nn.Module):
