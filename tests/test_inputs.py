@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from art_oat.inputs import class_indices, input_faults, label_faults, range_faults, refuse
+from art_oat.inputs import (
+    class_indices,
+    input_faults,
+    is_soft,
+    label_faults,
+    range_faults,
+    refuse,
+    soft_label_faults,
+)
 
 SHAPE = (1, 2, 2)
 
@@ -59,6 +67,23 @@ def test_labels_may_be_indices_columns_or_one_hot(y):
 )
 def test_faulty_labels_are_named(y, fault):
     assert label_faults(y, 3, 5) == [fault]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_rows_of_sum_1_up_to_rounding_are_soft_labels(dtype):
+    y = np.random.default_rng(0).dirichlet(np.ones(5), 50).astype(dtype)
+    assert is_soft(y, 5)
+    assert soft_label_faults(y) == []
+
+
+@pytest.mark.parametrize("y", [np.arange(5.0), np.eye(5), np.eye(5, dtype=int), np.ones((5, 1)), np.ones((5, 3)) / 3])
+def test_indices_one_hot_and_rows_of_other_length_are_not_soft(y):
+    assert not is_soft(y, 5)
+
+
+def test_rows_that_are_no_probabilities_are_counted():
+    y = np.array([[0.5, 0.5], [0.5, 0.6], [1.5, -0.5], [np.nan, 0.5], [0, 0]])
+    assert soft_label_faults(y, "z") == ["z must hold probabilities of sum 1 per row, got 4 of 5 rows that are none."]
 
 
 def test_two_faults_of_labels_are_both_named():

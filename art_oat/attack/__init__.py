@@ -1,6 +1,7 @@
 """Attacks that train and measure a network, on tensors; and attacks from outside, aimed at operating points."""
 
-from art_oat.attack.aim import AimedAttack, aim
+from art_oat.attack.aim import AimedAttack, Attack, aim
+from art_oat.attack.named import attack_named
 from art_oat.attack.outcome import distance, is_correct, withstand
 from art_oat.attack.pgd import PGD
 from art_oat.attack.protocol import ClipValues, Norm, TensorAttack
@@ -9,11 +10,13 @@ from art_oat.attack.unit_range import UnitRange, unit_range_faults
 __all__ = [
     "PGD",
     "AimedAttack",
+    "Attack",
     "ClipValues",
     "Norm",
     "TensorAttack",
     "UnitRange",
     "aim",
+    "attack_named",
     "distance",
     "is_correct",
     "unit_range_faults",

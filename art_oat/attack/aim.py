@@ -9,7 +9,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -17,11 +17,14 @@ from art.attacks.attack import EvasionAttack
 from torch import Tensor, nn
 
 from art_oat.attack.art_attack import aim_art_attack, art_attack_faults
-from art_oat.attack.protocol import TensorAttack
+from art_oat.attack.protocol import ClipValues, TensorAttack
 from art_oat.attack.unit_range import UnitRange, unit_range_faults
 from art_oat.classifier import OATClassifier, PinnedClassifier
 from art_oat.inputs import refuse
 from art_oat.randomness import borrowed_generators
+
+Attack: TypeAlias = TensorAttack | EvasionAttack | Callable[..., Tensor]
+"""What can be aimed; torchattacks' attacks are among the callables."""
 
 Perturb = Callable[[Tensor, Tensor], Tensor]
 """Perturbs inputs ``[N, ...]`` with class indices ``[N]`` at one operating point."""
@@ -45,8 +48,24 @@ class AimedAttack(ABC):
         """
         ...
 
+    def at(self, lam: float) -> TensorAttack:
+        """Return the same attack at one lam, as an attack on tensors; the network is that of the classifier."""
 
-def aim(attack: Any, classifier: OATClassifier) -> AimedAttack:
+        def attack(
+            network: nn.Module,
+            x: Tensor,
+            y: Tensor,
+            *,
+            clip_values: ClipValues | None = None,
+            generator: torch.Generator | None = None,
+        ) -> Tensor:
+            del network, clip_values  # both are the classifier's
+            return self(x, y, x.new_full((len(x),), lam), generator)
+
+        return attack
+
+
+def aim(attack: Attack, classifier: OATClassifier) -> AimedAttack:
     """Aim an attack at the operating points of a classifier.
 
     What keeps the batch (a :class:`TensorAttack`, such as ``PGD``) runs once on all of it, on a plain network with one
@@ -72,7 +91,7 @@ def aim(attack: Any, classifier: OATClassifier) -> AimedAttack:
     if not callable(attack) or isinstance(attack, nn.Module | type):
         raise TypeError(
             "attack must be an attack of art_oat, ART or torchattacks, or a callable (network, x, y) -> x_adv, got "
-            f"{attack.__name__ if isinstance(attack, type) else type(attack).__name__}."
+            f"{_name(attack)}."
         )
     if _keeps_batch(attack):
         return _WholeBatch(classifier, attack)
@@ -133,6 +152,10 @@ def _host_generators(device: torch.device, generator: torch.Generator | None) ->
     finally:
         np.random.set_state(numpy_state)  # noqa: NPY002
         random.setstate(python_state)
+
+
+def _name(attack: Any) -> str:
+    return attack.__name__ if isinstance(attack, type) else type(attack).__name__
 
 
 def _keeps_batch(attack: Callable[..., Any]) -> bool:

@@ -11,11 +11,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from art_oat.classifier import OATClassifier
-from art_oat.inputs import as_array, refuse
+from art_oat.inputs import Array, as_array, count_faults, is_soft, refuse, soft_label_faults
 
 
 class Batches(Protocol):
-    """One epoch of pairs ``(x, y)``: inputs ``[N, ...]`` and class indices ``[N]``, on the classifier's device."""
+    """One epoch of pairs ``(x, y)``, on the classifier's device: inputs ``[N, ...]`` and labels.
+
+    Labels are class indices ``[N]``, or probabilities ``[N, K]`` where they were given as such.
+    """
 
     def __len__(self) -> int:
         """Number of batches in an epoch."""
@@ -31,12 +34,62 @@ def is_pair(value: Any) -> bool:
     return isinstance(value, list | tuple) and len(value) == len(("x", "y"))
 
 
+def is_generator(source: Any) -> bool:
+    """Whether a value gives batches as ART's ``DataGenerator`` does."""
+    return all(hasattr(source, name) for name in ("get_batch", "size", "batch_size"))
+
+
+def source_faults(x: Any, y: Any, batch_size: Any, classifier: OATClassifier) -> list[str]:
+    """Say all that is wrong with what is to be trained on, as far as it can be known before the first batch."""
+    if isinstance(x, DataLoader) or is_generator(x):
+        faults = [] if y is None else [f"y must be None with a {type(x).__name__}, which yields the labels itself."]
+        is_endless = is_generator(x) and x.size is None
+        return [*faults, "generator must know its size, got None."] if is_endless else faults
+    faults = count_faults({"batch_size": batch_size})
+    lambdas = classifier.model.lambdas
+    if batch_size == 1 and 0 in lambdas and len(lambdas) > 1:
+        faults.append("batch_size must be at least 2, got 1: lam = 0 would get every batch.")
+    if y is None:
+        return [*faults, "y must hold the labels of x, got None."]
+    return faults + _label_and_input_faults(as_array(x), as_array(y), classifier)
+
+
+def as_batches(x: Any, y: Any, batch_size: int, classifier: OATClassifier, generator: torch.Generator) -> Batches:
+    """Return the batches of a checked source; arrays are shuffled by ``generator``."""
+    if isinstance(x, DataLoader):
+        return LoaderBatches(x, classifier)
+    if is_generator(x):
+        return GeneratorBatches(x, classifier)
+    return ArrayBatches(*_as_tensors(as_array(x), as_array(y), classifier), batch_size, generator)
+
+
+def nb_batches(source: Any) -> int | None:
+    """Return the batches of an epoch; None where they cannot be counted (a loader of an iterable data set)."""
+    try:
+        return len(source)
+    except TypeError:
+        return None
+
+
+def _label_and_input_faults(x: Array, y: Array, classifier: OATClassifier) -> list[str]:
+    if not is_soft(y, classifier.nb_classes):
+        return classifier.data_faults(x, y)
+    return classifier.data_faults(x, y.argmax(axis=1)) + soft_label_faults(y)
+
+
+def _as_tensors(x: Array, y: Array, classifier: OATClassifier) -> tuple[Tensor, Tensor]:
+    if not is_soft(y, classifier.nb_classes):
+        return classifier.as_tensors(x, y)
+    inputs, _ = classifier.as_tensors(x, y.argmax(axis=1))
+    return inputs, torch.from_numpy(y).to(inputs)
+
+
 def _checked(batch: Any, classifier: OATClassifier) -> tuple[Tensor, Tensor]:
     if not is_pair(batch):
         raise ValueError(f"a batch must be a pair (x, y), got {type(batch).__name__}.")
     x, y = (as_array(part) for part in batch)
-    refuse(classifier.data_faults(x, y))
-    return classifier.as_tensors(x, y)
+    refuse(_label_and_input_faults(x, y, classifier))
+    return _as_tensors(x, y, classifier)
 
 
 class ArrayBatches:

@@ -1,9 +1,10 @@
-"""Owns models on disk: weights as safetensors, and a JSON that rebuilds the network around them."""
+"""Owns models on disk: weights as safetensors, and a JSON that rebuilds the network around them; and the best epoch."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,11 @@ class Architecture:
     """How to build a plain network of :mod:`art_oat.models`.
 
     Args:
-        name: Name of a class there, such as ``"SmallCNN"``.
+        name: Name of a class or function there, such as ``"SmallCNN"`` or ``"resnet18"``.
         arguments: What it is called with; must survive JSON.
 
     Raises:
-        ValueError: If there is no such class.
+        ValueError: If there is none of that name.
     """
 
     name: str
@@ -42,10 +43,90 @@ class Architecture:
         if self.name not in models.__all__:
             raise ValueError(f"architecture must be one of {models.__all__}, got {self.name!r}.")
 
+    def kind(self) -> str:
+        """Return the name of the class that is built."""
+        with torch.device("meta"):
+            return type(self.build()).__name__
+
     def build(self) -> nn.Module:
         """Return a fresh network."""
         network: nn.Module = getattr(models, self.name)(**self.arguments)
         return network
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where the best epoch of a training is saved.
+
+    Args:
+        folder: Gets what :func:`save_model` writes; made where it is missing.
+        architecture: As :func:`save_model` takes it.
+
+    Raises:
+        TypeError: If an argument is of another kind.
+    """
+
+    folder: str | Path
+    architecture: Architecture | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.folder, str | Path):
+            raise TypeError(f"folder must be a path, got {type(self.folder).__name__}.")
+        if not isinstance(self.architecture, Architecture | None):
+            raise TypeError(f"architecture must be an Architecture or None, got {type(self.architecture).__name__}.")
+
+    def faults(self, model: OATModel) -> list[str]:
+        """Say why a model cannot be saved here."""
+        faults = []
+        if any(path.is_file() for path in (Path(self.folder), *Path(self.folder).parents)):
+            faults.append(f"checkpoint must name a folder, got {str(self.folder)!r}, where a file is in the way.")
+        name = type(model.network).__name__
+        if self.architecture is not None and self.architecture.name != name:
+            faults.append(
+                f"the checkpoint's architecture must be a {name}, as is trained, got {self.architecture.name}."
+            )
+        return faults
+
+
+class BestEpoch:
+    """Holds on to the epoch with the largest area; of equal ones to the first.
+
+    Args:
+        model: Is looked at when it is kept, so it must then hold the weights that were measured.
+        checkpoint: Where it is saved, if anywhere.
+        is_restored: Whether its weights and statistics are remembered, to be put back.
+    """
+
+    def __init__(self, model: OATModel, checkpoint: Checkpoint | None, *, is_restored: bool) -> None:
+        self.model = model
+        self.checkpoint = checkpoint
+        self.is_restored = is_restored
+        self.area = -math.inf
+        self.epoch: int | None = None
+        self._state: dict[str, torch.Tensor] = {}
+
+    def is_beaten_by(self, area: float) -> bool:
+        """Whether an area is larger than that of any epoch kept so far; NaN is not."""
+        return area > self.area
+
+    def keep(self, epoch: int, area: float) -> None:
+        """Take the model as it is now."""
+        self.epoch, self.area = epoch, area
+        if self.is_restored:
+            self._state = {name: tensor.detach().clone() for name, tensor in _tensors(self.model)}
+        if self.checkpoint is not None:
+            save_model(self.model, self.checkpoint.folder, self.checkpoint.architecture)
+
+    def restore(self) -> None:
+        """Put back what was remembered, if anything was."""
+        with torch.no_grad():
+            for name, tensor in _tensors(self.model) if self._state else ():
+                tensor.copy_(self._state[name])
+
+
+def _tensors(model: OATModel) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from model.named_parameters()
+    yield from model.named_buffers()
 
 
 def save_model(model: OATModel, folder: str | Path, architecture: Architecture | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,9 @@ class EpochRecord:
         clean: Accuracy on the training batches in training mode, a fraction.
         robust: The same on the attacked samples; NaN where none was.
         validation: Clean and robust accuracy at every trained lam; empty where none was measured.
+        area: Under the trade-off of ``validation``, from the corner (1 / K, 0) that guessing
+            reaches; NaN where none was measured.
+        is_best: Whether ``area`` is the largest since ``fit`` was called.
     """
 
     epoch: int
@@ -34,10 +38,13 @@ class EpochRecord:
     clean: float
     robust: float
     validation: tuple[MeasuredPoint, ...] = ()
+    area: float = math.nan
+    is_best: bool = False
 
     def row(self) -> dict[str, float]:
         """Return the record as flat columns; ``val_clean@0.1`` is the clean validation accuracy at lam 0.1."""
         columns = {name: value for name, value in vars(self).items() if name != "validation"}
+        columns["is_best"] = int(self.is_best)
         for point in self.validation:
             columns[f"val_clean@{point.lam:g}"] = point.clean
             columns[f"val_robust@{point.lam:g}"] = point.robust

@@ -43,6 +43,31 @@ def test_class_weights_count_as_in_torch():
     torch.testing.assert_close(hybrid_loss(clean, attacked, Y, half, criterion), expected)
 
 
+PROBABILITIES = torch.softmax(scores(2), dim=1)
+
+
+def test_with_probabilities_the_loss_equals_its_formula():
+    clean, attacked = scores(0), scores(1)
+
+    def soft_cross_entropy(row: torch.Tensor, target: torch.Tensor) -> float:
+        return sum(share * cross_entropy(row, k) for k, share in enumerate(target.tolist()))
+
+    terms = [
+        (1 - lam) * soft_cross_entropy(c, p) + lam * soft_cross_entropy(a, p)
+        for lam, c, a, p in zip(LAM.tolist(), clean, attacked, PROBABILITIES, strict=True)
+    ]
+    assert hybrid_loss(clean, attacked[2:], PROBABILITIES, LAM).item() == pytest.approx(sum(terms) / 5, rel=1e-12)
+
+
+@pytest.mark.parametrize("weight", [None, torch.tensor([1.0, 2.0, 0.5, 3.0], dtype=torch.float64)])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_class_weights_and_smoothing_count_for_probabilities_as_in_torch(weight, smoothing):
+    criterion, clean, attacked = nn.CrossEntropyLoss(weight, label_smoothing=smoothing), scores(0), scores(1)
+    quarter = torch.full((5,), 0.25, dtype=torch.float64)
+    expected = 0.75 * criterion(clean, PROBABILITIES) + 0.25 * criterion(attacked, PROBABILITIES)
+    torch.testing.assert_close(hybrid_loss(clean, attacked, PROBABILITIES, quarter, criterion), expected)
+
+
 def test_no_gradient_reaches_the_adversarial_scores_of_weight_0_or_the_clean_ones_of_weight_1():
     clean, attacked = scores(0).requires_grad_(), scores(1)[2:].requires_grad_()
     hybrid_loss(clean, attacked, Y, LAM).backward()

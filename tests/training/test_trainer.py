@@ -10,7 +10,7 @@ from art.defences.trainer import Trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from art_oat import PGD, OATClassifier, OATTrainer, StratifiedSampling, hybrid_loss, to_conditional
+from art_oat import PGD, Frontier, OATClassifier, OATTrainer, StratifiedSampling, hybrid_loss, to_conditional
 from tests.conftest import make_classifier
 from tests.networks import LAMBDAS, MobileSqueezeExcite, Residual, images, labels
 
@@ -177,6 +177,9 @@ def test_the_log_holds_a_row_per_epoch_with_validation_per_lam(classifier, tmp_p
         assert float(rows[-1][f"val_clean@{lam:g}"]) == point.clean
         assert float(rows[-1][f"val_robust@{lam:g}"]) == point.robust <= point.clean
         assert point.clean == np.mean(classifier.predict(X[:10], lam=lam).argmax(axis=1) == Y[:10])
+    areas = [Frontier(record.validation).area((1 / 5, 0)) for record in trainer.history]
+    assert [float(row["area"]) for row in rows] == areas
+    assert [int(row["is_best"]) for row in rows] == [1, int(areas[1] > areas[0])]
 
 
 def test_validation_comes_at_its_interval_and_at_the_end(classifier):
@@ -323,7 +326,7 @@ def test_a_faulty_batch_of_a_loader_is_refused(classifier):
     ("make", "error", "message"),
     [
         (lambda: OATTrainer("classifier"), TypeError, "classifier must be an OATClassifier"),
-        (lambda: OATTrainer(make_classifier(), attack="pgd"), TypeError, "attack must be callable"),
+        (lambda: OATTrainer(make_classifier(), attack="pgd"), TypeError, "attack must be an attack of"),
         (
             lambda: OATTrainer(make_classifier(), sampling=StratifiedSampling({0.7: 1})),
             ValueError,
@@ -358,3 +361,70 @@ def test_label_smoothing_and_class_weights_of_the_classifier_are_honored():
         classifier._loss = nn.CrossEntropyLoss(**options)
         losses.append(fit(classifier, nb_epochs=1).history[0].loss)
     assert len(set(losses)) == 3
+
+
+@pytest.mark.parametrize(("answer", "nb_epochs"), [(True, 2), (1, 4), ("yes", 4), (None, 4)])
+def test_training_ends_after_the_epoch_for_which_the_callback_says_true(classifier, answer, nb_epochs):
+    told = []
+
+    def callback(record):
+        told.append(record)
+        return answer if record.epoch == 2 else False
+
+    trainer = fit(classifier, nb_epochs=4, callback=callback)
+    assert told == trainer.history
+    assert len(told) == nb_epochs
+
+
+def test_a_callback_that_fails_leaves_a_usable_network_and_the_log(classifier, tmp_path):
+    def fail(record):
+        raise OSError("no space")
+
+    classifier.model.eval()
+    random_state = torch.get_rng_state()
+    trainer = OATTrainer(classifier, ATTACK, ema=0.9)
+    with pytest.raises(OSError, match="no space"):
+        trainer.fit(X, Y, nb_epochs=3, log_path=tmp_path / "log.csv", callback=fail, verbose=False)
+    assert len((tmp_path / "log.csv").read_text().splitlines()) == 2
+    assert len(trainer.history) == 1
+    assert not classifier.model.training
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert np.isfinite(classifier.predict(X, lam=LAM_EACH)).all()
+
+
+def test_fit_generator_takes_every_option_of_fit(classifier, tmp_path):
+    trainer, told = OATTrainer(classifier, ATTACK, ema=0.5), []
+    trainer.fit_generator(
+        NumpyDataGenerator(X, Y, 10),
+        2,
+        (X, Y),
+        lambda progress: 1 - progress,
+        validation_interval=2,
+        checkpoint=tmp_path / "best",
+        restore_best=True,
+        callback=told.append,
+        log_path=tmp_path / "log.csv",
+        verbose=False,
+    )
+    assert [bool(record.validation) for record in told] == [False, True]
+    assert trainer.best_epoch == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"best", "log.csv"}
+
+
+def test_what_fit_generator_cannot_take_is_refused(classifier):
+    trainer = OATTrainer(classifier)
+    with pytest.raises(TypeError, match=r"generator must have get_batch\(\), size and batch_size, got ndarray"):
+        trainer.fit_generator(X)
+    generator = NumpyDataGenerator(X, Y, 10)
+    with pytest.raises(TypeError, match="nb_epoch"):
+        trainer.fit_generator(generator, nb_epoch=3)
+    with pytest.raises(ValueError, match="y must be None with a NumpyDataGenerator"):
+        trainer.fit_generator(generator, y=Y)
+    generator._size = None
+    with pytest.raises(ValueError, match="generator must know its size"):
+        trainer.fit_generator(generator)
+
+
+def test_an_augmentation_that_cannot_be_called_is_refused(classifier):
+    with pytest.raises(TypeError, match="augmentation must be callable"):
+        OATTrainer(classifier, augmentation="flip")

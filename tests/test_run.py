@@ -3,29 +3,36 @@ import dataclasses
 import pytest
 
 from art_oat import TradeoffCurve, load_model
-from art_oat.demo import Measurement, Recipe, run
+from art_oat.recipe import Recipe
+from art_oat.run import Measurement, Run
 
-RECIPE = Recipe(nb_epochs=1)
+RECIPE = Recipe(network="small-4-8", nb_epochs=1, eps=0.2, lambdas=(0.0, 0.5, 1.0))
 MEASUREMENT = Measurement(attacks=("pgd-1",), nb_robust=10)
-FILES = {"demo.json", "model.json", "model.safetensors", "tradeoff.csv", "tradeoff.png", "training.csv"}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("demo")
-    run(folder, RECIPE, MEASUREMENT, lambda line: None)
-    return folder
+FILES = {"run.json", "model.json", "model.safetensors", "tradeoff.csv", "tradeoff.png", "training.csv"}
 
 
 def told(folder, recipe=RECIPE, measurement=MEASUREMENT) -> tuple[TradeoffCurve, list[str]]:
     lines: list[str] = []
-    return run(folder, recipe, measurement, lines.append), lines
+    run, data = Run(folder, lines.append), recipe.dataset()
+    run.train(recipe, data)
+    return run.measure(measurement, data, nb_workers=1), lines
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    told(folder)
+    return folder
 
 
 def test_it_writes_what_it_says(folder):
     assert {path.name for path in folder.iterdir()} == FILES
     assert TradeoffCurve.from_csv(folder / "tradeoff.csv").eps == RECIPE.eps
-    assert load_model(folder).lambdas == (0.0, 0.1, 0.2, 0.3, 0.4, 1.0)
+    assert load_model(folder).lambdas == RECIPE.lambdas
+
+
+def test_a_run_knows_its_recipe(folder):
+    assert Run(folder, lambda line: None).recipe == RECIPE
 
 
 def test_run_again_it_reuses_everything_and_says_so(folder):
@@ -37,9 +44,11 @@ def test_run_again_it_reuses_everything_and_says_so(folder):
 
 
 def test_another_measurement_reuses_the_weights(folder):
-    curve, lines = told(folder, measurement=dataclasses.replace(MEASUREMENT, nb_robust=20))
+    curve, lines = told(folder, measurement=dataclasses.replace(MEASUREMENT, nb_robust=20, lambdas=(0.2,), eps=0.1))
     assert [line.split()[0] for line in lines] == ["Reusing", "Attacking"]
     assert curve.points[0].nb_robust == 20
+    assert [point.lam for point in curve.points] == [0.2]
+    assert curve.eps == 0.1
 
 
 def test_weights_that_were_changed_or_lost_are_trained_again(folder):
@@ -48,7 +57,7 @@ def test_weights_that_were_changed_or_lost_are_trained_again(folder):
     assert [line.split()[0] for line in lines] == ["Training", "Attacking"]
 
 
-@pytest.mark.parametrize("name", ["model.json", "demo.json"])
+@pytest.mark.parametrize("name", ["model.json", "run.json"])
 def test_a_file_that_is_missing_or_damaged_is_made_again(folder, name):
     told(folder)
     (folder / name).write_text("")
@@ -60,3 +69,8 @@ def test_a_file_that_is_missing_or_damaged_is_made_again(folder, name):
 def test_another_recipe_trains_again(folder):
     _, lines = told(folder, recipe=dataclasses.replace(RECIPE, seed=1))
     assert [line.split()[0] for line in lines] == ["Training", "Attacking"]
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="must hold a run, made by art-oat train --out"):
+        _ = Run(tmp_path, lambda line: None).recipe

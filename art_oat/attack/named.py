@@ -1,0 +1,97 @@
+"""Owns the names by which attacks for training are called."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any
+
+import art.attacks.evasion
+import numpy as np
+
+from art_oat.attack.pgd import PGD
+from art_oat.attack.protocol import Norm
+from art_oat.classifier import OATClassifier
+from art_oat.inputs import refuse
+
+_PGD = re.compile(r"pgd-([1-9]\d*)")
+_EXAMPLES = "pgd-7, art:AutoProjectedGradientDescent or torchattacks:MIFGSM"
+
+
+def attack_named(
+    name: str, classifier: OATClassifier, *, eps: float, norm: Norm = "Linf", eps_step: float | None = None
+) -> Any:
+    """Return the attack that a name means, as ``OATTrainer`` takes it.
+
+    Args:
+        name: ``"pgd-K"`` (K steps of :class:`~art_oat.attack.PGD`), ``"art:NAME"`` (a class of
+            ``art.attacks.evasion``) or ``"torchattacks:NAME"``; with its own defaults for what is not given here.
+        classifier: What is attacked.
+        eps: Radius, as the attack counts it: in units of the inputs, for torchattacks of inputs in [0, 1].
+        norm: ``"Linf"`` or ``"L2"``.
+        eps_step: Step, likewise; None for the attack's default.
+
+    Raises:
+        ImportError: If torchattacks is asked for and not installed.
+        ValueError: If there is no such attack, or it does not take what is asked for; names every fault.
+    """
+    refuse(name_faults(name, eps=eps, norm=norm, eps_step=eps_step))
+    if match := _PGD.fullmatch(name):
+        return PGD(eps, eps_step, int(match[1]), norm)
+    kind = _class_of(name)
+    wanted = _arguments(name, eps, norm, eps_step)
+    given = {key: value for key, value in wanted.items() if key in _parameters(kind)}
+    if name.startswith("art:"):
+        return kind(classifier, **given)
+    return kind(classifier.at(classifier.model.lambdas[-1]).as_module(), **given)
+
+
+def name_faults(name: str, *, eps: float, norm: Norm = "Linf", eps_step: float | None = None) -> list[str]:
+    """Say why no attack can be called by a name and with these arguments.
+
+    Raises:
+        ImportError: If torchattacks is asked for and not installed.
+    """
+    try:
+        PGD(eps, eps_step, norm=norm)  # the rules for all
+    except ValueError as error:
+        return [str(error)]
+    if _PGD.fullmatch(name):
+        return []
+    kind = _class_of(name)
+    if kind is None:
+        return [f"attack must be a name such as {_EXAMPLES}, got {name!r}."]
+    parameters = _parameters(kind)
+    faults = [] if "eps" in parameters else [f"attack must take eps, which {name} does not."]
+    if eps_step is not None and not {"eps_step", "alpha"} & parameters.keys():
+        faults.append(f"eps_step must be None for {name}, which takes no step, got {eps_step}.")
+    if "norm" not in parameters and name.endswith("L2") != (norm == "L2"):
+        faults.append(f"norm must be {'L2' if name.endswith('L2') else 'Linf'} for {name}, got {norm}.")
+    return faults
+
+
+def _arguments(name: str, eps: float, norm: Norm, eps_step: float | None) -> dict[str, Any]:
+    """What is wanted of an attack, in the words of its library."""
+    if name.startswith("art:"):
+        step = {} if eps_step is None else {"eps_step": eps_step}
+        return {"eps": eps, "norm": np.inf if norm == "Linf" else 2, "verbose": False, **step}
+    return {"eps": eps, "norm": norm, **({} if eps_step is None else {"alpha": eps_step})}
+
+
+def _class_of(name: str) -> Any:
+    library, _, rest = name.partition(":")
+    if library == "art":
+        return getattr(art.attacks.evasion, rest, None)
+    if library != "torchattacks":
+        return None
+    try:
+        import torchattacks  # an extra
+    except ImportError as error:
+        raise ImportError(
+            f"attack {name} needs torchattacks. Install it: pip install art-oat[torchattacks]."
+        ) from error
+    return getattr(torchattacks, rest, None) if rest in torchattacks.__all__ else None
+
+
+def _parameters(kind: Any) -> Any:
+    return inspect.signature(kind.__init__).parameters

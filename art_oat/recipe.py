@@ -1,0 +1,192 @@
+"""Owns recipes: everything that decides a training, as plain values that a file can hold and a name can call."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from art_oat import models
+from art_oat.attack import Norm, attack_named
+from art_oat.attack.named import name_faults
+from art_oat.augmentation import RandomCropFlip
+from art_oat.classifier import OATClassifier
+from art_oat.data import Dataset, load
+from art_oat.inputs import refuse
+from art_oat.layers import DEFAULT_LAMBDAS
+from art_oat.layers.encoding import check_lambdas
+from art_oat.model import OATModel
+from art_oat.randomness import borrowed_generators
+from art_oat.surgery import to_conditional
+from art_oat.training import (
+    Architecture,
+    Checkpoint,
+    OATTrainer,
+    StratifiedSampling,
+    parameter_groups,
+    save_model,
+    schedule_by_name,
+)
+from art_oat.training.decay import ParameterKind
+from art_oat.training.schedule import ScheduleName
+
+NB_VALIDATIONS = 5
+"""How often a training is measured, at most; each time costs about half an epoch."""
+
+_SMALL = re.compile(r"small((?:-[1-9]\d*)*)")
+_WIDE = re.compile(r"wrn-(\d+)-(\d+)")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training from data to weights; the same recipe gives the same weights on the same machine.
+
+    Attributes:
+        data: As :func:`art_oat.data.load` takes it.
+        data_folder: Where the files of the data set lie; None for ART's data folder.
+        nb_train: Training images to keep, in the classes' shares; None for all.
+        network: ``"small"`` or ``"small-16-32-64"`` (channels), ``"resnet18"``, ``"resnet34"``, ``"wrn-16-8"`` (any
+            depth and widen factor).
+        lambdas: The lams to train, distinct, in ``[0, 1]``.
+        attack: ``"pgd-K"``, ``"art:NAME"`` or ``"torchattacks:NAME"``, see :func:`~art_oat.attack.attack_named`.
+        eps: Radius of the attack, images in ``[0, 1]``.
+        eps_step: Step of the attack; None for its default.
+        norm: ``"Linf"`` or ``"L2"``.
+        weight_of_one: Weight of lam = 1 among the attacked samples; the other lams above 0 have 1 each.
+        nb_epochs: Passes over the training images.
+        batch_size: Samples per step.
+        schedule: As :func:`art_oat.training.schedule_by_name` takes it.
+        learning_rate: Largest of the schedule; SGD with Nesterov momentum 0.9.
+        weight_decay: Of the weights that are not exempt.
+        exempt: Which weights do not decay, some of ``"norm"``, ``"film"`` and ``"bias"``.
+        has_augmentation: Whether images are cropped (4 pixels of padding) and flipped at random.
+        ema: Decay of the average of weights; None for none.
+        label_smoothing: In ``[0, 1)``.
+        seed: Of the split, the weights and the training.
+
+    Raises:
+        ValueError: If network, attack, norm or schedule is none of these; names every fault.
+    """
+
+    data: str = "digits"
+    data_folder: str | None = None
+    nb_train: int | None = None
+    network: str = "small"
+    lambdas: tuple[float, ...] = DEFAULT_LAMBDAS
+    attack: str = "pgd-7"
+    eps: float = 8 / 255
+    eps_step: float | None = None
+    norm: Norm = "Linf"
+    weight_of_one: float = 1.0
+    nb_epochs: int = 30
+    batch_size: int = 128
+    schedule: ScheduleName = "one-cycle"
+    learning_rate: float = 0.1
+    weight_decay: float = 5e-4
+    exempt: tuple[ParameterKind, ...] = ("norm", "film", "bias")
+    has_augmentation: bool = False
+    ema: float | None = None
+    label_smoothing: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("lambdas", "exempt"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # a file gives a list
+        faults = name_faults(self.attack, eps=self.eps, norm=self.norm, eps_step=self.eps_step)
+        for check in (
+            lambda: architecture(self.network, in_channels=1, nb_classes=2),
+            lambda: schedule_by_name(self.schedule),
+            lambda: check_lambdas(self.lambdas),
+        ):
+            try:
+                check()
+            except ValueError as error:
+                faults.append(str(error))
+        refuse(faults)
+
+    def dataset(self, *, download: bool = False) -> Dataset:
+        """Load the data; see :func:`art_oat.data.load`."""
+        return load(self.data, folder=self.data_folder, seed=self.seed, nb_train=self.nb_train, download=download)
+
+    def architecture(self, data: Dataset) -> Architecture:
+        """Return the plain network for images of this kind."""
+        return architecture(self.network, in_channels=data.input_shape[0], nb_classes=data.nb_classes)
+
+    def classifier(
+        self, model: OATModel, data: Dataset, optimizer: torch.optim.Optimizer | None = None
+    ) -> OATClassifier:
+        """Return the classifier of a model for this data."""
+        loss = nn.CrossEntropyLoss(label_smoothing=self.label_smoothing)
+        return OATClassifier(model, loss, data.input_shape, data.nb_classes, optimizer, clip_values=(0, 1))
+
+
+def train(
+    recipe: Recipe, data: Dataset, *, folder: Path | None = None, keeps_best: bool = True, verbose: bool = True
+) -> OATClassifier:
+    """Train one network for every lam, and return its classifier.
+
+    Args:
+        recipe: How to train.
+        data: What the recipe's ``dataset()`` gives; the test part is not looked at.
+        folder: Gets the weights and ``training.csv``; None to write nothing.
+        keeps_best: Whether the weights, also those in the folder, are those of the epoch with the largest area under
+            the trade-off on the validation part; or else those of the last epoch.
+        verbose: Whether to show progress.
+    """
+    plain = recipe.architecture(data)
+    model = _model(recipe, plain)
+    groups = parameter_groups(model, recipe.weight_decay, exempt=recipe.exempt)
+    optimizer = torch.optim.SGD(groups, recipe.learning_rate, momentum=0.9, nesterov=True)
+    classifier = recipe.classifier(model, data, optimizer)
+    trainer = OATTrainer(
+        classifier,
+        attack_named(recipe.attack, classifier, eps=recipe.eps, norm=recipe.norm, eps_step=recipe.eps_step),
+        sampling=StratifiedSampling({1.0: recipe.weight_of_one} if 1.0 in recipe.lambdas else {}),
+        augmentation=RandomCropFlip() if recipe.has_augmentation else None,
+        ema=recipe.ema,
+        seed=recipe.seed,
+    )
+    trainer.fit(
+        *data.train,
+        validation_data=data.validation,
+        validation_interval=-(-recipe.nb_epochs // NB_VALIDATIONS),
+        batch_size=recipe.batch_size,
+        nb_epochs=recipe.nb_epochs,
+        scheduler=schedule_by_name(recipe.schedule),
+        checkpoint=Checkpoint(folder, plain) if folder is not None and keeps_best else None,
+        restore_best=keeps_best,
+        log_path=None if folder is None else folder / "training.csv",
+        verbose=verbose,
+    )
+    if folder is not None and not keeps_best:
+        save_model(classifier.model, folder, plain)
+    return classifier
+
+
+def _model(recipe: Recipe, plain: Architecture) -> OATModel:
+    with borrowed_generators(seed=recipe.seed):
+        network = plain.build()
+    return to_conditional(network, recipe.lambdas, seed=recipe.seed)
+
+
+def architecture(name: str, *, in_channels: int, nb_classes: int) -> Architecture:
+    """Return the network of :mod:`art_oat.models` that a short name means; see :class:`Recipe`.
+
+    Raises:
+        ValueError: If the name means none, or the network cannot be built so.
+    """
+    arguments: dict[str, Any] = {"in_channels": in_channels, "nb_classes": nb_classes}
+    if match := _SMALL.fullmatch(name):
+        channels = [int(part) for part in match[1].split("-") if part]
+        return Architecture("SmallCNN", arguments | ({"channels": channels} if channels else {}))
+    if match := _WIDE.fullmatch(name):
+        sizes = {"depth": int(match[1]), "widen_factor": int(match[2])}
+        models.WideResNet(**sizes)  # refuses depths that there are not
+        return Architecture("WideResNet", arguments | sizes)
+    if name in ("resnet18", "resnet34"):
+        return Architecture(name, arguments)
+    raise ValueError(f"network must be small, small-16-32-64 (channels), resnet18, resnet34 or wrn-16-8, got {name!r}.")

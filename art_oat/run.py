@@ -1,0 +1,171 @@
+"""Owns a folder in which a recipe was trained and measured: what is done again, and what is reused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from art_oat.attack import Norm
+from art_oat.data import Dataset
+from art_oat.evaluation import TradeoffCurve
+from art_oat.files import write_whole
+from art_oat.model import OATModel
+from art_oat.recipe import Recipe, train
+from art_oat.training import load_model
+from art_oat.training.checkpoint import DESCRIPTION, WEIGHTS
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What is measured of a trained network.
+
+    Attributes:
+        attacks: Names of the attacks, as ``TradeoffCurve.measure`` takes them.
+        nb_robust: Size of the subset of test images that is attacked, in the classes' shares; None for all.
+        eps: Radius; None for that of the training.
+        norm: ``"Linf"`` or ``"L2"``; None for that of the training.
+        lambdas: Where to measure; None for the trained lams.
+        seed: Of the subset and the attacks.
+    """
+
+    attacks: tuple[str, ...] = ("pgd-20", "autoattack")
+    nb_robust: int | None = None
+    eps: float | None = None
+    norm: Norm | None = None
+    lambdas: tuple[float, ...] | None = None
+    seed: int = 0
+
+
+class Run:
+    """A folder with ``model.safetensors``, ``model.json``, ``training.csv``, ``tradeoff.csv`` and ``tradeoff.png``.
+
+    ``run.json`` beside them holds the settings that they were made with. What was made with the same settings, and
+    has not been changed since, is reused.
+
+    Args:
+        folder: Where the files are, and go; made where it is missing.
+        say: Is told what happens, one line at a time.
+    """
+
+    def __init__(self, folder: str | Path, say: Callable[[str], None]) -> None:
+        self.folder = Path(folder)
+        self.say = say
+        self._models = [self.folder / WEIGHTS, self.folder / DESCRIPTION]
+        self._curve = self.folder / "tradeoff.csv"
+        self._state = _State(self.folder / "run.json")
+
+    @property
+    def recipe(self) -> Recipe:
+        """What the weights were trained with.
+
+        Raises:
+            FileNotFoundError: If there are none.
+        """
+        settings = self._state.settings("training")
+        if settings is None or not all(path.exists() for path in self._models):
+            raise FileNotFoundError(f"{self.folder} must hold a run, made by art-oat train --out {self.folder}.")
+        return Recipe(**settings["recipe"])
+
+    def is_trained_with(self, recipe: Recipe) -> bool:
+        """Whether the folder holds weights of this very recipe."""
+        return self._state.holds("training", _training(recipe), self._models)
+
+    def is_trained(self) -> bool:
+        """Whether the folder holds weights of any recipe."""
+        return self._models[0].exists()
+
+    def train(self, recipe: Recipe, data: Dataset, *, keeps_best: bool = True) -> OATModel:
+        """Train, unless it is done already, and return the model.
+
+        Args:
+            recipe: How to train.
+            data: What the recipe's ``dataset()`` gives.
+            keeps_best: Whether the weights are those of the best epoch on validation data, or of the last.
+        """
+        if self.is_trained_with(recipe):
+            self.say(f"Reusing the weights in {self.folder}: trained with the same settings.")
+            return load_model(self.folder)
+        nb_images = len(data.train.x)
+        self.say(f"Training one network for every lam on {nb_images} images, {recipe.nb_epochs} epochs ...")
+        model = train(recipe, data, folder=self.folder, keeps_best=keeps_best).model
+        self._state.keep("training", _training(recipe), self._models)
+        return model
+
+    def measure(self, measurement: Measurement, data: Dataset, *, nb_workers: int | None = None) -> TradeoffCurve:
+        """Attack the trained network at every lam, unless it is done already; draw and return the curve.
+
+        Args:
+            measurement: What to measure.
+            data: The test part is measured on.
+            nb_workers: How many points to measure at once; None for one per core.
+        """
+        recipe = self.recipe
+        settings = {**asdict(measurement), "model": _digest(self._models)}
+        if self._state.holds("measurement", settings, [self._curve]):
+            self.say(f"Reusing the measurements in {self._curve}: taken of the same weights with the same settings.")
+            curve = TradeoffCurve.from_csv(self._curve)
+        else:
+            lambdas = measurement.lambdas or recipe.lambdas
+            nb_robust = measurement.nb_robust or len(data.test.x)
+            self.say(f"Attacking {nb_robust} of {len(data.test.x)} test images at every lam ...")
+            curve = TradeoffCurve.measure(
+                recipe.classifier(load_model(self.folder), data),
+                *data.test,
+                eps=measurement.eps or recipe.eps,
+                norm=measurement.norm or recipe.norm,
+                attack=measurement.attacks,
+                lambdas=lambdas,
+                nb_robust=measurement.nb_robust,
+                seed=measurement.seed,
+                nb_workers=nb_workers or min(os.cpu_count() or 1, len(lambdas)),
+            )
+            curve.to_csv(self._curve)
+            self._state.keep("measurement", settings, [self._curve])
+        curve.plot(self.folder / "tradeoff.png")
+        return curve
+
+
+def _training(recipe: Recipe) -> dict[str, Any]:
+    return {"recipe": asdict(recipe), "version": version("art-oat")}
+
+
+class _State:
+    """Remembers with which settings the files in a folder were made."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, json.JSONDecodeError):
+            self.kept = {}
+
+    def settings(self, name: str) -> dict[str, Any] | None:
+        """Return what something was made with, or None."""
+        entry = self.kept.get(name)
+        return None if entry is None else entry["settings"]
+
+    def holds(self, name: str, settings: dict[str, Any], results: list[Path]) -> bool:
+        """Whether ``results`` were made with ``settings``, and are still what was made."""
+        return all(path.exists() for path in results) and self.kept.get(name) == _entry(settings, results)
+
+    def keep(self, name: str, settings: dict[str, Any], results: list[Path]) -> None:
+        """Note that ``results`` were made with ``settings``."""
+        self.kept[name] = _entry(settings, results)
+        with write_whole(self.path) as file:
+            json.dump(self.kept, file, indent=2)
+            file.write("\n")
+
+
+def _entry(settings: dict[str, Any], results: list[Path]) -> dict[str, Any]:
+    entry: dict[str, Any] = json.loads(json.dumps({"settings": settings, "sha256": _digest(results)}))
+    return entry
+
+
+def _digest(paths: list[Path]) -> str:
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()

@@ -1,0 +1,62 @@
+"""Owns the moving average of weights and statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+
+class WeightAverage:
+    """An exponential moving average of a network's tensors, beside the tensors that are trained.
+
+    Update ``t``, counted from 0, is ``average <- d average + (1 - d) tensor`` with
+    ``d = min(decay, (1 + t) / (10 + t))``: without the second term (that of TensorFlow's
+    ``ExponentialMovingAverage``), the weights before training would weigh on the average for ``1 / (1 - decay)``
+    steps. Whole numbers, such as the batches
+    that a norm has seen, are not averaged. Half precision is
+    averaged in float32, where small changes would be lost otherwise.
+
+    Torch's ``AveragedModel`` is not used: its decay is fixed, it truncates averaged counters, and it is a second
+    network, whereas plain networks and ART's estimators follow the tensors of the first.
+
+    Args:
+        tensors: What is averaged: parameters and buffers. Their values now are the start.
+        decay: In ``(0, 1)``; the average is over some ``1 / (1 - decay)`` steps.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor], decay: float) -> None:
+        self.decay = decay
+        self.nb_updates = 0
+        self._floats = [tensor for tensor in tensors if tensor.is_floating_point()]
+        self._averages = [tensor.detach().to(_precise(tensor), copy=True) for tensor in self._floats]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the tensors as they are now."""
+        decay = min(self.decay, (1 + self.nb_updates) / (10 + self.nb_updates))
+        values = [tensor.to(_precise(tensor)) for tensor in self._floats]
+        torch._foreach_lerp_(self._averages, values, 1 - decay)
+        self.nb_updates += 1
+
+    @torch.no_grad()
+    def install(self) -> None:
+        """Write the average into the tensors."""
+        torch._foreach_copy_(self._floats, self._averages)
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Let the tensors hold the average within the block, and what is trained again after it."""
+        trained = [tensor.detach().clone() for tensor in self._floats]
+        self.install()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                torch._foreach_copy_(self._floats, trained)
+
+
+def _precise(tensor: Tensor) -> torch.dtype:
+    return torch.promote_types(tensor.dtype, torch.float32)

@@ -1,0 +1,274 @@
+"""Owns how learning rates change in training: schedules as functions of progress, and who steps what when."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from art_oat.condition import is_finite_number
+from art_oat.inputs import refuse
+
+ScheduleName = Literal["one-cycle", "cosine", "piecewise", "constant"]
+Schedule = Callable[[float], float]
+"""Maps the share of the training that lies behind, in ``[0, 1]``, to a factor on the learning rates, at least 0."""
+
+
+class Scheduler(Protocol):
+    """Anything with ``step()``, such as every scheduler of torch."""
+
+    def step(self) -> Any:
+        """Advance the schedule by one epoch, or one step."""
+        ...
+
+
+@dataclass(frozen=True)
+class OneCycle:
+    """Up to the optimizer's learning rate and down to nearly nothing (Smith & Topin 2018, arXiv:1708.07120).
+
+    ``start + (1 - start) r(p / peak_at)`` before the peak, ``1 + (end - 1) r((p - peak_at) / (1 - peak_at))`` after
+    it, with ``r(t) = (1 - cos(pi t)) / 2``. The defaults are those of torch's ``OneCycleLR``, which also cycles the
+    momentum; this leaves it alone.
+
+    Args:
+        peak_at: Progress at which the factor is 1, in ``(0, 1)``.
+        start: First factor, in ``[0, 1]``.
+        end: Last factor, in ``[0, 1]``.
+
+    Raises:
+        ValueError: If an argument is not as above; names every fault.
+
+    Example:
+        >>> schedule = OneCycle()
+        >>> [round(schedule(progress), 4) for progress in (0, 0.3, 1)]
+        [0.04, 1.0, 0.0]
+    """
+
+    peak_at: float = 0.3
+    start: float = 1 / 25
+    end: float = 1 / 25e4
+
+    def __post_init__(self) -> None:
+        faults = _share_faults({"start": self.start, "end": self.end})
+        if not (is_finite_number(self.peak_at) and 0 < self.peak_at < 1):
+            faults.append(f"peak_at must be a number in (0, 1), got {self.peak_at!r}.")
+        refuse(faults)
+
+    def __call__(self, progress: float) -> float:
+        """Return the factor at a progress in ``[0, 1]``."""
+        if progress < self.peak_at:
+            return _eased(self.start, 1.0, progress / self.peak_at)
+        return _eased(1.0, self.end, (progress - self.peak_at) / (1 - self.peak_at))
+
+
+@dataclass(frozen=True)
+class WarmupCosine:
+    """A straight line up to the optimizer's learning rate, then half a cosine down (arXiv:1608.03983, eq. 5).
+
+    ``start + (1 - start) p / warmup`` before ``warmup``, then ``end + (1 - end) (1 + cos(pi t)) / 2`` with
+    ``t = (p - warmup) / (1 - warmup)``. Without restarts.
+
+    Args:
+        warmup: Progress at which the factor is 1, in ``[0, 1)``; 0 for no warm-up.
+        start: First factor, in ``[0, 1]``. At 0 the first step would change nothing.
+        end: Last factor, in ``[0, 1]``.
+
+    Raises:
+        ValueError: If an argument is not as above; names every fault.
+
+    Example:
+        >>> schedule = WarmupCosine(0.1)
+        >>> [round(schedule(progress), 4) for progress in (0, 0.1, 0.55, 1)]
+        [0.01, 1.0, 0.5, 0.0]
+    """
+
+    warmup: float = 0.05
+    start: float = 0.01
+    end: float = 0.0
+
+    def __post_init__(self) -> None:
+        faults = _share_faults({"start": self.start, "end": self.end})
+        if not (is_finite_number(self.warmup) and 0 <= self.warmup < 1):
+            faults.append(f"warmup must be a number in [0, 1), got {self.warmup!r}.")
+        refuse(faults)
+
+    def __call__(self, progress: float) -> float:
+        """Return the factor at a progress in ``[0, 1]``."""
+        if progress < self.warmup:
+            return self.start + (1 - self.start) * progress / self.warmup
+        return _eased(1.0, self.end, (progress - self.warmup) / (1 - self.warmup))
+
+
+@dataclass(frozen=True)
+class Piecewise:
+    """Constant between given points of the training; the published kind of schedule for adversarial training.
+
+    The factor is that of the last point reached, and 1 before the first.
+
+    Args:
+        factors: Maps progress in ``[0, 1]`` to the factor from there on, at least 0. Empty keeps the learning rates.
+
+    Raises:
+        ValueError: If ``factors`` is not as above.
+
+    Example:
+        >>> schedule = Piecewise()
+        >>> [schedule(progress) for progress in (0, 0.5, 0.75)]
+        [1.0, 0.1, 0.01]
+    """
+
+    factors: Mapping[float, float] = field(default_factory=lambda: {0.5: 0.1, 0.75: 0.01})
+
+    def __post_init__(self) -> None:
+        faulty = {
+            point: factor
+            for point, factor in self.factors.items()
+            if _share_faults({"": point}) or not is_finite_number(factor) or factor < 0
+        }
+        if faulty:
+            raise ValueError(f"factors must map progress in [0, 1] to numbers of at least 0, got {faulty}.")
+
+    def __call__(self, progress: float) -> float:
+        """Return the factor at a progress in ``[0, 1]``."""
+        reached = [point for point in self.factors if point <= progress]
+        return self.factors[max(reached)] if reached else 1.0
+
+
+def _eased(start: float, end: float, share: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+
+
+def _share_faults(shares: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{name} must be a number in [0, 1], got {share!r}."
+        for name, share in shares.items()
+        if not (is_finite_number(share) and 0 <= share <= 1)
+    ]
+
+
+_BY_NAME: dict[str, Callable[[], Schedule]] = {
+    "one-cycle": OneCycle,
+    "cosine": WarmupCosine,
+    "piecewise": Piecewise,
+    "constant": lambda: Piecewise({}),
+}
+
+
+def schedule_by_name(name: ScheduleName) -> Schedule:
+    """Return a schedule with its default arguments: ``"one-cycle"``, ``"cosine"``, ``"piecewise"`` or ``"constant"``.
+
+    Raises:
+        ValueError: If the name is none of these.
+    """
+    if name not in _BY_NAME:
+        raise ValueError(f"schedule must be one of {tuple(_BY_NAME)}, got {name!r}.")
+    return _BY_NAME[name]()
+
+
+def is_schedule(scheduler: Any) -> bool:
+    """Whether this is a function of progress, rather than something to be stepped."""
+    return callable(scheduler) and not hasattr(scheduler, "step")
+
+
+def scheduler_faults(scheduler: Any) -> list[str]:
+    """Say why something can be neither stepped nor called with the progress."""
+    if scheduler is None or _has_plain_step(scheduler):
+        return []
+    if not is_schedule(scheduler):
+        kind = type(scheduler).__name__
+        return [
+            f"scheduler must have step() without arguments, got {kind}. Or give a function of progress, as OneCycle is."
+        ]
+    try:
+        factors = [scheduler(progress) for progress in (0.0, 0.5, 1.0)]
+    except Exception as error:  # noqa: BLE001 - whatever a user's function may raise
+        return [f"scheduler must map any progress in [0, 1] to a factor, but it raised {error!r}."]
+    if all(is_finite_number(factor) and factor >= 0 for factor in factors):
+        return []
+    return [f"scheduler must map progress to a number of at least 0, got {factors} at 0, 0.5 and 1."]
+
+
+def _has_plain_step(scheduler: Any) -> bool:
+    """Whether ``step()`` can be called without arguments; that of ReduceLROnPlateau wants a metric."""
+    step = getattr(scheduler, "step", None)
+    if not callable(step):
+        return False
+    parameters = inspect.signature(step).parameters.values()
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return all(parameter.default is not parameter.empty or parameter.kind in variadic for parameter in parameters)
+
+
+class Pace:
+    """Advances a scheduler once per epoch or once per step."""
+
+    def __init__(self, scheduler: Scheduler | None, interval: str) -> None:
+        self.scheduler = scheduler
+        self.interval = interval
+
+    def end_step(self) -> None:
+        """Advance what goes by steps."""
+        if self.scheduler is not None and self.interval == "step":
+            self.scheduler.step()
+
+    def end_epoch(self) -> None:
+        """Advance what goes by epochs."""
+        if self.scheduler is not None and self.interval == "epoch":
+            self.scheduler.step()
+
+
+class _FactorScheduler:
+    """Multiplies the learning rates that it finds by a function of progress.
+
+    Torch's ``LambdaLR`` is not used: it would go on from rates that an earlier scheduler of the optimizer wrote down.
+    """
+
+    def __init__(self, optimizer: Optimizer, schedule: Schedule, nb_steps: int) -> None:
+        self.groups = optimizer.param_groups
+        self.rates = [float(group["lr"]) for group in self.groups]
+        self.schedule = schedule
+        self.nb_steps = nb_steps
+        self.step_count = 0
+        self._write(schedule(0.0))
+
+    def step(self) -> None:
+        self.step_count += 1
+        self._write(self.schedule(min(self.step_count / self.nb_steps, 1.0)))
+
+    def restore(self) -> None:
+        self._write(1.0)
+
+    def _write(self, factor: float) -> None:
+        for group, rate in zip(self.groups, self.rates, strict=True):
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate * factor)
+            else:
+                group["lr"] = rate * factor
+
+
+@contextmanager
+def paced(
+    optimizer: Optimizer, scheduler: Scheduler | Schedule | None, interval: str, nb_steps: int | None
+) -> Iterator[Pace]:
+    """Give what advances a checked scheduler; the learning rates that a schedule changed come back after the block.
+
+    Args:
+        optimizer: Has the learning rates.
+        scheduler: Is stepped; or a function of progress, which step ``i`` of ``n`` gets ``i / n`` of.
+        interval: ``"epoch"`` or ``"step"``; a function of progress always goes by steps.
+        nb_steps: Of the whole training; not needed for what is stepped.
+    """
+    if scheduler is None or not is_schedule(scheduler):
+        yield Pace(scheduler, interval)  # type: ignore[arg-type]
+        return
+    assert nb_steps is not None
+    factors = _FactorScheduler(optimizer, scheduler, nb_steps)  # type: ignore[arg-type]
+    try:
+        yield Pace(factors, "step")
+    finally:
+        factors.restore()

@@ -1,0 +1,194 @@
+"""Owns one step of training: draw lams, attack, weigh the losses; and the way back where training diverges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from art_oat.attack import AimedAttack
+from art_oat.classifier import OATClassifier
+from art_oat.inputs import as_array, input_faults, range_faults, refuse
+from art_oat.training.average import WeightAverage
+from art_oat.training.loss import Loss
+from art_oat.training.sampling import StratifiedSampling
+
+Augmentation = Callable[[Tensor, torch.Generator], Tensor]
+"""Changes inputs ``[N, ...]`` at random, drawn from the generator it is given; keeps shape and clip range."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a training is combined from; see :class:`OATTrainer`."""
+
+    attack: AimedAttack
+    sampling: StratifiedSampling
+    loss: Loss
+    augmentation: Augmentation | None = None
+    ema: float | None = None
+
+
+@dataclass
+class Tally:
+    """Sums over the steps of an epoch."""
+
+    loss_sum: float = 0.0
+    nb_samples: int = 0
+    nb_correct: int = 0
+    nb_attacked: int = 0
+    nb_robust: int = 0
+
+    def add(self, loss: float, is_correct: Tensor, is_robust: Tensor) -> None:
+        """Count one batch, by its mean loss, its samples ``[N]`` and its attacked samples ``[A]``."""
+        self.loss_sum += loss * len(is_correct)
+        self.nb_samples += len(is_correct)
+        self.nb_correct += int(is_correct.sum())
+        self.nb_attacked += len(is_robust)
+        self.nb_robust += int(is_robust.sum())
+
+    @property
+    def loss(self) -> float:
+        """Mean loss, in nats."""
+        return self.loss_sum / max(self.nb_samples, 1)
+
+    @property
+    def clean(self) -> float:
+        """Share of all samples answered right."""
+        return self.nb_correct / max(self.nb_samples, 1)
+
+    @property
+    def robust(self) -> float:
+        """Share of attacked samples answered right; NaN where there is none."""
+        return self.nb_robust / self.nb_attacked if self.nb_attacked else float("nan")
+
+    def shown(self) -> dict[str, str]:
+        """Return the figures for a progress bar."""
+        return {"loss": f"{self.loss:.3f}", "clean": f"{self.clean:.3f}", "robust": f"{self.robust:.3f}"}
+
+
+class Step:
+    """One optimizer step on one batch; goes back to the last state known to be good where training diverges.
+
+    The average takes in the weights after every step, once they are known to be good: the next step has a finite loss
+    and gradient, or the check at the end of the epoch passes. So it never holds NaN.
+
+    Args:
+        classifier: Is trained.
+        method: How.
+        generator: What everything is drawn from.
+    """
+
+    def __init__(self, classifier: OATClassifier, method: Method, generator: torch.Generator) -> None:
+        self.classifier = classifier
+        self.method = method
+        self.generator = generator
+        self.model = classifier.model
+        self.preprocess = classifier.preprocessed(nn.Identity(), is_training=True)
+        self.state = [*self.model.parameters(), *self.model.buffers()]
+        self.good_state = [tensor.detach().clone() for tensor in self.state]
+        self.average = None if method.ema is None else WeightAverage(self.state, method.ema)
+        self.tally = Tally()
+        self.epoch = 0
+        self._is_ahead = False  # whether the weights hold a step that the average does not
+        self._is_augmentation_checked = False
+        self._last_x = torch.empty(0)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Count anew."""
+        self.epoch = epoch
+        self.tally = Tally()
+
+    def __call__(self, x: Tensor, y: Tensor) -> None:
+        """Train on one batch: ``x [N, ...]``, class indices ``[N]`` or probabilities ``[N, K]``."""
+        order = torch.randperm(len(x), generator=self.generator).to(x.device)  # no lam may always meet the same samples
+        x, y = self._augmented(x[order]), y[order]
+        lam = self.method.sampling.draw(self.model.lambdas, len(x), self.generator).to(x)
+        is_attacked = lam > 0
+        classes = y if y.dim() == 1 else y.argmax(dim=1)
+        x_adv = x[is_attacked]
+        if len(x_adv):
+            x_adv = self.method.attack(x_adv, classes[is_attacked], lam[is_attacked], self.generator)
+        self.model.train()
+        self.classifier.optimizer.zero_grad()
+        logits = self._scores(x, lam)
+        logits_adv = self._scores(x_adv, lam[is_attacked]) if len(x_adv) else logits[:0]
+        loss = self.method.loss(logits, logits_adv, y, lam, self.classifier.loss)
+        self._check("loss", loss)
+        loss.backward()
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        self._check("gradient", nn.utils.get_total_norm(gradients))
+        with torch.no_grad():
+            torch._foreach_copy_(self.good_state, self.state)
+        self._average()
+        self.classifier.optimizer.step()
+        self._is_ahead = True
+        self._last_x = x
+        self.tally.add(loss.item(), logits.argmax(1) == classes, logits_adv.argmax(1) == classes[is_attacked])
+
+    def _augmented(self, x: Tensor) -> Tensor:
+        if self.method.augmentation is None:
+            return x
+        result = self.method.augmentation(x, self.generator)
+        if not self._is_augmentation_checked:
+            refuse(_augmentation_faults(result, x, self.classifier.clip_values))
+            self._is_augmentation_checked = True
+        return result
+
+    def _scores(self, x: Tensor, lam: Tensor) -> Tensor:
+        scores = self.model(self.preprocess(x), lam)
+        if isinstance(scores, Tensor) and scores.shape == (len(x), self.classifier.nb_classes):
+            return scores
+        self._go_back()
+        got = f"shape {list(scores.shape)}" if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
+        raise TypeError(
+            f"the network must give scores [N, {self.classifier.nb_classes}] also in training mode, got {got}. "
+            "Convert a network that returns the scores alone: wrap it, or switch its auxiliary heads off."
+        )
+
+    def end_epoch(self) -> None:
+        """Answer the last batch at every trained lam: the last step itself may have been the one that diverged."""
+        for lam in self.model.lambdas:
+            with torch.no_grad():
+                self._check("score", self.classifier.at(lam).as_module()(self._last_x).abs().max())
+        self._average()
+
+    def _average(self) -> None:
+        if self.average is not None and self._is_ahead:
+            self.average.update()
+        self._is_ahead = False
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Let the network hold the average within the block, if there is one."""
+        return nullcontext() if self.average is None else self.average.installed()
+
+    def finish(self) -> None:
+        """Leave the average in the network, if there is one."""
+        if self.average is not None:
+            self.average.install()
+
+    def _check(self, what: str, value: Tensor) -> None:
+        if bool(value.isfinite()):
+            return
+        self._go_back()
+        raise RuntimeError(
+            f"training must stay finite, got a {what} of {value.item()} in epoch {self.epoch}. Weights and statistics "
+            "are back at ones that had a finite loss and gradient; the optimizer's own state is not. "
+            "Lower the learning rate, or look for extreme inputs."
+        )
+
+    def _go_back(self) -> None:
+        with torch.no_grad():
+            torch._foreach_copy_(self.state, self.good_state)
+        self.classifier.optimizer.zero_grad()
+
+
+def _augmentation_faults(result: Any, x: Tensor, clip_values: Any) -> list[str]:
+    if not isinstance(result, Tensor) or (result.shape, result.dtype) != (x.shape, x.dtype):
+        got = f"{list(result.shape)} of {result.dtype}" if isinstance(result, Tensor) else type(result).__name__
+        return [f"augmentation must return a tensor {list(x.shape)} of {x.dtype}, as it was given, got {got}."]
+    values, name = as_array(result.double()), "the result of augmentation"
+    return input_faults(values, tuple(x.shape[1:]), name) or range_faults(values, clip_values, name)

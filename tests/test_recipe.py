@@ -1,0 +1,56 @@
+import dataclasses
+
+import pytest
+import torch
+
+from art_oat import load_model
+from art_oat.models import ResNet, SmallCNN, WideResNet
+from art_oat.recipe import Recipe, architecture, train
+
+RECIPE = Recipe(network="small-4-8", nb_epochs=2, eps=0.2, attack="pgd-1", lambdas=(0.0, 1.0), nb_train=200)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "nb_parameters"),
+    [
+        ("small-4", SmallCNN, 4 * 9 * 3 + 2 * 4 + 4 * 7 + 7),
+        ("resnet18", ResNet, None),
+        ("wrn-10-1", WideResNet, None),
+    ],
+)
+def test_a_short_name_means_a_network_for_the_images_at_hand(name, kind, nb_parameters):
+    network = architecture(name, in_channels=3, nb_classes=7).build()
+    assert isinstance(network, kind)
+    assert network(torch.zeros(2, 3, 8, 8)).shape == (2, 7)
+    if nb_parameters:
+        assert sum(parameter.numel() for parameter in network.parameters()) == nb_parameters
+
+
+def test_every_fault_of_a_recipe_is_named():
+    with pytest.raises(ValueError, match=r"attack must be.*network must be.*schedule must be.*lambdas must hold"):
+        Recipe(attack="fgsm", network="vgg", schedule="up", lambdas=(2.0,))
+    with pytest.raises(ValueError, match=r"depth must be 6 n \+ 4"):
+        Recipe(network="wrn-11-1")
+
+
+def test_the_same_recipe_gives_the_same_weights():
+    recipe = dataclasses.replace(RECIPE, has_augmentation=True, ema=0.9)
+    first, again = (train(recipe, recipe.dataset(), verbose=False).model.state_dict() for _ in range(2))
+    torch.testing.assert_close(first, again, rtol=0, atol=0)
+
+
+def test_the_folder_gets_the_weights_that_are_returned(tmp_path):
+    for keeps_best in (True, False):
+        folder = tmp_path / str(keeps_best)
+        trained = train(RECIPE, RECIPE.dataset(), folder=folder, keeps_best=keeps_best, verbose=False).model
+        torch.testing.assert_close(load_model(folder).state_dict(), trained.state_dict(), rtol=0, atol=0)
+        assert len((folder / "training.csv").read_text().splitlines()) == 1 + RECIPE.nb_epochs
+
+
+def test_what_is_exempt_does_not_decay():
+    weights = {}
+    for exempt in ((), ("norm",)):
+        recipe = dataclasses.replace(RECIPE, exempt=exempt, weight_decay=3.0, learning_rate=0.01)
+        network = train(recipe, recipe.dataset(), keeps_best=False, verbose=False).model.network
+        weights[exempt] = network.features[1].clean.weight.norm().item()
+    assert weights[()] < 0.9 * weights[("norm",)]
