@@ -6,20 +6,26 @@ at any operating point (:class:`OATClassifier`), ship it (:func:`fold`).
 """
 
 from art_oat.attack import PGD, TensorAttack
+from art_oat.augmentation import RandomCropFlip
 from art_oat.classifier import OATClassifier, PinnedClassifier
 from art_oat.condition import OperatingPoint
 from art_oat.evaluation import AutoAttack, TradeoffCurve
 from art_oat.frontier import Frontier, MeasuredPoint
 from art_oat.model import OATModel
 from art_oat.pinned import PinnedNetwork
-from art_oat.surgery import UnsupportedModuleError, fold, register_conversion, to_conditional
+from art_oat.surgery import UnsupportedModuleError, fold, register_conversion, to_conditional, to_published
 from art_oat.training import (
     Architecture,
+    Checkpoint,
     EpochRecord,
     OATTrainer,
+    OneCycle,
+    Piecewise,
     StratifiedSampling,
+    WarmupCosine,
     hybrid_loss,
     load_model,
+    parameter_groups,
     save_model,
 )
 
@@ -27,23 +33,30 @@ __all__ = [
     "PGD",
     "Architecture",
     "AutoAttack",
+    "Checkpoint",
     "EpochRecord",
     "Frontier",
     "MeasuredPoint",
     "OATClassifier",
     "OATModel",
     "OATTrainer",
+    "OneCycle",
     "OperatingPoint",
+    "Piecewise",
     "PinnedClassifier",
     "PinnedNetwork",
+    "RandomCropFlip",
     "StratifiedSampling",
     "TensorAttack",
     "TradeoffCurve",
     "UnsupportedModuleError",
+    "WarmupCosine",
     "fold",
     "hybrid_loss",
     "load_model",
+    "parameter_groups",
     "register_conversion",
     "save_model",
     "to_conditional",
+    "to_published",
 ]
