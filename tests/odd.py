@@ -132,6 +132,24 @@ class Fickle(Head):
         self.norm2 = nn.BatchNorm2d(6, track_running_stats=False)
 
 
+class NormActivation(nn.BatchNorm2d):
+    """A batch norm with dropout and activation inside, as large zoos have them."""
+
+    def __init__(self, nb_channels: int) -> None:
+        super().__init__(nb_channels)
+        self.dropout = nn.Dropout(0.3)
+        self.activation = nn.SiLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(self.dropout(super().forward(x)))
+
+
+class Fused(Head):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = NormActivation(6), NormActivation(6)
+
+
 def traced() -> nn.Module:
     """A network that torch.fx rebuilt."""
     return torch.fx.symbolic_trace(Head())
@@ -148,5 +166,6 @@ ODD = (
     Derived,
     Volumetric,
     Listed,
+    Fused,
     traced,
 )

@@ -2,6 +2,7 @@
 
 from art_oat.layers.encoding import DEFAULT_LAMBDAS, Encoding, EncodingKind
 from art_oat.layers.film import FiLM, FiLMKind
+from art_oat.layers.followed import FollowedNorm, split
 from art_oat.layers.norm import BatchNormLayer, ConditionalLayer, DualAffineBatchNorm, DualBatchNorm
 
 __all__ = [
@@ -14,4 +15,6 @@ __all__ = [
     "EncodingKind",
     "FiLM",
     "FiLMKind",
+    "FollowedNorm",
+    "split",
 ]

@@ -25,6 +25,8 @@ from art_oat.layers import (
     EncodingKind,
     FiLM,
     FiLMKind,
+    FollowedNorm,
+    split,
 )
 from art_oat.model import OATModel
 from art_oat.randomness import borrowed_generators
@@ -67,7 +69,8 @@ class LayerBuilder:
         return _LAYERS[self.statistics](norm, self.film(norm.num_features))
 
 
-Conversion = Callable[[nn.Module, LayerBuilder], ConditionalLayer]
+Layer = ConditionalLayer | FollowedNorm
+Conversion = Callable[[nn.Module, LayerBuilder], Layer]
 
 _CONVERSIONS: dict[type[nn.Module], Conversion] = {}
 
@@ -96,17 +99,18 @@ def register_conversion(kind: type[nn.Module]) -> Callable[[Conversion], Convers
 @register_conversion(nn.BatchNorm2d)
 @register_conversion(nn.BatchNorm3d)
 @register_conversion(nn.SyncBatchNorm)
-def _convert_batch_norm(norm: nn.Module, build: LayerBuilder) -> ConditionalLayer:
+def _convert_batch_norm(norm: nn.Module, build: LayerBuilder) -> Layer:
     assert isinstance(norm, _BatchNorm)
     if isinstance(norm, LazyModuleMixin):
         raise ValueError("its size is not known yet: run one batch through the network first")
     if is_parametrized(norm):
         raise ValueError("its weights are computed from others, so nothing can be folded into them")
-    if type(norm).forward not in _KNOWN_FORWARDS:
-        raise ValueError("it overrides forward, so it may do more than normalize: register_conversion for its type")
     if not norm.track_running_stats or norm.running_mean is None:
         raise ValueError("without running statistics it is no affine map in evaluation: track_running_stats=True")
-    return build.batch_norm(norm)
+    if type(norm).forward in _KNOWN_FORWARDS:
+        return build.batch_norm(norm)
+    plain, rest = split(norm)
+    return FollowedNorm(build.batch_norm(plain), rest)
 
 
 def to_conditional(
@@ -194,9 +198,9 @@ def _conversion_of(module: nn.Module) -> Conversion | None:
 
 def _convert_norms(
     norms: dict[str, nn.Module], film_kinds: dict[int, FiLMKind], code_dim: int, statistics: Statistics
-) -> dict[int, ConditionalLayer]:
+) -> dict[int, Layer]:
     """Convert every norm, by id; raise one error for all that cannot be."""
-    layers: dict[int, ConditionalLayer] = {}
+    layers: dict[int, Layer] = {}
     faults: list[str] = []
     for path, norm in norms.items():
         if id(norm) in layers:
@@ -213,7 +217,7 @@ def _convert_norms(
     return layers
 
 
-def _convert(module: nn.Module, build: LayerBuilder) -> ConditionalLayer:
+def _convert(module: nn.Module, build: LayerBuilder) -> Layer:
     conversion = _conversion_of(module)
     if conversion is None:
         raise ValueError("only BatchNorm carries two statistics; exchange it, or register_conversion for its type")
@@ -237,7 +241,7 @@ def _nothing_to_convert(network: nn.Module) -> str:
     )
 
 
-def _tie(network: nn.Module, layers: dict[int, ConditionalLayer]) -> None:
+def _tie(network: nn.Module, layers: dict[int, Layer]) -> None:
     """Let converted norms have in common what the norms have in common: each side of a layer with that of the other.
 
     Raises:
@@ -263,7 +267,7 @@ class _Place(NamedTuple):
 
     path: str
     name: str
-    layer: ConditionalLayer | None
+    layer: Layer | None
 
     def __str__(self) -> str:
         return f"{self.path}.{self.name}"

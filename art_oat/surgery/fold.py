@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from art_oat.condition import OperatingPoint, as_point
-from art_oat.layers import ConditionalLayer
+from art_oat.layers import ConditionalLayer, FollowedNorm
 from art_oat.model import OATModel
 from art_oat.pinned import exact_arithmetic
 from art_oat.replica import clone_tensor, replicate
@@ -39,7 +39,7 @@ def fold(model: OATModel, point: OperatingPoint | float | None = None) -> nn.Mod
     lam, width = model.default_point if point is None else model.point(*as_point(point))
 
     def folded(module: nn.Module) -> nn.Module | None:
-        return module.fold(condition) if isinstance(module, ConditionalLayer) else None
+        return module.fold(condition) if isinstance(module, ConditionalLayer | FollowedNorm) else None
 
     with exact_arithmetic(model):
         condition = model.condition(model.encoding.table.new_full((1,), lam), width)

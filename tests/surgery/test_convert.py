@@ -96,7 +96,7 @@ def test_the_published_film_starts_far_from_the_identity():
 
 class Overriding(nn.BatchNorm2d):
     def forward(self, x):
-        return torch.relu(super().forward(x))
+        return x + super().forward(x)
 
 
 def test_every_fault_is_named_by_dotted_path_in_one_error():
