@@ -19,13 +19,12 @@ import numpy as np
 import torch
 
 from art_oat import TradeoffCurve
-from art_oat.data import digits
-from art_oat.demo import Recipe, train
+from art_oat.demo import RECIPE
 from art_oat.files import write_whole
+from art_oat.recipe import Recipe, train
 
 RESULTS = Path(__file__).parent / "results" / "demo_recipe.csv"
 SEEDS = (0, 1, 2)
-RECIPE = Recipe()
 VARIANTS = {
     "recipe": RECIPE,
     "published attack step": dataclasses.replace(RECIPE, eps_step=None),
@@ -36,9 +35,9 @@ VARIANTS = {
 
 
 def measure(recipe: Recipe) -> dict[str, float]:
-    data = digits(recipe.seed)
+    data = recipe.dataset()
     started = time.perf_counter()
-    classifier = train(recipe, data, verbose=False)
+    classifier = train(recipe, data, keeps_best=False, verbose=False)
     seconds = time.perf_counter() - started
     curve = TradeoffCurve.measure(classifier, *data.validation, eps=recipe.eps, attack="pgd-50", verbose=False)
     accurate, *others = curve.points
