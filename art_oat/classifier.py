@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import inspect
+import sys
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -11,6 +13,7 @@ import torch
 from art.defences.preprocessor.preprocessor import Preprocessor, PreprocessorPyTorch
 from art.estimators.classification import PyTorchClassifier
 from art.preprocessing.standardisation_mean_std.pytorch import StandardisationMeanStdPyTorch
+from art.utils import check_and_transform_label_format
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
@@ -21,15 +24,20 @@ from art_oat.inputs import (
     class_indices,
     count_faults,
     input_faults,
+    is_soft,
     label_faults,
     range_faults,
     refuse,
+    soft_label_faults,
 )
 from art_oat.model import OATModel
 from art_oat.pinned import PinnedNetwork
 
 _IGNORED_BY_ART = {"logits", "y", "verbose", "raw", "standardise_output"}
 """Keywords that parts of ART pass to ``predict`` and rely on being ignored."""
+
+_READS_NETWORK = ("art.attacks.evasion.", "art.defences.detector.evasion.")
+"""Parts of ART that take the network out of a classifier, set its mode, clear its gradients and fill them."""
 
 
 class _NumpyPreprocessing(torch.autograd.Function):
@@ -93,13 +101,33 @@ def _refuse_point(keywords: dict[str, Any]) -> None:
         )
 
 
+def _floating(x: Any) -> Any:
+    """Return inputs as reals that can carry a gradient: tensors as tensors, all else as an array torch can read."""
+    if isinstance(x, Tensor):
+        return x if x.is_floating_point() else x.float()
+    array = as_array(x)
+    return array if array.dtype.kind == "f" else array.astype(np.float32)
+
+
+def _all_label_faults(y: Array, nb_samples: int, nb_classes: int) -> list[str]:
+    """Say what is wrong with labels, which may be probabilities here."""
+    if not is_soft(y, nb_classes):
+        return label_faults(y, nb_samples, nb_classes)
+    return label_faults(y.argmax(axis=1), nb_samples, nb_classes) + soft_label_faults(y)
+
+
+def _like(result: Any, x: Any) -> Any:
+    """Return an array as what ``x`` is, a tensor on its device or an array."""
+    return torch.as_tensor(result, device=x.device) if isinstance(x, Tensor) else result
+
+
 def _is_identity(operation: Preprocessor) -> bool:
     is_standardization = isinstance(operation, StandardisationMeanStdPyTorch)
     return is_standardization and bool(np.all(operation.mean == 0) and np.all(operation.std == 1))
 
 
 class _ARTClassifier(PyTorchClassifier):
-    """What both classifiers share: portable copies, layer names of the network inside, one preprocessing."""
+    """What both classifiers share: predictions that draw nothing, portable copies, layer names as in a plain one."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -115,17 +143,90 @@ class _ARTClassifier(PyTorchClassifier):
         self.__dict__.update(state)
         self._model = self._make_model_wrapper(state["_model"])
 
+    @property
+    def layer_names(self) -> list[str]:
+        """Names of the layers of the network that was converted."""
+        return [name.removeprefix("network.") for name in self._layer_names]
+
+    def set_params(self, **kwargs: Any) -> None:
+        """Set parameters; see ``PyTorchClassifier``, which breaks where it is given its own ``get_params()``.
+
+        Raises:
+            ValueError: If ``model`` is another than the one it has.
+        """
+        if kwargs.pop("model", self.model) is not self.model:
+            raise ValueError("model must stay the one that the classifier was made with. Make another classifier.")
+        super().set_params(**kwargs)
+
     def reduce_labels(self, y: Any) -> Any:
-        """Turn one-hot labels into what the loss takes, and leave indices as they are; ART fails on those."""
+        """Turn one-hot labels into what the loss takes, and leave indices as they are; ART fails on those.
+
+        Labels that stay real numbers, such as probabilities, come in the precision of the scores.
+        """
         is_index = y.ndim == 1 or (y.shape[1:] == (1,) and self.nb_classes > 2)  # noqa: PLR2004 - ART's binary case
-        return y.reshape(-1) if self._int_labels and is_index else super().reduce_labels(y)
+        if self._int_labels and is_index:
+            return y.reshape(-1)
+        labels = super().reduce_labels(y)
+        if isinstance(labels, Tensor):
+            return labels.to(self._dtype) if labels.is_floating_point() else labels
+        is_double = self._dtype == torch.float64
+        return labels.astype(np.float64 if is_double else np.float32) if labels.dtype.kind == "f" else labels
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """The precision of the network."""
+        raise NotImplementedError
+
+    def _predict(self, x: Array, batch_size: int, run: Run) -> NDArray[np.float32]:
+        """Predict in batches; ART's loader would draw from torch's global generator."""
+        preprocessed, _ = self._apply_preprocessing(as_array(x), y=None, fit=False)
+        scores = [np.empty((0, self.nb_classes), dtype=np.float32)]
+        for start in range(0, len(x), batch_size):
+            index = slice(start, start + batch_size)
+            batch = torch.from_numpy(preprocessed[index]).to(self._device)
+            with torch.no_grad():
+                scores.append(run(batch, index).float().cpu().numpy())
+        result: NDArray[np.float32] = self._apply_postprocessing(preds=np.vstack(scores), fit=False)
+        return result
+
+    def loss_gradient(self, x: Any, y: Any, training_mode: bool = False, **kwargs: Any) -> Any:
+        """Return the gradient of the loss to ``x``, a tensor for a tensor; see ``PyTorchClassifier``."""
+        _refuse_point(kwargs)
+        if not self.all_framework_preprocessing:
+            return _like(super().loss_gradient(_floating(as_array(x)), as_array(y), training_mode, **kwargs), x)
+        return super().loss_gradient(_floating(x), _like(as_array(y), x), training_mode, **kwargs)
+
+    def class_gradient(self, x: Any, label: Any = None, training_mode: bool = False, **kwargs: Any) -> Any:
+        """Return the gradients of the scores to ``x``, a tensor for a tensor; see ``PyTorchClassifier``."""
+        _refuse_point(kwargs)
+        label = as_array(label) if isinstance(label, Tensor) else label
+        return _like(super().class_gradient(_floating(as_array(x)), label, training_mode, **kwargs), x)
+
+    def compute_loss(self, x: Any, y: Any, reduction: str = "none", **kwargs: Any) -> Any:
+        """Return the loss, a tensor for a tensor; see ``PyTorchClassifier``."""
+        _refuse_point(kwargs)
+        one_hot = _like(check_and_transform_label_format(as_array(y), self.nb_classes), x)
+        return super().compute_loss(_floating(x), one_hot, reduction, **kwargs)
+
+    def custom_loss_gradient(self, loss_fn: Any, x: Any, y: Any, layer_name: Any, training_mode: bool = False) -> Any:
+        """Return the gradient of a loss between activations, a tensor for a tensor; see ``PyTorchClassifier``."""
+        inputs, targets = _floating(as_array(x)), _floating(as_array(y))
+        return _like(super().custom_loss_gradient(loss_fn, inputs, targets, layer_name, training_mode), x)
 
     def get_activations(self, x: Any, layer: Any = None, batch_size: int = 128, framework: bool = False) -> Any:
-        """Return the output of a layer; see ``PyTorchClassifier``, whose hooks would stay on the shared network."""
+        """Return the output of a layer; see ``PyTorchClassifier``, whose hooks would stay on the shared network.
+
+        Raises:
+            ValueError: If no layer has that name.
+        """
+        if isinstance(layer, str):
+            if layer not in (*self.layer_names, *self._layer_names):
+                raise ValueError(f"layer must be one of {', '.join(self.layer_names)}, or an index, got {layer!r}.")
+            layer = self.layer_names.index(layer.removeprefix("network."))
         modules = list(self.model.modules())
         before = [set(module._forward_hooks) for module in modules]
         try:
-            return super().get_activations(x, layer, batch_size, framework)
+            return super().get_activations(_floating(x), layer, batch_size, framework)
         finally:
             self.__dict__.pop("_features", None)
             for module, known in zip(modules, before, strict=True):
@@ -164,6 +265,10 @@ class PinnedClassifier(_ARTClassifier):
         """The operating point it answers at."""
         return self.model.point
 
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self.model.model.encoding.table.dtype
+
     def as_module(self) -> PreprocessedNetwork:
         """Return ``x -> scores`` as one torch module, preprocessing included, for attacks outside of ART.
 
@@ -174,7 +279,13 @@ class PinnedClassifier(_ARTClassifier):
     def predict(self, x: Array, batch_size: int = 128, training_mode: bool = False, **kwargs: Any) -> Any:
         """Return scores ``(N, K)`` at its point; see ``PyTorchClassifier``. It stays in evaluation mode."""
         _refuse_point(kwargs)
-        return super().predict(x, batch_size, training_mode, **kwargs)
+        return self._predict(x, batch_size, lambda batch, _: self.model(batch))
+
+    def _set_layer(self, train: bool, layerinfo: list[Any]) -> None:
+        if train:
+            raise RuntimeError(
+                "a classifier pinned by at(lam, width) stays in evaluation mode, its dropout and norms too."
+            )
 
     def fit(self, x: Array, y: Array, *args: Any, **kwargs: Any) -> None:
         """Refuse to train: the weights belong to every operating point.
@@ -219,8 +330,6 @@ class OATClassifier(_ARTClassifier):
     """
 
     estimator_params: ClassVar[list[str]] = [*PyTorchClassifier.estimator_params, "lam", "width"]
-
-    model: OATModel
 
     def __init__(
         self,
@@ -282,6 +391,10 @@ class OATClassifier(_ARTClassifier):
         indices = torch.from_numpy(class_indices(as_array(y), self.nb_classes))
         return torch.as_tensor(as_array(x)).to(table), indices.to(table.device)
 
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self.model.encoding.table.dtype
+
     def _optimizer_faults(self) -> list[str]:
         if self._optimizer is None:
             return []
@@ -301,10 +414,23 @@ class OATClassifier(_ARTClassifier):
                 scores = self.model.pinned()(probe)
         except Exception as error:  # noqa: BLE001 - whatever a user's network may raise
             return [f"input_shape {self.input_shape} must fit the network, which says: {error}"]
-        if not isinstance(scores, Tensor) or scores.shape != (1, self.nb_classes):
-            got = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-            return [f"the network must give nb_classes scores per sample, [1, {self.nb_classes}], got {got}."]
-        return []
+        expected = f"the network must give nb_classes scores per sample, [1, {self.nb_classes}]"
+        if not isinstance(scores, Tensor):
+            return [
+                f"{expected}, got {type(scores).__name__}. "
+                "Wrap it in a module that returns the scores alone, and convert that."
+            ]
+        return [] if scores.shape == (1, self.nb_classes) else [f"{expected}, got {list(scores.shape)}."]
+
+    @property
+    def model(self) -> OATModel:
+        """The conditional network; ART's own attacks and detectors find the plain one at the default point instead.
+
+        Some of them take the network, forget the classifier, and then set modes, clear gradients and fill them.
+        """
+        model: OATModel = self._model._model
+        is_read_by_art = sys._getframe(1).f_globals.get("__name__", "").startswith(_READS_NETWORK)
+        return model.pinned() if is_read_by_art else model  # type: ignore[return-value]
 
     @property
     def lam(self) -> float:
@@ -347,6 +473,30 @@ class OATClassifier(_ARTClassifier):
             preprocessing=self.preprocessing,
             device_type=self.device_type,
         )
+
+    def clone_for_refitting(self) -> OATClassifier:
+        """Return a classifier of the same architecture, parameters and optimizer, with weights to be trained anew.
+
+        Raises:
+            ValueError: If there is no optimizer.
+        """
+        if self._optimizer is None:
+            raise ValueError("optimizer must be given for a clone to be refitted, got None.")
+        model, kind = copy.deepcopy(self.model), type(self._optimizer)
+        accepted = inspect.signature(kind).parameters  # AdamW keeps defaults that it does not take
+        options = {name: value for name, value in self._optimizer.defaults.items() if name in accepted}
+        clone = type(self)(
+            model,
+            self._loss,
+            self.input_shape,
+            self.nb_classes,
+            kind(model.parameters(), **options),
+            device_type=self.device_type,
+        )
+        clone.reset()
+        params = self.get_params()
+        clone.set_params(**{name: value for name, value in params.items() if name not in ("model", "optimizer")})
+        return clone
 
     def predict(
         self,
@@ -409,30 +559,19 @@ class OATClassifier(_ARTClassifier):
 
         return run
 
-    def _predict(self, x: Array, batch_size: int, run: Run) -> NDArray[np.float32]:
-        preprocessed, _ = self._apply_preprocessing(as_array(x), y=None, fit=False)
-        scores = [np.empty((0, self.nb_classes), dtype=np.float32)]
-        for start in range(0, len(x), batch_size):
-            index = slice(start, start + batch_size)
-            batch = torch.from_numpy(preprocessed[index]).to(self._device)
-            with torch.no_grad():
-                scores.append(run(batch, index).float().cpu().numpy())
-        result: NDArray[np.float32] = self._apply_postprocessing(preds=np.vstack(scores), fit=False)
-        return result
-
     def fit(self, x: Array, y: Array, *args: Any, **kwargs: Any) -> None:
         """Train on ``x`` at the default operating point, as ``PyTorchClassifier.fit`` does; ``OATTrainer`` trains all.
 
         Args:
             x: Inputs, ``(N, *input_shape)``, finite.
-            y: Class indices ``(N,)`` or one-hot labels ``(N, K)``.
+            y: Class indices ``(N,)``, one-hot labels or class probabilities ``(N, K)``.
             *args: ``batch_size``, ``nb_epochs``, ... as in ART.
             **kwargs: As in ART, which ignores unknown ones.
 
         Raises:
             ValueError: If ``x`` or ``y`` is not as above; names every fault.
         """
-        refuse([*input_faults(x, self.input_shape), *label_faults(y, len(x), self.nb_classes)])
+        refuse([*input_faults(x, self.input_shape), *_all_label_faults(y, len(x), self.nb_classes)])
         super().fit(x, y, *args, **kwargs)
 
     # ART runs these on the network in training form, and changes its mode and gradients. At the default point the
@@ -440,22 +579,23 @@ class OATClassifier(_ARTClassifier):
 
     def loss_gradient(self, x: Any, y: Any, training_mode: bool = False, **kwargs: Any) -> Any:
         """Return the gradient of the loss to ``x``, at the default point; see ``PyTorchClassifier``."""
-        _refuse_point(kwargs)
         if training_mode:
             return super().loss_gradient(x, y, training_mode, **kwargs)
         return self.at().loss_gradient(x, y, **kwargs)
 
     def class_gradient(self, x: Any, label: Any = None, training_mode: bool = False, **kwargs: Any) -> Any:
         """Return the gradients of the scores to ``x``, at the default point; see ``PyTorchClassifier``."""
-        _refuse_point(kwargs)
         if training_mode:
             return super().class_gradient(x, label, training_mode, **kwargs)
         return self.at().class_gradient(x, label, **kwargs)
 
     def compute_loss(self, x: Any, y: Any, reduction: str = "none", **kwargs: Any) -> Any:
         """Return the loss at the default point; see ``PyTorchClassifier``."""
-        _refuse_point(kwargs)
         return self.at().compute_loss(x, y, reduction, **kwargs)
+
+    def custom_loss_gradient(self, loss_fn: Any, x: Any, y: Any, layer_name: Any, training_mode: bool = False) -> Any:
+        """Return the gradient of a loss between activations, at the default point; see ``PyTorchClassifier``."""
+        return self.at().custom_loss_gradient(loss_fn, x, y, layer_name, training_mode)
 
     def get_activations(self, x: Any, layer: Any = None, batch_size: int = 128, framework: bool = False) -> Any:
         """Return the output of a layer at the default point; see ``PyTorchClassifier``."""

@@ -5,15 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from art.attacks.evasion import FastGradientMethod, ProjectedGradientDescent
+from art.attacks.evasion import AutoProjectedGradientDescent, FastGradientMethod, ProjectedGradientDescent
 from art.config import ART_DATA_PATH
 from art.defences.preprocessor import SpatialSmoothing
 from art.defences.preprocessor.preprocessor import PreprocessorPyTorch
 from art.estimators.classification import PyTorchClassifier
 
 from art_oat import OATClassifier, OperatingPoint, fold, to_conditional
+from benchmarks.art_attacks import changed, state
 from tests.conftest import make_classifier
-from tests.networks import Residual, images, labels, shaken
+from tests.networks import MobileSqueezeExcite, Residual, images, labels, shaken
 
 X = images(12, torch.float32).numpy()
 Y = labels(12).numpy()
@@ -56,6 +57,12 @@ def test_predicting_leaves_weights_statistics_mode_and_generator_alone(classifie
     assert classifier.loss.reduction == "mean"
 
 
+def test_predicting_through_a_view_draws_nothing(classifier):
+    random_state = torch.get_rng_state()
+    classifier.at(0.3).predict(X)
+    assert torch.equal(torch.get_rng_state(), random_state)
+
+
 def test_predicting_in_training_mode_moves_statistics_as_in_art(classifier):
     before = copy.deepcopy(classifier.model.state_dict())
     classifier.predict(X, training_mode=True, lam=0.3)
@@ -84,17 +91,95 @@ def test_the_default_point_is_read_and_written_as_an_art_parameter(classifier):
         classifier.set_params(width=0.5)
 
 
-def test_gradients_at_the_default_point_equal_those_of_a_plain_classifier(classifier):
-    classifier.lam = 0.3
-    reference = plain(classifier, 0.3)
-    one_hot = np.eye(5, dtype=np.float32)[Y]
-    for name, arguments in {
-        "loss_gradient": (X, one_hot),
-        "class_gradient": (X,),
-        "compute_loss": (X, one_hot),
-    }.items():
-        expected = getattr(reference, name)(*arguments)
-        np.testing.assert_allclose(getattr(classifier, name)(*arguments), expected, rtol=1e-3, atol=1e-5)
+def norm_of(difference: torch.Tensor, p: int) -> torch.Tensor:
+    return torch.linalg.vector_norm(difference, p)
+
+
+ONE_HOT = np.eye(5, dtype=np.float32)[Y]
+METHODS = {
+    "class_gradient": lambda c: c.class_gradient(X),
+    "class_gradient of a class": lambda c: c.class_gradient(X, 2),
+    "class_gradient of one class per sample": lambda c: c.class_gradient(X, Y),
+    "class_gradient of a list": lambda c: c.class_gradient(X, Y.tolist()),
+    "clip_values": lambda c: c.clip_values,
+    "compute_loss": lambda c: c.compute_loss(X, ONE_HOT),
+    "compute_loss of indices": lambda c: c.compute_loss(X, Y),
+    "compute_loss in all": lambda c: c.compute_loss(X, ONE_HOT, reduction="sum"),
+    "compute_losses": lambda c: c.compute_losses(X, ONE_HOT)["total"],
+    "custom_loss_gradient": lambda c: c.custom_loss_gradient(norm_of, X, X[::-1].copy(), 0),
+    "custom_loss_gradient by name": lambda c: c.custom_loss_gradient(norm_of, X, X[::-1].copy(), "body"),
+    "get_activations": lambda c: c.get_activations(X, 0, batch_size=5),
+    "get_activations by name": lambda c: c.get_activations(X, "norm", batch_size=5),
+    "get_activations as a tensor": lambda c: c.get_activations(X, 1, framework=True).detach(),
+    "get_activations of the last layer": lambda c: c.get_activations(X, -1),
+    "input_shape": lambda c: c.input_shape,
+    "loss_gradient": lambda c: c.loss_gradient(X, ONE_HOT),
+    "loss_gradient of a tensor": lambda c: c.loss_gradient(torch.from_numpy(X), torch.from_numpy(ONE_HOT)),
+    "nb_classes": lambda c: c.nb_classes,
+    "predict": lambda c: c.predict(X),
+    "predict of a tensor": lambda c: c.predict(torch.from_numpy(X)),
+    "predict with a graph": lambda c: c._predict_framework(torch.from_numpy(X))[0].detach(),
+    "reduce_labels": lambda c: c.reduce_labels(ONE_HOT),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("kind", ["view", "classifier"])
+def test_a_method_answers_as_in_a_plain_classifier_and_touches_nothing(classifier, kind, name):
+    classifier.fit(X, Y, nb_epochs=1)  # so that there are gradients to lose, and a training mode
+    expected = METHODS[name](plain(classifier, 0.3))
+    classifier.lam = 0.3 if kind == "classifier" else 1.0
+    before, random_state = state(classifier), torch.get_rng_state()
+    actual = METHODS[name](classifier if kind == "classifier" else classifier.at(0.3))
+    np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-5)
+    assert changed(classifier, before) == []
+    assert torch.equal(torch.get_rng_state(), random_state)
+
+
+def test_every_method_of_arts_classifier_is_looked_at():
+    looked_at = {name.split()[0] for name in METHODS}
+    elsewhere = {"clone_for_refitting", "fit", "fit_generator", "get_params", "reset", "save", "set_params"}
+    elsewhere |= {"set_batchnorm", "set_dropout", "set_multihead_attention", "layer_names", "model", "optimizer"}
+    handed_on = {"channels_first", "device", "device_type", "loss", "loss_scale", "opt_level", "use_amp"}
+    not_in_art = {"compute_loss_from_predictions", "estimator_params"}
+    public = {name for name in dir(PyTorchClassifier) if not name.startswith("_")}
+    assert public == looked_at | elsewhere | handed_on | not_in_art
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, np.uint8, np.int64])
+@pytest.mark.parametrize(
+    "name", ["predict", "loss_gradient", "class_gradient", "compute_loss", "get_activations", "custom_loss_gradient"]
+)
+def test_inputs_of_any_real_kind_are_cast(classifier, name, dtype):
+    x = (X * 10).astype(np.uint8)  # whole numbers, which every kind holds
+    arguments = {"loss_gradient": (Y,), "compute_loss": (Y,), "get_activations": (0,)}.get(name, ())
+    for estimator in (classifier, classifier.at(0.3)):
+        if name == "custom_loss_gradient":
+            expected = estimator.custom_loss_gradient(norm_of, x.astype(np.float32), X, 0)
+            actual = estimator.custom_loss_gradient(norm_of, x.astype(dtype), X.astype(np.float64), 0)
+        else:
+            expected = getattr(estimator, name)(x.astype(np.float32), *arguments)
+            actual = getattr(estimator, name)(x.astype(dtype), *arguments)
+        tolerance = 1e-2 if dtype is np.float16 else 1e-4  # gradients come in the precision of the inputs
+        np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("options", [{}, {"preprocessing_defences": SpatialSmoothing(3)}], ids=["plain", "arrays"])
+@pytest.mark.parametrize("labels", [Y, ONE_HOT, Y[:, None]], ids=["indices", "one-hot", "a column"])
+def test_tensors_are_answered_with_tensors(options, labels):
+    classifier = make_classifier(**options)
+    x, y = torch.from_numpy(X), torch.from_numpy(labels)
+    for estimator in (classifier, classifier.at(0.3)):
+        pairs = [
+            (estimator.loss_gradient(x, y), estimator.loss_gradient(X, labels)),
+            (estimator.class_gradient(x, torch.from_numpy(Y)), estimator.class_gradient(X, Y)),
+        ]
+        if not options:  # ART has no way through a preprocessor of arrays here
+            custom = estimator.custom_loss_gradient
+            pairs.append((custom(norm_of, x, x.flip(0), 0), custom(norm_of, X, X[::-1], 0)))
+            pairs.append((estimator.compute_loss(x, y).detach(), estimator.compute_loss(X, labels)))
+        for actual, expected in pairs:
+            torch.testing.assert_close(actual, torch.from_numpy(expected))
 
 
 def test_gradients_take_indices_and_one_hot_labels_alike(classifier):
@@ -110,6 +195,12 @@ def test_activations_are_found_by_the_index_they_have_in_a_plain_classifier(clas
     for _ in range(3):
         np.testing.assert_allclose(classifier.get_activations(X, 0), expected, rtol=1e-4, atol=1e-5)
     assert not any(module._forward_hooks for module in classifier.model.pinned().modules())
+
+
+def test_layers_have_the_names_they_have_in_a_plain_classifier(classifier):
+    assert classifier.layer_names == classifier.at(0.3).layer_names == plain(classifier, 0.3).layer_names
+    with pytest.raises(ValueError, match="layer must be one of body, shortcut, norm, head, or an index, got 'neck'"):
+        classifier.get_activations(X, "neck")
 
 
 @pytest.mark.parametrize("keyword", ["logits", "verbose", "raw", "standardise_output"])
@@ -187,6 +278,24 @@ def test_labels_out_of_range_are_refused_before_anything_is_trained(classifier):
     torch.testing.assert_close(classifier.model.state_dict(), state, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_class_probabilities_are_trained_on(classifier, dtype):
+    twin = copy.deepcopy(classifier)
+    soft = (0.9 * ONE_HOT + 0.02).astype(dtype)
+    for own, y in ((classifier, soft), (twin, ONE_HOT)):
+        own.fit(X, y, batch_size=12, nb_epochs=1)
+    hard_head, head = (own.model.network.head.weight for own in (twin, classifier))
+    assert torch.isfinite(head).all()
+    assert not torch.equal(head, hard_head)
+
+
+def test_faulty_class_probabilities_are_refused(classifier):
+    with pytest.raises(ValueError, match="y must hold probabilities of sum 1 per row, got 12 of 12"):
+        classifier.fit(X, 0.5 * ONE_HOT)
+    with pytest.raises(ValueError, match="y must hold one label per sample, 12, got 3"):
+        classifier.fit(X, 0.9 * ONE_HOT[:3] + 0.02)
+
+
 def test_fit_trains_at_the_default_point_and_ignores_what_art_ignores(classifier):
     classifier.lam = 0.3
     before = classifier.compute_loss(X, Y, reduction="mean")
@@ -205,6 +314,16 @@ def test_a_view_is_not_trained(classifier):
         with pytest.raises(RuntimeError, match="Train the OATClassifier it is from"):
             call()
     torch.testing.assert_close(classifier.model.state_dict(), state, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["set_dropout", "set_batchnorm", "set_multihead_attention"])
+def test_no_layer_of_a_view_is_put_into_training_mode(name):
+    model = to_conditional(MobileSqueezeExcite())
+    view = OATClassifier(model, torch.nn.CrossEntropyLoss(), (1, 6, 6), 5).at(0.3)
+    getattr(view, name)(train=False)
+    with pytest.raises(RuntimeError, match="stays in evaluation mode"):
+        getattr(view, name)(train=True)
+    assert not any(module.training for module in view.model.modules())
 
 
 @pytest.mark.parametrize("name", ["loss_gradient", "class_gradient", "compute_loss"])
@@ -235,6 +354,16 @@ def test_arts_attacks_do_to_a_view_what_they_do_to_a_plain_classifier(classifier
     expected = attack(plain(classifier, 0.3), **options).generate(X, Y)
     np.testing.assert_allclose(attack(classifier.at(0.3), **options).generate(X, Y), expected, atol=1e-5)
     torch.testing.assert_close(classifier.model.state_dict(), state, rtol=0, atol=0)
+    assert all(parameter.grad is None for parameter in classifier.model.parameters())
+
+
+def test_arts_attacks_find_the_pinned_network_where_they_take_the_network_and_forget_the_classifier(classifier):
+    classifier.lam = 0.3
+    classifier.model.train()
+    attack = AutoProjectedGradientDescent(classifier, eps=0.1, loss_type="cross_entropy", verbose=False)
+    assert attack.estimator.model is classifier.model.pinned(0.3)
+    attack.generate(X, Y)
+    assert classifier.model.training
     assert all(parameter.grad is None for parameter in classifier.model.parameters())
 
 
@@ -335,6 +464,32 @@ def test_a_clone_for_refitting_is_fresh_and_keeps_the_parameters(classifier):
     np.testing.assert_array_equal(classifier.predict(X), before)
 
 
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW])
+def test_a_clone_for_refitting_has_an_optimizer_of_the_same_kind(classifier, kind):
+    classifier.set_params(optimizer=kind(classifier.model.parameters(), lr=0.02, weight_decay=0.1))
+    clone = classifier.clone_for_refitting()
+    (group,) = clone.optimizer.param_groups
+    assert type(clone.optimizer) is kind
+    assert (group["lr"], group["weight_decay"]) == (0.02, 0.1)
+    assert [id(parameter) for parameter in group["params"]] == [id(p) for p in clone.model.parameters()]
+
+
+def test_nothing_is_cloned_without_an_optimizer():
+    classifier = OATClassifier(shaken(Residual(), torch.float32), torch.nn.CrossEntropyLoss(), (1, 6, 6), 5)
+    with pytest.raises(ValueError, match="optimizer must be given for a clone to be refitted, got None"):
+        classifier.clone_for_refitting()
+
+
+def test_the_parameters_that_are_read_can_be_written_back(classifier):
+    classifier.lam = 0.3
+    for estimator in (classifier, classifier.at(0.3)):
+        expected = estimator.predict(X)
+        estimator.set_params(**estimator.get_params())
+        np.testing.assert_array_equal(estimator.predict(X), expected)
+        with pytest.raises(ValueError, match="model must stay the one"):
+            estimator.set_params(model=Residual())
+
+
 def test_a_reset_network_is_the_identity_in_lam_again(classifier):
     classifier.reset()
     np.testing.assert_array_equal(classifier.predict(X, lam=0.0), classifier.predict(X, lam=1.0))
@@ -358,3 +513,13 @@ def test_every_misfit_of_the_parts_is_named_at_once():
 def test_an_input_shape_that_does_not_fit_the_network_is_refused():
     with pytest.raises(ValueError, match=r"input_shape \(3, 6, 6\) must fit the network"):
         OATClassifier(shaken(Residual()), torch.nn.CrossEntropyLoss(), (3, 6, 6), 5)
+
+
+@pytest.mark.parametrize("wrap", [lambda scores: (scores, scores), lambda scores: {"scores": scores}])
+def test_a_network_that_gives_more_than_scores_is_refused_with_the_way_out(wrap):
+    class Wordy(Residual):
+        def forward(self, x):
+            return wrap(super().forward(x))
+
+    with pytest.raises(ValueError, match=r"got (tuple|dict)\. Wrap it in a module that returns the scores alone"):
+        OATClassifier(to_conditional(Wordy()), torch.nn.CrossEntropyLoss(), (1, 6, 6), 5)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import pyautoattack
 import torch
@@ -23,7 +24,7 @@ _MIN_CLASSES = 4
 
 @dataclass(frozen=True)
 class AutoAttack:
-    """AutoAttack (Croce and Hein 2020, arXiv:2003.01690), by the authors' code.
+    """AutoAttack (Croce and Hein 2020, arXiv:2003.01690), by the authors' code: ``autoattack``, or ``pyautoattack``.
 
     ``"standard"`` runs APGD-CE, targeted APGD-DLR, targeted FAB and Square, each on what still stands. With fewer
     than 10 classes the targeted parts aim at all ``K - 1`` others.
@@ -66,17 +67,12 @@ class AutoAttack:
         assert clip_values is not None
         unit = UnitRange(network, clip_values)
         seed = int(torch.randint(2**31, (), generator=generator))
-        engine = pyautoattack.AutoAttack(
-            _SinglePrecision(unit),
-            norm=self.norm,
-            eps=self.eps / unit.span,
-            version=self.version,
-            seed=seed,
-            device=x.device,
-        )
+        options = {"norm": self.norm, "eps": self.eps / unit.span, "version": self.version, "seed": seed}
+        engine, batch_argument = _engine(_SinglePrecision(unit), {**options, "device": x.device})
         engine.apgd_targeted.n_target_classes = engine.fab.n_target_classes = min(_MAX_TARGETS, nb_classes - 1)
         with borrowed_generators(x.device), _kept_trace():
-            x_adv, _ = engine.run_standard_evaluation(unit.to_unit(x).float(), y, batch_size=len(x))
+            result = engine.run_standard_evaluation(unit.to_unit(x).float(), y, **{batch_argument: len(x)})
+        x_adv: Tensor = result[0] if isinstance(result, tuple) else result
         return unit.from_unit(x_adv.to(x))
 
     def faults(self, nb_classes: int, clip_values: ClipValues | None) -> list[str]:
@@ -85,6 +81,15 @@ class AutoAttack:
         if nb_classes < _MIN_CLASSES:
             faults.append(f"AutoAttack needs at least {_MIN_CLASSES} classes, got {nb_classes}. Use PGD instead.")
         return faults + unit_range_faults(clip_values, "AutoAttack")
+
+
+def _engine(network: nn.Module, options: dict[str, Any]) -> tuple[Any, str]:
+    """Return the authors' implementation, their own package where it is installed, and what it calls a batch size."""
+    try:
+        package = importlib.import_module("autoattack")
+    except ImportError:
+        return pyautoattack.AutoAttack(network, **options), "batch_size"
+    return package.AutoAttack(network, **options, verbose=False), "bs"
 
 
 class _SinglePrecision(nn.Module):

@@ -1,6 +1,7 @@
 import logging
 import re
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 from art_oat import PGD, AutoAttack
 from art_oat.attack import distance, is_correct, withstand
 from art_oat.evaluation.robustness import attack_by_name, display_name, within_ball
+from tests.networks import images, labels
 
 NB_CLASSES = 5
 
@@ -149,3 +151,22 @@ def test_an_attack_that_leaves_its_ball_is_no_measurement():
     with pytest.raises(RuntimeError, match=r"must stay within eps = 0\.1"):
         within_ball(jump, 0.1, "Linf")(Linear(), x, y)
     assert torch.equal(within_ball(jump, 0.2, "Linf")(Linear(), x, y), x + 0.2)
+
+
+def test_the_authors_own_package_is_used_where_it_is_installed(classifier, monkeypatch):
+    asked = {}
+
+    class Engine:
+        def __init__(self, model, **options):
+            self.model, self.apgd_targeted, self.fab = model, SimpleNamespace(), SimpleNamespace()
+            asked.update(options)
+
+        def run_standard_evaluation(self, x, y, bs):
+            asked["nb_targets"] = self.fab.n_target_classes
+            return x + asked["eps"]
+
+    monkeypatch.setitem(sys.modules, "autoattack", SimpleNamespace(AutoAttack=Engine))
+    x, network = images(dtype=torch.float32), classifier.at(1.0).as_module()
+    x_adv = AutoAttack(0.2, "L2")(network, x, labels(), clip_values=(-1, 1))
+    torch.testing.assert_close(x_adv, x + 0.2)  # the engine knows [0, 1] only, and half the radius there
+    assert (asked["eps"], asked["norm"], asked["version"], asked["nb_targets"]) == (0.1, "L2", "standard", 4)
