@@ -62,15 +62,15 @@ class Run:
 
     @property
     def recipe(self) -> Recipe:
-        """What the weights were trained with.
+        """What the weights are trained with; also of a training that was cut short after its first validation.
 
         Raises:
             FileNotFoundError: If there are none.
         """
-        settings = self._state.settings("training")
-        if settings is None or not all(path.exists() for path in self._models):
+        settings = self._state.settings("recipe")
+        if settings is None or not self.is_trained():
             raise FileNotFoundError(f"{self.folder} must hold a run, made by art-oat train --out {self.folder}.")
-        return Recipe(**settings["recipe"])
+        return Recipe(**settings)
 
     def is_trained_with(self, recipe: Recipe) -> bool:
         """Whether the folder holds weights of this very recipe."""
@@ -78,7 +78,7 @@ class Run:
 
     def is_trained(self) -> bool:
         """Whether the folder holds weights of any recipe."""
-        return self._models[0].exists()
+        return all(path.exists() for path in self._models)
 
     def train(self, recipe: Recipe, data: Dataset, *, keeps_best: bool = True) -> OATModel:
         """Train, unless it is done already, and return the model.
@@ -93,6 +93,9 @@ class Run:
             return load_model(self.folder)
         nb_images = len(data.train.x)
         self.say(f"Training one network for every lam on {nb_images} images, {recipe.nb_epochs} epochs ...")
+        for path in (*self._models, self._curve):
+            path.unlink(missing_ok=True)  # what is left of another training must not pass for this one's
+        self._state.keep("recipe", asdict(recipe), [])
         model = train(recipe, data, folder=self.folder, keeps_best=keeps_best).model
         self._state.keep("training", _training(recipe), self._models)
         return model

@@ -5,6 +5,7 @@ import pytest
 from art_oat import TradeoffCurve, load_model
 from art_oat.recipe import Recipe
 from art_oat.run import Measurement, Run
+from art_oat.training.step import Step
 
 RECIPE = Recipe(network="small-4-8", nb_epochs=1, eps=0.2, lambdas=(0.0, 0.5, 1.0))
 MEASUREMENT = Measurement(attacks=("pgd-1",), nb_robust=10)
@@ -74,3 +75,22 @@ def test_another_recipe_trains_again(folder):
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="must hold a run, made by art-oat train --out"):
         _ = Run(tmp_path, lambda line: None).recipe
+
+
+def test_a_training_that_is_cut_short_can_be_measured_and_is_not_taken_for_a_whole_one(tmp_path, monkeypatch):
+    recipe = dataclasses.replace(RECIPE, nb_epochs=3)
+
+    def cut(self, x, y):
+        if self.epoch == 2:
+            raise KeyboardInterrupt
+        return step(self, x, y)
+
+    step = Step.__call__
+    monkeypatch.setattr(Step, "__call__", cut)
+    with pytest.raises(KeyboardInterrupt):
+        told(tmp_path, recipe)
+    monkeypatch.undo()
+    run = Run(tmp_path, lambda line: None)
+    assert run.recipe == recipe
+    assert not run.is_trained_with(recipe)
+    assert len(run.measure(MEASUREMENT, recipe.dataset(), nb_workers=1).points) == 3
