@@ -217,6 +217,5 @@ SLOW = (
     *_families("ibnresnet:ibn_resnet50 ibndensenet:ibn_densenet121", 64, **INSTANCE_NORM),
     *_families("inceptionresnetv1:inceptionresnetv1 inceptionv4:inceptionv4", 128),
     *_families("bninception:bninception efficientnet:efficientnet_b0 dpn:dpn68", 224),
-    *_families("xception:xception", 299),
 )
 """Families that take longer, for ``benchmarks/zoo.py``."""
