@@ -36,6 +36,8 @@ def main(
 
 
 Out = Annotated[Path, typer.Option(help="Folder for weights, log, table and picture.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace weights of another training in --out.")]
+_DEMO = Path("runs/demo")
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the split, the weights and the training.")]
 AttackNames = Annotated[list[str] | None, typer.Option(help="pgd-K or autoattack; may be repeated.")]
 NbRobust = Annotated[int | None, typer.Option(min=10, help="Test images to attack; all if not given.")]
@@ -44,11 +46,12 @@ NbWorkers = Annotated[int | None, typer.Option(min=1, help="Points to measure at
 
 @app.command()
 def demo(
-    out: Out = Path("runs/demo"),
+    out: Out = _DEMO,
     seed: Seed = 0,
     nb_epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")] = None,
     nb_robust: Annotated[int, typer.Option(min=10, max=450, help="Test images to attack.")] = 150,
     attack: AttackNames = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Train on scikit-learn's digits, attack the result at every lam, show the trade-off."""
     from art_oat.demo import MEASUREMENT, RECIPE  # the library takes seconds to import; --help need not
@@ -59,8 +62,8 @@ def demo(
     measurement = replace(MEASUREMENT, attacks=tuple(attack or MEASUREMENT.attacks), nb_robust=nb_robust)
     with _refusals():
         _check_attacks(measurement.attacks, recipe.eps, recipe.norm)
-    run, data = Run(out, typer.echo), recipe.dataset()
-    run.train(recipe, data, keeps_best=False)
+        run, data = Run(out, typer.echo), recipe.dataset()
+        run.train(recipe, data, keeps_best=False, overwrites=overwrite or out == _DEMO)
     _show(run.measure(measurement, data))
     typer.echo(f"\nDone in {time.perf_counter() - started:.0f} s. Weights, table and picture are in {out}:")
     typer.echo(f"  {out / 'tradeoff.png'}")
@@ -92,17 +95,20 @@ def train(
     weight_decay: Annotated[
         float, typer.Option(help="Of convolutions and linear layers, not of norms and FiLM.")
     ] = 5e-4,
-    augment: Annotated[bool, typer.Option(help="Crop and flip images at random.")] = True,
+    augmentation: Annotated[
+        str, typer.Option(help="crop-flip, crop, none, or auto: what suits the data set.")
+    ] = "auto",
     ema: Annotated[float | None, typer.Option(help="Decay of an average of weights, such as 0.999.")] = None,
     label_smoothing: Annotated[
         float, typer.Option(min=0, max=0.99, help="Share of every label spread over all.")
     ] = 0.0,
     seed: Seed = 0,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace weights of another training in --out.")
-    ] = False,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Train one network for every lam on a data set; keep the best epoch on validation images."""
+    """Train one network for every lam on a data set; keep the best of five epochs on validation images.
+
+    A training that is interrupted keeps the best so far.
+    """
     from art_oat.recipe import Recipe
     from art_oat.run import Run
 
@@ -124,18 +130,16 @@ def train(
             schedule=schedule,  # type: ignore[arg-type]
             learning_rate=learning_rate,
             weight_decay=weight_decay,
-            has_augmentation=augment,
+            augmentation=augmentation,  # type: ignore[arg-type]
             ema=ema,
             label_smoothing=label_smoothing,
             seed=seed,
         )
         run = Run(out, typer.echo)
-        if run.is_trained() and not run.is_trained_with(recipe) and not overwrite:
-            raise ValueError(f"{out} holds the weights of another training. Name another --out, or add --overwrite.")
         images = recipe.dataset(download=download)
-    run.train(recipe, images)
+        run.train(recipe, images, overwrites=overwrite)
     typer.echo(f"Done in {time.perf_counter() - started:.0f} s. Weights and log are in {out}. Now measure them:")
-    typer.echo(f"  art-oat evaluate {out} --nb-robust 1000")
+    typer.echo(f"  art-oat evaluate {out} --nb-robust {min(1000, len(images.test.x))}")
 
 
 @app.command()
@@ -156,7 +160,7 @@ def evaluate(
         trained = Run(run, typer.echo)
         recipe = trained.recipe
         attacks = tuple(attack or Measurement.attacks)
-        _check_attacks(attacks, eps or recipe.eps, norm or recipe.norm)
+        _check_attacks(attacks, recipe.eps if eps is None else eps, norm or recipe.norm)
         measurement = Measurement(attacks, nb_robust, eps, norm, _numbers(lambdas) if lambdas else None, seed)  # type: ignore[arg-type]
         images = recipe.dataset()
         curve = trained.measure(measurement, images, nb_workers=nb_workers)
@@ -169,7 +173,7 @@ def _refusals() -> Iterator[None]:
     """Show what is refused as one message, without a traceback."""
     try:
         yield
-    except (ValueError, TypeError, ImportError, OSError) as error:
+    except (ValueError, TypeError, ImportError, OSError, RuntimeError) as error:
         raise typer.BadParameter(str(error)) from error
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -15,8 +15,9 @@ from art_oat.attack import Norm, attack_named
 from art_oat.attack.named import name_faults
 from art_oat.augmentation import RandomCropFlip
 from art_oat.classifier import OATClassifier
+from art_oat.condition import is_finite_number
 from art_oat.data import Dataset, load
-from art_oat.inputs import refuse
+from art_oat.inputs import count_faults, refuse
 from art_oat.layers import DEFAULT_LAMBDAS
 from art_oat.layers.encoding import check_lambdas
 from art_oat.model import OATModel
@@ -36,6 +37,9 @@ from art_oat.training.schedule import ScheduleName
 
 NB_VALIDATIONS = 5
 """How often a training is measured, at most; each time costs about half an epoch."""
+
+AugmentationName = Literal["auto", "crop-flip", "crop", "none"]
+_SUITED: dict[str, AugmentationName] = {"cifar10": "crop-flip", "stl10": "crop-flip", "mnist": "crop", "svhn": "crop"}
 
 _SMALL = re.compile(r"small((?:-[1-9]\d*)*)")
 _WIDE = re.compile(r"wrn-(\d+)-(\d+)")
@@ -63,13 +67,14 @@ class Recipe:
         learning_rate: Largest of the schedule; SGD with Nesterov momentum 0.9.
         weight_decay: Of the weights that are not exempt.
         exempt: Which weights do not decay, some of ``"norm"``, ``"film"`` and ``"bias"``.
-        has_augmentation: Whether images are cropped (4 pixels of padding) and flipped at random.
+        augmentation: ``"crop-flip"``: shifted by up to an eighth and mirrored at random; ``"crop"``: shifted only;
+            ``"none"``; ``"auto"``: what suits the data set, and none for digits and for a file.
         ema: Decay of the average of weights; None for none.
         label_smoothing: In ``[0, 1)``.
         seed: Of the split, the weights and the training.
 
     Raises:
-        ValueError: If network, attack, norm or schedule is none of these; names every fault.
+        ValueError: If a value is not as above; names every fault.
     """
 
     data: str = "digits"
@@ -88,7 +93,7 @@ class Recipe:
     learning_rate: float = 0.1
     weight_decay: float = 5e-4
     exempt: tuple[ParameterKind, ...] = ("norm", "film", "bias")
-    has_augmentation: bool = False
+    augmentation: AugmentationName = "auto"
     ema: float | None = None
     label_smoothing: float = 0.0
     seed: int = 0
@@ -106,7 +111,34 @@ class Recipe:
                 check()
             except ValueError as error:
                 faults.append(str(error))
-        refuse(faults)
+        refuse([*faults, *self._number_faults()])
+        if self.data.endswith(".npz"):
+            object.__setattr__(self, "data", str(Path(self.data).expanduser().resolve()))
+
+    def _number_faults(self) -> list[str]:
+        faults = count_faults({"nb_epochs": self.nb_epochs, "batch_size": self.batch_size})
+        shares = {"ema": self.ema, "label_smoothing": self.label_smoothing}
+        faults += [
+            f"{name} must lie in [0, 1), got {share!r}."
+            for name, share in shares.items()
+            if share is not None and not (is_finite_number(share) and 0 <= share < 1)
+        ]
+        positive = {"learning_rate": self.learning_rate, "weight_of_one": self.weight_of_one}
+        faults += [
+            f"{name} must be a number above 0, got {value!r}."
+            for name, value in positive.items()
+            if not (is_finite_number(value) and value > 0)
+        ]
+        if not (is_finite_number(self.weight_decay) and self.weight_decay >= 0):
+            faults.append(f"weight_decay must be a number of at least 0, got {self.weight_decay!r}.")
+        if self.augmentation not in get_args(AugmentationName):
+            faults.append(f"augmentation must be one of {get_args(AugmentationName)}, got {self.augmentation!r}.")
+        return faults
+
+    def augment(self, data: Dataset) -> RandomCropFlip | None:
+        """Return the random changes of training images."""
+        name = _SUITED.get(self.data, "none") if self.augmentation == "auto" else self.augmentation
+        return None if name == "none" else RandomCropFlip(min(data.input_shape[1:]) // 8, name == "crop-flip")
 
     def dataset(self, *, download: bool = False) -> Dataset:
         """Load the data; see :func:`art_oat.data.load`."""
@@ -146,7 +178,7 @@ def train(
         classifier,
         attack_named(recipe.attack, classifier, eps=recipe.eps, norm=recipe.norm, eps_step=recipe.eps_step),
         sampling=StratifiedSampling({1.0: recipe.weight_of_one} if 1.0 in recipe.lambdas else {}),
-        augmentation=RandomCropFlip() if recipe.has_augmentation else None,
+        augmentation=recipe.augment(data),
         ema=recipe.ema,
         seed=recipe.seed,
     )

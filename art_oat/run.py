@@ -11,8 +11,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from art_oat.attack import Norm
-from art_oat.data import Dataset
+from art_oat.data import Dataset, Split
 from art_oat.evaluation import TradeoffCurve
 from art_oat.files import write_whole
 from art_oat.model import OATModel
@@ -51,10 +53,15 @@ class Run:
     Args:
         folder: Where the files are, and go; made where it is missing.
         say: Is told what happens, one line at a time.
+
+    Raises:
+        NotADirectoryError: If ``folder`` is a file.
     """
 
     def __init__(self, folder: str | Path, say: Callable[[str], None]) -> None:
         self.folder = Path(folder)
+        if self.folder.is_file():
+            raise NotADirectoryError(f"a run must lie in a folder, but {self.folder} is a file.")
         self.say = say
         self._models = [self.folder / WEIGHTS, self.folder / DESCRIPTION]
         self._curve = self.folder / "tradeoff.csv"
@@ -67,37 +74,48 @@ class Run:
         Raises:
             FileNotFoundError: If there are none.
         """
-        settings = self._state.settings("recipe")
-        if settings is None or not self.is_trained():
+        recipe = self.recipe_or_none()
+        if recipe is None:
             raise FileNotFoundError(f"{self.folder} must hold a run, made by art-oat train --out {self.folder}.")
-        return Recipe(**settings)
+        return recipe
 
-    def is_trained_with(self, recipe: Recipe) -> bool:
-        """Whether the folder holds weights of this very recipe."""
-        return self._state.holds("training", _training(recipe), self._models)
+    def recipe_or_none(self) -> Recipe | None:
+        """Return what the weights are trained with, or None where there are none of a known recipe."""
+        settings = self._state.settings("recipe")
+        return None if settings is None or not self.is_trained() else Recipe(**settings)
+
+    def _is_trained_with(self, recipe: Recipe, data: Dataset) -> bool:
+        return self._state.holds("training", _training(recipe, data), self._models)
 
     def is_trained(self) -> bool:
         """Whether the folder holds weights of any recipe."""
         return all(path.exists() for path in self._models)
 
-    def train(self, recipe: Recipe, data: Dataset, *, keeps_best: bool = True) -> OATModel:
+    def train(self, recipe: Recipe, data: Dataset, *, keeps_best: bool = True, overwrites: bool = False) -> OATModel:
         """Train, unless it is done already, and return the model.
 
         Args:
             recipe: How to train.
             data: What the recipe's ``dataset()`` gives.
             keeps_best: Whether the weights are those of the best epoch on validation data, or of the last.
+            overwrites: Whether weights of another training, or of one that was cut short, may be replaced.
+
+        Raises:
+            FileExistsError: If there are such weights, and they may not.
         """
-        if self.is_trained_with(recipe):
+        if self._is_trained_with(recipe, data):
             self.say(f"Reusing the weights in {self.folder}: trained with the same settings.")
             return load_model(self.folder)
+        if self.is_trained() and not overwrites:
+            what = "this training, cut short" if self.recipe_or_none() == recipe else "another training"
+            raise FileExistsError(f"{self.folder} holds weights of {what}. Name another --out, or add --overwrite.")
         nb_images = len(data.train.x)
         self.say(f"Training one network for every lam on {nb_images} images, {recipe.nb_epochs} epochs ...")
         for path in (*self._models, self._curve):
             path.unlink(missing_ok=True)  # what is left of another training must not pass for this one's
-        self._state.keep("recipe", asdict(recipe), [])
+        self._state.keep("recipe", asdict(recipe), [])  # so that a training that is cut short can be measured
         model = train(recipe, data, folder=self.folder, keeps_best=keeps_best).model
-        self._state.keep("training", _training(recipe), self._models)
+        self._state.keep("training", _training(recipe, data), self._models)
         return model
 
     def measure(self, measurement: Measurement, data: Dataset, *, nb_workers: int | None = None) -> TradeoffCurve:
@@ -109,19 +127,19 @@ class Run:
             nb_workers: How many points to measure at once; None for one per core.
         """
         recipe = self.recipe
-        settings = {**asdict(measurement), "model": _digest(self._models)}
+        settings = {**asdict(measurement), "model": _digest(self._models), "data": data_digest(data.test)}
         if self._state.holds("measurement", settings, [self._curve]):
             self.say(f"Reusing the measurements in {self._curve}: taken of the same weights with the same settings.")
             curve = TradeoffCurve.from_csv(self._curve)
         else:
-            lambdas = measurement.lambdas or recipe.lambdas
+            lambdas = recipe.lambdas if measurement.lambdas is None else measurement.lambdas
             nb_robust = measurement.nb_robust or len(data.test.x)
             self.say(f"Attacking {nb_robust} of {len(data.test.x)} test images at every lam ...")
             curve = TradeoffCurve.measure(
                 recipe.classifier(load_model(self.folder), data),
                 *data.test,
-                eps=measurement.eps or recipe.eps,
-                norm=measurement.norm or recipe.norm,
+                eps=recipe.eps if measurement.eps is None else measurement.eps,
+                norm=recipe.norm if measurement.norm is None else measurement.norm,
                 attack=measurement.attacks,
                 lambdas=lambdas,
                 nb_robust=measurement.nb_robust,
@@ -134,8 +152,16 @@ class Run:
         return curve
 
 
-def _training(recipe: Recipe) -> dict[str, Any]:
-    return {"recipe": asdict(recipe), "version": version("art-oat")}
+def _training(recipe: Recipe, data: Dataset) -> dict[str, Any]:
+    digests = [data_digest(data.train), data_digest(data.validation)]
+    return {"recipe": asdict(recipe), "data": digests, "version": version("art-oat")}
+
+
+def data_digest(part: Split) -> str:
+    """Return what tells images and labels apart from others."""
+    digest = hashlib.sha256(np.ascontiguousarray(part.x).data)
+    digest.update(np.ascontiguousarray(part.y).data)
+    return digest.hexdigest()
 
 
 class _State:
@@ -144,9 +170,10 @@ class _State:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self.kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, json.JSONDecodeError):
-            self.kept = {}
+            kept = json.loads(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+            kept = {}
+        self.kept: dict[str, Any] = kept if isinstance(kept, dict) else {}
 
     def settings(self, name: str) -> dict[str, Any] | None:
         """Return what something was made with, or None."""

@@ -1,9 +1,11 @@
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
-from art_oat import load_model
+from art_oat import RandomCropFlip, load_model
+from art_oat.data import Dataset, Split
 from art_oat.models import ResNet, SmallCNN, WideResNet
 from art_oat.recipe import Recipe, architecture, train
 
@@ -34,7 +36,7 @@ def test_every_fault_of_a_recipe_is_named():
 
 
 def test_the_same_recipe_gives_the_same_weights():
-    recipe = dataclasses.replace(RECIPE, has_augmentation=True, ema=0.9)
+    recipe = dataclasses.replace(RECIPE, augmentation="crop", ema=0.9)
     first, again = (train(recipe, recipe.dataset(), verbose=False).model.state_dict() for _ in range(2))
     torch.testing.assert_close(first, again, rtol=0, atol=0)
 
@@ -54,3 +56,44 @@ def test_what_is_exempt_does_not_decay():
         network = train(recipe, recipe.dataset(), keeps_best=False, verbose=False).model.network
         weights[exempt] = network.features[1].clean.weight.norm().item()
     assert weights[()] < 0.9 * weights[("norm",)]
+
+
+def test_networks_that_a_function_builds_are_kept_too(tmp_path):
+    recipe = dataclasses.replace(RECIPE, network="resnet18", nb_epochs=1, nb_train=20)
+    data = recipe.dataset()
+    tiny = Split(data.validation.x[:4], data.validation.y[:4])
+    train(recipe, data._replace(validation=tiny), folder=tmp_path, verbose=False)
+    assert isinstance(load_model(tmp_path).network, ResNet)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"learning_rate": -1},
+        {"weight_decay": -1},
+        {"ema": 2},
+        {"weight_of_one": 0},
+        {"batch_size": 0},
+        {"label_smoothing": 1.0},
+        {"augmentation": "mixup"},
+    ],
+)
+def test_a_number_that_no_training_could_use_is_refused_by_name(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        Recipe(**options)
+
+
+@pytest.mark.parametrize(
+    ("data", "augmentation", "expected"),
+    [
+        ("cifar10", "auto", RandomCropFlip(4, has_flip=True)),
+        ("mnist", "auto", RandomCropFlip(4, has_flip=False)),
+        ("digits", "auto", None),
+        ("digits", "crop-flip", RandomCropFlip(4, has_flip=True)),
+        ("cifar10", "none", None),
+    ],
+)
+def test_augmentation_suits_the_data(data, augmentation, expected):
+    images = np.zeros((1, 3, 32, 32), dtype=np.float32)
+    split = Split(images, np.zeros(1, dtype=np.int64))
+    assert Recipe(data=data, augmentation=augmentation).augment(Dataset(split, split, split)) == expected

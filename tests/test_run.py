@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 
 from art_oat import TradeoffCurve, load_model
+from art_oat.data import Split
 from art_oat.recipe import Recipe
 from art_oat.run import Measurement, Run
 from art_oat.training.step import Step
@@ -15,7 +16,7 @@ FILES = {"run.json", "model.json", "model.safetensors", "tradeoff.csv", "tradeof
 def told(folder, recipe=RECIPE, measurement=MEASUREMENT) -> tuple[TradeoffCurve, list[str]]:
     lines: list[str] = []
     run, data = Run(folder, lines.append), recipe.dataset()
-    run.train(recipe, data)
+    run.train(recipe, data, overwrites=True)
     return run.measure(measurement, data, nb_workers=1), lines
 
 
@@ -92,5 +93,35 @@ def test_a_training_that_is_cut_short_can_be_measured_and_is_not_taken_for_a_who
     monkeypatch.undo()
     run = Run(tmp_path, lambda line: None)
     assert run.recipe == recipe
-    assert not run.is_trained_with(recipe)
+    with pytest.raises(FileExistsError, match="holds weights of this training, cut short"):
+        run.train(recipe, recipe.dataset())
     assert len(run.measure(MEASUREMENT, recipe.dataset(), nb_workers=1).points) == 3
+
+
+def test_weights_of_another_training_are_not_replaced_unasked(folder):
+    weights = (folder / "model.safetensors").read_bytes()
+    with pytest.raises(FileExistsError, match="holds weights of another training"):
+        Run(folder, lambda line: None).train(dataclasses.replace(RECIPE, seed=7), RECIPE.dataset())
+    assert (folder / "model.safetensors").read_bytes() == weights
+
+
+def test_other_data_are_noticed(folder):
+    told(folder)
+    data = RECIPE.dataset()
+    changed = data._replace(test=Split(1 - data.test.x, data.test.y))
+    lines: list[str] = []
+    Run(folder, lines.append).measure(MEASUREMENT, changed, nb_workers=1)
+    assert lines[0].startswith("Attacking")
+    with pytest.raises(FileExistsError):
+        Run(folder, lines.append).train(RECIPE, data._replace(train=Split(1 - data.train.x, data.train.y)))
+
+
+def test_a_radius_of_0_is_not_taken_for_none(folder):
+    with pytest.raises(ValueError, match="eps must be a number above 0, got 0"):
+        told(folder, measurement=dataclasses.replace(MEASUREMENT, eps=0))
+
+
+def test_a_file_is_no_folder_for_a_run(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match="must lie in a folder"):
+        Run(tmp_path / "file", lambda line: None)

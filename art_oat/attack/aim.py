@@ -26,6 +26,9 @@ from art_oat.randomness import borrowed_generators
 Attack: TypeAlias = TensorAttack | EvasionAttack | Callable[..., Tensor]
 """What can be aimed; torchattacks' attacks are among the callables."""
 
+_ROUNDING = 1e-5
+"""How far an attack may leave the clip values, as a share of their span; ART's compute in float32."""
+
 Perturb = Callable[[Tensor, Tensor], Tensor]
 """Perturbs inputs ``[N, ...]`` with class indices ``[N]`` at one operating point."""
 
@@ -41,10 +44,11 @@ class AimedAttack(ABC):
             x: Inputs, ``[N, ...]``, in the units that the classifier takes.
             y: Class indices, ``[N]``.
             lam: One per sample, ``[N]``; taken as checked.
-            generator: What everything random is drawn from; None for torch's global one.
+            generator: What everything random is drawn from; None for torch's global one. Attacks of ART with a
+                generator of their own (``HopSkipJump``, ``BoundaryAttack``) draw from that regardless.
 
         Raises:
-            RuntimeError: If the attack does not return one input for each of ``x``.
+            RuntimeError: If the attack does not return one finite input within the clip values for each of ``x``.
         """
         ...
 
@@ -110,7 +114,7 @@ class _WholeBatch(AimedAttack):
     def __call__(self, x: Tensor, y: Tensor, lam: Tensor, generator: torch.Generator | None = None) -> Tensor:
         self._replica.aim(lam)
         x_adv = self._attack(self._network, x, y, clip_values=self._clip_values, generator=generator)
-        return _checked(x_adv, x)
+        return _checked(x_adv, x, self._clip_values)
 
 
 class _ByLam(AimedAttack):
@@ -128,15 +132,26 @@ class _ByLam(AimedAttack):
                 self._aimed[value] = self._aim_at(self._classifier.at(value))
             group = lam == value
             with _host_generators(x.device, generator):
-                x_adv[group] = _checked(self._aimed[value](x[group], y[group]), x[group])
+                perturbed = self._aimed[value](x[group], y[group])
+            x_adv[group] = _checked(perturbed, x[group], self._classifier.clip_values)
         return x_adv
 
 
-def _checked(x_adv: Any, x: Tensor) -> Tensor:
-    if not isinstance(x_adv, Tensor) or x_adv.shape != x.shape:
-        got = list(x_adv.shape) if hasattr(x_adv, "shape") else type(x_adv).__name__
+def _checked(result: Any, x: Tensor, clip_values: ClipValues | None) -> Tensor:
+    if not isinstance(result, Tensor) or result.shape != x.shape:
+        got = list(result.shape) if hasattr(result, "shape") else type(result).__name__
         raise RuntimeError(f"an attack must return one attacked input for each input, {list(x.shape)}, got {got}.")
-    return x_adv.detach().to(x)
+    if not bool(result.isfinite().all()):
+        raise RuntimeError("an attack must return finite inputs, got NaN or infinity.")
+    x_adv: Tensor = result.detach().to(x)
+    if clip_values is not None:
+        low, high = (torch.as_tensor(value, dtype=x.dtype, device=x.device) for value in clip_values)
+        rounding = _ROUNDING * (high - low)
+        if bool(((x_adv < low - rounding) | (x_adv > high + rounding)).any()):
+            raise RuntimeError(
+                f"an attack must stay within the clip_values {clip_values}, went to [{x_adv.min()}, {x_adv.max()}]."
+            )
+    return x_adv
 
 
 @contextmanager
@@ -176,6 +191,11 @@ def _torchattacks_faults(attack: Any, classifier: OATClassifier) -> list[str]:
     faults = unit_range_faults(classifier.clip_values, "a torchattacks attack")
     if attack.attack_mode == "targeted(label)":
         faults.append("attack must lead away from the labels, got one in the mode targeted(label).")
+    if attack.normalization_used is not None:
+        faults.append(
+            "attack must take images in [0, 1], got one with set_normalization_used. "
+            "The normalization belongs to the classifier: preprocessing=(mean, std)."
+        )
     return faults
 
 
@@ -184,7 +204,20 @@ def _aim_torchattacks(attack: Any, view: PinnedClassifier) -> Perturb:
     # the model in the memo: attacks hold attacks, which hold the model again
     aimed = copy.deepcopy(attack, {id(attack.model): network})
     aimed.set_device(view.device)
-    return lambda x, y: network.from_unit(aimed(network.to_unit(x), y))
+
+    def perturb(x: Tensor, y: Tensor) -> Tensor:
+        _seed(aimed)
+        return network.from_unit(aimed(network.to_unit(x), y))
+
+    return perturb
+
+
+def _seed(attack: Any) -> None:
+    """Draw the seeds that attacks of torchattacks keep: a fixed one would give every batch the same start."""
+    if hasattr(attack, "seed"):
+        attack.seed = int(torch.randint(2**31, ()))
+    for nested in attack._attacks.values():
+        _seed(nested)
 
 
 def _aim_callable(attack: Callable[[nn.Module, Tensor, Tensor], Tensor], view: PinnedClassifier) -> Perturb:

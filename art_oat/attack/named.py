@@ -39,11 +39,19 @@ def attack_named(
     if match := _PGD.fullmatch(name):
         return PGD(eps, eps_step, int(match[1]), norm)
     kind = _class_of(name)
-    wanted = _arguments(name, eps, norm, eps_step)
+    wanted = {**_arguments(name, eps, norm, eps_step), "n_classes": classifier.nb_classes}
     given = {key: value for key, value in wanted.items() if key in _parameters(kind)}
-    if name.startswith("art:"):
-        return kind(classifier, **given)
-    return kind(classifier.at(classifier.model.lambdas[-1]).as_module(), **given)
+    robust = classifier.at(classifier.model.lambdas[-1])
+    attack = kind(classifier, **given) if name.startswith("art:") else kind(robust.as_module(), **given)
+    refuse(_step_faults(name, attack, eps, eps_step))
+    return attack
+
+
+def _step_faults(name: str, attack: Any, eps: float, eps_step: float | None) -> list[str]:
+    step = getattr(attack, "eps_step", getattr(attack, "alpha", None))
+    if eps_step is not None or not isinstance(step, int | float) or step <= eps:
+        return []
+    return [f"eps_step must be given for {name} at eps {eps:.4g}: its default, {step:.4g}, would leap over the ball."]
 
 
 def name_faults(name: str, *, eps: float, norm: Norm = "Linf", eps_step: float | None = None) -> list[str]:

@@ -114,6 +114,8 @@ def _target_faults(arrays: Mapping[str, Array]) -> list[str]:
     for name_x, name_y in zip(_names("x"), _names("y"), strict=True):
         if name_x in arrays and name_y in arrays and arrays[name_x].ndim:
             faults += label_faults(arrays[name_y], len(arrays[name_x]), nb_classes, name_y)
+    if not faults and (absent := set(range(nb_classes)) - set(class_indices(arrays["y_train"], nb_classes).tolist())):
+        faults.append(f"y_train must hold every class from 0 to {nb_classes - 1}, but has no {sorted(absent)[:3]}.")
     nb_least = 1 + ("x_validation" not in arrays) + ("x_test" not in arrays)
     if arrays["y_train"].ndim and len(arrays["y_train"]) < nb_least:
         faults.append(f"y_train must hold at least {nb_least} labels, one per part, got {len(arrays['y_train'])}.")

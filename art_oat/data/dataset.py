@@ -69,13 +69,15 @@ def complete(parts: Parts, seed: int) -> Parts:
     return {**completed, "train": (x, y)}
 
 
-def size_faults(parts: Parts, nb_train: int | None, nb_test: int | None) -> list[str]:
+def size_faults(parts: Parts, nb_train: int | None, nb_test: int | None, seed: int) -> list[str]:
     """Say which numbers of images cannot be kept; every class must have one to train on."""
     (_, y), (_, y_test) = parts["train"], parts["test"]
     faults = []
     nb_classes = len(np.unique(y))
     if nb_train is not None and not nb_classes <= nb_train <= len(y):
         faults.append(f"nb_train must lie in [{nb_classes}, {len(y)}], classes and training images, got {nb_train}.")
+    elif nb_train is not None and len(np.unique(y[draw(y, nb_train, seed)])) < nb_classes:
+        faults.append(f"nb_train must be large enough for every class to keep an image, got {nb_train}.")
     if nb_test is not None and nb_test > len(y_test):
         faults.append(f"nb_test must be at most {len(y_test)}, the number of test images, got {nb_test}.")
     return faults

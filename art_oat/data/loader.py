@@ -73,7 +73,7 @@ def load(
     counts = {name: count for name, count in (("nb_train", nb_train), ("nb_test", nb_test)) if count is not None}
     refuse(_request_faults(name_or_path, folder) + count_faults(counts))
     parts = complete(_read(name_or_path, folder, seed=seed, download=download), seed)
-    refuse(size_faults(parts, nb_train, nb_test))
+    refuse(size_faults(parts, nb_train, nb_test, seed))
     return as_dataset(reduce(parts, nb_train, nb_test, seed))
 
 

@@ -86,7 +86,7 @@ def read_published(name: str, folder: Path | None = None, *, download: bool = Fa
 def _how_to_get(name: str, folder: Path) -> str:
     source = PUBLISHED[name]
     missing = f"{name} must lie in {folder}, but {', '.join(source.missing(folder))} is missing."
-    download = ", or let download=True get it" if source.sha256 else ""
+    download = ", or let download=True (--download) get it" if source.sha256 else ""
     return f"{missing} {source.origin}; or name the folder that holds it{download}."
 
 

@@ -32,6 +32,7 @@ class Rest(nn.Module):
             self.module._parameters.pop(name, None)
             self.module.register_buffer(name, value, persistent=False)
         self.module.eps = 0.0
+        self.module.track_running_stats = False  # torch would look for its counter in what is loaded
         self.train(norm.training)
 
     def train(self, mode: bool = True) -> Rest:
@@ -55,7 +56,7 @@ class Rest(nn.Module):
                 module.register_parameter(name, value)
             else:
                 module.register_buffer(name, value)
-        module.eps, module.affine = norm.eps, norm.affine
+        module.eps, module.affine, module.track_running_stats = norm.eps, norm.affine, norm.track_running_stats
         return module.train(norm.training)
 
 
@@ -88,11 +89,12 @@ def split(norm: _BatchNorm) -> tuple[_BatchNorm, Rest]:
     """Split a subclass of batch norm into a plain one, which takes over its tensors, and what follows.
 
     Raises:
-        ValueError: If the two together do not answer as the subclass does, on random features in either mode.
+        ValueError: If the two together do not answer as the subclass does, with random weights on random features in
+            either mode, or move other statistics.
     """
     dimensions, kind = next(
         (dimensions, kind)
-        for dimensions, kind in ((1, nn.BatchNorm1d), (2, nn.BatchNorm2d), (3, nn.BatchNorm3d), (2, _BatchNorm))
+        for dimensions, kind in ((1, nn.BatchNorm1d), (2, nn.BatchNorm2d), (3, nn.BatchNorm3d), (2, nn.SyncBatchNorm))
         if isinstance(norm, kind)
     )
     plain = kind(norm.num_features, norm.eps, norm.momentum, norm.affine)
@@ -113,8 +115,15 @@ def _is_split(norm: _BatchNorm, plain: _BatchNorm, rest: Rest, shape: tuple[int,
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(shape[0], norm.num_features, *shape[1:], dtype=torch.float64, generator=generator)
     try:
-        whole, parts = (copy.deepcopy(part).cpu().double() for part in (norm, nn.Sequential(plain, rest)))
-        return all(_answers_alike(whole.train(mode), parts.train(mode), x) for mode in (False, True))
+        whole, parts = copy.deepcopy(norm).cpu().double(), copy.deepcopy(nn.Sequential(plain, rest)).cpu().double()
+        for name in _TENSORS[:-1]:  # as they are after conversion, weights and statistics may look like the identity
+            if getattr(norm, name) is not None:
+                value = torch.rand(norm.num_features, dtype=torch.float64, generator=generator)
+                value = value + 0.5 if name == "running_var" else 2 * value - 1
+                for holder in (whole, parts[0]):
+                    getattr(holder, name).data.copy_(value)
+        # once more after training: the statistics must have moved alike
+        return all(_answers_alike(whole.train(mode), parts.train(mode), x) for mode in (False, True, False))
     except Exception:  # noqa: BLE001 - whatever a user's layer may raise: then it is not known to be split
         return False
 

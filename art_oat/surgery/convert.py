@@ -103,8 +103,14 @@ def _convert_batch_norm(norm: nn.Module, build: LayerBuilder) -> Layer:
     assert isinstance(norm, _BatchNorm)
     if isinstance(norm, LazyModuleMixin):
         raise ValueError("its size is not known yet: run one batch through the network first")
-    if is_parametrized(norm):
+    if is_parametrized(norm) or "weight" not in norm._parameters:
         raise ValueError("its weights are computed from others, so nothing can be folded into them")
+    if "forward" in vars(norm):
+        raise ValueError("its forward was replaced on the instance, so it may do more than normalize: make it a class")
+    if any(isinstance(part, (_NormBase, *_OTHER_NORMS)) for part in norm.modules() if part is not norm):
+        raise ValueError(
+            "it holds another norm, which could not be converted with it: register_conversion for its type"
+        )
     if not norm.track_running_stats or norm.running_mean is None:
         raise ValueError("without running statistics it is no affine map in evaluation: track_running_stats=True")
     if type(norm).forward in _KNOWN_FORWARDS:
@@ -142,7 +148,7 @@ def to_conditional(
             ``(path, norm) -> bool``; None for all. The others are still dual. A norm without affine weights that
             gets a FiLM is folded into one with weights.
         statistics: ``"dual"``: statistics and affine weights of their own for lam = 0 and lam > 0, as published.
-            ``"shared"``: one set of statistics, and two of affine weights.
+            ``"shared"``: one set of statistics, and two of affine weights, which also a norm without any gets.
         keep: Which norms to leave as they are, the same at every lam; given as for ``film_on``. The way to convert a
             network that also has norms that cannot be converted.
         seed: What random codes and the start of FiLM are drawn from; the global generator is left alone.
@@ -255,11 +261,25 @@ def _tie(network: nn.Module, layers: dict[int, Layer]) -> None:
     faults = [" and ".join(map(str, places)) for places in shared if not _can_tie(places)]
     if faults:
         raise UnsupportedModuleError(
-            "a norm can have a tensor in common with other converted batch norms only, under the same name, got "
-            f"{'; '.join(faults)}. Untie them, or name the norms in keep."
+            "a norm can have a tensor in common with other converted batch norms only, under the same name, and all of "
+            f"them or none with a FiLM, got {'; '.join(faults)}. Untie them, or name the norms in keep or in film_on."
         )
     for places in shared:
         _tie_layers([place.layer for place in places], places[0].name)
+    _share_films([[place.layer for place in places] for places in shared])
+
+
+def _share_films(groups: list[list[Any]]) -> None:
+    """Give norms that are tied, directly or through others, one FiLM: two could not be folded into one weight."""
+    chains: list[list[Any]] = []
+    for group in groups:
+        met = [chain for chain in chains if any(layer in chain for layer in group)]
+        chains = [chain for chain in chains if chain not in met] + [
+            [*group, *(part for chain in met for part in chain)]
+        ]
+    for first, *others in chains:
+        for other in others:
+            other.film = first.film
 
 
 class _Place(NamedTuple):
@@ -274,7 +294,12 @@ class _Place(NamedTuple):
 
 
 def _can_tie(places: list[_Place]) -> bool:
-    return all(isinstance(place.layer, BatchNormLayer) and place.name == places[0].name for place in places)
+    layers = [place.layer for place in places]
+    return (
+        all(isinstance(layer, BatchNormLayer) for layer in layers)
+        and all(place.name == places[0].name for place in places)
+        and len({layer.film is None for layer in layers if isinstance(layer, BatchNormLayer)}) == 1
+    )
 
 
 def _tie_layers(layers: list[Any], name: str) -> None:
@@ -283,4 +308,3 @@ def _tie_layers(layers: list[Any], name: str) -> None:
         for part, follower in zip(first.tied_parts(), other.tied_parts(), strict=True):
             if getattr(part, name, None) is not None:
                 setattr(follower, name, getattr(part, name))
-        other.film = first.film  # two FiLMs could not be folded into one weight

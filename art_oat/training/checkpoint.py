@@ -80,11 +80,9 @@ class Checkpoint:
         faults = []
         if any(path.is_file() for path in (Path(self.folder), *Path(self.folder).parents)):
             faults.append(f"checkpoint must name a folder, got {str(self.folder)!r}, where a file is in the way.")
-        name = type(model.network).__name__
-        if self.architecture is not None and self.architecture.name != name:
-            faults.append(
-                f"the checkpoint's architecture must be a {name}, as is trained, got {self.architecture.name}."
-            )
+        expected = type(model.network).__name__
+        if self.architecture is not None and (built := self.architecture.kind()) != expected:
+            faults.append(f"the checkpoint's architecture must be a {expected}, as is trained, got a {built}.")
         return faults
 
 

@@ -100,7 +100,7 @@ def test_an_aimed_attack_follows_training(make):
         lambda c: torchattacks.SPSA(c.at(1.0).as_module(), eps=EPS, nb_iter=1, nb_sample=2),
         lambda c: ProjectedGradientDescent(c, eps=EPS, eps_step=EPS_STEP, max_iter=2, num_random_init=1),
         lambda c: SquareAttack(c, eps=EPS, max_iter=3),
-        lambda c: lambda network, x, y: x + torch.rand_like(x) * float(np.random.rand()) * random.random(),
+        lambda c: lambda network, x, y: x * torch.rand_like(x) * float(np.random.rand()) * random.random(),
     ],
 )
 def test_a_generator_decides_all_that_is_random_and_the_global_ones_are_spared(make):
@@ -188,9 +188,12 @@ def test_what_cannot_be_aimed_is_refused_by_name():
     module = classifier.at(1.0).as_module()
     by_label = torchattacks.PGD(module)
     by_label.set_mode_targeted_by_label(quiet=True)
+    normalizing = torchattacks.PGD(module)
+    normalizing.set_normalization_used([0.5], [0.2])
     for attack, message in [
         (FastGradientMethod(classifier, targeted=True), "must lead away from the labels, got one with targeted=True"),
         (FastGradientMethod(other), r"made for the classifier that is trained.*Write FastGradientMethod\(classifier"),
+        (normalizing, "must take images in .0, 1., got one with set_normalization_used"),
         (by_label, r"must lead away from the labels, got one in the mode targeted\(label\)"),
     ]:
         with pytest.raises(ValueError, match=message):
@@ -210,3 +213,40 @@ def test_an_attack_that_loses_samples_is_refused():
     x, y = data(classifier)
     with pytest.raises(RuntimeError, match=r"one attacked input for each input, \[1, 1, 6, 6\], got \[0, 1, 6, 6\]"):
         aim(lambda network, x, y: x[1:], classifier)(x[:1], y[:1], LAM[:1])
+
+
+@pytest.mark.parametrize(
+    ("attack", "message"),
+    [
+        (lambda network, x, y: x + 1, r"must stay within the clip_values"),
+        (lambda network, x, y: x * float("nan"), "must return finite inputs"),
+    ],
+)
+def test_an_attack_that_leaves_the_range_or_the_numbers_is_refused(attack, message):
+    classifier = make_classifier()
+    with pytest.raises(RuntimeError, match=message):
+        aim(attack, classifier)(*data(classifier), LAM)
+
+
+class Seeded(torchattacks.attack.Attack):
+    """Draws from a seed of its own, as APGD and Square of torchattacks do."""
+
+    def __init__(self, model):
+        super().__init__("Seeded", model)
+        self.seed = 0
+
+    def forward(self, images, labels):
+        torch.manual_seed(self.seed)
+        return images * torch.rand_like(images)
+
+
+def test_attacks_of_torchattacks_that_keep_a_seed_start_anew_in_every_batch_and_repeatably():
+    classifier = make_classifier()
+    x, y = data(classifier)
+    attack = Seeded(classifier.at(1.0).as_module())
+    aimed = aim(attack, classifier)
+    generator = torch.Generator().manual_seed(0)
+    first, second = aimed(x, y, LAM, generator), aimed(x, y, LAM, generator)
+    assert not torch.equal(first, second)
+    assert torch.equal(aimed(x, y, LAM, torch.Generator().manual_seed(0)), first)
+    assert attack.seed == 0

@@ -55,3 +55,12 @@ def test_without_torchattacks_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchattacks", None)
     with pytest.raises(ImportError, match=r"pip install art-oat\[torchattacks\]"):
         name_faults("torchattacks:PGD", eps=0.2)
+
+
+def test_an_attack_that_knows_a_number_of_classes_gets_the_classifiers():
+    assert attack_named("torchattacks:APGDT", make_classifier(), eps=0.2).n_target_classes == 4
+
+
+def test_a_default_step_that_leaps_over_the_ball_is_refused():
+    with pytest.raises(ValueError, match=r"eps_step must be given for art:ProjectedGradientDescent at eps 0.03"):
+        attack_named("art:ProjectedGradientDescent", make_classifier(), eps=0.03)

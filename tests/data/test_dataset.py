@@ -80,11 +80,11 @@ def test_the_train_part_does_not_depend_on_how_many_test_images_are_kept():
 
 def test_more_images_than_there_are_and_fewer_than_classes_are_refused_together():
     parts = complete({"train": numbered(np.arange(100) % 10)}, seed=0)
-    assert size_faults(parts, 10, 20) == size_faults(parts, 72, None) == []
-    too_few, too_many = size_faults(parts, 9, 21)
+    assert size_faults(parts, 10, 20, seed=0) == size_faults(parts, 72, None, seed=0) == []
+    too_few, too_many = size_faults(parts, 9, 21, seed=0)
     assert "nb_train must lie in [10, 72]" in too_few
     assert "nb_test must be at most 20" in too_many
-    assert len(size_faults(parts, 73, None)) == 1
+    assert len(size_faults(parts, 73, None, seed=0)) == 1
 
 
 def test_bytes_become_float32_in_0_to_1_in_rows():
@@ -101,3 +101,10 @@ def test_the_shape_of_an_image_and_the_number_of_classes_come_from_all_parts():
     splits = (Split(np.zeros((1, 3, 5, 4), np.float32), np.array([k])) for k in (2, 6, 4))
     data = Dataset(*splits)
     assert (data.input_shape, data.nb_classes) == ((3, 5, 4), 7)
+
+
+def test_a_class_that_would_lose_all_its_images_is_a_fault():
+    y = np.array([0] * 100 + [1] * 100 + [2])
+    parts = {name: (np.zeros((len(y), 1, 2, 2)), y) for name in ("train", "validation", "test")}
+    assert "every class to keep an image, got 4" in size_faults(parts, 4, None, seed=0)[0]
+    assert size_faults(parts, len(y), None, seed=0) == []

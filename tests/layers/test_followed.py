@@ -64,7 +64,21 @@ class Odd(nn.BatchNorm2d):
         return super().forward(x) * mask
 
 
-@pytest.mark.parametrize("kind", [Before, Skipping, Odd])
+class Absolute(nn.BatchNorm2d):
+    """Uses its weight in another way, which weights of 1 do not show."""
+
+    def forward(self, x):
+        parts = (self.running_mean, self.running_var, self.weight.abs(), self.bias, self.training, self.momentum)
+        return nn.functional.batch_norm(x, *parts, self.eps)
+
+
+class OwnMomentum(nn.BatchNorm2d):
+    def forward(self, x):
+        parts = (self.running_mean, self.running_var, self.weight, self.bias, self.training, 0.5, self.eps)
+        return nn.functional.batch_norm(x, *parts)
+
+
+@pytest.mark.parametrize("kind", [Before, Skipping, Odd, Absolute, OwnMomentum])
 def test_a_norm_that_does_something_else_is_refused(kind):
     with pytest.raises(ValueError, match="overrides forward with something else than batch norm and what follows"):
         split(kind(3))

@@ -5,8 +5,9 @@ import copy
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
-from art_oat import UnsupportedModuleError, fold, to_conditional
+from art_oat import UnsupportedModuleError, fold, load_model, save_model, to_conditional
 from tests.odd import ODD, Fickle, Head, Mixed, NonAffine, TiedNorms
 from tests.zoo import Own, examine
 
@@ -169,3 +170,77 @@ def test_the_choice_of_norms_is_kept_as_paths_which_make_the_same_model():
     assert model.conversion["keep"] == ["norm1"]
     again = to_conditional(Head(), **model.conversion)
     assert again.state_dict().keys() == model.state_dict().keys()
+
+
+@pytest.mark.parametrize("statistics", ["dual", "shared"])
+@pytest.mark.parametrize("make", ODD, ids=lambda make: make.__name__)
+def test_an_odd_network_comes_back_from_disk(make, statistics, tmp_path):
+    subject = Own(make)
+    model = to_conditional(subject.build().eval(), statistics=statistics)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    save_model(model, tmp_path)
+    again = load_model(tmp_path, subject.build())
+    assert again.state_dict().keys() == model.state_dict().keys()
+    for mine, theirs in zip(
+        tree_leaves(again(subject.images(0), lam=0.3)), tree_leaves(model(subject.images(0), lam=0.3)), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("film_on", [["norm1"], ["norm2"]])
+def test_tied_norms_of_which_only_some_would_get_a_film_are_refused(film_on):
+    with pytest.raises(UnsupportedModuleError, match=r"all of them or none with a FiLM, got norm1\.weight and norm2"):
+        to_conditional(TiedNorms(), film_on=film_on)
+
+
+def test_norms_that_are_tied_through_others_share_one_film():
+    network = Chained().double()
+    assert examine(Own(Chained)).worst < ROUNDING
+    converted = to_conditional(network).network
+    assert converted.norm1.film is converted.norm2.film is converted.norm3.film
+
+
+class Chained(Head):
+    """The weight of the first norm is the second's, and the bias of the second the third's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv3, self.norm3 = nn.Conv2d(6, 6, 1), nn.BatchNorm2d(6)
+        self.norm2.bias = self.norm3.bias
+        self.norm2.weight = self.norm1.weight
+
+    def features(self, x: Tensor) -> Tensor:
+        return torch.relu(self.norm3(self.conv3(super().features(x))))
+
+
+def test_a_norm_that_does_more_than_its_class_says_is_refused():
+    replaced, derived, nested = Head(), Head(), Head()
+    replaced.norm1.forward = lambda x: x
+    derived.norm1 = _with_weight_of_its_own()
+    nested.norm1 = Nested(6)
+    for network, message in [
+        (replaced, "forward was replaced on the instance"),
+        (derived, "its weights are computed from others"),
+        (nested, "it holds another norm"),
+    ]:
+        with pytest.raises(UnsupportedModuleError, match=message):
+            to_conditional(network)
+
+
+def _with_weight_of_its_own() -> nn.Module:
+    norm = nn.BatchNorm2d(6)
+    weight = norm.weight.detach().clone()
+    del norm.weight
+    norm.weight = weight  # a plain tensor, as the old-style reparametrizations leave it
+    return norm
+
+
+class Nested(nn.BatchNorm2d):
+    def __init__(self, nb_channels: int) -> None:
+        super().__init__(nb_channels)
+        self.inner = nn.BatchNorm2d(nb_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(super().forward(x))

@@ -61,7 +61,7 @@ def test_a_step_with_pgd_from_outside_leads_to_the_weights_that_our_own_leads_to
         lambda c: FastGradientMethod(c.at(0.3), eps=EPS, num_random_init=1),
         lambda c: torchattacks.APGD(c.at(1.0).as_module(), eps=EPS, steps=2),
         lambda c: torchattacks.MIFGSM(c.at(1.0).as_module(), eps=EPS, steps=2),
-        lambda c: lambda network, x, y: x + EPS * torch.rand_like(x),
+        lambda c: lambda network, x, y: x * torch.rand_like(x),
     ],
 )
 def test_training_with_any_attack_is_repeatable_and_leaves_generators_and_the_mode_alone(make):

@@ -8,6 +8,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from art_oat import PGD, OATTrainer, hybrid_loss
 from art_oat.training.average import WeightAverage
+from art_oat.attack import aim
 from tests.conftest import make_classifier
 from tests.networks import LAMBDAS, images, labels
 
@@ -163,7 +164,9 @@ def test_validation_and_callback_meet_the_average_which_the_classifier_holds_in_
         holder = make_classifier()
         holder.model.load_state_dict(weights)
         np.testing.assert_array_equal(holder.predict(X, lam=0.4), scores)
-        assert record.validation == tuple(OATTrainer(holder, ATTACK)._measure(holder.as_tensors(X, Y)))
+        assert record.validation == tuple(
+            OATTrainer(holder, ATTACK)._measure(holder.as_tensors(X, Y), aim(ATTACK, holder))
+        )
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])

@@ -108,7 +108,7 @@ class Rigged(OATTrainer):
         super().__init__(classifier, PGD(eps=0.1, nb_steps=1), **arguments)
         self.measured: list[dict[str, torch.Tensor]] = []
 
-    def _measure(self, validation):
+    def _measure(self, validation, attack):
         accuracies = CLEAN[len(self.measured)], ROBUST[len(self.measured)]
         self.measured.append(copy.deepcopy(self.classifier.model.state_dict()))
         yield MeasuredPoint(1.0, 1.0, *accuracies, 20, 20)
