@@ -7,8 +7,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from art_oat import PGD, OATTrainer, hybrid_loss
-from art_oat.training.average import WeightAverage
 from art_oat.attack import aim
+from art_oat.training.average import WeightAverage
 from tests.conftest import make_classifier
 from tests.networks import LAMBDAS, images, labels
 

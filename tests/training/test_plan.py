@@ -27,7 +27,7 @@ def test_a_checkpoint_that_could_not_be_written_or_read_is_refused_beforehand(cl
     validation = {"validation_data": (X, Y)}
     assert "where a file is in the way" in fault(classifier, checkpoint=tmp_path / "file" / "below", **validation)
     wrong = Checkpoint(tmp_path, Architecture("SmallCNN", {}))
-    assert "architecture must be a Residual, as is trained, got SmallCNN" in fault(
+    assert "architecture must be a Residual, as is trained, got a SmallCNN" in fault(
         classifier, checkpoint=wrong, **validation
     )
     assert "must be a folder, a Checkpoint or None, got int" in fault(classifier, checkpoint=3, **validation)
