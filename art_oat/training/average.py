@@ -15,9 +15,8 @@ class WeightAverage:
     Update ``t``, counted from 0, is ``average <- d average + (1 - d) tensor`` with
     ``d = min(decay, (1 + t) / (10 + t))``: without the second term (that of TensorFlow's
     ``ExponentialMovingAverage``), the weights before training would weigh on the average for ``1 / (1 - decay)``
-    steps. Whole numbers, such as the batches
-    that a norm has seen, are not averaged. Half precision is
-    averaged in float32, where small changes would be lost otherwise.
+    steps. Whole numbers, such as the batches that a norm has seen, are not averaged. Half precision, in which small
+    changes would be lost, is averaged in float32.
 
     Torch's ``AveragedModel`` is not used: its decay is fixed, it truncates averaged counters, and it is a second
     network, whereas plain networks and ART's estimators follow the tensors of the first.
