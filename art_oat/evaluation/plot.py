@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 
 _CLEAN_COLOR = "#1b6ca8"
 _ROBUST_COLOR = "#c0392b"
-_LABEL_GAP = 0.03
+_LABEL_SIZE = (0.08, 0.035)
+"""Width and height of a label, as shares of the axes."""
 
 
 def plot_tradeoff(curve: TradeoffCurve, path: Path | None) -> Figure:
     """Draw both accuracies against lam (left), and against each other (right), with standard errors."""
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     against_lam, against_each_other = figure.subplots(1, 2)
+    _frame(against_each_other, curve.points)
     by_width: dict[float, list[MeasuredPoint]] = {}
     for point in sorted(curve.points, key=lambda point: point.lam):
         by_width.setdefault(point.width, []).append(point)
@@ -36,7 +38,6 @@ def plot_tradeoff(curve: TradeoffCurve, path: Path | None) -> Figure:
         _draw_against_each_other(against_each_other, points, None if is_only else f"width {width:g}")
     against_lam.set(xlabel="lam (0: accuracy, 1: robustness)", ylabel="accuracy", title="Turn the dial", ylim=(0, 1.03))
     against_each_other.set(xlabel="robust accuracy", ylabel="clean accuracy", title="What is traded for what")
-    _frame(against_each_other, curve.points)
     for axes in (against_lam, against_each_other):
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.grid(alpha=0.25)
@@ -104,7 +105,7 @@ def _draw_against_each_other(axes: Axes, points: list[MeasuredPoint], label: str
         elinewidth=0.7,
         label=label,
     )
-    for group in _neighbors(points):
+    for group in _neighbors(points, axes):
         text = "lam " + ", ".join(f"{point.lam:g}" for point in group)
         middle = group[len(group) // 2]
         is_right = middle.robust > (min(robust) + max(robust)) / 2  # text grows away from the border
@@ -113,12 +114,14 @@ def _draw_against_each_other(axes: Axes, points: list[MeasuredPoint], label: str
         axes.annotate(text, place, xytext=(-6 if is_right else 6, -13), textcoords="offset points", **style)
 
 
-def _neighbors(points: list[MeasuredPoint]) -> list[list[MeasuredPoint]]:
+def _neighbors(points: list[MeasuredPoint], axes: Axes) -> list[list[MeasuredPoint]]:
     """Group consecutive points that lie too close together to be labeled one by one."""
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    width, height = _LABEL_SIZE[0] * (right - left), _LABEL_SIZE[1] * (top - bottom)
     groups: list[list[MeasuredPoint]] = []
     for point in points:
         last = groups[-1][-1] if groups else None
-        if last and abs(point.robust - last.robust) < _LABEL_GAP and abs(point.clean - last.clean) < _LABEL_GAP:
+        if last and abs(point.robust - last.robust) < width and abs(point.clean - last.clean) < height:
             groups[-1].append(point)
         else:
             groups.append([point])
