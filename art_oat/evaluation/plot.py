@@ -108,10 +108,10 @@ def _draw_against_each_other(axes: Axes, points: list[MeasuredPoint], label: str
     for group in _neighbors(points, axes):
         text = "lam " + ", ".join(f"{point.lam:g}" for point in group)
         middle = group[len(group) // 2]
-        is_right = middle.robust > (min(robust) + max(robust)) / 2  # text grows away from the border
+        is_right = middle.robust > (min(robust) + max(robust)) / 2  # text keeps off the border and a falling curve
         style = {"fontsize": 8, "color": line[0].get_color(), "ha": "right" if is_right else "left"}
         place = (middle.robust, middle.clean)
-        axes.annotate(text, place, xytext=(-6 if is_right else 6, -13), textcoords="offset points", **style)
+        axes.annotate(text, place, xytext=(-6, -13) if is_right else (6, 6), textcoords="offset points", **style)
 
 
 def _neighbors(points: list[MeasuredPoint], axes: Axes) -> list[list[MeasuredPoint]]:
