@@ -46,7 +46,7 @@ class Plan:
     def faults(self, classifier: OATClassifier) -> list[str]:
         """Say all that is wrong."""
         faults = count_faults({"nb_epochs": self.nb_epochs, "validation_interval": self.validation_interval})
-        faults += scheduler_faults(self.scheduler)
+        faults += scheduler_faults(self.scheduler, self.scheduler_interval)
         if self.scheduler_interval not in ("epoch", "step"):
             faults.append(f"scheduler_interval must be 'epoch' or 'step', got {self.scheduler_interval!r}.")
         if self.log_path is not None and (not isinstance(self.log_path, str | Path) or Path(self.log_path).is_dir()):

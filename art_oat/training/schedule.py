@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from art_oat.condition import is_finite_number
 from art_oat.inputs import refuse
@@ -176,8 +177,12 @@ def is_schedule(scheduler: Any) -> bool:
     return callable(scheduler) and not hasattr(scheduler, "step")
 
 
-def scheduler_faults(scheduler: Any) -> list[str]:
+def scheduler_faults(scheduler: Any, interval: str) -> list[str]:
     """Say why something can be neither stepped nor called with the progress."""
+    if isinstance(scheduler, ReduceLROnPlateau):
+        is_fitting = scheduler.mode == "min" and interval == "epoch"
+        wanted = "scheduler must have mode 'min' and be stepped per epoch: a ReduceLROnPlateau sees the training loss."
+        return [] if is_fitting else [wanted]
     if scheduler is None or _has_plain_step(scheduler):
         return []
     if not is_schedule(scheduler):
@@ -195,7 +200,7 @@ def scheduler_faults(scheduler: Any) -> list[str]:
 
 
 def _has_plain_step(scheduler: Any) -> bool:
-    """Whether ``step()`` can be called without arguments; that of ReduceLROnPlateau wants a metric."""
+    """Whether ``step()`` can be called without arguments."""
     step = getattr(scheduler, "step", None)
     if not callable(step):
         return False
@@ -216,9 +221,11 @@ class Pace:
         if self.scheduler is not None and self.interval == "step":
             self.scheduler.step()
 
-    def end_epoch(self) -> None:
-        """Advance what goes by epochs."""
-        if self.scheduler is not None and self.interval == "epoch":
+    def end_epoch(self, loss: float) -> None:
+        """Advance what goes by epochs, given the epoch's mean training loss."""
+        if isinstance(self.scheduler, ReduceLROnPlateau):
+            self.scheduler.step(loss)
+        elif self.scheduler is not None and self.interval == "epoch":
             self.scheduler.step()
 
 

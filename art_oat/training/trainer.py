@@ -139,9 +139,9 @@ class OATTrainer(Trainer):
                 trained lam, by the training attack.
             batch_size: Samples per step; a ``DataLoader`` and a generator have their own.
             nb_epochs: How often every sample is seen, at least 1.
-            scheduler: Has ``step()``, as torch's schedulers; or maps progress in ``[0, 1]`` to a factor on the
-                optimizer's learning rates, such as :class:`OneCycle`. A factor applies to every step, and the
-                learning rates are back at what they were when ``fit`` ends.
+            scheduler: Has ``step()``, as torch's schedulers (a ``ReduceLROnPlateau`` sees the mean training loss); or
+                maps progress in ``[0, 1]`` to a factor on the optimizer's learning rates, such as :class:`OneCycle`.
+                A factor applies to every step, and the learning rates are back at what they were when ``fit`` ends.
             scheduler_interval: Whether ``step()`` is called once per epoch or once per step.
             validation_interval: Validate after every so many epochs, and after the last one.
             checkpoint: Folder where the model is saved whenever the area under its trade-off on ``validation_data``
@@ -241,7 +241,7 @@ class OATTrainer(Trainer):
         if not step.tally.nb_samples:
             raise ValueError("an epoch must hold at least one batch, got none. Is drop_last set?")
         step.end_epoch()
-        pace.end_epoch()
+        pace.end_epoch(step.tally.loss)
 
     @contextmanager
     def _seeded(self) -> Iterator[None]:

@@ -286,10 +286,21 @@ def test_faulty_options_are_refused(classifier, options, message):
         OATTrainer(classifier).fit(X, Y, **options)
 
 
-def test_a_scheduler_that_wants_a_metric_is_refused(classifier):
-    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(classifier.optimizer)
-    with pytest.raises(ValueError, match=r"scheduler must have step\(\) without arguments, got ReduceLROnPlateau"):
-        OATTrainer(classifier).fit(X, Y, scheduler=scheduler)
+def test_a_plateau_scheduler_sees_the_training_loss(classifier):
+    for group in classifier.optimizer.param_groups:
+        group["lr"] = 1e-12  # nothing improves
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(classifier.optimizer, factor=0.5, patience=0, threshold=0.9)
+    scheduler.min_lrs, scheduler.eps = [0.0], 0.0
+    trainer = fit(classifier, nb_epochs=3, scheduler=scheduler)
+    assert [record.learning_rate for record in trainer.history] == [1e-12, 5e-13, 2.5e-13]
+    assert scheduler.best == trainer.history[0].loss
+
+
+@pytest.mark.parametrize(("mode", "interval"), [("max", "epoch"), ("min", "step")])
+def test_a_plateau_scheduler_that_could_not_see_the_loss_is_refused(classifier, mode, interval):
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(classifier.optimizer, mode)
+    with pytest.raises(ValueError, match="scheduler must have mode 'min' and be stepped per epoch"):
+        OATTrainer(classifier).fit(X, Y, scheduler=scheduler, scheduler_interval=interval)
 
 
 def test_a_loader_that_yields_nothing_or_no_pairs_is_refused(classifier):
