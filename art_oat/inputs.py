@@ -12,12 +12,13 @@ Array = NDArray[Any]
 
 
 def as_array(data: Any) -> Array:
-    """Return data as an array that torch can read: tensors leave their graph and device, flips are copied."""
+    """Return data as an array that torch can read: tensors leave their graph and device; flips and locks are copied."""
     data = data.detach().cpu() if hasattr(data, "detach") else data
     array = np.asarray(data)
     if not array.dtype.isnative:
         return array.astype(array.dtype.newbyteorder("="))
-    return array.copy() if any(stride < 0 for stride in array.strides) else array
+    is_unfit = not array.flags.writeable or any(stride < 0 for stride in array.strides)
+    return array.copy() if is_unfit else array
 
 
 def refuse(faults: Sequence[str]) -> None:

@@ -1,7 +1,11 @@
+import warnings
+
 import numpy as np
 import pytest
+import torch
 
 from art_oat.inputs import (
+    as_array,
     class_indices,
     input_faults,
     is_soft,
@@ -94,3 +98,15 @@ def test_refusing_names_every_fault():
     refuse([])
     with pytest.raises(ValueError, match=r"^one\. two\.$"):
         refuse(["one.", "two."])
+
+
+def test_arrays_that_torch_would_warn_of_are_copied():
+    array = np.arange(3.0)
+    array.flags.writeable = False  # as joblib hands arrays to its workers
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.from_numpy(as_array(array)).tolist() == [0.0, 1.0, 2.0]
+    flipped = np.arange(3.0)[::-1]
+    assert torch.from_numpy(as_array(flipped)).tolist() == [2.0, 1.0, 0.0]
+    fit = np.arange(3.0)
+    assert as_array(fit) is fit
