@@ -179,6 +179,7 @@ class _ARTClassifier(PyTorchClassifier):
 
     def _predict(self, x: Array, batch_size: int, run: Run) -> NDArray[np.float32]:
         """Predict in batches; ART's loader would draw from torch's global generator."""
+        refuse(count_faults({"batch_size": batch_size}))
         preprocessed, _ = self._apply_preprocessing(as_array(x), y=None, fit=False)
         scores = [np.empty((0, self.nb_classes), dtype=np.float32)]
         for start in range(0, len(x), batch_size):
@@ -475,7 +476,9 @@ class OATClassifier(_ARTClassifier):
         )
 
     def clone_for_refitting(self) -> OATClassifier:
-        """Return a classifier of the same architecture, parameters and optimizer, with weights to be trained anew.
+        """Return a classifier of the same architecture and parameters, with weights to be trained anew.
+
+        Its optimizer is of the same kind with the same defaults; parameter groups are not taken over.
 
         Raises:
             ValueError: If there is no optimizer.

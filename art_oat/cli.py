@@ -64,12 +64,14 @@ def demo(
         _check_attacks(measurement.attacks, recipe.eps, recipe.norm)
         run, data = Run(out, typer.echo), recipe.dataset()
         run.train(recipe, data, keeps_best=False, overwrites=overwrite or out == _DEMO)
-    _show(run.measure(measurement, data))
+        curve = run.measure(measurement, data)
+    _show(curve)
     typer.echo(f"\nDone in {time.perf_counter() - started:.0f} s. Weights, table and picture are in {out}:")
     typer.echo(f"  {out / 'tradeoff.png'}")
     typer.echo(f"  model = art_oat.load_model({str(out)!r}); model.pinned(art_oat.OperatingPoint(lam=0.3))(images)")
 
 
+# typer reads the options of a command off its arguments: this one is long, and does nothing but hand them on
 @app.command()
 def train(
     data: Annotated[str, typer.Option(help="cifar10, mnist, svhn, stl10, digits, or a path that ends in .npz.")],

@@ -114,9 +114,18 @@ class Recipe:
         refuse([*faults, *self._number_faults()])
         if self.data.endswith(".npz"):
             object.__setattr__(self, "data", str(Path(self.data).expanduser().resolve()))
+        if self.data_folder is not None:
+            object.__setattr__(self, "data_folder", str(Path(self.data_folder).expanduser().resolve()))
 
     def _number_faults(self) -> list[str]:
-        faults = count_faults({"nb_epochs": self.nb_epochs, "batch_size": self.batch_size})
+        counts = {"nb_epochs": self.nb_epochs, "batch_size": self.batch_size}
+        faults = count_faults(counts | ({} if self.nb_train is None else {"nb_train": self.nb_train}))
+        if self.batch_size == 1:
+            faults.append("batch_size must be at least 2, got 1: lam = 0 would get every batch.")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
+            faults.append(f"seed must be a whole number in [0, 2**32), got {self.seed!r}.")
+        if not set(self.exempt) <= set(get_args(ParameterKind)):
+            faults.append(f"exempt must hold some of {get_args(ParameterKind)}, got {self.exempt}.")
         shares = {"ema": self.ema, "label_smoothing": self.label_smoothing}
         faults += [
             f"{name} must lie in [0, 1), got {share!r}."
@@ -169,12 +178,17 @@ def train(
             the trade-off on the validation part; or else those of the last epoch.
         verbose: Whether to show progress.
     """
-    plain = recipe.architecture(data)
-    model = _model(recipe, plain)
+    trainer = trainer_for(recipe, data)
+    return fit(trainer, recipe, data, folder=folder, keeps_best=keeps_best, verbose=verbose)
+
+
+def trainer_for(recipe: Recipe, data: Dataset) -> OATTrainer:
+    """Return what trains by a recipe; whatever cannot work together is refused here, before anything is written."""
+    model = _model(recipe, recipe.architecture(data))
     groups = parameter_groups(model, recipe.weight_decay, exempt=recipe.exempt)
     optimizer = torch.optim.SGD(groups, recipe.learning_rate, momentum=0.9, nesterov=True)
     classifier = recipe.classifier(model, data, optimizer)
-    trainer = OATTrainer(
+    return OATTrainer(
         classifier,
         attack_named(recipe.attack, classifier, eps=recipe.eps, norm=recipe.norm, eps_step=recipe.eps_step),
         sampling=StratifiedSampling({1.0: recipe.weight_of_one} if 1.0 in recipe.lambdas else {}),
@@ -182,6 +196,13 @@ def train(
         ema=recipe.ema,
         seed=recipe.seed,
     )
+
+
+def fit(
+    trainer: OATTrainer, recipe: Recipe, data: Dataset, *, folder: Path | None, keeps_best: bool, verbose: bool = True
+) -> OATClassifier:
+    """Let a trainer made for a recipe do its work; see :func:`train`."""
+    plain = recipe.architecture(data)
     trainer.fit(
         *data.train,
         validation_data=data.validation,
@@ -194,6 +215,7 @@ def train(
         log_path=None if folder is None else folder / "training.csv",
         verbose=verbose,
     )
+    classifier: OATClassifier = trainer.get_classifier()
     if folder is not None and not keeps_best:
         save_model(classifier.model, folder, plain)
     return classifier

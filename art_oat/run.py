@@ -18,7 +18,7 @@ from art_oat.data import Dataset, Split
 from art_oat.evaluation import TradeoffCurve
 from art_oat.files import write_whole
 from art_oat.model import OATModel
-from art_oat.recipe import Recipe, train
+from art_oat.recipe import Recipe, fit, trainer_for
 from art_oat.training import load_model
 from art_oat.training.checkpoint import DESCRIPTION, WEIGHTS
 
@@ -82,14 +82,19 @@ class Run:
     def recipe_or_none(self) -> Recipe | None:
         """Return what the weights are trained with, or None where there are none of a known recipe."""
         settings = self._state.settings("recipe")
-        return None if settings is None or not self.is_trained() else Recipe(**settings)
+        if settings is None or not all(path.exists() for path in self._models):
+            return None
+        try:
+            return Recipe(**settings)
+        except (TypeError, ValueError):  # of another version, or damaged
+            return None
 
     def _is_trained_with(self, recipe: Recipe, data: Dataset) -> bool:
         return self._state.holds("training", _training(recipe, data), self._models)
 
     def is_trained(self) -> bool:
-        """Whether the folder holds weights of any recipe."""
-        return all(path.exists() for path in self._models)
+        """Whether the folder holds weights, of whatever recipe."""
+        return any(path.exists() for path in self._models)
 
     def train(self, recipe: Recipe, data: Dataset, *, keeps_best: bool = True, overwrites: bool = False) -> OATModel:
         """Train, unless it is done already, and return the model.
@@ -111,10 +116,11 @@ class Run:
             raise FileExistsError(f"{self.folder} holds weights of {what}. Name another --out, or add --overwrite.")
         nb_images = len(data.train.x)
         self.say(f"Training one network for every lam on {nb_images} images, {recipe.nb_epochs} epochs ...")
-        for path in (*self._models, self._curve):
+        trainer = trainer_for(recipe, data)  # refuses what cannot work, before anything is replaced
+        for path in (*self._models, self._curve, self.folder / "tradeoff.png", self.folder / "training.csv"):
             path.unlink(missing_ok=True)  # what is left of another training must not pass for this one's
         self._state.keep("recipe", asdict(recipe), [])  # so that a training that is cut short can be measured
-        model = train(recipe, data, folder=self.folder, keeps_best=keeps_best).model
+        model = fit(trainer, recipe, data, folder=self.folder, keeps_best=keeps_best).model
         self._state.keep("training", _training(recipe, data), self._models)
         return model
 
@@ -178,7 +184,8 @@ class _State:
     def settings(self, name: str) -> dict[str, Any] | None:
         """Return what something was made with, or None."""
         entry = self.kept.get(name)
-        return None if entry is None else entry["settings"]
+        settings = entry.get("settings") if isinstance(entry, dict) else None
+        return settings if isinstance(settings, dict) else None
 
     def holds(self, name: str, settings: dict[str, Any], results: list[Path]) -> bool:
         """Whether ``results`` were made with ``settings``, and are still what was made."""

@@ -76,6 +76,9 @@ def test_networks_that_a_function_builds_are_kept_too(tmp_path):
         {"batch_size": 0},
         {"label_smoothing": 1.0},
         {"augmentation": "mixup"},
+        {"exempt": ("weight",)},
+        {"seed": -1},
+        {"nb_train": 0},
     ],
 )
 def test_a_number_that_no_training_could_use_is_refused_by_name(options):

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import pytest
 
@@ -125,3 +126,21 @@ def test_a_file_is_no_folder_for_a_run(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError, match="must lie in a folder"):
         Run(tmp_path / "file", lambda line: None)
+
+
+def test_a_recipe_that_cannot_work_leaves_the_weights_of_another(folder, monkeypatch):
+    told(folder)
+    weights = (folder / "model.safetensors").read_bytes()
+    other = dataclasses.replace(RECIPE, seed=9, attack="art:Wasserstein", eps=0.3)  # takes no Linf
+    with pytest.raises(ValueError, match="Norm order"):
+        Run(folder, lambda line: None).train(other, RECIPE.dataset(), overwrites=True)
+    assert (folder / "model.safetensors").read_bytes() == weights
+
+
+def test_settings_of_another_version_are_no_known_recipe(folder):
+    told(folder)
+    kept = json.loads((folder / "run.json").read_text())
+    kept["recipe"]["settings"] = {"network_of_tomorrow": 1}
+    (folder / "run.json").write_text(json.dumps(kept))
+    with pytest.raises(FileNotFoundError, match="must hold a run"):
+        _ = Run(folder, lambda line: None).recipe

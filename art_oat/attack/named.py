@@ -42,16 +42,7 @@ def attack_named(
     wanted = {**_arguments(name, eps, norm, eps_step), "n_classes": classifier.nb_classes}
     given = {key: value for key, value in wanted.items() if key in _parameters(kind)}
     robust = classifier.at(classifier.model.lambdas[-1])
-    attack = kind(classifier, **given) if name.startswith("art:") else kind(robust.as_module(), **given)
-    refuse(_step_faults(name, attack, eps, eps_step))
-    return attack
-
-
-def _step_faults(name: str, attack: Any, eps: float, eps_step: float | None) -> list[str]:
-    step = getattr(attack, "eps_step", getattr(attack, "alpha", None))
-    if eps_step is not None or not isinstance(step, int | float) or step <= eps:
-        return []
-    return [f"eps_step must be given for {name} at eps {eps:.4g}: its default, {step:.4g}, would leap over the ball."]
+    return kind(classifier, **given) if name.startswith("art:") else kind(robust.as_module(), **given)
 
 
 def name_faults(name: str, *, eps: float, norm: Norm = "Linf", eps_step: float | None = None) -> list[str]:
@@ -60,22 +51,35 @@ def name_faults(name: str, *, eps: float, norm: Norm = "Linf", eps_step: float |
     Raises:
         ImportError: If torchattacks is asked for and not installed.
     """
+    faults = []
     try:
         PGD(eps, eps_step, norm=norm)  # the rules for all
     except ValueError as error:
-        return [str(error)]
+        faults.append(str(error))
     if _PGD.fullmatch(name):
-        return []
+        return faults
     kind = _class_of(name)
     if kind is None:
-        return [f"attack must be a name such as {_EXAMPLES}, got {name!r}."]
+        return [*faults, f"attack must be a name such as {_EXAMPLES}, got {name!r}."]
     parameters = _parameters(kind)
-    faults = [] if "eps" in parameters else [f"attack must take eps, which {name} does not."]
+    faults += [] if "eps" in parameters else [f"attack must take eps, which {name} does not."]
     if eps_step is not None and not {"eps_step", "alpha"} & parameters.keys():
         faults.append(f"eps_step must be None for {name}, which takes no step, got {eps_step}.")
     if "norm" not in parameters and name.endswith("L2") != (norm == "L2"):
         faults.append(f"norm must be {'L2' if name.endswith('L2') else 'Linf'} for {name}, got {norm}.")
-    return faults
+    return faults + _step_faults(name, parameters, eps, eps_step)
+
+
+def _step_faults(name: str, parameters: Any, eps: float, eps_step: float | None) -> list[str]:
+    """Say where an attack of many steps would by default leap over the whole ball with each."""
+    parameter = parameters.get("eps_step", parameters.get("alpha"))
+    default = None if parameter is None else parameter.default
+    is_iterative = bool({"steps", "max_iter"} & parameters.keys())
+    if eps_step is not None or not is_iterative or not isinstance(default, int | float) or default <= eps:
+        return []
+    return [
+        f"eps_step must be given for {name} at eps {eps:.4g}: its default, {default:.4g}, would leap over the ball."
+    ]
 
 
 def _arguments(name: str, eps: float, norm: Norm, eps_step: float | None) -> dict[str, Any]:

@@ -253,11 +253,18 @@ def _tie(network: nn.Module, layers: dict[int, Layer]) -> None:
     Raises:
         UnsupportedModuleError: If a converted norm shares a tensor with something else; names all of those.
     """
-    owners: dict[int, list[_Place]] = {}
-    for path, module in network.named_modules():
+    owners: dict[int, dict[int, _Place]] = {}
+    modules = dict(network.named_modules(remove_duplicate=False))
+    for path, module in modules.items():
+        holder = next((norm for norm in map(modules.get, _holders(path)) if id(norm) in layers), module)
         for name, tensor in chain(module.named_parameters(recurse=False), module.named_buffers(recurse=False)):
-            owners.setdefault(id(tensor), []).append(_Place(path, name, layers.get(id(module))))
-    shared = [places for places in owners.values() if len(places) > 1 and any(place.layer for place in places)]
+            owners.setdefault(id(tensor), {}).setdefault(id(holder), _Place(path, name, layers.get(id(module))))
+    places_of = [list(places.values()) for places in owners.values()]
+    converted = [{id(part) for part in norm.modules()} for norm in modules.values() if id(norm) in layers]
+    inside = set().union(*converted)
+    shared = [
+        places for places in places_of if len(places) > 1 and any(id(modules[place.path]) in inside for place in places)
+    ]
     faults = [" and ".join(map(str, places)) for places in shared if not _can_tie(places)]
     if faults:
         raise UnsupportedModuleError(
@@ -267,6 +274,12 @@ def _tie(network: nn.Module, layers: dict[int, Layer]) -> None:
     for places in shared:
         _tie_layers([place.layer for place in places], places[0].name)
     _share_films([[place.layer for place in places] for places in shared])
+
+
+def _holders(path: str) -> list[str]:
+    """Paths of all that a module lies in, the root included, itself not."""
+    parts = path.split(".")
+    return [".".join(parts[:end]) for end in range(len(parts))] if path else []
 
 
 def _share_films(groups: list[list[Any]]) -> None:

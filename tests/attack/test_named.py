@@ -64,3 +64,7 @@ def test_an_attack_that_knows_a_number_of_classes_gets_the_classifiers():
 def test_a_default_step_that_leaps_over_the_ball_is_refused():
     with pytest.raises(ValueError, match=r"eps_step must be given for art:ProjectedGradientDescent at eps 0.03"):
         attack_named("art:ProjectedGradientDescent", make_classifier(), eps=0.03)
+
+
+def test_an_attack_of_one_step_may_step_beyond_the_ball():
+    assert attack_named("torchattacks:FFGSM", make_classifier(), eps=8 / 255).alpha == 10 / 255

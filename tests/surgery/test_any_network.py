@@ -244,3 +244,35 @@ class Nested(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.inner(super().forward(x))
+
+
+class SharesActivation(Head):
+    """Two norms that hold one activation with a weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        activation = nn.PReLU()
+        self.norm1, self.norm2 = WithActivation(activation), WithActivation(activation)
+
+
+class WithActivation(nn.BatchNorm2d):
+    def __init__(self, activation: nn.Module) -> None:
+        super().__init__(6)
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(super().forward(x))
+
+
+def test_norms_that_hold_one_trainable_activation_are_refused_by_path():
+    with pytest.raises(UnsupportedModuleError, match=r"norm1\.activation\.weight and norm2\.activation\.weight"):
+        to_conditional(SharesActivation())
+
+
+def test_one_norm_with_an_activation_may_be_used_in_two_places():
+    class Twice(Head):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm1 = self.norm2 = WithActivation(nn.PReLU())
+
+    assert examine(Own(Twice)).worst < ROUNDING
