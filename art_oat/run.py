@@ -89,9 +89,6 @@ class Run:
         except (TypeError, ValueError):  # of another version, or damaged
             return None
 
-    def _is_trained_with(self, recipe: Recipe, data: Dataset) -> bool:
-        return self._state.holds("training", _training(recipe, data), self._models)
-
     def is_trained(self) -> bool:
         """Whether the folder holds weights, of whatever recipe."""
         return any(path.exists() for path in self._models)
@@ -108,7 +105,8 @@ class Run:
         Raises:
             FileExistsError: If there are such weights, and they may not.
         """
-        if self._is_trained_with(recipe, data):
+        settings = _training(recipe, data)
+        if self._state.holds("training", settings, self._models):
             self.say(f"Reusing the weights in {self.folder}: trained with the same settings.")
             return load_model(self.folder)
         if self.is_trained() and not overwrites:
@@ -121,7 +119,7 @@ class Run:
             path.unlink(missing_ok=True)  # what is left of another training must not pass for this one's
         self._state.keep("recipe", asdict(recipe), [])  # so that a training that is cut short can be measured
         model = fit(trainer, recipe, data, folder=self.folder, keeps_best=keeps_best).model
-        self._state.keep("training", _training(recipe, data), self._models)
+        self._state.keep("training", settings, self._models)
         return model
 
     def measure(self, measurement: Measurement, data: Dataset, *, nb_workers: int | None = None) -> TradeoffCurve:

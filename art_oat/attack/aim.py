@@ -17,6 +17,7 @@ from art.attacks.attack import EvasionAttack
 from torch import Tensor, nn
 
 from art_oat.attack.art_attack import aim_art_attack, art_attack_faults
+from art_oat.attack.pgd import bounds_like
 from art_oat.attack.protocol import ClipValues, TensorAttack
 from art_oat.attack.unit_range import UnitRange, unit_range_faults
 from art_oat.classifier import OATClassifier, PinnedClassifier
@@ -144,8 +145,8 @@ def _checked(result: Any, x: Tensor, clip_values: ClipValues | None) -> Tensor:
     if not bool(result.isfinite().all()):
         raise RuntimeError("an attack must return finite inputs, got NaN or infinity.")
     x_adv: Tensor = result.detach().to(x)
-    if clip_values is not None:
-        low, high = (torch.as_tensor(value, dtype=x.dtype, device=x.device) for value in clip_values)
+    if (bounds := bounds_like(clip_values, x)) is not None:
+        low, high = bounds
         rounding = _ROUNDING * (high - low)
         if bool(((x_adv < low - rounding) | (x_adv > high + rounding)).any()):
             raise RuntimeError(

@@ -69,7 +69,7 @@ class PGD:
     ) -> Tensor:
         """Return attacked inputs; see :class:`~art_oat.attack.protocol.TensorAttack`."""
         x = x.detach()
-        x_adv, bounds = x, _bounds(clip_values, x)
+        x_adv, bounds = x, bounds_like(clip_values, x)
         if self.has_random_start:
             x_adv = _clip(x + self._random_start(x, generator), bounds)
         for _ in range(self.nb_steps):
@@ -116,7 +116,8 @@ def _per_sample(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *[1] * (like.dim() - 1))
 
 
-def _bounds(clip_values: ClipValues | None, like: Tensor) -> tuple[Tensor, Tensor] | None:
+def bounds_like(clip_values: ClipValues | None, like: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Return smallest and largest value of an input as tensors of the dtype and device of ``like``; or None."""
     if clip_values is None:
         return None
     low, high = (torch.as_tensor(value, dtype=like.dtype, device=like.device) for value in clip_values)

@@ -31,7 +31,7 @@ from art_oat.layers import (
 from art_oat.model import OATModel
 from art_oat.randomness import borrowed_generators
 from art_oat.replica import clone_tensor, hooks_of, replicate
-from art_oat.surgery.selection import Selector, select
+from art_oat.surgery.selection import Selector, holders, select
 
 Statistics = Literal["dual", "shared"]
 
@@ -170,8 +170,10 @@ def to_conditional(
         if value not in known:
             raise ValueError(f"{name} must be one of {known}, got {value!r}.")
     table = Encoding(lambdas, encoding, code_dim, seed)
-    kept = select(keep, _norms(network), "keep")
-    norms = {path: norm for path, norm in _norms(network).items() if id(norm) not in set(map(id, kept.values()))}
+    every_norm = _norms(network)
+    kept = select(keep, every_norm, "keep")
+    kept_ids = {id(norm) for norm in kept.values()}
+    norms = {path: norm for path, norm in every_norm.items() if id(norm) not in kept_ids}
     filmed = norms if film_on is None else select(film_on, norms, "film_on")
     with borrowed_generators(seed=seed):
         layers = _convert_norms(norms, {id(norm): film for norm in filmed.values()}, table.dim, statistics)
@@ -256,7 +258,7 @@ def _tie(network: nn.Module, layers: dict[int, Layer]) -> None:
     owners: dict[int, dict[int, _Place]] = {}
     modules = dict(network.named_modules(remove_duplicate=False))
     for path, module in modules.items():
-        holder = next((norm for norm in map(modules.get, _holders(path)) if id(norm) in layers), module)
+        holder = next((norm for norm in map(modules.get, holders(path)) if id(norm) in layers), module)
         for name, tensor in chain(module.named_parameters(recurse=False), module.named_buffers(recurse=False)):
             owners.setdefault(id(tensor), {}).setdefault(id(holder), _Place(path, name, layers.get(id(module))))
     places_of = [list(places.values()) for places in owners.values()]
@@ -274,12 +276,6 @@ def _tie(network: nn.Module, layers: dict[int, Layer]) -> None:
     for places in shared:
         _tie_layers([place.layer for place in places], places[0].name)
     _share_films([[place.layer for place in places] for places in shared])
-
-
-def _holders(path: str) -> list[str]:
-    """Paths of all that a module lies in, the root included, itself not."""
-    parts = path.split(".")
-    return [".".join(parts[:end]) for end in range(len(parts))] if path else []
 
 
 def _share_films(groups: list[list[Any]]) -> None:

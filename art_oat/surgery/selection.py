@@ -29,7 +29,7 @@ def select(selector: Selector, norms: Mapping[str, nn.Module], name: str) -> dic
         raise TypeError(f"{name} must hold dotted paths, or be a predicate on path and norm, got {selector!r}.")
     wanted = list(selector)
     if unknown := [path for path in wanted if not any(_is_within(norm, path) for norm in norms)]:
-        known = sorted({*norms, *(holder for norm in norms for holder in _holders(norm))} - {""})
+        known = sorted({*norms, *(holder for norm in norms for holder in holders(norm))} - {""})
         near = [f"{path!r} (near: {difflib.get_close_matches(str(path), known, 3, 0.3)})" for path in unknown]
         raise ValueError(f"{name} must hold dotted paths of norms or of what holds them, got {', '.join(near)}.")
     return {norm: module for norm, module in norms.items() if any(_is_within(norm, path) for path in wanted)}
@@ -39,6 +39,7 @@ def _is_within(norm: str, path: str) -> bool:
     return norm == path or norm.startswith(f"{path}.")
 
 
-def _holders(path: str) -> list[str]:
+def holders(path: str) -> list[str]:
+    """Return the paths of all that a module lies in, the root (``""``) first, itself not."""
     parts = path.split(".")
-    return [".".join(parts[:end]) for end in range(1, len(parts))]
+    return [".".join(parts[:end]) for end in range(len(parts))] if path else []
