@@ -25,15 +25,22 @@ class OATModel(nn.Module):
     Args:
         network: The converted network.
         encoding: Turns lam into a code; also says which lams are trained.
+        widths: The widths that the converted layers run at, ascending, the last is 1.
         conversion: The arguments of ``to_conditional`` that made it, kept to rebuild the model.
     """
 
-    def __init__(self, network: nn.Module, encoding: Encoding, conversion: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        encoding: Encoding,
+        widths: tuple[float, ...] = (1.0,),
+        conversion: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__()
         self.network = network
         self.encoding = encoding
         self.conversion = dict(conversion or {})
-        self.widths = (1.0,)
+        self.widths = widths
         self.revision = 0
         self.structure = 0
         self.training = network.training

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from art_oat.condition import OperatingPoint
-from art_oat.layers.norm import ChannelAffine, ConditionalLayer
+from art_oat.layers import ConditionalLayer, Slimmable, Switch
+from art_oat.layers.norm import ChannelAffine
+from art_oat.layers.slimmable import slice_tensor
 from art_oat.replica import replicate
 
 if TYPE_CHECKING:
@@ -63,38 +65,71 @@ def _slots(module: nn.Module) -> Iterator[_Slot]:
         yield from (_Slot(owner, name) for name, tensor in owner.items() if tensor is not None)  # type: ignore[arg-type]
 
 
+class _Alias(NamedTuple):
+    """A tensor of a plain network, and the part of a trained one that it is a view of."""
+
+    slot: _Slot
+    view: Tensor
+    part: tuple[slice, ...] = ()
+
+    def follow(self) -> None:
+        """Look at what stands in the slot now."""
+        self.view.data = slice_tensor(self.slot.read().detach(), self.part)
+
+
 class _Links(NamedTuple):
     """What ties a plain network to the conditional one beneath which it lies."""
 
     affines: list[tuple[ConditionalLayer, ChannelAffine]]
-    aliases: list[tuple[_Slot, Tensor]]
+    aliases: list[_Alias]
     merged_from: list[_Slot]
     structure: int
 
 
-def _link(model: OATModel) -> tuple[nn.Module, _Links]:
+def _link(model: OATModel, width: float) -> tuple[nn.Module, _Links]:
     """Make a plain network whose tensors are views of the trained ones, and say what is tied to what."""
     affines: list[tuple[ConditionalLayer, ChannelAffine]] = []
+    aliases: list[_Alias] = []
+    plain: list[nn.Module] = []
     views: dict[int, Tensor] = {}
 
     def substitute(module: nn.Module) -> nn.Module | None:
-        if not isinstance(module, ConditionalLayer):
-            return None
-        affines.append((module, ChannelAffine()))
-        return affines[-1][1]
+        if isinstance(module, Switch):
+            return replicate(module.at(width), substitute, view)
+        if isinstance(module, Slimmable):
+            return _sliced_views(module, width, aliases)
+        if isinstance(module, ConditionalLayer):
+            affines.append((module, ChannelAffine()))
+            return affines[-1][1]
+        plain.append(module)
+        return None
 
     def view(tensor: Tensor) -> Tensor:
-        alias = tensor.detach()
-        views[id(tensor)] = nn.Parameter(alias, False) if isinstance(tensor, nn.Parameter) else alias
+        views[id(tensor)] = _alias_of(tensor, ())
         return views[id(tensor)]
 
     with exact_arithmetic(model):
         network = replicate(model.network, substitute, view).eval()
+    aliases += [_Alias(slot, views[id(slot.read())]) for module in plain for slot in _slots(module)]
     converted = [part for layer, _ in affines for part in layer.modules()]
-    plain = set(model.network.modules()) - set(converted)
-    aliases = [(slot, views[id(slot.read())]) for module in plain for slot in _slots(module)]
     merged_from = [slot for module in (*converted, *model.encoding.modules()) for slot in _slots(module)]
     return network, _Links(affines, aliases, merged_from, model.structure)
+
+
+def _alias_of(tensor: Tensor, index: tuple[slice, ...]) -> Tensor:
+    alias = slice_tensor(tensor.detach(), index)
+    return nn.Parameter(alias, False) if isinstance(tensor, nn.Parameter) else alias
+
+
+def _sliced_views(layer: Slimmable, width: float, aliases: list[_Alias]) -> nn.Module:
+    """Return the plain layer of one width, and add what its tensors are views of."""
+    slots = {id(slot.read()): slot for slot in _slots(layer.layer)}
+
+    def carry(tensor: Tensor, index: tuple[slice, ...]) -> Tensor:
+        aliases.append(_Alias(slots[id(tensor)], _alias_of(tensor, index), index))
+        return aliases[-1].view
+
+    return layer.at(width, carry)
 
 
 @contextmanager
@@ -128,7 +163,7 @@ class Replica(nn.Module):
         self._width = width
         self._lock = threading.RLock()
         _STEPS.start()
-        self.network, self._links = _link(model)
+        self.network, self._links = _link(model, width)
         super().train(False)
         self.aim(lam)
 
@@ -151,15 +186,15 @@ class Replica(nn.Module):
             if not stamp:
                 self._relink()
                 stamp = self._read_stamp()
-            for slot, view in self._links.aliases:
-                view.data = slot.read().detach()
+            for alias in self._links.aliases:
+                alias.follow()
             # holding what was merged keeps its memory from being given to another tensor at the same address
             self._held = [slot.read().detach() for slot in self._links.merged_from]
             self._merge(self._links)
             self._stamp = stamp
 
     def _relink(self) -> None:
-        network, links = _link(self.model)
+        network, links = _link(self.model, self._width)
         self._merge(links)  # a thread that comes in between finds the new network complete
         self.network, self._links = network, links
 
@@ -171,7 +206,7 @@ class Replica(nn.Module):
         try:
             merged = [owner[name] for owner, name in links.merged_from]
             addresses = [tensor.data_ptr() for tensor in merged]
-            addresses += [owner[name].data_ptr() for (owner, name), _ in links.aliases]
+            addresses += [owner[name].data_ptr() for (owner, name), _, _ in links.aliases]
         except (KeyError, AttributeError):  # a tensor was pruned or taken out
             return ()
         try:

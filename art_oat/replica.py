@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -61,6 +62,20 @@ def replicate(
 def hooks_of(module: nn.Module) -> dict[str, Any]:
     """Return, by attribute, what torch keeps the forward and backward hooks of a module in."""
     return {name: value for name, value in vars(module).items() if _HOOKS.fullmatch(name)}
+
+
+def shallow_copy(module: nn.Module) -> nn.Module:
+    """Return another module that holds the same; :func:`copy.copy` would refuse a parametrized one."""
+    twin: nn.Module = object.__new__(type(module))
+    vars(twin).update(vars(module))
+    return twin
+
+
+def without_hooks(module: nn.Module) -> nn.Module:
+    """Return a shallow copy of a module that has no hooks."""
+    bare = shallow_copy(module)
+    vars(bare).update({name: OrderedDict() for name, hooks in hooks_of(module).items() if isinstance(hooks, dict)})
+    return bare
 
 
 def _tensors(modules: Iterable[nn.Module]) -> Iterator[Tensor]:

@@ -21,7 +21,9 @@ from art_oat.attack.pgd import bounds_like
 from art_oat.attack.protocol import ClipValues, TensorAttack
 from art_oat.attack.unit_range import UnitRange, unit_range_faults
 from art_oat.classifier import OATClassifier, PinnedClassifier
+from art_oat.condition import OperatingPoint
 from art_oat.inputs import refuse
+from art_oat.pinned import Replica
 from art_oat.randomness import borrowed_generators
 
 Attack: TypeAlias = TensorAttack | EvasionAttack | Callable[..., Tensor]
@@ -38,7 +40,9 @@ class AimedAttack(ABC):
     """An attack on one classifier, at one lam per sample."""
 
     @abstractmethod
-    def __call__(self, x: Tensor, y: Tensor, lam: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def __call__(
+        self, x: Tensor, y: Tensor, lam: Tensor, generator: torch.Generator | None = None, *, width: float = 1.0
+    ) -> Tensor:
         """Return attacked inputs ``[N, ...]``.
 
         Args:
@@ -47,14 +51,15 @@ class AimedAttack(ABC):
             lam: One per sample, ``[N]``; taken as checked.
             generator: What everything random is drawn from; None for torch's global one. Attacks of ART with a
                 generator of their own (``HopSkipJump``, ``BoundaryAttack``) draw from that regardless.
+            width: Of the whole batch; taken as checked.
 
         Raises:
             RuntimeError: If the attack does not return one finite input within the clip values for each of ``x``.
         """
         ...
 
-    def at(self, lam: float) -> TensorAttack:
-        """Return the same attack at one lam, as an attack on tensors; the network is that of the classifier."""
+    def at(self, point: OperatingPoint) -> TensorAttack:
+        """Return the same attack at one operating point, as one on tensors; the network is that of the classifier."""
 
         def attack(
             network: nn.Module,
@@ -65,7 +70,7 @@ class AimedAttack(ABC):
             generator: torch.Generator | None = None,
         ) -> Tensor:
             del network, clip_values  # both are the classifier's
-            return self(x, y, x.new_full((len(x),), lam), generator)
+            return self(x, y, x.new_full((len(x),), point.lam), generator, width=point.width)
 
         return attack
 
@@ -104,18 +109,22 @@ def aim(attack: Attack, classifier: OATClassifier) -> AimedAttack:
 
 
 class _WholeBatch(AimedAttack):
-    """Runs on a plain network that is aimed at all lams of a batch at once."""
+    """Runs on a plain network of each width that is aimed at all lams of a batch at once."""
 
     def __init__(self, classifier: OATClassifier, attack: TensorAttack) -> None:
+        self._classifier = classifier
         self._attack = attack
-        self._replica = classifier.model.replica()
-        self._network = classifier.preprocessed(self._replica)
-        self._clip_values = classifier.clip_values
+        self._replicas: dict[float, Replica] = {}
 
-    def __call__(self, x: Tensor, y: Tensor, lam: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        self._replica.aim(lam)
-        x_adv = self._attack(self._network, x, y, clip_values=self._clip_values, generator=generator)
-        return _checked(x_adv, x, self._clip_values)
+    def __call__(
+        self, x: Tensor, y: Tensor, lam: Tensor, generator: torch.Generator | None = None, *, width: float = 1.0
+    ) -> Tensor:
+        if width not in self._replicas:
+            self._replicas[width] = self._classifier.model.replica(width)
+        replica, clip_values = self._replicas[width], self._classifier.clip_values
+        replica.aim(lam)
+        network = self._classifier.preprocessed(replica)
+        return _checked(self._attack(network, x, y, clip_values=clip_values, generator=generator), x, clip_values)
 
 
 class _ByLam(AimedAttack):
@@ -124,16 +133,18 @@ class _ByLam(AimedAttack):
     def __init__(self, classifier: OATClassifier, aim_at: Callable[[PinnedClassifier], Perturb]) -> None:
         self._classifier = classifier
         self._aim_at = aim_at
-        self._aimed: dict[float, Perturb] = {}
+        self._aimed: dict[tuple[float, float], Perturb] = {}
 
-    def __call__(self, x: Tensor, y: Tensor, lam: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def __call__(
+        self, x: Tensor, y: Tensor, lam: Tensor, generator: torch.Generator | None = None, *, width: float = 1.0
+    ) -> Tensor:
         x_adv = x.clone()
         for value in lam.unique().tolist():
-            if value not in self._aimed:
-                self._aimed[value] = self._aim_at(self._classifier.at(value))
+            if (value, width) not in self._aimed:
+                self._aimed[value, width] = self._aim_at(self._classifier.at(value, width))
             group = lam == value
             with _host_generators(x.device, generator):
-                perturbed = self._aimed[value](x[group], y[group])
+                perturbed = self._aimed[value, width](x[group], y[group])
             x_adv[group] = _checked(perturbed, x[group], self._classifier.clip_values)
         return x_adv
 

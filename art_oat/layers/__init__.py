@@ -1,9 +1,10 @@
 """What a conditional network is made of."""
 
 from art_oat.layers.encoding import DEFAULT_LAMBDAS, Encoding, EncodingKind
-from art_oat.layers.film import FiLM, FiLMKind
+from art_oat.layers.film import FiLM, FiLMKind, NarrowFiLM
 from art_oat.layers.followed import FollowedNorm, split
 from art_oat.layers.norm import BatchNormLayer, ConditionalLayer, DualAffineBatchNorm, DualBatchNorm
+from art_oat.layers.slimmable import Slimmable, Switch
 
 __all__ = [
     "DEFAULT_LAMBDAS",
@@ -16,5 +17,8 @@ __all__ = [
     "FiLM",
     "FiLMKind",
     "FollowedNorm",
+    "NarrowFiLM",
+    "Slimmable",
+    "Switch",
     "split",
 ]

@@ -56,6 +56,33 @@ class FiLM(nn.Module):
         return channel_affine(x, *self.coefficients(code))
 
 
+class NarrowFiLM(nn.Module):
+    """The first channels of a FiLM, which holds the weights for all widths of a network.
+
+    Args:
+        film: Of all channels.
+        nb_channels: How many are left.
+    """
+
+    def __init__(self, film: FiLM, nb_channels: int) -> None:
+        super().__init__()
+        self.whole = film
+        self.nb_channels = nb_channels
+
+    def reset_parameters(self) -> None:
+        """Reset the FiLM of all channels."""
+        self.whole.reset_parameters()
+
+    def coefficients(self, code: Tensor) -> tuple[Tensor, Tensor]:
+        """Return scale and shift, each ``[G, nb_channels]``, for codes ``[G, D]``."""
+        scale, shift = self.whole.coefficients(code)
+        return scale[:, : self.nb_channels], shift[:, : self.nb_channels]
+
+    def forward(self, x: Tensor, code: Tensor) -> Tensor:
+        """Return ``scale * x + shift`` for features ``[N, nb_channels, ...]`` and codes ``[1, D]`` or ``[N, D]``."""
+        return channel_affine(x, *self.coefficients(code))
+
+
 def channel_affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """Return ``scale * x + shift``, in the dtype of ``x [N, C, ...]``, for scale and shift ``[1, C]`` or ``[N, C]``.
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from art_oat.condition import Condition, current_condition
-from art_oat.layers.film import FiLM, channel_affine
+from art_oat.layers.film import FiLM, NarrowFiLM, channel_affine
 
 
 class ConditionalLayer(nn.Module, ABC):
@@ -35,7 +35,12 @@ class BatchNormLayer(ConditionalLayer):
     A norm may lack affine weights. FiLM then still works; folding gives such a norm the weights that hold FiLM.
     """
 
-    film: FiLM | None
+    film: FiLM | NarrowFiLM | None
+
+    @property
+    @abstractmethod
+    def nb_channels(self) -> int:
+        """Return the number of channels ``C``."""
 
     @abstractmethod
     def normalization(self, condition: Condition) -> tuple[Tensor, Tensor]:
@@ -75,7 +80,7 @@ class DualBatchNorm(BatchNormLayer):
         film: Modulation after the norm, or None.
     """
 
-    def __init__(self, norm: _BatchNorm, film: FiLM | None = None) -> None:
+    def __init__(self, norm: _BatchNorm, film: FiLM | NarrowFiLM | None = None) -> None:
         super().__init__()
         self.clean = norm
         self.adversarial = copy.deepcopy(norm)
@@ -95,6 +100,11 @@ class DualBatchNorm(BatchNormLayer):
         condition.check_batch(len(x))
         normalized = self._normalize(x, condition)
         return normalized if self.film is None else self.film(normalized, condition.code)
+
+    @property
+    def nb_channels(self) -> int:
+        """Return the number of channels ``C``."""
+        return self.clean.num_features
 
     def _normalize(self, x: Tensor, condition: Condition) -> Tensor:
         if condition.nb_clean in (0, len(condition.lam)):
@@ -147,7 +157,7 @@ class DualAffineBatchNorm(BatchNormLayer):
         film: Modulation after the norm, or None.
     """
 
-    def __init__(self, norm: _BatchNorm, film: FiLM | None = None) -> None:
+    def __init__(self, norm: _BatchNorm, film: FiLM | NarrowFiLM | None = None) -> None:
         super().__init__()
         self.clean = _Affine(norm)
         self.adversarial = copy.deepcopy(self.clean)
@@ -172,6 +182,11 @@ class DualAffineBatchNorm(BatchNormLayer):
             film_scale, film_shift = self.film.coefficients(condition.code)
             scale, shift = scale * film_scale, shift * film_scale + film_shift
         return channel_affine(_normalize_side(self.statistics, x), scale, shift)
+
+    @property
+    def nb_channels(self) -> int:
+        """Return the number of channels ``C``."""
+        return self.statistics.num_features
 
     def _chosen(self, condition: Condition) -> tuple[Tensor, Tensor]:
         is_clean = condition.is_clean.unsqueeze(1)

@@ -1,7 +1,8 @@
 """Turns plain networks into conditional ones, and back."""
 
-from art_oat.surgery.convert import LayerBuilder, UnsupportedModuleError, register_conversion, to_conditional
+from art_oat.surgery.convert import LayerBuilder, register_conversion, to_conditional
 from art_oat.surgery.fold import fold
 from art_oat.surgery.published import to_published
+from art_oat.surgery.unsupported import UnsupportedModuleError
 
 __all__ = ["LayerBuilder", "UnsupportedModuleError", "fold", "register_conversion", "to_conditional", "to_published"]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -26,22 +25,24 @@ from art_oat.layers import (
     FiLM,
     FiLMKind,
     FollowedNorm,
+    NarrowFiLM,
+    Switch,
     split,
 )
+from art_oat.layers.slimmable import check_widths
 from art_oat.model import OATModel
 from art_oat.randomness import borrowed_generators
-from art_oat.replica import clone_tensor, hooks_of, replicate
+from art_oat.replica import clone_tensor, replicate, without_hooks
 from art_oat.surgery.selection import Selector, holders, select
+from art_oat.surgery.slimming import Slimming, make_slimmable, setting_layers, slim
+from art_oat.surgery.unsupported import UnsupportedModuleError, refuse_layers
 
 Statistics = Literal["dual", "shared"]
+Heads = Literal["shared", "per-width"]
 
 _LAYERS: dict[str, type[BatchNormLayer]] = {"dual": DualBatchNorm, "shared": DualAffineBatchNorm}
 _OTHER_NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 _KNOWN_FORWARDS = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
-
-
-class UnsupportedModuleError(ValueError):
-    """A network holds layers that cannot be converted; the message names all of them by dotted path."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +54,30 @@ class LayerBuilder:
         code_dim: Length of a code.
         film_kind: Form of FiLM; None for a norm that gets none.
         statistics: ``"dual"`` or ``"shared"``.
+        whole: The FiLMs of the norm at full width, where this builds for a smaller one.
     """
 
     like: Tensor
     code_dim: int
     film_kind: FiLMKind | None
     statistics: Statistics
+    whole: Sequence[FiLM] | None = None
+    _films: list[FiLM | NarrowFiLM] = field(default_factory=list)
 
-    def film(self, nb_channels: int) -> FiLM | None:
+    def film(self, nb_channels: int) -> FiLM | NarrowFiLM | None:
         """Return the FiLM for a number of channels; None where ``film_on`` leaves the norm out."""
-        return None if self.film_kind is None else FiLM(self.code_dim, nb_channels, self.film_kind).to(self.like)
+        if self.film_kind is None:
+            return None
+        if self.whole is None:
+            self._films.append(FiLM(self.code_dim, nb_channels, self.film_kind).to(self.like))
+        else:
+            self._films.append(NarrowFiLM(self.whole[len(self._films)], nb_channels))
+        return self._films[-1]
+
+    def narrower(self) -> LayerBuilder:
+        """Return a builder for a smaller width of the same norm: what it builds shares the FiLMs built so far."""
+        whole = [film for film in self._films if isinstance(film, FiLM)]
+        return LayerBuilder(self.like, self.code_dim, self.film_kind, self.statistics, whole)
 
     def batch_norm(self, norm: _BatchNorm) -> BatchNormLayer:
         """Return the conditional form of a batch norm, which it takes over."""
@@ -129,13 +144,23 @@ def to_conditional(
     film_on: Selector | None = None,
     statistics: Statistics = "dual",
     keep: Selector = (),
+    widths: Iterable[float] = (1.0,),
+    heads: Heads = "shared",
+    full_width: Selector = (),
+    input_shape: Sequence[int] | None = None,
     seed: int = 0,
 ) -> OATModel:
     """Make a copy of a network conditional on lam: every batch norm becomes dual and is followed by FiLM.
 
-    With ``film="identity"`` the result answers as ``network`` does, at every lam, until it is trained. Norms with
-    affine weights in common keep them in common, side by side, and share their FiLM. Hooks go over to the copy. The
-    layouts of arXiv:2010.11828 are made by :func:`to_published`.
+    With several ``widths`` it is slimmable too (OATS): at width w a layer runs on the first ``ceil(w C)`` of its ``C``
+    channels, a grouped one on fewer groups of the same size, all on slices of one weight (Yu et al. 2018,
+    arXiv:1812.08928); every width has norms of its own. The first layer takes all input channels, the last one gives
+    all scores. Whether the network with its channels cut equals the full one with the dropped channels masked is
+    checked by running both, see :func:`~art_oat.surgery.slimming.slim`.
+
+    With ``film="identity"`` the result answers as ``network`` does, at every lam and width 1, until it is trained.
+    Norms with affine weights in common keep them in common, side by side, and share their FiLM. Hooks go over to the
+    copy. The layouts of arXiv:2010.11828 are made by :func:`to_published`.
 
     Args:
         network: Any network with batch norm; it is left untouched. Dtypes, device, memory format, training flags and
@@ -151,11 +176,19 @@ def to_conditional(
             ``"shared"``: one set of statistics, and two of affine weights, which also a norm without any gets.
         keep: Which norms to leave as they are, the same at every lam; given as for ``film_on``. The way to convert a
             network that also has norms that cannot be converted.
+        widths: Fractions of channels to train, distinct, in ``(0, 1]``, 1 among them.
+        heads: ``"shared"``: the last layer is one weight for all widths, as published. ``"per-width"``: each width has
+            a last layer of its own (SOLAR, arXiv:2509.16833), which starts as the slice.
+        full_width: Which convolutions and linear layers keep all their channels at every width; given as for
+            ``film_on``. The way to slim a network of which parts cannot be slimmed.
+        input_shape: Shape of one sample, such as ``(3, 32, 32)``, on which slimming is checked; None to try common
+            image sizes. Not looked at with one width.
         seed: What random codes and the start of FiLM are drawn from; the global generator is left alone.
 
     Raises:
         TypeError: If ``network`` is not a module, or is conditional already.
-        UnsupportedModuleError: If it has no batch norm, or holds layers that cannot be converted; names all of them.
+        UnsupportedModuleError: If it has no batch norm, or holds layers that cannot be converted, or slimmed; names all
+            of them.
         ValueError: If another argument is not as above.
 
     Example:
@@ -166,21 +199,32 @@ def to_conditional(
     """
     if not isinstance(network, nn.Module) or any(isinstance(part, OATModel) for part in network.modules()):
         raise TypeError(f"network must be a torch.nn.Module that is not conditional yet, got {type(network).__name__}.")
-    for name, value, known in (("film", film, get_args(FiLMKind)), ("statistics", statistics, get_args(Statistics))):
-        if value not in known:
-            raise ValueError(f"{name} must be one of {known}, got {value!r}.")
+    choices = {"film": (film, FiLMKind), "statistics": (statistics, Statistics), "heads": (heads, Heads)}
+    for name, (value, kind) in choices.items():
+        if value not in get_args(kind):
+            raise ValueError(f"{name} must be one of {get_args(kind)}, got {value!r}.")
     table = Encoding(lambdas, encoding, code_dim, seed)
+    every_width = check_widths(widths)
     every_norm = _norms(network)
     kept = select(keep, every_norm, "keep")
     kept_ids = {id(norm) for norm in kept.values()}
     norms = {path: norm for path, norm in every_norm.items() if id(norm) not in kept_ids}
     filmed = norms if film_on is None else select(film_on, norms, "film_on")
-    with borrowed_generators(seed=seed):
-        layers = _convert_norms(norms, {id(norm): film for norm in filmed.values()}, table.dim, statistics)
-    if not layers:
+    uncut = select(full_width, setting_layers(network), "full_width", "layers that set a number of channels")
+    if not norms:
         raise UnsupportedModuleError(_nothing_to_convert(network))
-    _tie(network, layers)
-    converted = replicate(network, lambda module: layers.get(id(module)), clone_tensor)
+    slimming = slim(network, every_width, full_width=uncut, input_shape=input_shape)
+    builds = {
+        id(norm): LayerBuilder(_like(norm), table.dim, film if path in filmed else None, statistics)
+        for path, norm in norms.items()
+    }
+    with borrowed_generators(seed=seed):
+        layers = _convert_norms(network, norms, builds, slimming)
+    for width in every_width:
+        _tie(network, {norm: by_width[width] for norm, by_width in layers.items()})
+    joined = {norm: next(iter(at.values())) if len(at) == 1 else Switch(at) for norm, at in layers.items()}
+    converted = replicate(network, lambda module: joined.get(id(module)), clone_tensor)
+    converted = make_slimmable(converted, slimming, has_own_heads=heads == "per-width")
     conversion: dict[str, Any] = {
         "lambdas": table.lambdas,
         "encoding": encoding,
@@ -189,9 +233,13 @@ def to_conditional(
         "film_on": None if film_on is None else list(filmed),
         "statistics": statistics,
         "keep": list(kept),
+        "widths": every_width,
+        "heads": heads,
+        "full_width": list(uncut),
+        "input_shape": None if input_shape is None else list(input_shape),
         "seed": seed,
     }
-    return OATModel(converted, table.to(_like(next(iter(norms.values())))), conversion)
+    return OATModel(converted, table.to(_like(next(iter(norms.values())))), every_width, conversion)
 
 
 def _norms(network: nn.Module) -> dict[str, nn.Module]:
@@ -205,23 +253,24 @@ def _conversion_of(module: nn.Module) -> Conversion | None:
 
 
 def _convert_norms(
-    norms: dict[str, nn.Module], film_kinds: dict[int, FiLMKind], code_dim: int, statistics: Statistics
-) -> dict[int, Layer]:
-    """Convert every norm, by id; raise one error for all that cannot be."""
-    layers: dict[int, Layer] = {}
-    faults: list[str] = []
+    network: nn.Module, norms: dict[str, nn.Module], builds: dict[int, LayerBuilder], slimming: Slimming
+) -> dict[int, dict[float, Layer]]:
+    """Convert every norm, by id and width; raise one error for all that cannot be."""
+    layers: dict[int, dict[float, Layer]] = {}
+    faults: dict[str, str] = {}
     for path, norm in norms.items():
         if id(norm) in layers:
             continue
-        build = LayerBuilder(_like(norm), code_dim, film_kinds.get(id(norm)), statistics)
+        build = builds[id(norm)]
         try:
-            layers[id(norm)] = _convert(norm, build)
+            at = {1.0: _convert(norm, build)}
+            for width in slimming.widths[:-1]:
+                at[width] = _convert(slimming.cut(path, norm, width), build.narrower())
         except ValueError as error:
-            faults.append(f"{path or 'the network itself'} ({type(norm).__name__}): {error}.")
-    if faults:
-        raise UnsupportedModuleError(
-            f"cannot convert {len(faults)} layer(s). {' '.join(faults)} Norms named in keep stay as they are."
-        )
+            faults[path] = str(error)
+        else:
+            layers[id(norm)] = {width: at[width] for width in slimming.widths}
+    refuse_layers("convert", faults, network, "Norms named in keep stay as they are.")
     return layers
 
 
@@ -229,9 +278,7 @@ def _convert(module: nn.Module, build: LayerBuilder) -> Layer:
     conversion = _conversion_of(module)
     if conversion is None:
         raise ValueError("only BatchNorm carries two statistics; exchange it, or register_conversion for its type")
-    hooks = [value for value in hooks_of(module).values() if isinstance(value, dict)]
-    without_hooks: dict[int, Any] = {id(hook): OrderedDict() for hook in hooks}
-    layer = conversion(copy.deepcopy(module, without_hooks), build)  # hooks go to the layer when the network is rebuilt
+    layer = conversion(copy.deepcopy(without_hooks(module)), build)  # hooks go to the layer when the network is rebuilt
     layer.train(module.training)
     return layer
 
@@ -270,8 +317,9 @@ def _tie(network: nn.Module, layers: dict[int, Layer]) -> None:
     faults = [" and ".join(map(str, places)) for places in shared if not _can_tie(places)]
     if faults:
         raise UnsupportedModuleError(
-            "a norm can have a tensor in common with other converted batch norms only, under the same name, and all of "
-            f"them or none with a FiLM, got {'; '.join(faults)}. Untie them, or name the norms in keep or in film_on."
+            "a norm can have a tensor in common with other converted batch norms only, under the same name, of as many "
+            f"channels at every width, and all of them or none with a FiLM, got {'; '.join(faults)}. Untie them, or "
+            "name the norms in keep or in film_on."
         )
     for places in shared:
         _tie_layers([place.layer for place in places], places[0].name)
@@ -308,6 +356,7 @@ def _can_tie(places: list[_Place]) -> bool:
         all(isinstance(layer, BatchNormLayer) for layer in layers)
         and all(place.name == places[0].name for place in places)
         and len({layer.film is None for layer in layers if isinstance(layer, BatchNormLayer)}) == 1
+        and len({layer.nb_channels for layer in layers if isinstance(layer, BatchNormLayer)}) == 1
     )
 
 

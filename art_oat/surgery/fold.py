@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from art_oat.condition import OperatingPoint, as_point
-from art_oat.layers import ConditionalLayer, FollowedNorm
+from art_oat.layers import ConditionalLayer, FollowedNorm, Slimmable, Switch
+from art_oat.layers.slimmable import clone_slice
 from art_oat.model import OATModel
 from art_oat.pinned import exact_arithmetic
 from art_oat.replica import clone_tensor, replicate
@@ -14,8 +15,9 @@ from art_oat.replica import clone_tensor, replicate
 def fold(model: OATModel, point: OperatingPoint | float | None = None) -> nn.Module:
     """Return an independent, ordinary network that answers as the model does at one operating point.
 
-    Every norm is an ordinary batch norm whose weight and bias hold FiLM, too. The network is of the original class,
-    and its ``state_dict`` loads into a fresh network of that class. It no longer follows the model.
+    Every norm is an ordinary batch norm whose weight and bias hold FiLM, too; at a smaller width the layers are cut to
+    it. The network is of the original class, and at width 1 its ``state_dict`` loads into a fresh network of that
+    class. It no longer follows the model.
 
     Args:
         model: The conditional network; it is left untouched.
@@ -39,6 +41,10 @@ def fold(model: OATModel, point: OperatingPoint | float | None = None) -> nn.Mod
     lam, width = model.default_point if point is None else model.point(*as_point(point))
 
     def folded(module: nn.Module) -> nn.Module | None:
+        if isinstance(module, Switch):
+            return replicate(module.at(width), folded, clone_tensor)
+        if isinstance(module, Slimmable):
+            return module.at(width, clone_slice)
         return module.fold(condition) if isinstance(module, ConditionalLayer | FollowedNorm) else None
 
     with exact_arithmetic(model):

@@ -15,7 +15,11 @@ _WITHOUT_FILM: dict[type[nn.Module], str] = {ResNet: "shortcut", WideResNet: "no
 
 
 def to_published(
-    network: ResNet | WideResNet, lambdas: Iterable[float] = DEFAULT_LAMBDAS, *, seed: int = 0
+    network: ResNet | WideResNet,
+    lambdas: Iterable[float] = DEFAULT_LAMBDAS,
+    *,
+    widths: Iterable[float] = (1.0,),
+    seed: int = 0,
 ) -> OATModel:
     """Make a network conditional as the published code of arXiv:2010.11828 does, to compare with it.
 
@@ -26,16 +30,20 @@ def to_published(
     Args:
         network: Left untouched.
         lambdas: The lams to train, distinct, in ``[0, 1]``.
+        widths: ``(0.5, 0.75, 1.0)`` are those of the published OATS; 1 alone is OAT.
         seed: What codes and FiLM are drawn from.
 
     Raises:
         TypeError: If ``network`` is neither a ``ResNet`` nor a ``WideResNet`` of :mod:`art_oat.models`.
-        ValueError: If ``lambdas`` is not as above.
+        ValueError: If ``lambdas`` or ``widths`` is not as above.
 
     Example:
         >>> from art_oat.models import resnet34
         >>> sum(parameter.numel() for parameter in to_published(resnet34()).network.parameters())
         33355466
+        >>> oats = to_published(resnet34(), widths=(0.5, 0.75, 1.0))
+        >>> sum(parameter.numel() for parameter in oats.network.parameters())
+        33398026
     """
     without_film = next((part for kind, part in _WITHOUT_FILM.items() if isinstance(network, kind)), None)
     if without_film is None:
@@ -48,5 +56,6 @@ def to_published(
         lambdas,
         film="published",
         film_on=lambda path, _: without_film not in path.split("."),
+        widths=widths,
         seed=seed,
     )

@@ -4,7 +4,7 @@ from art_oat.training.checkpoint import Architecture, Checkpoint, load_model, sa
 from art_oat.training.decay import parameter_groups
 from art_oat.training.history import EpochRecord
 from art_oat.training.loss import hybrid_loss
-from art_oat.training.sampling import StratifiedSampling
+from art_oat.training.sampling import StratifiedSampling, WidthSampling
 from art_oat.training.schedule import OneCycle, Piecewise, WarmupCosine, schedule_by_name
 from art_oat.training.trainer import OATTrainer
 
@@ -17,6 +17,7 @@ __all__ = [
     "Piecewise",
     "StratifiedSampling",
     "WarmupCosine",
+    "WidthSampling",
     "hybrid_loss",
     "load_model",
     "parameter_groups",

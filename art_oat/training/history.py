@@ -21,12 +21,12 @@ class EpochRecord:
         seconds: Time spent training.
         validation_seconds: Time spent measuring.
         learning_rate: Of the optimizer's first group, after the epoch's scheduler step.
-        loss: Mean of the objective, in nats.
+        loss: Mean of the objective over the samples, and over the widths they were trained at, in nats.
         clean: Accuracy on the training batches in training mode, a fraction.
         robust: The same on the attacked samples; NaN where none was.
-        validation: Clean and robust accuracy at every trained lam; empty where none was measured.
+        validation: Clean and robust accuracy at every trained lam and width; empty where none was measured.
         area: Under the trade-off of ``validation``, from the corner (1 / K, 0) that guessing
-            reaches; NaN where none was measured.
+            reaches, averaged over the widths; NaN where none was measured.
         is_best: Whether ``area`` is the largest since ``fit`` was called.
     """
 
@@ -42,12 +42,16 @@ class EpochRecord:
     is_best: bool = False
 
     def row(self) -> dict[str, float]:
-        """Return the record as flat columns; ``val_clean@0.1`` is the clean validation accuracy at lam 0.1."""
+        """Return the record as flat columns.
+
+        ``val_clean@0.1`` is the clean validation accuracy at lam 0.1, ``val_clean@0.1x0.5`` that at width 0.5.
+        """
         columns = {name: value for name, value in vars(self).items() if name != "validation"}
         columns["is_best"] = int(self.is_best)
         for point in self.validation:
-            columns[f"val_clean@{point.lam:g}"] = point.clean
-            columns[f"val_robust@{point.lam:g}"] = point.robust
+            where = f"{point.lam:g}" if point.width == 1 else f"{point.lam:g}x{point.width:g}"
+            columns[f"val_clean@{where}"] = point.clean
+            columns[f"val_robust@{where}"] = point.robust
         return columns
 
 

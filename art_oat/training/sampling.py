@@ -1,15 +1,18 @@
-"""Owns how lams are drawn for a batch."""
+"""Owns how lams and widths are drawn for a batch."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from art_oat.condition import is_finite_number
+
+WidthSampling = Literal["all", "sandwich", "random"]
 
 
 @dataclass(frozen=True)
@@ -64,3 +67,31 @@ class StratifiedSampling:
         positions = (torch.arange(nb_attacked, dtype=torch.float64) + start) / max(nb_attacked, 1)
         index = torch.searchsorted(edges, positions, right=True).clamp_max(len(attacked) - 1)
         return torch.cat([positions.new_zeros(nb_zeros), positions.new_tensor(attacked)[index]])
+
+
+def width_sampling_faults(kind: str, *, distills: bool) -> list[str]:
+    """Say what is wrong with how widths are to be drawn."""
+    if kind not in get_args(WidthSampling):
+        return [f"width_sampling must be one of {get_args(WidthSampling)}, got {kind!r}."]
+    if distills and kind == "random":
+        return ["distills needs the largest width in every step: width_sampling must be 'all' or 'sandwich'."]
+    return []
+
+
+def draw_widths(
+    kind: WidthSampling, widths: Sequence[float], generator: torch.Generator | None = None
+) -> tuple[float, ...]:
+    """Return the widths of one step, the largest first.
+
+    Args:
+        kind: ``"all"``: every width. ``"sandwich"``: the largest, the smallest, and one in between at random (Yu and
+            Huang 2019, arXiv:1903.05134). ``"random"``: one at random.
+        widths: Those that are trained, ascending.
+        generator: What is drawn from; None for torch's global one.
+    """
+    if kind == "all":
+        return tuple(reversed(widths))
+    among = widths if kind == "random" else widths[1:-1]
+    drawn = [among[int(torch.randint(len(among), (), generator=generator))]] if among else []
+    chosen = drawn if kind == "random" else [widths[-1], *drawn, widths[0]]
+    return tuple(dict.fromkeys(chosen))

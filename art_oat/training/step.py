@@ -1,7 +1,8 @@
-"""Owns one step of training: draw lams, attack, weigh the losses; and the way back where training diverges."""
+"""Owns one step of training: draw, attack, weigh the losses, at every width; and the way back where it diverges."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from art_oat.classifier import OATClassifier
 from art_oat.inputs import as_array, input_faults, range_faults, refuse
 from art_oat.training.average import WeightAverage
 from art_oat.training.loss import Loss
-from art_oat.training.sampling import StratifiedSampling
+from art_oat.training.sampling import StratifiedSampling, WidthSampling, draw_widths
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 """Changes inputs ``[N, ...]`` at random, drawn from the generator it is given; keeps shape and clip range."""
@@ -30,6 +31,8 @@ class Method:
     loss: Loss
     augmentation: Augmentation | None = None
     ema: float | None = None
+    width_sampling: WidthSampling = "all"
+    distills: bool = False
 
 
 @dataclass
@@ -70,6 +73,23 @@ class Tally:
         return {"loss": f"{self.loss:.3f}", "clean": f"{self.clean:.3f}", "robust": f"{self.robust:.3f}"}
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """What every width of a step has in common.
+
+    Attributes:
+        x: Inputs, ``[N, ...]``.
+        y: Labels, which the attack leads away from: class indices ``[N]`` or probabilities ``[N, K]``.
+        target: What the loss compares with: ``y``, or the scores of the largest width as probabilities.
+        lam: One per sample, ``[N]``.
+    """
+
+    x: Tensor
+    y: Tensor
+    target: Tensor
+    lam: Tensor
+
+
 class Step:
     """One optimizer step on one batch; goes back to the last state known to be good where training diverges.
 
@@ -107,18 +127,12 @@ class Step:
         order = torch.randperm(len(x), generator=self.generator).to(x.device)  # no lam may always meet the same samples
         x, y = self._augmented(x[order]), y[order]
         lam = self.method.sampling.draw(self.model.lambdas, len(x), self.generator).to(x)
-        is_attacked = lam > 0
-        classes = y if y.dim() == 1 else y.argmax(dim=1)
-        x_adv = x[is_attacked]
-        if len(x_adv):
-            x_adv = self.method.attack(x_adv, classes[is_attacked], lam[is_attacked], self.generator)
-        self.model.train()
         self.classifier.optimizer.zero_grad()
-        logits = self._scores(x, lam)
-        logits_adv = self._scores(x_adv, lam[is_attacked]) if len(x_adv) else logits[:0]
-        loss = self.method.loss(logits, logits_adv, y, lam, self.classifier.loss)
-        self._check("loss", loss)
-        loss.backward()
+        target = y
+        for width in draw_widths(self.method.width_sampling, self.model.widths, self.generator):
+            logits = self._add_gradient(_Batch(x, y, target, lam), width)
+            if self.method.distills and width == self.model.widths[-1]:
+                target = logits.softmax(dim=1)
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         self._check("gradient", nn.utils.get_total_norm(gradients))
         with torch.no_grad():
@@ -127,7 +141,24 @@ class Step:
         self.classifier.optimizer.step()
         self._is_ahead = True
         self._last_x = x
+
+    def _add_gradient(self, batch: _Batch, width: float) -> Tensor:
+        """Attack at one width, add the gradient of its loss to what is there, and return its clean scores."""
+        x, lam = batch.x, batch.lam
+        is_attacked = lam > 0
+        classes = batch.y if batch.y.dim() == 1 else batch.y.argmax(dim=1)
+        x_adv = x[is_attacked]
+        if len(x_adv):
+            attack = self.method.attack
+            x_adv = attack(x_adv, classes[is_attacked], lam[is_attacked], self.generator, width=width)
+        self.model.train()
+        logits = self._scores(x, lam, width)
+        logits_adv = self._scores(x_adv, lam[is_attacked], width) if len(x_adv) else logits[:0]
+        loss = self.method.loss(logits, logits_adv, batch.target, lam, self.classifier.loss)
+        self._check("loss", loss)
+        loss.backward()
         self.tally.add(loss.item(), logits.argmax(1) == classes, logits_adv.argmax(1) == classes[is_attacked])
+        return logits.detach()
 
     def _augmented(self, x: Tensor) -> Tensor:
         if self.method.augmentation is None:
@@ -138,8 +169,8 @@ class Step:
             self._is_augmentation_checked = True
         return result
 
-    def _scores(self, x: Tensor, lam: Tensor) -> Tensor:
-        scores = self.model(self.preprocess(x), lam)
+    def _scores(self, x: Tensor, lam: Tensor, width: float) -> Tensor:
+        scores = self.model(self.preprocess(x), lam, width)
         if isinstance(scores, Tensor) and scores.shape == (len(x), self.classifier.nb_classes):
             return scores
         self._go_back()
@@ -151,9 +182,9 @@ class Step:
 
     def end_epoch(self) -> None:
         """Answer the last batch at every trained lam: the last step itself may have been the one that diverged."""
-        for lam in self.model.lambdas:
+        for point in itertools.product(self.model.lambdas, self.model.widths):
             with torch.no_grad():
-                self._check("score", self.classifier.at(lam).as_module()(self._last_x).abs().max())
+                self._check("score", self.classifier.at(*point).as_module()(self._last_x).abs().max())
         self._average()
 
     def _average(self) -> None:

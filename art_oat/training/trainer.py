@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ from art_oat.training.checkpoint import BestEpoch, Checkpoint
 from art_oat.training.history import EpochRecord, write_history
 from art_oat.training.loss import Loss, hybrid_loss
 from art_oat.training.plan import Callback, Plan
-from art_oat.training.sampling import StratifiedSampling
+from art_oat.training.sampling import StratifiedSampling, WidthSampling, width_sampling_faults
 from art_oat.training.schedule import Pace, Schedule, Scheduler, paced
 from art_oat.training.step import Augmentation, Method, Step, Tally
 
@@ -40,6 +41,9 @@ class OATTrainer(Trainer):
     ``min E_(x,y) E_lam [(1 - lam) CE(f(x; lam), y) + lam CE(f(x_adv; lam), y)]``: every sample of a batch gets a lam
     of its own, is attacked at it (by a plain network in evaluation mode), and weighs its two losses by it. Not to be
     mixed up with ART's ``AdversarialTrainerOAATPyTorch``, which is oracle-aligned adversarial training.
+
+    A network with several widths (OATS) trains them together: a step draws widths, each of them is attacked on its own
+    and gives a loss, and the optimizer sees the gradient of their sum. Lams and inputs are the same for all of them.
 
     Args:
         classifier: Holds the conditional network, a ``CrossEntropyLoss`` (its class weights and label smoothing are
@@ -58,8 +62,12 @@ class OATTrainer(Trainer):
             :class:`~art_oat.training.average.WeightAverage`. Between epochs (validation, checkpoint, callback) and
             after ``fit``, however that ends, the network holds the average. The next ``fit`` trains on from there
             with a new average; the optimizer's own state goes on. None for no average.
-        seed: What the order of samples, the lams, augmentation, the attack's random starts and dropout are drawn
-            from. The same seed and weights give exactly the same training on the same machine, as far as the data
+        width_sampling: Which widths a step trains. ``"all"``: every one. ``"sandwich"``: the largest, the smallest and
+            one in between (Yu and Huang 2019, arXiv:1903.05134), which differs from four widths on. ``"random"``: one.
+        distills: Whether smaller widths learn from the scores of the largest on the clean inputs, at the same lam, in
+            place of the labels (in-place distillation, arXiv:1903.05134). The attack keeps to the labels.
+        seed: What the order of samples, the lams, the widths, augmentation, the attack's random starts and dropout are
+            drawn from. The same seed and weights give exactly the same training on the same machine, as far as the data
             come in the same order: a ``DataLoader`` or a generator of ART's shuffles by its own randomness.
 
     Attributes:
@@ -70,7 +78,8 @@ class OATTrainer(Trainer):
     Raises:
         TypeError: If an argument is of another kind than above.
         ValueError: If the classifier has no optimizer, its loss leaves labels out or is not a mean, ``sampling``
-            weighs a lam that is not trained, or ``ema`` lies outside ``(0, 1)``.
+            weighs a lam that is not trained, ``ema`` lies outside ``(0, 1)``, ``width_sampling`` is unknown, or
+            ``distills`` goes with ``"random"``.
     """
 
     def __init__(
@@ -82,6 +91,8 @@ class OATTrainer(Trainer):
         loss: Loss = hybrid_loss,
         augmentation: Augmentation | None = None,
         ema: float | None = None,
+        width_sampling: WidthSampling = "all",
+        distills: bool = False,
         seed: int = 0,
     ) -> None:
         _check_classifier(classifier)
@@ -91,6 +102,7 @@ class OATTrainer(Trainer):
             raise TypeError(f"augmentation must be callable on (x, generator), got {type(augmentation).__name__}.")
         if ema is not None and not (is_finite_number(ema) and 0 < ema < 1):
             raise ValueError(f"ema must be a decay in (0, 1), such as 0.999, or None, got {ema!r}.")
+        refuse(width_sampling_faults(width_sampling, distills=distills))
         super().__init__(classifier)
         self.attack = PGD() if attack is None else attack
         aim(self.attack, classifier)  # refuses what cannot be aimed, before anything else is done
@@ -99,6 +111,8 @@ class OATTrainer(Trainer):
         self.loss = loss
         self.augmentation = augmentation
         self.ema = ema
+        self.width_sampling = width_sampling
+        self.distills = distills
         self.seed = seed
         self.history: list[EpochRecord] = []
         self.best_epoch: int | None = None
@@ -136,7 +150,7 @@ class OATTrainer(Trainer):
                 a batch, where batches are given) that are all one-hot count as indices. None with a ``DataLoader``
                 or generator.
             validation_data: Inputs and labels (not soft) on which clean and robust accuracy are measured, at every
-                trained lam, by the training attack.
+                trained lam and width, by the training attack.
             batch_size: Samples per step; a ``DataLoader`` and a generator have their own.
             nb_epochs: How often every sample is seen, at least 1.
             scheduler: Has ``step()``, as torch's schedulers (a ``ReduceLROnPlateau`` sees the mean training loss); or
@@ -145,7 +159,8 @@ class OATTrainer(Trainer):
             scheduler_interval: Whether ``step()`` is called once per epoch or once per step.
             validation_interval: Validate after every so many epochs, and after the last one.
             checkpoint: Folder where the model is saved whenever the area under its trade-off on ``validation_data``
-                is the largest of this call, over what lies there: one best epoch, not one per lam.
+                (its mean over the widths) is the largest of this call, over what lies there: one best epoch,
+                not one per lam.
             restore_best: Whether the network gets weights and statistics of the best epoch back in the end, however
                 the training ends; the optimizer's own state stays.
             callback: Is called with the :class:`EpochRecord` after every epoch; if it returns True, training ends.
@@ -208,7 +223,9 @@ class OATTrainer(Trainer):
         count = nb_batches(batches)
         nb_steps = None if count is None else plan.nb_epochs * count
         attack = aim(self.attack, self.classifier)
-        method = Method(attack, self.sampling, self.loss, self.augmentation, self.ema)
+        method = Method(
+            attack, self.sampling, self.loss, self.augmentation, self.ema, self.width_sampling, self.distills
+        )
         step = Step(self.classifier, method, self._generator)
         best = BestEpoch(self._model, plan.as_checkpoint(), is_restored=plan.restore_best)
         validation = None if plan.validation_data is None else self.classifier.as_tensors(*plan.validation_data)
@@ -259,7 +276,7 @@ class OATTrainer(Trainer):
     ) -> EpochRecord:
         """Write down an epoch that started and was trained at the given times."""
         started, trained = times
-        area = Frontier(points).area((1 / self.classifier.nb_classes, 0.0)) if points else math.nan
+        area = _area(points, self.classifier.nb_classes)
         record = EpochRecord(
             epoch=len(self.history) + 1,
             seconds=trained - started,
@@ -285,14 +302,21 @@ class OATTrainer(Trainer):
         return plan.callback is not None and plan.callback(record) is True
 
     def _measure(self, validation: _Validation, attack: AimedAttack) -> Iterator[MeasuredPoint]:
-        """Clean and robust accuracy at every trained lam, by the training attack with the same draws every epoch."""
+        """Clean and robust accuracy at every trained point, by the training attack with the same draws every epoch."""
         x, y = validation
-        for lam in self._model.lambdas:
-            view = self.classifier.at(lam)
+        for lam, width in itertools.product(self._model.lambdas, self._model.widths):
+            view = self.classifier.at(lam, width)
             generator = torch.Generator().manual_seed(self.seed)
-            masks = withstand(view.as_module(), x, y, attack.at(lam), generator=generator)
+            masks = withstand(view.as_module(), x, y, attack.at(view.point), generator=generator)
             clean, robust = (float(mask.double().mean()) for mask in masks)
-            yield MeasuredPoint(view.point.lam, view.point.width, clean, robust, len(y), len(y))
+            yield MeasuredPoint(lam, width, clean, robust, len(y), len(y))
+
+
+def _area(points: tuple[MeasuredPoint, ...], nb_classes: int) -> float:
+    """Mean over widths of the area under the trade-off, from the corner that guessing reaches; NaN without points."""
+    widths = dict.fromkeys(point.width for point in points)
+    areas = [Frontier(tuple(p for p in points if p.width == width)).area((1 / nb_classes, 0.0)) for width in widths]
+    return sum(areas) / len(areas) if areas else math.nan
 
 
 def _check_classifier(classifier: Any) -> None:

@@ -1,0 +1,224 @@
+"""Owns layers whose width is dialed: slices of one weight, and one module per width where slices do not do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import singledispatch
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from art_oat.condition import current_condition, is_finite_number
+from art_oat.replica import shallow_copy
+
+
+def check_widths(widths: Iterable[float]) -> tuple[float, ...]:
+    """Return the trained widths in ascending order.
+
+    Raises:
+        ValueError: If one lies outside ``(0, 1]`` or is NaN, one occurs twice, or 1 is not among them.
+    """
+    values = tuple(widths) if isinstance(widths, Iterable) else ()
+    faulty = [value for value in values if not (is_finite_number(value) and 0 < value <= 1)]
+    if faulty or 1 not in values or len(set(values)) != len(values):
+        raise ValueError(f"widths must hold distinct numbers in (0, 1], 1 among them, got {widths!r}.")
+    return tuple(sorted(float(value) for value in values))
+
+
+def channels_at(width: float, nb_channels: int) -> int:
+    """Return ``ceil(width * C)``; a product that is whole up to rounding counts as whole."""
+    return math.ceil(round(width * nb_channels, 9))
+
+
+class Channels(NamedTuple):
+    """How many channels a layer takes and gives."""
+
+    inputs: int
+    outputs: int
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What makes a layer smaller.
+
+    Attributes:
+        attributes: New values of the attributes that hold sizes.
+        slices: By name of a parameter or buffer, the part of it that stays.
+    """
+
+    attributes: Mapping[str, int]
+    slices: Mapping[str, tuple[slice, ...]]
+
+
+@singledispatch
+def cut(layer: nn.Module, size: Channels) -> Cut:
+    """Return how a layer is cut to a size.
+
+    Raises:
+        TypeError: If layers of its type cannot be cut.
+    """
+    raise TypeError(f"a layer of type {type(layer).__name__} cannot be cut to {size}.")
+
+
+@cut.register
+def _cut_convolution(layer: _ConvNd, size: Channels) -> Cut:
+    kept = (slice(size.outputs), slice(size.inputs)) if layer.groups == 1 else (slice(size.outputs),)
+    return Cut(_convolution_sizes(layer, size), {"weight": kept, "bias": (slice(size.outputs),)})
+
+
+@cut.register
+def _cut_transposed(layer: _ConvTransposeNd, size: Channels) -> Cut:
+    kept = (slice(size.inputs), slice(size.outputs)) if layer.groups == 1 else (slice(size.inputs),)
+    return Cut(_convolution_sizes(layer, size), {"weight": kept, "bias": (slice(size.outputs),)})
+
+
+def _convolution_sizes(layer: _ConvNd, size: Channels) -> dict[str, int]:
+    groups = 1 if layer.groups == 1 else size.inputs // group_size(layer)
+    return {"in_channels": size.inputs, "out_channels": size.outputs, "groups": groups}
+
+
+@cut.register
+def _cut_linear(_: nn.Linear, size: Channels) -> Cut:
+    slices = {"weight": (slice(size.outputs), slice(size.inputs)), "bias": (slice(size.outputs),)}
+    return Cut({"in_features": size.inputs, "out_features": size.outputs}, slices)
+
+
+@cut.register
+def _cut_norm(_: _NormBase, size: Channels) -> Cut:
+    names = ("weight", "bias", "running_mean", "running_var")
+    return Cut({"num_features": size.inputs}, {name: (slice(size.inputs),) for name in names})
+
+
+@cut.register
+def _cut_group_norm(layer: nn.GroupNorm, size: Channels) -> Cut:
+    attributes = {"num_channels": size.inputs, "num_groups": size.inputs // group_size(layer)}
+    return Cut(attributes, {name: (slice(size.inputs),) for name in ("weight", "bias")})
+
+
+@cut.register
+def _cut_prelu(layer: nn.PReLU, size: Channels) -> Cut:
+    if layer.num_parameters == 1:
+        return Cut({}, {})
+    return Cut({"num_parameters": size.inputs}, {"weight": (slice(size.inputs),)})
+
+
+def is_cuttable(layer: nn.Module) -> bool:
+    """Whether layers of this type can be cut."""
+    return cut.dispatch(type(layer)) is not cut.dispatch(nn.Module)
+
+
+def chooses_width(layer: nn.Module) -> bool:
+    """Whether a layer gives a number of channels of its own; others give as many as they get, or in proportion."""
+    return isinstance(layer, nn.Linear) or (isinstance(layer, _ConvNd) and layer.groups == 1)
+
+
+def group_size(layer: nn.Module) -> int:
+    """Return the number of input channels that only come together: those of one group."""
+    if isinstance(layer, _ConvNd) and layer.groups > 1:
+        return layer.in_channels // layer.groups
+    return layer.num_channels // layer.num_groups if isinstance(layer, nn.GroupNorm) else 1
+
+
+def full_size(layer: nn.Module) -> Channels | None:
+    """Return what a layer takes and gives uncut; None for one that takes any number of channels."""
+    if isinstance(layer, _ConvNd):
+        return Channels(layer.in_channels, layer.out_channels)
+    if isinstance(layer, nn.Linear):
+        return Channels(layer.in_features, layer.out_features)
+    names = {_NormBase: "num_features", nn.GroupNorm: "num_channels", nn.PReLU: "num_parameters"}
+    name = next(name for kind, name in names.items() if isinstance(layer, kind))
+    nb_channels = int(getattr(layer, name))
+    return None if isinstance(layer, nn.PReLU) and nb_channels == 1 else Channels(nb_channels, nb_channels)
+
+
+def channel_axis(layer: nn.Module) -> int:
+    """Return the axis that holds channels, of what a layer takes and of what it gives."""
+    if isinstance(layer, nn.Linear):
+        return -1
+    return -1 - len(layer.kernel_size) if isinstance(layer, _ConvNd) else 1
+
+
+def sliced(layer: nn.Module, size: Channels, carry: Callable[[Tensor, tuple[slice, ...]], Tensor]) -> nn.Module:
+    """Return the smaller layer of the same class that consists of the first channels of a layer.
+
+    Args:
+        layer: Of a type that can be cut; left untouched.
+        size: What the smaller one takes and gives.
+        carry: Maps a parameter or buffer, and the part of it that stays (all for ``()``), to its counterpart.
+    """
+    how = cut(layer, size)
+    smaller = shallow_copy(layer)
+    vars(smaller).update(how.attributes)
+    for kind in ("_parameters", "_buffers"):
+        tensors = {
+            name: None if tensor is None else carry(tensor, how.slices.get(name, ()))
+            for name, tensor in vars(layer)[kind].items()
+        }
+        vars(smaller)[kind] = tensors
+    return smaller
+
+
+def slice_tensor(tensor: Tensor, index: tuple[slice, ...]) -> Tensor:
+    """Return a part of a tensor, as a view of it that carries gradient."""
+    return tensor[index] if index else tensor
+
+
+def clone_slice(tensor: Tensor, index: tuple[slice, ...]) -> Tensor:
+    """Return an independent copy of a part, a parameter where the whole was one, with ``requires_grad`` as it was."""
+    clone = slice_tensor(tensor.detach(), index).clone()
+    return nn.Parameter(clone, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else clone
+
+
+class Slimmable(nn.Module):
+    """A layer that runs on the first channels of one weight (Yu et al. 2018, arXiv:1812.08928).
+
+    It gives as many channels as the width of the pass asks for, and reads from the tensor it gets how many it takes.
+
+    Args:
+        layer: Of a type that can be cut; stays as it is.
+        channels: What it takes and gives at each width.
+    """
+
+    def __init__(self, layer: nn.Module, channels: Mapping[float, Channels]) -> None:
+        super().__init__()
+        self.layer = layer
+        self.channels = dict(channels)
+        self.training = layer.training
+
+    def forward(self, x: Tensor, *args: Any) -> Tensor:
+        """Answer as the smaller layer does; ``x`` holds its channels where the original layer expects them."""
+        size = Channels(x.shape[channel_axis(self.layer)], self.channels[current_condition().width].outputs)
+        layer = self.layer if size == full_size(self.layer) else sliced(self.layer, size, slice_tensor)
+        result: Tensor = layer.forward(x, *args)
+        return result
+
+    def at(self, width: float, carry: Callable[[Tensor, tuple[slice, ...]], Tensor]) -> nn.Module:
+        """Return the plain layer of one width; see :func:`sliced`."""
+        return sliced(self.layer, self.channels[width], carry)
+
+
+class Switch(nn.Module):
+    """One module per width, of which that of the pass under way runs: norms, and heads that do not share a weight.
+
+    Args:
+        modules: By width.
+    """
+
+    def __init__(self, modules: Mapping[float, nn.Module]) -> None:
+        super().__init__()
+        self.widths = tuple(modules)
+        self.by_width = nn.ModuleList(modules.values())
+        self.training = self.by_width[-1].training
+
+    def at(self, width: float) -> nn.Module:
+        """Return the module of one width."""
+        return self.by_width[self.widths.index(width)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Answer as the module of the width does."""
+        result: Tensor = self.at(current_condition().width)(x)
+        return result
