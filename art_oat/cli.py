@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 if TYPE_CHECKING:
     from art_oat.evaluation import TradeoffCurve
 
 app = typer.Typer(
-    help="One network whose robustness is dialed after training.", no_args_is_help=True, add_completion=False
+    help="One network whose robustness and cost are dialed after training.", no_args_is_help=True, add_completion=False
 )
 
 
@@ -35,44 +37,86 @@ def main(
     """Name a command."""
 
 
+_SEVERAL = ("--lambdas", "--widths")
+_NUMBER = r"(\d+\.?\d*|\.\d+)(e[-+]?\d+)?"
+_NUMBERS = re.compile(rf"{_NUMBER}(,{_NUMBER})*,?", re.IGNORECASE)
+
+
+def joined(arguments: Sequence[str]) -> list[str]:
+    """Join the numbers that follow ``--lambdas`` or ``--widths``: ``--widths 0.5 1`` becomes ``--widths=0.5,1``.
+
+    An option takes one value, so the others would pass for arguments. Only numbers are joined, and nothing that starts
+    with a minus.
+    """
+    result: list[str] = []
+    separator = ""
+    for argument in arguments:
+        if separator and _NUMBERS.fullmatch(argument):
+            result[-1] = result[-1].rstrip(",") + separator + argument
+            separator = ","
+        else:
+            result.append(argument)
+            name, has_value, _ = argument.partition("=")
+            separator = ("," if has_value else "=") * (name in _SEVERAL)
+    return result
+
+
+class _Command(TyperCommand):
+    """A command whose options may take several numbers."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse arguments, with what belongs to one option joined."""
+        return super().parse_args(ctx, joined(args))
+
+
+Numbers = list[str] | None
+_METAVAR = "NUMBERS"
 Out = Annotated[Path, typer.Option(help="Folder for weights, log, table and picture.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace weights of another training in --out.")]
-_DEMO = Path("runs/demo")
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the split, the weights and the training.")]
 AttackNames = Annotated[list[str] | None, typer.Option(help="pgd-K or autoattack; may be repeated.")]
 NbRobust = Annotated[int | None, typer.Option(min=10, help="Test images to attack; all if not given.")]
 NbWorkers = Annotated[int | None, typer.Option(min=1, help="Points to measure at once; one per core if not given.")]
 
 
-@app.command()
+@app.command(cls=_Command)
 def demo(
-    out: Out = _DEMO,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for weights, log, table and picture; runs/demo, or runs/demo-widths, if not given."),
+    ] = None,
+    widths: Annotated[
+        Numbers,
+        typer.Option(help="Widths to train and measure, such as 0.5 0.75 1; only 1 if not given.", metavar=_METAVAR),
+    ] = None,
     seed: Seed = 0,
     nb_epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")] = None,
     nb_robust: Annotated[int, typer.Option(min=10, max=450, help="Test images to attack.")] = 150,
     attack: AttackNames = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Train on scikit-learn's digits, attack the result at every lam, show the trade-off."""
-    from art_oat.demo import MEASUREMENT, RECIPE  # the library takes seconds to import; --help need not
+    """Train on scikit-learn's digits, attack the result at every lam and width, show the trade-off."""
+    from art_oat.demo import MEASUREMENT, recipe_and_folder  # the library takes seconds to import; --help need not
+    from art_oat.recipe import Recipe
     from art_oat.run import Run
 
     started = time.perf_counter()
-    recipe = replace(RECIPE, seed=seed, nb_epochs=nb_epochs or RECIPE.nb_epochs)
-    measurement = replace(MEASUREMENT, attacks=tuple(attack or MEASUREMENT.attacks), nb_robust=nb_robust)
     with _refusals():
+        recipe, usual_folder = recipe_and_folder(_numbers("widths", widths) or Recipe.widths)
+        recipe = replace(recipe, seed=seed, nb_epochs=nb_epochs or recipe.nb_epochs)
+        measurement = replace(MEASUREMENT, attacks=tuple(attack or MEASUREMENT.attacks), nb_robust=nb_robust)
         _check_attacks(measurement.attacks, recipe.eps, recipe.norm)
-        run, data = Run(out, typer.echo), recipe.dataset()
-        run.train(recipe, data, keeps_best=False, overwrites=overwrite or out == _DEMO)
+        run, data = Run(out or usual_folder, typer.echo), recipe.dataset()
+        run.train(recipe, data, keeps_best=False, overwrites=overwrite or out is None)
         curve = run.measure(measurement, data)
     _show(curve)
-    typer.echo(f"\nDone in {time.perf_counter() - started:.0f} s. Weights, table and picture are in {out}:")
-    typer.echo(f"  {out / 'tradeoff.png'}")
-    typer.echo(f"  model = art_oat.load_model({str(out)!r}); model.pinned(art_oat.OperatingPoint(lam=0.3))(images)")
+    typer.echo(f"\nDone in {time.perf_counter() - started:.0f} s. Weights, table and picture are in {run.folder}:")
+    typer.echo(f"  {run.folder / 'tradeoff.png'}")
+    _show_use(run.folder, min(recipe.widths))
 
 
 # typer reads the options of a command off its arguments: this one is long, and does nothing but hand them on
-@app.command()
+@app.command(cls=_Command)
 def train(
     data: Annotated[str, typer.Option(help="cifar10, mnist, svhn, stl10, digits, or a path that ends in .npz.")],
     out: Out,
@@ -84,7 +128,22 @@ def train(
     network: Annotated[
         str, typer.Option(help="small, small-16-32-64 (channels), resnet18, resnet34, wrn-16-8.")
     ] = "resnet18",
-    lambdas: Annotated[str, typer.Option(help="The lams to train, with commas between.")] = "0,0.1,0.2,0.3,0.4,1",
+    lambdas: Annotated[
+        Numbers, typer.Option(help="The lams to train; 0 0.1 0.2 0.3 0.4 1 if not given.", metavar=_METAVAR)
+    ] = None,
+    widths: Annotated[
+        Numbers,
+        typer.Option(help="Fractions of channels to train, such as 0.5 0.75 1; only 1 if not given.", metavar=_METAVAR),
+    ] = None,
+    heads: Annotated[
+        str | None, typer.Option(help="shared: one last layer for all widths; per-width: one for each.")
+    ] = None,
+    width_sampling: Annotated[
+        str | None, typer.Option(help="Widths that a step trains: all, sandwich (two ends, one between) or random.")
+    ] = None,
+    distills: Annotated[
+        bool | None, typer.Option(help="Whether narrower widths learn from the answers of the widest.")
+    ] = None,
     eps: Annotated[float, typer.Option(help="Radius of the attack, images in [0, 1].")] = 8 / 255,
     eps_step: Annotated[float | None, typer.Option(help="Step of the attack; its default if not given.")] = None,
     norm: Annotated[str, typer.Option(help="Linf or L2.")] = "Linf",
@@ -107,7 +166,7 @@ def train(
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    """Train one network for every lam on a data set; keep the best of five epochs on validation images.
+    """Train one network for every lam and width on a data set; keep the best of five epochs on validation images.
 
     A training that is interrupted keeps the best so far.
     """
@@ -121,7 +180,11 @@ def train(
             data_folder=data_folder,
             nb_train=nb_train,
             network=network,
-            lambdas=_numbers(lambdas),
+            lambdas=_numbers("lambdas", lambdas) or Recipe.lambdas,
+            widths=_numbers("widths", widths) or Recipe.widths,
+            heads=heads or Recipe.heads,  # type: ignore[arg-type]
+            width_sampling=width_sampling or Recipe.width_sampling,  # type: ignore[arg-type]
+            distills=Recipe.distills if distills is None else distills,
             attack=attack,
             eps=eps,
             eps_step=eps_step,
@@ -144,18 +207,23 @@ def train(
     typer.echo(f"  art-oat evaluate {out} --nb-robust {min(1000, len(images.test.x))}")
 
 
-@app.command()
+@app.command(cls=_Command)
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder that art-oat train wrote.")],
     attack: AttackNames = None,
     nb_robust: NbRobust = None,
     eps: Annotated[float | None, typer.Option(help="Radius of the attacks; that of the training if not given.")] = None,
     norm: Annotated[str | None, typer.Option(help="Linf or L2; that of the training if not given.")] = None,
-    lambdas: Annotated[str | None, typer.Option(help="Where to measure; at the trained lams if not given.")] = None,
+    lambdas: Annotated[
+        Numbers, typer.Option(help="Where to measure; at the trained lams if not given.", metavar=_METAVAR)
+    ] = None,
+    widths: Annotated[
+        Numbers, typer.Option(help="Where to measure; at the trained widths if not given.", metavar=_METAVAR)
+    ] = None,
     nb_workers: NbWorkers = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the subset and the attacks.")] = 0,
 ) -> None:
-    """Attack a trained network on the test images at every lam; write tradeoff.csv and tradeoff.png beside it."""
+    """Attack a trained network on the test images at every lam and width; write tradeoff.csv and tradeoff.png there."""
     from art_oat.run import Measurement, Run
 
     with _refusals():
@@ -163,7 +231,15 @@ def evaluate(
         recipe = trained.recipe
         attacks = tuple(attack or Measurement.attacks)
         _check_attacks(attacks, recipe.eps if eps is None else eps, norm or recipe.norm)
-        measurement = Measurement(attacks, nb_robust, eps, norm, _numbers(lambdas) if lambdas else None, seed)  # type: ignore[arg-type]
+        measurement = Measurement(
+            attacks,
+            nb_robust,
+            eps,
+            norm,  # type: ignore[arg-type]
+            _numbers("lambdas", lambdas),
+            _numbers("widths", widths),
+            seed,
+        )
         images = recipe.dataset()
         curve = trained.measure(measurement, images, nb_workers=nb_workers)
     _show(curve)
@@ -179,11 +255,15 @@ def _refusals() -> Iterator[None]:
         raise typer.BadParameter(str(error)) from error
 
 
-def _numbers(text: str) -> tuple[float, ...]:
+def _numbers(name: str, values: Numbers) -> tuple[float, ...] | None:
+    """Return what an option was given, in one value or in several; None where it was not given."""
+    if not values:
+        return None
+    text = ",".join(values)
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise ValueError(f"lambdas must be numbers with commas between, such as 0,0.5,1, got {text!r}.") from None
+        raise ValueError(f"{name} must be numbers, such as --{name} 0 0.5 1, got {text!r}.") from None
 
 
 def _check_attacks(names: tuple[str, ...], eps: float, norm: str) -> None:
@@ -200,3 +280,17 @@ def _show(curve: TradeoffCurve) -> None:
         f"\nAccuracy in percent, +- one standard error; attacks: {curve.norm}, eps {curve.eps:.3g}, images in [0, 1].\n"
     )
     typer.echo(table(curve))
+
+
+def _show_use(folder: Path, width: float) -> None:
+    """Show how to use what a run trained, at a width."""
+    if width == 1:
+        typer.echo(
+            f"  model = art_oat.load_model({str(folder)!r}); model.pinned(art_oat.OperatingPoint(lam=0.3))(images)"
+        )
+        return
+    typer.echo(
+        f"  model = art_oat.load_model({str(folder)!r}); point = art_oat.OperatingPoint(lam=0.3, width={width:g})"
+    )
+    typer.echo("  model.pinned(point)(images)  # answers with a part of the channels, at less cost")
+    typer.echo("  art_oat.fold(model, point)  # an ordinary smaller network, to ship")

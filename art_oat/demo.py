@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 from art_oat.recipe import Recipe
 from art_oat.run import Measurement
 
+FOLDER = Path("runs/demo")
 RECIPE = Recipe(
     data="digits",
     network="small-16-32-64",
@@ -20,3 +24,17 @@ RECIPE = Recipe(
 """Chosen on validation data, see ``benchmarks/demo_recipe.py``."""
 
 MEASUREMENT = Measurement(attacks=("pgd-20", "autoattack"), nb_robust=150)
+
+SLIM_FOLDER = Path("runs/demo-widths")
+SLIM_RECIPE = replace(RECIPE, nb_epochs=40)
+"""For several widths, each of which is trained in every step: fewer steps, to keep the demo short."""
+
+
+def recipe_and_folder(widths: tuple[float, ...]) -> tuple[Recipe, Path]:
+    """Return what the demo of some widths trains, and where the files go unless another folder is named.
+
+    Raises:
+        ValueError: If widths are not as :class:`Recipe` takes them.
+    """
+    recipe, folder = (RECIPE, FOLDER) if len(widths) == 1 else (SLIM_RECIPE, SLIM_FOLDER)
+    return replace(recipe, widths=widths), folder

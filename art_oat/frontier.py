@@ -9,15 +9,18 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Self
 
-from art_oat.condition import OperatingPoint
+from art_oat.condition import OperatingPoint, is_finite_number
 from art_oat.files import write_whole
+from art_oat.inputs import refuse
 
 _ATTACK_PREFIX = "robust:"
+_COSTS: Mapping[str, type[int] | type[float]] = {"macs": int, "parameters": int, "latency": float}
+"""What a point may cost, and as what kind of number; None where it was not measured."""
 
 
 @dataclass(frozen=True)
 class MeasuredPoint:
-    """Accuracies at one operating point, all of them fractions.
+    """Accuracies at one operating point, all of them fractions, and what its network costs where that is known.
 
     Attributes:
         lam: The point's lam.
@@ -27,6 +30,9 @@ class MeasuredPoint:
         nb_clean: On how many samples ``clean`` was measured.
         nb_robust: On how many samples ``robust`` was measured.
         by_attack: What each attack alone left right, on the same samples as ``robust``.
+        macs: Multiply-accumulates of one sample; at least 0.
+        parameters: How many numbers the parameters of the plain network at this width hold; at least 0.
+        latency: Seconds per batch; above 0.
 
     Raises:
         ValueError: If a value is not as above.
@@ -39,6 +45,9 @@ class MeasuredPoint:
     nb_clean: int
     nb_robust: int
     by_attack: Mapping[str, float] = field(default_factory=dict, hash=False)
+    macs: int | None = None
+    parameters: int | None = None
+    latency: float | None = None
 
     def __post_init__(self) -> None:
         shares = {"clean": self.clean, "robust": self.robust, **self.by_attack}
@@ -46,6 +55,9 @@ class MeasuredPoint:
         if outside or min(self.nb_clean, self.nb_robust) < 1:
             counts = (self.nb_clean, self.nb_robust)
             raise ValueError(f"accuracies must lie in [0, 1] and counts be at least 1, got {outside or counts}.")
+        costs = {name: cost for name in _COSTS if (cost := getattr(self, name)) is not None}
+        if not all(is_finite_number(cost) and cost >= 0 for cost in costs.values()) or costs.get("latency") == 0:
+            raise ValueError(f"macs and parameters must be at least 0 and latency above 0, or None, got {costs}.")
         _ = self.operating_point  # refuses a lam or width outside its range
 
     @property
@@ -66,6 +78,55 @@ class MeasuredPoint:
 
 def _standard_error(share: float, count: int) -> float:
     return math.sqrt(share * (1 - share) / count)
+
+
+@dataclass(frozen=True)
+class _Requirement:
+    """A bound on one quantity: ``min_robust`` is a floor for ``robust``, ``max_macs`` a ceiling for ``macs``.
+
+    Floors are for shares in ``[0, 1]``, ceilings for costs above 0.
+    """
+
+    name: str
+    bound: float
+
+    def __str__(self) -> str:
+        return f"{self.name} = {self.bound:g}"
+
+    @property
+    def quantity(self) -> str:
+        return self.name.removeprefix("min_").removeprefix("max_")
+
+    @property
+    def is_floor(self) -> bool:
+        return self.name.startswith("min_")
+
+    def faults(self, points: Sequence[MeasuredPoint]) -> list[str]:
+        is_number = is_finite_number(self.bound)
+        if self.is_floor and not (is_number and 0 <= self.bound <= 1):
+            return [f"{self.name} must lie in [0, 1], got {self.bound}."]
+        if not self.is_floor and not (is_number and self.bound > 0):
+            return [f"{self.name} must be a number above 0, got {self.bound}."]
+        nb_unknown = sum(getattr(point, self.quantity) is None for point in points)
+        missing = f"{self.name} needs the {self.quantity} of every point, got {nb_unknown} of {len(points)} without."
+        return [f"{missing} TradeoffCurve.measure measures it."] if nb_unknown else []
+
+    def value(self, point: MeasuredPoint) -> float:
+        return float(getattr(point, self.quantity))
+
+    def shortfall(self, point: MeasuredPoint) -> float:
+        """By how much a point misses it; at most 0 where it is met."""
+        return self.bound - self.value(point) if self.is_floor else self.value(point) - self.bound
+
+    def relative_shortfall(self, point: MeasuredPoint) -> float:
+        """The same as a share, of all samples or of the cost asked for, to compare requirements by."""
+        return self.shortfall(point) / (1 if self.is_floor else self.bound)
+
+    def is_met(self, point: MeasuredPoint) -> bool:
+        return self.shortfall(point) <= 0
+
+    def written(self, value: float) -> str:
+        return f"{value:.3f}" if self.is_floor else f"{value:.3g}"
 
 
 @dataclass(frozen=True)
@@ -99,7 +160,14 @@ class Frontier:
                 height = point.robust
         return area
 
-    def select(self, *, min_robust: float = 0.0, min_clean: float = 0.0) -> OperatingPoint:
+    def select(
+        self,
+        *,
+        min_robust: float = 0.0,
+        min_clean: float = 0.0,
+        max_macs: float | None = None,
+        max_latency: float | None = None,
+    ) -> OperatingPoint:
         """Return the best operating point among those that meet every requirement.
 
         Best is the highest clean accuracy; among equals the highest robust accuracy, then the smallest width.
@@ -107,40 +175,45 @@ class Frontier:
         Args:
             min_robust: Robust accuracy to keep, in ``[0, 1]``.
             min_clean: Clean accuracy to keep, in ``[0, 1]``.
+            max_macs: Multiply-accumulates that one sample may take, above 0; None for any number.
+            max_latency: Seconds that one batch may take, above 0; None for any time.
 
         Raises:
-            ValueError: If a requirement is no fraction, or no point meets all; says which fails and by how much.
+            ValueError: If a requirement is not as above, or bounds a cost that was not measured, or no point meets
+                all; says which fails and by how much.
         """
-        for name, value in (("min_robust", min_robust), ("min_clean", min_clean)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], got {value}.")
-        fitting = [p for p in self.points if p.robust >= min_robust and p.clean >= min_clean]
+        bounds = {"min_robust": min_robust, "min_clean": min_clean, "max_macs": max_macs, "max_latency": max_latency}
+        requirements = [_Requirement(name, bound) for name, bound in bounds.items() if bound is not None]
+        refuse([fault for requirement in requirements for fault in requirement.faults(self.points)])
+        fitting = [point for point in self.points if all(requirement.is_met(point) for requirement in requirements)]
         if not fitting:
-            raise ValueError(self._shortfall(min_robust, min_clean))
+            raise ValueError(self._refusal(requirements))
         return max(fitting, key=lambda p: (p.clean, p.robust, -p.width)).operating_point
 
-    def _shortfall(self, min_robust: float, min_clean: float) -> str:
-        reasons = []
-        for name, attribute, asked in (("min_robust", "robust", min_robust), ("min_clean", "clean", min_clean)):
-            best = max(self.points, key=lambda point: float(getattr(point, attribute)))
-            reached = getattr(best, attribute)
-            if reached < asked:
-                where = f"lam {best.lam:g}, width {best.width:g}"
-                reasons.append(
-                    f"{name} = {asked:g} is missed by {asked - reached:.3f}: the best is {reached:.3f} at {where}."
-                )
+    def _refusal(self, requirements: Sequence[_Requirement]) -> str:
+        """Say what no point meets, and by how much; or, where each is met somewhere, which point comes closest."""
+        missed = [it for it in requirements if not all(map(it.is_met, self.points))]
+        reasons = [self._miss(it) for it in missed if not any(map(it.is_met, self.points))]
         if not reasons:
-            closest = max(self.points, key=lambda p: min(p.robust - min_robust, p.clean - min_clean))
+            closest = min(self.points, key=lambda point: max(it.relative_shortfall(point) for it in missed))
+            has = " and ".join(f"{it.quantity} {it.written(it.value(closest))}" for it in missed)
             reasons.append(
                 f"each is met somewhere, but not together: the closest, lam {closest.lam:g} at width "
-                f"{closest.width:g}, has robust {closest.robust:.3f} and clean {closest.clean:.3f}."
+                f"{closest.width:g}, has {has}."
             )
-        return f"no point has min_robust = {min_robust:g} and min_clean = {min_clean:g}. " + " ".join(reasons)
+        return f"no point has {' and '.join(map(str, missed))}. {' '.join(reasons)}"
+
+    def _miss(self, requirement: _Requirement) -> str:
+        best = min(self.points, key=requirement.shortfall)
+        lack, reached = (requirement.written(value(best)) for value in (requirement.shortfall, requirement.value))
+        where = f"lam {best.lam:g}, width {best.width:g}"
+        return f"{requirement} is missed by {lack}: the best is {reached} at {where}."
 
     def to_csv(self, path: str | Path) -> None:
-        """Write one row per point; an attack's own accuracy is the column ``robust:NAME``."""
+        """Write one row per point; an attack's own accuracy is the column ``robust:NAME``, costs stand where known."""
         attacks = list(dict.fromkeys(name for point in self.points for name in point.by_attack))
-        columns = [column.name for column in fields(MeasuredPoint) if column.name != "by_attack"]
+        unknown = {name for name in _COSTS if all(getattr(point, name) is None for point in self.points)}
+        columns = [column.name for column in fields(MeasuredPoint) if column.name not in {"by_attack", *unknown}]
         with write_whole(Path(path)) as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow([*self._header(), *columns, *(_ATTACK_PREFIX + name for name in attacks)])
@@ -181,4 +254,5 @@ def _point(row: dict[str, str]) -> MeasuredPoint:
         nb_clean=int(row["nb_clean"]),
         nb_robust=int(row["nb_robust"]),
         by_attack={name.removeprefix(_ATTACK_PREFIX): float(value) for name, value in attacks.items()},
+        **{name: kind(row[name]) for name, kind in _COSTS.items() if row.get(name)},  # type: ignore[arg-type]
     )

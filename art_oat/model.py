@@ -88,7 +88,10 @@ class OATModel(nn.Module):
             point = OperatingPoint(snapped, point.width)
         if not self.lambdas[0] <= point.lam <= self.lambdas[-1]:
             raise ValueError(self._range_message(point.lam))
-        if point.width not in self.widths:
+        width = min(self.widths, key=lambda width: abs(width - point.width))
+        if abs(width - point.width) <= torch.finfo(torch.float32).eps * width:
+            point = OperatingPoint(point.lam, width)
+        else:
             raise ValueError(
                 f"width must be one of {self.widths}, got {point.width}. "
                 "Widths are fixed when the network is converted."

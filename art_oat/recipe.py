@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -20,19 +21,23 @@ from art_oat.data import Dataset, load
 from art_oat.inputs import count_faults, refuse
 from art_oat.layers import DEFAULT_LAMBDAS
 from art_oat.layers.encoding import check_lambdas
+from art_oat.layers.slimmable import check_widths
 from art_oat.model import OATModel
 from art_oat.randomness import borrowed_generators
 from art_oat.surgery import to_conditional
+from art_oat.surgery.convert import Heads
 from art_oat.training import (
     Architecture,
     Checkpoint,
     OATTrainer,
     StratifiedSampling,
+    WidthSampling,
     parameter_groups,
     save_model,
     schedule_by_name,
 )
 from art_oat.training.decay import ParameterKind
+from art_oat.training.sampling import width_sampling_faults
 from art_oat.training.schedule import ScheduleName
 
 NB_VALIDATIONS = 5
@@ -56,6 +61,11 @@ class Recipe:
         network: ``"small"`` or ``"small-16-32-64"`` (channels), ``"resnet18"``, ``"resnet34"``, ``"wrn-16-8"`` (any
             depth and widen factor).
         lambdas: The lams to train, distinct, in ``[0, 1]``.
+        widths: The fractions of channels to train, distinct, in ``(0, 1]``, 1 among them.
+        heads: ``"shared"``: one last layer for all widths; ``"per-width"``: one for each.
+        width_sampling: Which widths a step trains: ``"all"``, ``"sandwich"`` or ``"random"``, see
+            :class:`~art_oat.training.OATTrainer`.
+        distills: Whether narrower widths learn from the answers of the widest.
         attack: ``"pgd-K"``, ``"art:NAME"`` or ``"torchattacks:NAME"``, see :func:`~art_oat.attack.attack_named`.
         eps: Radius of the attack, images in ``[0, 1]``.
         eps_step: Step of the attack; None for its default.
@@ -82,6 +92,10 @@ class Recipe:
     nb_train: int | None = None
     network: str = "small"
     lambdas: tuple[float, ...] = DEFAULT_LAMBDAS
+    widths: tuple[float, ...] = (1.0,)
+    heads: Heads = "shared"
+    width_sampling: WidthSampling = "all"
+    distills: bool = False
     attack: str = "pgd-7"
     eps: float = 8 / 255
     eps_step: float | None = None
@@ -99,19 +113,21 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("lambdas", "exempt"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))  # a file gives a list
+        for name in ("lambdas", "widths", "exempt"):
+            if isinstance(values := getattr(self, name), Iterable):  # a file gives a list
+                object.__setattr__(self, name, tuple(values))
         faults = name_faults(self.attack, eps=self.eps, norm=self.norm, eps_step=self.eps_step)
         for check in (
             lambda: architecture(self.network, in_channels=1, nb_classes=2),
             lambda: schedule_by_name(self.schedule),
             lambda: check_lambdas(self.lambdas),
+            lambda: check_widths(self.widths),
         ):
             try:
                 check()
             except ValueError as error:
                 faults.append(str(error))
-        refuse([*faults, *self._number_faults()])
+        refuse([*faults, *self._number_faults(), *self._choice_faults()])
         if self.data.endswith(".npz"):
             object.__setattr__(self, "data", str(Path(self.data).expanduser().resolve()))
         if self.data_folder is not None:
@@ -124,8 +140,6 @@ class Recipe:
             faults.append("batch_size must be at least 2, got 1: lam = 0 would get every batch.")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
             faults.append(f"seed must be a whole number in [0, 2**32), got {self.seed!r}.")
-        if not set(self.exempt) <= set(get_args(ParameterKind)):
-            faults.append(f"exempt must hold some of {get_args(ParameterKind)}, got {self.exempt}.")
         shares = {"ema": self.ema, "label_smoothing": self.label_smoothing}
         faults += [
             f"{name} must lie in [0, 1), got {share!r}."
@@ -140,9 +154,20 @@ class Recipe:
         ]
         if not (is_finite_number(self.weight_decay) and self.weight_decay >= 0):
             faults.append(f"weight_decay must be a number of at least 0, got {self.weight_decay!r}.")
-        if self.augmentation not in get_args(AugmentationName):
-            faults.append(f"augmentation must be one of {get_args(AugmentationName)}, got {self.augmentation!r}.")
         return faults
+
+    def _choice_faults(self) -> list[str]:
+        kinds = {"augmentation": AugmentationName, "heads": Heads}
+        faults = [
+            f"{name} must be one of {get_args(kind)}, got {getattr(self, name)!r}."
+            for name, kind in kinds.items()
+            if getattr(self, name) not in get_args(kind)
+        ]
+        if not set(self.exempt) <= set(get_args(ParameterKind)):
+            faults.append(f"exempt must hold some of {get_args(ParameterKind)}, got {self.exempt}.")
+        if not isinstance(self.distills, bool):
+            faults.append(f"distills must be True or False, got {self.distills!r}.")
+        return faults + width_sampling_faults(self.width_sampling, distills=self.distills)
 
     def augment(self, data: Dataset) -> RandomCropFlip | None:
         """Return the random changes of training images."""
@@ -168,7 +193,7 @@ class Recipe:
 def train(
     recipe: Recipe, data: Dataset, *, folder: Path | None = None, keeps_best: bool = True, verbose: bool = True
 ) -> OATClassifier:
-    """Train one network for every lam, and return its classifier.
+    """Train one network for every lam and width, and return its classifier.
 
     Args:
         recipe: How to train.
@@ -184,7 +209,7 @@ def train(
 
 def trainer_for(recipe: Recipe, data: Dataset) -> OATTrainer:
     """Return what trains by a recipe; whatever cannot work together is refused here, before anything is written."""
-    model = _model(recipe, recipe.architecture(data))
+    model = _model(recipe, data)
     groups = parameter_groups(model, recipe.weight_decay, exempt=recipe.exempt)
     optimizer = torch.optim.SGD(groups, recipe.learning_rate, momentum=0.9, nesterov=True)
     classifier = recipe.classifier(model, data, optimizer)
@@ -194,6 +219,8 @@ def trainer_for(recipe: Recipe, data: Dataset) -> OATTrainer:
         sampling=StratifiedSampling({1.0: recipe.weight_of_one} if 1.0 in recipe.lambdas else {}),
         augmentation=recipe.augment(data),
         ema=recipe.ema,
+        width_sampling=recipe.width_sampling,
+        distills=recipe.distills,
         seed=recipe.seed,
     )
 
@@ -221,10 +248,17 @@ def fit(
     return classifier
 
 
-def _model(recipe: Recipe, plain: Architecture) -> OATModel:
+def _model(recipe: Recipe, data: Dataset) -> OATModel:
     with borrowed_generators(seed=recipe.seed):
-        network = plain.build()
-    return to_conditional(network, recipe.lambdas, seed=recipe.seed)
+        network = recipe.architecture(data).build()
+    return to_conditional(
+        network,
+        recipe.lambdas,
+        widths=recipe.widths,
+        heads=recipe.heads,
+        input_shape=data.input_shape,
+        seed=recipe.seed,
+    )
 
 
 def architecture(name: str, *, in_channels: int, nb_classes: int) -> Architecture:

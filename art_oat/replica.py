@@ -65,9 +65,13 @@ def hooks_of(module: nn.Module) -> dict[str, Any]:
 
 
 def shallow_copy(module: nn.Module) -> nn.Module:
-    """Return another module that holds the same; :func:`copy.copy` would refuse a parametrized one."""
+    """Return another module that holds the same, in registers of its own, so that what is added to one is its alone.
+
+    :func:`copy.copy` would share the registers, and refuse a parametrized module.
+    """
     twin: nn.Module = object.__new__(type(module))
-    vars(twin).update(vars(module))
+    for name, value in vars(module).items():
+        vars(twin)[name] = value.copy() if isinstance(value, dict | set) else value
     return twin
 
 

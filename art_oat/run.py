@@ -33,6 +33,7 @@ class Measurement:
         eps: Radius; None for that of the training.
         norm: ``"Linf"`` or ``"L2"``; None for that of the training.
         lambdas: Where to measure; None for the trained lams.
+        widths: Where to measure; None for the trained widths.
         seed: Of the subset and the attacks.
     """
 
@@ -41,6 +42,7 @@ class Measurement:
     eps: float | None = None
     norm: Norm | None = None
     lambdas: tuple[float, ...] | None = None
+    widths: tuple[float, ...] | None = None
     seed: int = 0
 
 
@@ -66,6 +68,7 @@ class Run:
         self._models = [self.folder / WEIGHTS, self.folder / DESCRIPTION]
         self._curve = self.folder / "tradeoff.csv"
         self._state = _State(self.folder / "run.json")
+        _complete(self._state.settings("training"))
 
     @property
     def recipe(self) -> Recipe:
@@ -113,7 +116,8 @@ class Run:
             what = "this training, cut short" if self.recipe_or_none() == recipe else "another training"
             raise FileExistsError(f"{self.folder} holds weights of {what}. Name another --out, or add --overwrite.")
         nb_images = len(data.train.x)
-        self.say(f"Training one network for every lam on {nb_images} images, {recipe.nb_epochs} epochs ...")
+        every = _every(recipe.widths)
+        self.say(f"Training one network for {every} on {nb_images} images, {recipe.nb_epochs} epochs ...")
         trainer = trainer_for(recipe, data)  # refuses what cannot work, before anything is replaced
         for path in (*self._models, self._curve, self.folder / "tradeoff.png", self.folder / "training.csv"):
             path.unlink(missing_ok=True)  # what is left of another training must not pass for this one's
@@ -123,7 +127,7 @@ class Run:
         return model
 
     def measure(self, measurement: Measurement, data: Dataset, *, nb_workers: int | None = None) -> TradeoffCurve:
-        """Attack the trained network at every lam, unless it is done already; draw and return the curve.
+        """Attack the trained network at every lam and width, unless it is done already; draw and return the curve.
 
         Args:
             measurement: What to measure.
@@ -136,29 +140,44 @@ class Run:
             self.say(f"Reusing the measurements in {self._curve}: taken of the same weights with the same settings.")
             curve = TradeoffCurve.from_csv(self._curve)
         else:
-            lambdas = recipe.lambdas if measurement.lambdas is None else measurement.lambdas
-            nb_robust = measurement.nb_robust or len(data.test.x)
-            self.say(f"Attacking {nb_robust} of {len(data.test.x)} test images at every lam ...")
-            curve = TradeoffCurve.measure(
-                recipe.classifier(load_model(self.folder), data),
-                *data.test,
-                eps=recipe.eps if measurement.eps is None else measurement.eps,
-                norm=recipe.norm if measurement.norm is None else measurement.norm,
-                attack=measurement.attacks,
-                lambdas=lambdas,
-                nb_robust=measurement.nb_robust,
-                seed=measurement.seed,
-                nb_workers=nb_workers or min(os.cpu_count() or 1, len(lambdas)),
-            )
+            curve = self._attack(recipe, measurement, data, nb_workers)
             curve.to_csv(self._curve)
             self._state.keep("measurement", settings, [self._curve])
         curve.plot(self.folder / "tradeoff.png")
         return curve
 
+    def _attack(self, recipe: Recipe, measurement: Measurement, data: Dataset, nb_workers: int | None) -> TradeoffCurve:
+        lambdas = recipe.lambdas if measurement.lambdas is None else measurement.lambdas
+        widths = recipe.widths if measurement.widths is None else measurement.widths
+        nb_images = len(data.test.x)
+        self.say(f"Attacking {measurement.nb_robust or nb_images} of {nb_images} test images at {_every(widths)} ...")
+        return TradeoffCurve.measure(
+            recipe.classifier(load_model(self.folder), data),
+            *data.test,
+            eps=recipe.eps if measurement.eps is None else measurement.eps,
+            norm=recipe.norm if measurement.norm is None else measurement.norm,
+            attack=measurement.attacks,
+            lambdas=lambdas,
+            widths=widths,
+            nb_robust=measurement.nb_robust,
+            seed=measurement.seed,
+            nb_workers=nb_workers or min(os.cpu_count() or 1, len(lambdas) * len(widths)),
+        )
+
+
+def _every(widths: tuple[float, ...]) -> str:
+    return "every lam" if len(widths) == 1 else f"every lam and {len(widths)} widths"
+
 
 def _training(recipe: Recipe, data: Dataset) -> dict[str, Any]:
     digests = [data_digest(data.train), data_digest(data.validation)]
     return {"recipe": asdict(recipe), "data": digests, "version": version("art-oat")}
+
+
+def _complete(training: dict[str, Any] | None) -> None:
+    """Add what recipes did not have yet when a training was noted: it was done as their defaults say."""
+    if training is not None and isinstance(training.get("recipe"), dict):
+        training["recipe"] = json.loads(json.dumps(asdict(Recipe()))) | training["recipe"]
 
 
 def data_digest(part: Split) -> str:

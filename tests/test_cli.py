@@ -1,30 +1,86 @@
+import itertools
+import os
 from importlib.metadata import version
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
-from art_oat import TradeoffCurve
-from art_oat.cli import app
+import art_oat
+from art_oat import TradeoffCurve, load_model
+from art_oat.cli import app, joined
+from art_oat.layers import DEFAULT_LAMBDAS
+from art_oat.run import Run
 
 
 def call(*arguments: str):
     return CliRunner().invoke(app, arguments)
 
 
+QUICK = ("--nb-epochs", "1", "--nb-robust", "10", "--attack", "pgd-1")
+
+
 def test_the_demo_prints_its_table_and_says_where_the_files_are(tmp_path):
-    result = call("demo", "--out", str(tmp_path), "--nb-epochs", "1", "--nb-robust", "10", "--attack", "pgd-1")
+    result = call("demo", "--out", str(tmp_path), *QUICK)
     assert result.exit_code == 0, result.output
     assert "PGD-1 (10)" in result.output
     assert str(tmp_path / "tradeoff.png") in result.output
     assert (tmp_path / "tradeoff.png").exists()
 
 
+def test_the_demo_of_several_widths_measures_each_and_shows_how_to_use_one(tmp_path):
+    result = call("demo", "--widths", "0.5", "0.75", "1.0", "--out", str(tmp_path), *QUICK)
+    assert result.exit_code == 0, result.output
+    points = TradeoffCurve.from_csv(tmp_path / "tradeoff.csv").points
+    assert {(point.lam, point.width) for point in points} == set(itertools.product(DEFAULT_LAMBDAS, (0.5, 0.75, 1.0)))
+    names = {"art_oat": art_oat, "images": torch.zeros(2, 1, 8, 8)}
+    *_, load, pinned, folded = result.stdout.splitlines()
+    exec(load.strip(), names)
+    scores = eval(pinned, names)
+    torch.testing.assert_close(eval(folded, names).eval()(names["images"]), scores)
+
+
+def test_the_demo_of_several_widths_leaves_that_of_one_alone_and_trains_other_widths_anew(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)  # processes take seconds to start
+    call("demo", *QUICK)
+    call("demo", "--widths", "0.5,1", *QUICK)
+    assert "Training one network" in call("demo", "--widths", "0.75,1", *QUICK).stdout
+    assert load_model("runs/demo").widths == (1.0,)
+    assert load_model("runs/demo-widths").widths == (0.75, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("--widths 0.5 0.75 1.0", "--widths=0.5,0.75,1.0"),
+        ("--widths 0.5,0.75,1", "--widths=0.5,0.75,1"),
+        ("--widths 0.5, .75, 1", "--widths=0.5,.75,1"),
+        ("--widths=0.5 1 --seed 3", "--widths=0.5,1 --seed 3"),
+        ("--widths 0.5 --widths 1", "--widths=0.5 --widths=1"),
+        ("--lambdas 0 1e-2 --widths 1 run", "--lambdas=0,1e-2 --widths=1 run"),
+        ("run --widths 0.5 1", "run --widths=0.5,1"),
+        ("--nb-epochs 3 4 --widths 1", "--nb-epochs 3 4 --widths=1"),
+        ("--widths 0.5 -1 1", "--widths=0.5 -1 1"),
+        ("--widths 0.5 nan", "--widths=0.5 nan"),
+        ("--widths 0.5 inf", "--widths=0.5 inf"),
+        ("--widths run", "--widths run"),
+        ("--widths --seed 3", "--widths --seed 3"),
+        ("--widths 0.5 -- 3", "--widths=0.5 -- 3"),
+    ],
+)
+def test_numbers_that_follow_an_option_are_its_values_and_nothing_else_is(arguments, expected):
+    assert joined(arguments.split()) == expected.split()
+
+
 def test_the_version_is_that_of_the_package():
     assert call("--version").output.strip() == f"art-oat {version('art-oat')}"
 
 
-@pytest.mark.parametrize("arguments", [("--nb-epochs", "0"), ("--nb-robust", "451"), ("--attack", "fgsm")])
+@pytest.mark.parametrize(
+    "arguments", [("--nb-epochs", "0"), ("--nb-robust", "451"), ("--attack", "fgsm"), ("--widths", "0.5")]
+)
 def test_a_faulty_option_is_refused_before_anything_is_written(tmp_path, arguments):
     result = call("demo", "--out", str(tmp_path / "new"), *arguments)
     assert result.exit_code == 2
@@ -45,11 +101,26 @@ def test_a_network_is_trained_on_a_file_of_arrays_and_evaluated(tmp_path):
     trained = call("train", "--data", str(data), "--out", str(out), *TRAINED, "--ema", "0.9", "--norm", "L2")
     assert trained.exit_code == 0, trained.output
     assert f"art-oat evaluate {out}" in trained.output
-    measured = call("evaluate", str(out), "--attack", "pgd-2", "--nb-robust", "10", "--lambdas", "0,0.25")
+    measured = call("evaluate", "--lambdas", "0", "0.25", str(out), "--attack", "pgd-2", "--nb-robust", "10")
     assert measured.exit_code == 0, measured.output
     assert "L2, eps 0.2" in measured.output
     assert [point.lam for point in TradeoffCurve.from_csv(out / "tradeoff.csv").points] == [0.0, 0.25]
     assert (out / "tradeoff.png").exists()
+
+
+def test_widths_are_trained_as_asked_and_evaluated_where_asked(tmp_path):
+    arguments = ("--data", "digits", "--nb-train", "50", "--out", str(tmp_path), *TRAINED)
+    widths = ("--widths", "0.25", "--widths", "0.5", "1")
+    trained = call("train", *arguments, *widths, "--heads", "per-width", "--width-sampling", "sandwich", "--distills")
+    assert trained.exit_code == 0, trained.output
+    recipe = Run(tmp_path, print).recipe
+    assert recipe.widths == (0.25, 0.5, 1.0)
+    assert (recipe.heads, recipe.width_sampling, recipe.distills) == ("per-width", "sandwich", True)
+    measuring = ("--attack", "pgd-1", "--nb-robust", "10", "--nb-workers", "1", "--lambdas", "1")
+    measured = call("evaluate", *measuring, "--widths", "0.25", "1", str(tmp_path))
+    assert measured.exit_code == 0, measured.output
+    points = TradeoffCurve.from_csv(tmp_path / "tradeoff.csv").points
+    assert [(point.lam, point.width) for point in points] == [(1.0, 0.25), (1.0, 1.0)]
 
 
 def test_weights_of_another_training_are_replaced_only_on_demand(tmp_path):
@@ -71,6 +142,9 @@ def test_weights_of_another_training_are_replaced_only_on_demand(tmp_path):
         (("--data", "cifar11"), "must be one of"),
         (("--data", "digits", "--network", "vgg", "--schedule", "up"), "network must be"),
         (("--data", "digits", "--lambdas", "0;1"), "lambdas must be numbers"),
+        (("--data", "digits", "--widths", "-0.5"), "widths must hold distinct numbers in (0, 1]"),
+        (("--data", "digits", "--widths", "0.5", "0.75"), "1 among them"),
+        (("--data", "digits", "--heads", "two", "--width-sampling", "some"), "width_sampling must be one of"),
         (("--data", "digits", "--attack", "art:Nothing"), "attack must be a name"),
         (("--data", "cifar10", "--data-folder", "nowhere"), "cifar-10-python.tar.gz"),
     ],

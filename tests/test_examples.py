@@ -16,4 +16,9 @@ def test_every_example_runs_and_says_what_it_found(path, tmp_path, monkeypatch, 
 
 
 def test_there_are_examples():
-    assert {path.stem for path in EXAMPLES} >= {"own_network", "torchattacks_trainer", "train_and_dial"}
+    assert {path.stem for path in EXAMPLES} >= {
+        "own_network",
+        "slim_and_select",
+        "torchattacks_trainer",
+        "train_and_dial",
+    }

@@ -2,6 +2,7 @@ import copy
 import dataclasses
 import math
 import pickle
+import re
 
 import pytest
 
@@ -10,6 +11,17 @@ from art_oat import Frontier, MeasuredPoint, OperatingPoint
 
 def point(lam: float, clean: float, robust: float, width: float = 1.0) -> MeasuredPoint:
     return MeasuredPoint(lam, width, clean, robust, 400, 100, {"pgd-20": min(robust + 0.1, 1), "autoattack": robust})
+
+
+def costly(lam: float, clean: float, robust: float, width: float) -> MeasuredPoint:
+    """A point whose costs fall with the square of its width, to a million MACs and 10 ms at width 1."""
+    costs = {"macs": round(1e6 * width**2), "parameters": round(1e3 * width**2), "latency": 0.01 * width**2}
+    return dataclasses.replace(point(lam, clean, robust, width), **costs)
+
+
+SLIM = Frontier(
+    (costly(0, 0.8, 0.2, 0.5), costly(1, 0.7, 0.4, 0.5), costly(0, 0.9, 0.3, 1.0), costly(1, 0.75, 0.6, 1.0))
+)
 
 
 def test_the_area_of_one_point_is_its_rectangle():
@@ -61,6 +73,68 @@ def test_requirements_that_fail_only_together_are_named():
         frontier.select(min_robust=0.5, min_clean=0.8)
 
 
+@pytest.mark.parametrize(
+    ("requirements", "expected"),
+    [
+        ({}, OperatingPoint(0, 1.0)),
+        ({"max_macs": 1e6}, OperatingPoint(0, 1.0)),
+        ({"max_macs": 999_999}, OperatingPoint(0, 0.5)),
+        ({"max_latency": 0.0025}, OperatingPoint(0, 0.5)),
+        ({"max_latency": 0.005, "min_robust": 0.4}, OperatingPoint(1, 0.5)),
+        ({"max_macs": 2e6, "max_latency": 0.02, "min_robust": 0.5, "min_clean": 0.7}, OperatingPoint(1, 1.0)),
+    ],
+)
+def test_selection_takes_the_best_point_that_costs_no_more_than_allowed(requirements, expected):
+    assert SLIM.select(**requirements) == expected
+
+
+@pytest.mark.parametrize(
+    ("requirements", "message"),
+    [
+        (
+            {"max_macs": 1e5},
+            "no point has max_macs = 100000. "
+            "max_macs = 100000 is missed by 1.5e+05: the best is 2.5e+05 at lam 0, width 0.5.",
+        ),
+        (
+            {"min_clean": 0.7, "min_robust": 0.7, "max_latency": 0.001},  # every point has the clean accuracy
+            "no point has min_robust = 0.7 and max_latency = 0.001. "
+            "min_robust = 0.7 is missed by 0.100: the best is 0.600 at lam 1, width 1. "
+            "max_latency = 0.001 is missed by 0.0015: the best is 0.0025 at lam 0, width 0.5.",
+        ),
+    ],
+)
+def test_every_requirement_that_no_point_meets_is_named_with_what_is_missing(requirements, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        SLIM.select(**requirements)
+
+
+@pytest.mark.parametrize(
+    ("max_macs", "closest"),
+    [
+        (2.5e5, "lam 1 at width 0.5, has robust 0.400 and macs 2.5e+05"),  # short of 0.2, against four times the cost
+        (9e5, "lam 1 at width 1, has robust 0.600 and macs 1e+06"),  # a ninth too costly, against short of 0.2
+    ],
+)
+def test_the_closest_point_misses_the_least_share_of_samples_or_of_the_cost(max_macs, closest):
+    with pytest.raises(ValueError, match=re.escape(f"each is met somewhere, but not together: the closest, {closest}")):
+        SLIM.select(min_robust=0.6, max_macs=max_macs)
+
+
+def test_a_requirement_on_what_was_not_measured_is_refused():
+    partly = Frontier((*SLIM.points, point(0, 0.9, 0.1)))
+    assert partly.select(min_clean=0.85) == OperatingPoint(0, 1.0)
+    with pytest.raises(ValueError, match=r"max_macs needs the macs of every point, got 1 of 5 without.*max_latency"):
+        partly.select(max_macs=1e6, max_latency=1)
+
+
+@pytest.mark.parametrize("name", ["max_macs", "max_latency"])
+@pytest.mark.parametrize("value", [0, -1, math.nan, "1e6"])
+def test_a_ceiling_that_is_no_number_above_0_is_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be a number above 0, got {value}"):
+        SLIM.select(**{name: value})
+
+
 @pytest.mark.parametrize("name", ["min_robust", "min_clean"])
 def test_a_requirement_that_is_no_fraction_is_refused(name):
     with pytest.raises(ValueError, match=rf"{name} must lie in \[0, 1\], got 45"):
@@ -71,6 +145,20 @@ def test_csv_gives_back_what_was_written(tmp_path):
     frontier = Frontier((point(0, 1 / 3, 0.1), MeasuredPoint(0.1, 0.5, 0.5, 0.25, 7, 3, {"pgd-7": 0.25})))
     frontier.to_csv(tmp_path / "new" / "curve.csv")
     assert Frontier.from_csv(tmp_path / "new" / "curve.csv") == frontier
+
+
+def test_csv_gives_back_costs_and_which_points_are_without(tmp_path):
+    frontier = Frontier((costly(0, 0.9, 0.1, 1 / 3), point(1, 0.7, 0.6)))
+    frontier.to_csv(tmp_path / "curve.csv")
+    assert Frontier.from_csv(tmp_path / "curve.csv") == frontier
+
+
+def test_a_csv_has_columns_for_costs_only_where_one_is_known(tmp_path):
+    for name, measured in (("with", costly(0, 0.9, 0.1, 1.0)), ("without", point(0, 0.9, 0.1))):
+        Frontier((measured,)).to_csv(tmp_path / name)
+    columns = {name: (tmp_path / name).read_text().splitlines()[0].split(",") for name in ("with", "without")}
+    assert columns["without"][:6] == ["lam", "width", "clean", "robust", "nb_clean", "nb_robust"]
+    assert columns["with"] == [*columns["without"][:6], "macs", "parameters", "latency", *columns["without"][6:]]
 
 
 def test_a_csv_of_another_kind_is_refused(tmp_path):
@@ -93,6 +181,14 @@ def test_a_frontier_is_copied_hashed_and_written_out(make_copy):
 )
 def test_a_point_that_cannot_be_is_refused(faulty):
     with pytest.raises(ValueError, match="must lie in"):
+        dataclasses.replace(point(0, 0.9, 0.1), **faulty)
+
+
+@pytest.mark.parametrize(
+    "faulty", [{"macs": -1}, {"parameters": -1}, {"latency": 0}, {"latency": math.nan}, {"macs": math.inf}]
+)
+def test_a_cost_that_cannot_be_is_refused(faulty):
+    with pytest.raises(ValueError, match="macs and parameters must be at least 0 and latency above 0"):
         dataclasses.replace(point(0, 0.9, 0.1), **faulty)
 
 

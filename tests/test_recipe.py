@@ -1,13 +1,15 @@
 import dataclasses
+import inspect
 
 import numpy as np
 import pytest
 import torch
 
-from art_oat import RandomCropFlip, load_model
+from art_oat import OperatingPoint, RandomCropFlip, fold, load_model
 from art_oat.data import Dataset, Split
 from art_oat.models import ResNet, SmallCNN, WideResNet
-from art_oat.recipe import Recipe, architecture, train
+from art_oat.recipe import Recipe, architecture, train, trainer_for
+from art_oat.training import OATTrainer
 
 RECIPE = Recipe(network="small-4-8", nb_epochs=2, eps=0.2, attack="pgd-1", lambdas=(0.0, 1.0), nb_train=200)
 
@@ -29,8 +31,9 @@ def test_a_short_name_means_a_network_for_the_images_at_hand(name, kind, nb_para
 
 
 def test_every_fault_of_a_recipe_is_named():
-    with pytest.raises(ValueError, match=r"attack must be.*network must be.*schedule must be.*lambdas must hold"):
-        Recipe(attack="fgsm", network="vgg", schedule="up", lambdas=(2.0,))
+    faults = r"attack must be.*network must be.*schedule must be.*lambdas must hold.*widths must hold.*heads must be"
+    with pytest.raises(ValueError, match=faults):
+        Recipe(attack="fgsm", network="vgg", schedule="up", lambdas=(2.0,), widths=(0.5,), heads="two")
     with pytest.raises(ValueError, match=r"depth must be 6 n \+ 4"):
         Recipe(network="wrn-11-1")
 
@@ -79,11 +82,43 @@ def test_networks_that_a_function_builds_are_kept_too(tmp_path):
         {"exempt": ("weight",)},
         {"seed": -1},
         {"nb_train": 0},
+        {"width_sampling": "some"},
+        {"distills": "yes"},
+        {"widths": 0.5},
+        {"widths": (1.0, 1.0)},
+        {"distills": True, "width_sampling": "random"},
     ],
 )
 def test_a_number_that_no_training_could_use_is_refused_by_name(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         Recipe(**options)
+
+
+@pytest.mark.parametrize("name", ["width_sampling", "distills"])
+def test_a_recipe_trains_widths_as_the_trainer_does_unasked(name):
+    assert getattr(Recipe(), name) == inspect.signature(OATTrainer).parameters[name].default
+
+
+def test_a_recipe_says_how_widths_are_made_and_trained():
+    recipe = dataclasses.replace(RECIPE, widths=(0.5, 1.0), width_sampling="sandwich", distills=True)
+    trainer = trainer_for(recipe, recipe.dataset())
+    assert (trainer.width_sampling, trainer.distills) == ("sandwich", True)
+    assert list(trainer.get_classifier().model.conversion["input_shape"]) == [1, 8, 8]
+
+
+def test_every_width_of_a_recipe_is_trained_and_kept(tmp_path):
+    recipe = dataclasses.replace(RECIPE, widths=(0.5, 1.0), heads="per-width")
+    trained = train(recipe, recipe.dataset(), folder=tmp_path, verbose=False).model
+    kept = load_model(tmp_path)
+    x = torch.rand(3, 1, 8, 8)
+    for width, nb_channels in ((0.5, 4), (1.0, 8)):
+        point = OperatingPoint(0.0, width)
+        network = fold(kept, point)
+        assert network.head.in_features == nb_channels
+        assert network.features[1].running_mean.abs().min() > 0  # it starts at 0
+        torch.testing.assert_close(kept.pinned(point)(x), trained.pinned(point)(x), rtol=0, atol=0)
+    heads = [fold(kept, OperatingPoint(0.0, width)).head.bias for width in (0.5, 1.0)]
+    assert not torch.equal(*heads)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 import dataclasses
+import itertools
 import json
+import os
 
 import pytest
 
@@ -10,6 +12,7 @@ from art_oat.run import Measurement, Run
 from art_oat.training.step import Step
 
 RECIPE = Recipe(network="small-4-8", nb_epochs=1, eps=0.2, lambdas=(0.0, 0.5, 1.0))
+SLIM_RECIPE = dataclasses.replace(RECIPE, widths=(0.5, 1.0))
 MEASUREMENT = Measurement(attacks=("pgd-1",), nb_robust=10)
 FILES = {"run.json", "model.json", "model.safetensors", "tradeoff.csv", "tradeoff.png", "training.csv"}
 
@@ -52,6 +55,60 @@ def test_another_measurement_reuses_the_weights(folder):
     assert curve.points[0].nb_robust == 20
     assert [point.lam for point in curve.points] == [0.2]
     assert curve.eps == 0.1
+
+
+@pytest.fixture(scope="module")
+def slim_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("slim")
+    told(folder, SLIM_RECIPE)
+    return folder
+
+
+def test_every_lam_is_measured_at_every_width(slim_folder):
+    points = TradeoffCurve.from_csv(slim_folder / "tradeoff.csv").points
+    measured = [(point.width, point.lam) for point in points]
+    assert sorted(measured) == list(itertools.product(SLIM_RECIPE.widths, SLIM_RECIPE.lambdas))
+
+
+def test_the_widths_to_measure_can_be_chosen(slim_folder):
+    curve, lines = told(slim_folder, SLIM_RECIPE, dataclasses.replace(MEASUREMENT, lambdas=(0.0,), widths=(0.5,)))
+    assert [line.split()[0] for line in lines] == ["Reusing", "Attacking"]
+    assert [(point.lam, point.width) for point in curve.points] == [(0.0, 0.5)]
+
+
+def test_points_of_one_lam_are_measured_side_by_side_too(slim_folder, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(TradeoffCurve, "measure", lambda *args, **options: asked.update(options) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        Run(slim_folder, print).measure(dataclasses.replace(MEASUREMENT, lambdas=(0.5,)), SLIM_RECIPE.dataset())
+    assert asked["nb_workers"] == 2
+
+
+def test_a_width_that_was_not_trained_cannot_be_measured(slim_folder):
+    with pytest.raises(ValueError, match=r"width must be one of \(0.5, 1.0\), got 0.75"):
+        told(slim_folder, SLIM_RECIPE, dataclasses.replace(MEASUREMENT, widths=(0.75,)))
+
+
+@pytest.mark.parametrize("change", [{"widths": (1.0,)}, {"heads": "per-width"}, {"width_sampling": "random"}])
+def test_weights_of_other_widths_are_not_reused(slim_folder, change):
+    run, other = Run(slim_folder, lambda line: None), dataclasses.replace(SLIM_RECIPE, **change)
+    with pytest.raises(FileExistsError, match="holds weights of another training"):
+        run.train(other, other.dataset())
+
+
+def test_weights_trained_before_recipes_had_widths_are_known_and_reused(tmp_path):
+    told(tmp_path)
+    kept = json.loads((tmp_path / "run.json").read_text())
+    for settings in (kept["recipe"]["settings"], kept["training"]["settings"]["recipe"]):
+        for name in ("widths", "heads", "width_sampling", "distills"):
+            del settings[name]
+    (tmp_path / "run.json").write_text(json.dumps(kept))
+    assert Run(tmp_path, lambda line: None).recipe == RECIPE
+    _, lines = told(tmp_path)
+    assert lines[0].startswith("Reusing the weights")
+    with pytest.raises(FileExistsError, match="holds weights of another training"):
+        Run(tmp_path, lambda line: None).train(SLIM_RECIPE, SLIM_RECIPE.dataset())
 
 
 def test_weights_that_were_changed_or_lost_are_trained_again(folder):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from art_oat.evaluation.cost import readable
 from art_oat.evaluation.robustness import display_name
 from art_oat.files import replaced
 from art_oat.frontier import MeasuredPoint
@@ -20,35 +23,46 @@ if TYPE_CHECKING:
 
 _CLEAN_COLOR = "#1b6ca8"
 _ROBUST_COLOR = "#c0392b"
+_CLEAN_STYLE: Mapping[str, Any] = {"linestyle": "-", "marker": "o"}
+_ROBUST_STYLE: Mapping[str, Any] = {"linestyle": "--", "marker": "s", "markerfacecolor": "white"}
 _LABEL_SIZE = (0.08, 0.035)
 """Width and height of a label, as shares of the axes."""
 
 
 def plot_tradeoff(curve: TradeoffCurve, path: Path | None) -> Figure:
-    """Draw both accuracies against lam (left), and against each other (right), with standard errors."""
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    """Draw both accuracies against lam (left), and against each other (right), with standard errors.
+
+    Several widths make a curve each, in a color of their own on either side.
+    """
+    by_width = _by_width(curve)
+    figure = Figure(figsize=(10, 4.2 if len(by_width) == 1 else 4.8), layout="constrained")
     against_lam, against_each_other = figure.subplots(1, 2)
-    _frame(against_each_other, curve.points)
-    by_width: dict[float, list[MeasuredPoint]] = {}
-    for point in sorted(curve.points, key=lambda point: point.lam):
-        by_width.setdefault(point.width, []).append(point)
-    for index, (width, points) in enumerate(sorted(by_width.items(), reverse=True)):
-        is_only = len(by_width) == 1
-        _draw_against_lam(against_lam, points, "" if is_only else f", width {width:g}", 1 - 0.5 * index / len(by_width))
-        _draw_against_each_other(against_each_other, points, None if is_only else f"width {width:g}")
     against_lam.set(xlabel="lam (0: accuracy, 1: robustness)", ylabel="accuracy", title="Turn the dial", ylim=(0, 1.03))
     against_each_other.set(xlabel="robust accuracy", ylabel="clean accuracy", title="What is traded for what")
     for axes in (against_lam, against_each_other):
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.grid(alpha=0.25)
-        if axes.get_legend_handles_labels()[1]:
-            axes.legend(loc="best", fontsize=8)
+    _frame(against_each_other, curve.points)
+    if len(by_width) == 1:
+        (points,) = by_width.values()
+        _draw_against_lam(against_lam, points)
+        _draw_against_each_other(against_each_other, points)
+    else:
+        _draw_widths(figure, curve, by_width)
     figure.suptitle(_title(curve), fontsize=10)
     if path is not None:
         path = path if path.suffix else path.with_suffix(".png")
         with mpl.rc_context({"svg.hashsalt": "art_oat"}), replaced(path) as partial:
             figure.savefig(partial, dpi=150)
     return figure
+
+
+def _by_width(curve: TradeoffCurve) -> dict[float, list[MeasuredPoint]]:
+    """Points of equal width together, lams ascending, the widest first."""
+    groups: dict[float, list[MeasuredPoint]] = {}
+    for point in sorted(curve.points, key=lambda point: (-point.width, point.lam)):
+        groups.setdefault(point.width, []).append(point)
+    return groups
 
 
 def _title(curve: TradeoffCurve) -> str:
@@ -70,29 +84,35 @@ def _frame(axes: Axes, points: Sequence[MeasuredPoint]) -> None:
         margin = max(0.1 - (high - low), 0.2 * (high - low)) / 2
         excess = max(high + margin - 1.005, 0)  # nothing is above 100%
         limits(low - margin - excess, high + margin - excess)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))  # steps of 2.5% would be labeled as 2 and 3
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
 
 
-def _draw_against_lam(axes: Axes, points: list[MeasuredPoint], suffix: str, alpha: float) -> None:
+def _deciding(points: Sequence[MeasuredPoint]) -> str:
+    """Say which attack the robust accuracy is that of."""
+    for name in points[0].by_attack:
+        if all(point.by_attack[name] == point.robust for point in points):
+            return display_name(name)
+    return "worst case of all attacks"
+
+
+def _draw_against_lam(axes: Axes, points: list[MeasuredPoint]) -> None:
     lams, robust = [point.lam for point in points], [point.robust for point in points]
-    alone = {name: [point.by_attack[name] for point in points] for name in points[0].by_attack}
-    deciding = [display_name(name) for name, shares in alone.items() if shares == robust]
-    what = deciding[0] if deciding else "worst case of all attacks"
     series = [
         (_CLEAN_COLOR, "o", [p.clean for p in points], [p.clean_error for p in points], "clean"),
-        (_ROBUST_COLOR, "s", robust, [p.robust_error for p in points], f"robust: {what}"),
+        (_ROBUST_COLOR, "s", robust, [p.robust_error for p in points], f"robust: {_deciding(points)}"),
     ]
     for color, marker, values, errors, label in series:
-        axes.errorbar(
-            lams, values, errors, marker=marker, capsize=3, color=color, alpha=alpha, label=f"{label}{suffix}"
-        )
-    for name, shares in alone.items():
+        axes.errorbar(lams, values, errors, marker=marker, capsize=3, color=color, label=label)
+    for name in points[0].by_attack:
+        shares = [point.by_attack[name] for point in points]
         if shares != robust:
-            label = f"{display_name(name)} alone{suffix}"
-            axes.plot(lams, shares, ":", color=_ROBUST_COLOR, alpha=0.7 * alpha, label=label)
+            axes.plot(lams, shares, ":", color=_ROBUST_COLOR, alpha=0.7, label=f"{display_name(name)} alone")
+    axes.legend(loc="best", fontsize=8)
 
 
-def _draw_against_each_other(axes: Axes, points: list[MeasuredPoint], label: str | None) -> None:
+def _draw_against_each_other(axes: Axes, points: list[MeasuredPoint]) -> None:
     robust, clean = [point.robust for point in points], [point.clean for point in points]
     line = axes.errorbar(
         robust,
@@ -103,7 +123,6 @@ def _draw_against_each_other(axes: Axes, points: list[MeasuredPoint], label: str
         linestyle=":",
         capsize=2,
         elinewidth=0.7,
-        label=label,
     )
     for group in _neighbors(points, axes):
         text = "lam " + ", ".join(f"{point.lam:g}" for point in group)
@@ -126,3 +145,48 @@ def _neighbors(points: list[MeasuredPoint], axes: Axes) -> list[list[MeasuredPoi
         else:
             groups.append([point])
     return groups
+
+
+def _draw_widths(figure: Figure, curve: TradeoffCurve, by_width: dict[float, list[MeasuredPoint]]) -> None:
+    """Draw a curve per width; other attacks than the deciding one are left to the table."""
+    against_lam, against_each_other = figure.axes
+    shades = (0.72 * index / (len(by_width) - 1) for index in range(len(by_width)))
+    colors = [to_hex(mpl.colormaps["viridis"](shade)) for shade in shades]
+    for color, points in reversed(list(zip(colors, by_width.values(), strict=True))):
+        _draw_width_against_lam(against_lam, points, color)
+        _draw_width_against_each_other(against_each_other, points, color)
+    against_each_other.set(title="What is traded for what (in the circles: lam)")
+    labels = {"clean": _CLEAN_STYLE, f"robust: {_deciding(curve.points)}": _ROBUST_STYLE}
+    kinds = [Line2D([], [], color="0.3", label=label, **style) for label, style in labels.items()]
+    against_lam.legend(handles=kinds, loc="best", fontsize=8)
+    texts = _width_labels([points[0] for points in by_width.values()], curve.latency_batch_size)
+    widths = [Line2D([], [], color=color, linewidth=4, label=text) for color, text in zip(colors, texts, strict=True)]
+    figure.legend(handles=widths, loc="outside lower center", ncols=min(len(widths), 3), fontsize=8)
+
+
+def _width_labels(points: Sequence[MeasuredPoint], batch_size: int) -> list[str]:
+    """Write widths and what they cost, as far as that is known: ``width 0.5: 0.29 G MACs, 12 ms``."""
+    macs = readable([point.macs for point in points], " MACs")
+    latencies = readable([point.latency for point in points], "s" if batch_size == 1 else f"s for {batch_size} images")
+    costs = [", ".join(filter(None, pair)) for pair in zip(macs, latencies, strict=True)]
+    names = [f"width {point.width:g}" for point in points]
+    return [": ".join(filter(None, pair)) for pair in zip(names, costs, strict=True)]
+
+
+def _draw_width_against_lam(axes: Axes, points: list[MeasuredPoint], color: str) -> None:
+    lams = [point.lam for point in points]
+    clean, robust = [point.clean for point in points], [point.robust for point in points]
+    clean_errors, robust_errors = [p.clean_error for p in points], [p.robust_error for p in points]
+    axes.errorbar(lams, clean, clean_errors, color=color, elinewidth=0.8, **_CLEAN_STYLE)
+    axes.errorbar(lams, robust, robust_errors, color=color, elinewidth=0.8, **_ROBUST_STYLE)
+
+
+def _draw_width_against_each_other(axes: Axes, points: list[MeasuredPoint], color: str) -> None:
+    robust, clean = [point.robust for point in points], [point.clean for point in points]
+    errors = [point.clean_error for point in points], [point.robust_error for point in points]
+    axes.errorbar(robust, clean, *errors, color=color, linestyle=":", elinewidth=0.8)
+    for point in points:
+        place, order = (point.robust, point.clean), 3 + point.width + point.lam / 100  # a circle hides what is below
+        text = f"{point.lam:.2g}".removeprefix("0") or "0"
+        axes.plot(*place, "o", color=color, markersize=14, markeredgecolor="white", zorder=order)
+        axes.annotate(text, place, color="white", fontsize=6.5, ha="center", va="center", zorder=order)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, get_args
 
@@ -12,16 +12,18 @@ import numpy as np
 import torch
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from art_oat.attack import Norm, TensorAttack, is_correct, withstand
 from art_oat.classifier import OATClassifier
 from art_oat.condition import OperatingPoint
+from art_oat.evaluation.cost import Cost, measure_costs
 from art_oat.evaluation.robustness import AutoAttack, attack_by_name, within_ball
 from art_oat.frontier import Frontier, MeasuredPoint
 from art_oat.inputs import Array, as_array, class_indices, count_faults, refuse
 from art_oat.model import OATModel
+from art_oat.surgery import fold
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,16 +31,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TradeoffCurve(Frontier):
-    """Clean and robust accuracy of one network at its operating points.
+    """Clean and robust accuracy, and cost, of one network at its operating points.
 
     Args:
         points: One per operating point.
         eps: Radius of the attacks, in units of ``x``.
         norm: Norm of the attacks.
+        latency_batch_size: How many samples make up the batch that a point's ``latency`` is of.
     """
 
     eps: float
     norm: Norm = "Linf"
+    latency_batch_size: int = 1
 
     @classmethod
     def measure(
@@ -56,6 +60,7 @@ class TradeoffCurve(Frontier):
         batch_size: int = 250,
         seed: int = 0,
         nb_workers: int = 1,
+        latency_batch_size: int = 1,
         verbose: bool = True,
     ) -> Self:
         """Measure every combination of lam and width.
@@ -63,6 +68,9 @@ class TradeoffCurve(Frontier):
         Every sample is attacked at every point, on the pinned network with the classifier's preprocessing. The robust
         accuracy is the share of samples that stand all attacks tried at the point, and so the minimum over them,
         sample by sample; each attack's own figure is kept beside it.
+
+        What a width costs is measured first, while no attack runs: of the folded network, which is what one ships,
+        on its device and with torch's number of threads.
 
         Args:
             classifier: What is measured; its ``clip_values`` bound the attacks.
@@ -76,9 +84,10 @@ class TradeoffCurve(Frontier):
             nb_robust: Attack a subset of this size, drawn with the class shares of ``y``; None for all. Clean
                 accuracy is measured on all.
             batch_size: How many samples are attacked at once.
-            seed: What the subset and the attacks are drawn from; the same seed gives the same figures.
+            seed: What the subset and the attacks are drawn from; the same seed gives the same accuracies.
             nb_workers: How many points to measure at once, each in a process of its own; worth it on a CPU, where
                 AutoAttack on a small network leaves cores idle.
+            latency_batch_size: How many samples make up the batch that is timed at each width.
             verbose: Whether to show progress.
 
         Raises:
@@ -89,29 +98,31 @@ class TradeoffCurve(Frontier):
             raise TypeError(f"classifier must be an OATClassifier, got {type(classifier).__name__}.")
         x, y = as_array(x), as_array(y)
         names = [attack] if isinstance(attack, str) else list(attack) if isinstance(attack, Sequence) else [attack]
-        counts = {"batch_size": batch_size, "nb_workers": nb_workers}
+        counts = {"batch_size": batch_size, "nb_workers": nb_workers, "latency_batch_size": latency_batch_size}
         faults = [*classifier.data_faults(x, y), *count_faults(counts), *_subset_faults(nb_robust, len(x))]
         attacks, attack_faults = _attacks(names, eps, norm, classifier)
         points, point_faults = _points(classifier.model, lambdas, widths)
         refuse([*faults, *attack_faults, *point_faults])
         labels = class_indices(y, classifier.nb_classes)
         subject = _Subject(classifier, x, labels, _subset(labels, nb_robust, seed), batch_size)
+        costs = _costs(subject, points, latency_batch_size)
         tasks = (delayed(_measure_point)(subject, point, attacks, seed) for point in points)
         measured = Parallel(nb_workers, return_as="generator")(tasks)
-        progress = tqdm(
-            measured, f"{' and '.join(attacks)} at each lam", len(points), disable=not verbose, unit="point"
-        )
-        return cls(tuple(progress), eps, norm)
+        title = f"{' and '.join(attacks)} at each point"
+        progress = tqdm(measured, title, len(points), disable=not verbose, unit="point")
+        return cls(tuple(replace(it, **asdict(costs[it.width])) for it in progress), eps, norm, latency_batch_size)
 
     def _header(self) -> dict[str, str | float]:
-        return {"eps": self.eps, "norm": self.norm}
+        return {"eps": self.eps, "norm": self.norm, "latency_batch_size": self.latency_batch_size}
 
     @classmethod
     def _from_rows(cls, rows: Sequence[dict[str, str]]) -> Self:
         norm = rows[0]["norm"]
         if norm not in get_args(Norm):
             raise ValueError(f"norm must be one of {get_args(Norm)}, got {norm!r}.")
-        return cls(Frontier._from_rows(rows).points, float(rows[0]["eps"]), norm)  # type: ignore[arg-type]
+        points = Frontier._from_rows(rows).points
+        latency_batch_size = int(rows[0].get("latency_batch_size") or 1)  # from before latency was measured: none
+        return cls(points, float(rows[0]["eps"]), norm, latency_batch_size)  # type: ignore[arg-type]
 
     def plot(self, path: str | Path | None = None) -> Figure:
         """Draw the trade-off: both accuracies against lam, and against each other, with standard errors.
@@ -183,7 +194,16 @@ def _points(
             points.append(model.point(*pair))
         except (TypeError, ValueError) as error:
             faults.append(str(error))
-    return points, faults
+    return list(dict.fromkeys(points)), faults
+
+
+def _costs(subject: _Subject, points: Sequence[OperatingPoint], batch_size: int) -> dict[float, Cost]:
+    """What each width costs; lam changes numbers in the folded network, not its size."""
+    widths, model = dict.fromkeys(point.width for point in points), subject.classifier.model
+    networks = {width: fold(model, OperatingPoint(points[0].lam, width)) for width in widths}
+    x, _ = subject.tensors(slice(1))
+    as_network_sees_it = subject.classifier.preprocessed(nn.Identity())(x)
+    return measure_costs(networks, as_network_sees_it.shape[1:], batch_size=batch_size)
 
 
 def _subset(y: NDArray[np.int64], size: int | None, seed: int) -> NDArray[np.int64]:
