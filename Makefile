@@ -32,4 +32,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf .venv build dist runs/demo .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf .venv build dist runs/demo runs/demo-widths .mypy_cache .pytest_cache .ruff_cache *.egg-info

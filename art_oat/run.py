@@ -68,7 +68,6 @@ class Run:
         self._models = [self.folder / WEIGHTS, self.folder / DESCRIPTION]
         self._curve = self.folder / "tradeoff.csv"
         self._state = _State(self.folder / "run.json")
-        _complete(self._state.settings("training"))
 
     @property
     def recipe(self) -> Recipe:
@@ -172,12 +171,6 @@ def _every(widths: tuple[float, ...]) -> str:
 def _training(recipe: Recipe, data: Dataset) -> dict[str, Any]:
     digests = [data_digest(data.train), data_digest(data.validation)]
     return {"recipe": asdict(recipe), "data": digests, "version": version("art-oat")}
-
-
-def _complete(training: dict[str, Any] | None) -> None:
-    """Add what recipes did not have yet when a training was noted: it was done as their defaults say."""
-    if training is not None and isinstance(training.get("recipe"), dict):
-        training["recipe"] = json.loads(json.dumps(asdict(Recipe()))) | training["recipe"]
 
 
 def data_digest(part: Split) -> str:

@@ -189,16 +189,20 @@ class Slimmable(nn.Module):
         self.channels = dict(channels)
         self.training = layer.training
 
-    def forward(self, x: Tensor, *args: Any) -> Tensor:
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Answer as the smaller layer does; ``x`` holds its channels where the original layer expects them."""
         size = Channels(x.shape[channel_axis(self.layer)], self.channels[current_condition().width].outputs)
         layer = self.layer if size == full_size(self.layer) else sliced(self.layer, size, slice_tensor)
-        result: Tensor = layer.forward(x, *args)
+        result: Tensor = layer.forward(x, *args, **kwargs)
         return result
 
     def at(self, width: float, carry: Callable[[Tensor, tuple[slice, ...]], Tensor]) -> nn.Module:
         """Return the plain layer of one width; see :func:`sliced`."""
         return sliced(self.layer, self.channels[width], carry)
+
+    def extra_repr(self) -> str:
+        """Say how many channels it takes and gives at each width."""
+        return ", ".join(f"{width:g}: {size.inputs}->{size.outputs}" for width, size in self.channels.items())
 
 
 class Switch(nn.Module):
@@ -222,3 +226,7 @@ class Switch(nn.Module):
         """Answer as the module of the width does."""
         result: Tensor = self.at(current_condition().width)(x)
         return result
+
+    def extra_repr(self) -> str:
+        """Name the widths."""
+        return f"widths={self.widths}"
