@@ -24,11 +24,9 @@ from art_oat.inputs import (
     class_indices,
     count_faults,
     input_faults,
-    is_soft,
     label_faults,
     range_faults,
     refuse,
-    soft_label_faults,
 )
 from art_oat.model import OATModel
 from art_oat.pinned import PinnedNetwork
@@ -107,13 +105,6 @@ def _floating(x: Any) -> Any:
         return x if x.is_floating_point() else x.float()
     array = as_array(x)
     return array if array.dtype.kind == "f" else array.astype(np.float32)
-
-
-def _all_label_faults(y: Array, nb_samples: int, nb_classes: int) -> list[str]:
-    """Say what is wrong with labels, which may be probabilities here."""
-    if not is_soft(y, nb_classes):
-        return label_faults(y, nb_samples, nb_classes)
-    return label_faults(y.argmax(axis=1), nb_samples, nb_classes) + soft_label_faults(y)
 
 
 def _like(result: Any, x: Any) -> Any:
@@ -371,20 +362,23 @@ class OATClassifier(_ARTClassifier):
         )
         refuse([*self._optimizer_faults(), *self._shape_faults()])
 
-    def data_faults(self, x: Array, y: Array, names: tuple[str, str] = ("x", "y")) -> list[str]:
+    def data_faults(
+        self, x: Array, y: Array, names: tuple[str, str] = ("x", "y"), *, takes_soft: bool = False
+    ) -> list[str]:
         """Say all that is wrong with inputs and labels to train on or to measure with.
 
         Args:
             x: Must be ``(N, *input_shape)`` with ``N`` at least 1, finite and within the clip values.
             y: Must be class indices ``(N,)`` or one-hot ``(N, K)``.
             names: What the two are called in the messages.
+            takes_soft: Whether labels may be probabilities ``(N, K)``.
         """
         faults = input_faults(x, self.input_shape, names[0]) or range_faults(x, self.clip_values, names[0])
         if x.ndim == 0 or y.ndim == 0:
             return faults or [f"{names[1]} must hold one label per sample, got a single value."]
         if not len(x):
             faults.append(f"{names[0]} must hold at least one sample, got none.")
-        return faults + label_faults(y, len(x), self.nb_classes, names[1])
+        return faults + label_faults(y, len(x), self.nb_classes, names[1], takes_soft=takes_soft)
 
     def as_tensors(self, x: Array, y: Array) -> tuple[Tensor, Tensor]:
         """Bring checked data to the network's dtype and device, labels as class indices."""
@@ -574,7 +568,7 @@ class OATClassifier(_ARTClassifier):
         Raises:
             ValueError: If ``x`` or ``y`` is not as above; names every fault.
         """
-        refuse([*input_faults(x, self.input_shape), *_all_label_faults(y, len(x), self.nb_classes)])
+        refuse([*input_faults(x, self.input_shape), *label_faults(y, len(x), self.nb_classes, takes_soft=True)])
         super().fit(x, y, *args, **kwargs)
 
     # ART runs these on the network in training form, and changes its mode and gradients. At the default point the

@@ -59,8 +59,10 @@ def range_faults(x: Array, clip_values: Array | tuple[Any, Any] | None, name: st
     ]
 
 
-def label_faults(y: Array, nb_samples: int, nb_classes: int, name: str = "y") -> list[str]:
-    """Say what is wrong with labels, which must be indices ``(N,)`` in ``[0, K)`` or one-hot ``(N, K)``."""
+def label_faults(y: Array, nb_samples: int, nb_classes: int, name: str = "y", *, takes_soft: bool = False) -> list[str]:
+    """Say what is wrong with labels: indices ``(N,)`` in ``[0, K)``, one-hot or, if allowed, soft ones ``(N, K)``."""
+    if takes_soft and is_soft(y, nb_classes):
+        return label_faults(y.argmax(axis=1), nb_samples, nb_classes, name) + soft_label_faults(y, name)
     is_index = y.ndim == 1 or (y.ndim > 1 and y.shape[1:] == (1,))
     is_one_hot = not is_index and y.shape[1:] == (nb_classes,)
     if not is_index and not is_one_hot:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from art_oat.classifier import OATClassifier
-from art_oat.inputs import Array, as_array, count_faults, is_soft, refuse, soft_label_faults
+from art_oat.inputs import Array, as_array, count_faults, is_soft, refuse
 
 
 class Batches(Protocol):
@@ -51,7 +51,7 @@ def source_faults(x: Any, y: Any, batch_size: Any, classifier: OATClassifier) ->
         faults.append("batch_size must be at least 2, got 1: lam = 0 would get every batch.")
     if y is None:
         return [*faults, "y must hold the labels of x, got None."]
-    return faults + _label_and_input_faults(as_array(x), as_array(y), classifier)
+    return faults + classifier.data_faults(as_array(x), as_array(y), takes_soft=True)
 
 
 def as_batches(x: Any, y: Any, batch_size: int, classifier: OATClassifier, generator: torch.Generator) -> Batches:
@@ -71,12 +71,6 @@ def nb_batches(source: Any) -> int | None:
         return None
 
 
-def _label_and_input_faults(x: Array, y: Array, classifier: OATClassifier) -> list[str]:
-    if not is_soft(y, classifier.nb_classes):
-        return classifier.data_faults(x, y)
-    return classifier.data_faults(x, y.argmax(axis=1)) + soft_label_faults(y)
-
-
 def _as_tensors(x: Array, y: Array, classifier: OATClassifier) -> tuple[Tensor, Tensor]:
     if not is_soft(y, classifier.nb_classes):
         return classifier.as_tensors(x, y)
@@ -88,7 +82,7 @@ def _checked(batch: Any, classifier: OATClassifier) -> tuple[Tensor, Tensor]:
     if not is_pair(batch):
         raise ValueError(f"a batch must be a pair (x, y), got {type(batch).__name__}.")
     x, y = (as_array(part) for part in batch)
-    refuse(_label_and_input_faults(x, y, classifier))
+    refuse(classifier.data_faults(x, y, takes_soft=True))
     return _as_tensors(x, y, classifier)
 
 
