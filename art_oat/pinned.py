@@ -16,7 +16,7 @@ from art_oat.condition import OperatingPoint
 from art_oat.layers import ConditionalLayer, Slimmable, Switch
 from art_oat.layers.norm import ChannelAffine
 from art_oat.layers.slimmable import slice_tensor
-from art_oat.replica import replicate
+from art_oat.replica import replicate, with_own_children
 
 if TYPE_CHECKING:
     from art_oat.model import OATModel
@@ -97,7 +97,7 @@ def _link(model: OATModel, width: float) -> tuple[nn.Module, _Links]:
         if isinstance(module, Switch):
             return replicate(module.at(width), substitute, view)
         if isinstance(module, Slimmable):
-            return _sliced_views(module, width, aliases)
+            return with_own_children(_sliced_views(module, width, aliases), substitute, view)
         if isinstance(module, ConditionalLayer):
             affines.append((module, ChannelAffine()))
             return affines[-1][1]

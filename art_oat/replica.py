@@ -59,6 +59,17 @@ def replicate(
     return result
 
 
+def with_own_children(
+    module: nn.Module,
+    substitute: Callable[[nn.Module], nn.Module | None],
+    carry: Callable[[Tensor], Tensor],
+) -> nn.Module:
+    """Give a shallow copy of a module children of its own, made by :func:`replicate`; return it."""
+    for name, child in module._modules.items():
+        module._modules[name] = None if child is None else replicate(child, substitute, carry)
+    return module
+
+
 def hooks_of(module: nn.Module) -> dict[str, Any]:
     """Return, by attribute, what torch keeps the forward and backward hooks of a module in."""
     return {name: value for name, value in vars(module).items() if _HOOKS.fullmatch(name)}

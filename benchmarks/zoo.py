@@ -1,6 +1,6 @@
-"""Try the conversion on every family of networks in ``tests/zoo.py``: is each form of a network exact?
+"""Try the conversion on every family of networks in ``tests/zoo.py``: is each form of a network exact, also slimmed?
 
-Run from the checkout: ``python -m benchmarks.zoo`` (15 to 30 minutes on two cores). Float64, seed 0, no downloads.
+Run from the checkout: ``python -m benchmarks.zoo`` (20 to 40 minutes on two cores). Float64, seed 0, no downloads.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from art_oat.files import write_whole
-from tests.zoo import QUICK, SLOW, Family, examine
+from tests.zoo import NOT_SLIMMABLE, QUICK, SLOW, Family, examine
 
 EXACT = 1e-9  # attention and long products enlarge rounding from 1e-15 up to 2e-11
 RESULTS = Path(__file__).parent / "results" / "zoo.csv"
@@ -28,12 +28,22 @@ def measure(family: Family) -> dict[str, object]:
         outcome = examine(family)
     except Exception as error:  # noqa: BLE001 - a family that fails is a result
         return row | {"verdict": f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"}
-    differences = {name: value if name == "nb_norms" else f"{value:.1e}" for name, value in asdict(outcome).items()}
+    figures = asdict(outcome)
+    refusal = figures.pop("refusal")
+    slimmable = f"no, it {NOT_SLIMMABLE.get(family.module, refusal[:120])}" if refusal else "yes"
     return (
         row
-        | {"verdict": "exact" if outcome.worst < EXACT else "differs", **differences}
-        | {"seconds": round(time.perf_counter() - started, 1)}
+        | {"verdict": "exact" if outcome.worst < EXACT else "differs"}
+        | {name: _shown(value) for name, value in figures.items()}
+        | {"slimmable": slimmable, "seconds": round(time.perf_counter() - started, 1)}
     )
+
+
+def _shown(value: float | None) -> object:
+    """Write a difference (or a share) short, a number in full, and nothing for None."""
+    if value is None:
+        return ""
+    return value if isinstance(value, int) else f"{value:.2g}"
 
 
 def main() -> None:
@@ -42,7 +52,9 @@ def main() -> None:
     with write_whole(RESULTS) as file:
         file.write(
             "# python -m benchmarks.zoo; float64, seed 0, lams 0 and 0.6 after a training step on changed weights; "
-            f"largest differences relative to the largest answer; torch {version('torch')}, "
+            "largest differences relative to the largest answer; slimmed, at width 0.5 and lam 0.6, also from the full "
+            "network with the dropped channels masked; share of the parameters left there; "
+            f"torch {version('torch')}, "
             f"pytorchcv {version('pytorchcv')}\n"
         )
         columns = list(dict.fromkeys(name for row in rows for name in row))

@@ -1,12 +1,25 @@
-"""Small plain networks of many kinds, and data that fits them."""
+"""Small plain networks of many kinds, and data that fits them.
+
+Those that take a ``width`` are built with ``ceil(width * C)`` channels wherever they have ``C``.
+"""
+
+import itertools
+import math
 
 import torch
 from torch import Tensor, nn
 
 from art_oat import OATModel, to_conditional
+from art_oat.models import ResNet, SmallCNN
 
 LAMBDAS = (0.0, 0.1, 0.2, 0.3, 0.4, 1.0)
 TRAINED_AND_UNSEEN = (*LAMBDAS, 0.05, 0.7)
+WIDTHS = (0.5, 0.75, 1.0)
+
+
+def kept(width: float, nb_channels: int) -> int:
+    """How many channels are left; exact for the widths above and few channels."""
+    return math.ceil(width * nb_channels)
 
 
 def conv(before: int, after: int, kernel: int = 3, groups: int = 1, stride: int = 1) -> nn.Conv2d:
@@ -16,12 +29,15 @@ def conv(before: int, after: int, kernel: int = 3, groups: int = 1, stride: int 
 class Residual(nn.Module):
     """A residual block with a norm on its shortcut, and a head behind a norm without spatial size."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: float = 1.0) -> None:
         super().__init__()
-        self.body = nn.Sequential(conv(1, 6), nn.BatchNorm2d(6), nn.ReLU(), conv(6, 8, stride=2), nn.BatchNorm2d(8))
-        self.shortcut = nn.Sequential(conv(1, 8, 1, stride=2), nn.BatchNorm2d(8))
-        self.norm = nn.BatchNorm1d(8)
-        self.head = nn.Linear(8, 5)
+        few, many = kept(width, 6), kept(width, 8)
+        self.body = nn.Sequential(
+            conv(1, few), nn.BatchNorm2d(few), nn.ReLU(), conv(few, many, stride=2), nn.BatchNorm2d(many)
+        )
+        self.shortcut = nn.Sequential(conv(1, many, 1, stride=2), nn.BatchNorm2d(many))
+        self.norm = nn.BatchNorm1d(many)
+        self.head = nn.Linear(many, 5)
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.body(x) + self.shortcut(x))
@@ -31,12 +47,13 @@ class Residual(nn.Module):
 class SharedNorm(nn.Module):
     """One norm called twice, and held in a plain list beside a second one that the list alone holds."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: float = 1.0) -> None:
         super().__init__()
-        self.first, self.second = conv(1, 6), conv(6, 6)
-        self.norm = nn.BatchNorm2d(6)
+        nb_channels = kept(width, 6)
+        self.first, self.second = conv(1, nb_channels), conv(nb_channels, nb_channels)
+        self.norm = nn.BatchNorm2d(nb_channels)
         self.in_list = [self.norm]
-        self.head = nn.Linear(6, 5)
+        self.head = nn.Linear(nb_channels, 5)
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.norm(self.first(x)))
@@ -64,13 +81,16 @@ class Dense(nn.Module):
 class MobileSqueezeExcite(nn.Module):
     """Depthwise convolution, squeeze-and-excitation, dropout."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: float = 1.0) -> None:
         super().__init__()
-        self.expand = nn.Sequential(conv(1, 8, 1), nn.BatchNorm2d(8), nn.ReLU6())
-        self.depthwise = nn.Sequential(conv(8, 8, groups=8), nn.BatchNorm2d(8), nn.Hardswish())
-        self.squeeze = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 2, 1), nn.ReLU(), nn.Conv2d(2, 8, 1))
+        many, few = kept(width, 8), kept(width, 2)
+        self.expand = nn.Sequential(conv(1, many, 1), nn.BatchNorm2d(many), nn.ReLU6())
+        self.depthwise = nn.Sequential(conv(many, many, groups=many), nn.BatchNorm2d(many), nn.Hardswish())
+        self.squeeze = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(many, few, 1), nn.ReLU(), nn.Conv2d(few, many, 1)
+        )
         self.dropout = nn.Dropout(0.5)
-        self.head = nn.Linear(8, 5)
+        self.head = nn.Linear(many, 5)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.depthwise(self.expand(x))
@@ -82,8 +102,62 @@ class RenamedNorm(nn.BatchNorm2d):
     """A subclass that normalizes as its base does."""
 
 
-def sequential() -> nn.Sequential:
-    return nn.Sequential(conv(1, 6), RenamedNorm(6), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5))
+def sequential(width: float = 1.0) -> nn.Sequential:
+    nb_channels = kept(width, 6)
+    pooling = (nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return nn.Sequential(conv(1, nb_channels), RenamedNorm(nb_channels), nn.ReLU(), *pooling, nn.Linear(nb_channels, 5))
+
+
+class Bottleneck(nn.Module):
+    """A residual block of ResNeXt with squeeze-and-excitation: 1x1, grouped 3x3 (pairs of channels), 1x1 convolutions.
+
+    Between the groups lies a PReLU per channel. What reaches a grouped convolution is cut to whole groups.
+    """
+
+    def __init__(self, width: float = 1.0) -> None:
+        super().__init__()
+        outer, nb_groups = kept(width, 5), kept(width, 3)
+        inner = 2 * nb_groups
+        self.stem = nn.Sequential(conv(1, outer), nn.BatchNorm2d(outer), nn.ReLU())
+        self.reduce = nn.Sequential(conv(outer, inner, 1), nn.BatchNorm2d(inner), nn.PReLU(inner))
+        self.grouped = nn.Sequential(conv(inner, inner, groups=nb_groups), nn.BatchNorm2d(inner), nn.ReLU())
+        self.excite = nn.Sequential(nn.Linear(inner, kept(width, 2)), nn.ReLU(), nn.Linear(kept(width, 2), inner))
+        self.expand = nn.Sequential(conv(inner, outer, 1), nn.BatchNorm2d(outer))
+        self.head = nn.Linear(outer, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        inner = self.grouped(self.reduce(x))
+        gate = torch.sigmoid(self.excite(inner.mean(dim=(2, 3))))
+        x = torch.relu(x + self.expand(inner * gate[:, :, None, None]))
+        return self.head(x.mean(dim=(2, 3)))
+
+
+class Hourglass(nn.Module):
+    """Down and up again, with transposed convolutions (one depthwise), a skip, and a head behind flattened maps."""
+
+    def __init__(self, width: float = 1.0) -> None:
+        super().__init__()
+        few, many = kept(width, 3), kept(width, 5)
+        self.stem = nn.Sequential(conv(1, few), nn.BatchNorm2d(few), nn.ReLU())
+        self.down = nn.Sequential(conv(few, many, stride=2), nn.BatchNorm2d(many), nn.ReLU())
+        self.across = nn.ConvTranspose2d(many, many, 3, padding=1, groups=many)
+        self.up = nn.ConvTranspose2d(many, few, 3, stride=2, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(few)
+        self.head = nn.Sequential(nn.MaxPool2d(3), nn.Flatten(), nn.Linear(few * 4, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        y = self.up(self.across(self.down(x)), output_size=x.shape[2:])
+        return self.head(torch.relu(x + self.norm(y)))
+
+
+def small_cnn(width: float = 1.0) -> SmallCNN:
+    return SmallCNN(1, 5, channels=[kept(width, nb_channels) for nb_channels in (5, 6, 7)])
+
+
+def resnet(width: float = 1.0) -> ResNet:
+    return ResNet((1, 1), in_channels=1, nb_classes=5, channels=kept(width, 4))
 
 
 def root_norm() -> nn.Module:
@@ -92,6 +166,8 @@ def root_norm() -> nn.Module:
 
 
 NETWORKS = (Residual, SharedNorm, Dense, MobileSqueezeExcite, sequential, root_norm)
+SLIMMABLE = (Residual, SharedNorm, MobileSqueezeExcite, sequential, Bottleneck, Hourglass, small_cnn, resnet)
+"""Each builds itself at any width."""
 
 
 def images(nb_samples: int = 8, dtype: torch.dtype = torch.float64, seed: int = 1) -> Tensor:
@@ -111,6 +187,6 @@ def shaken(network: nn.Module, dtype: torch.dtype = torch.float64, **options: ob
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator).to(dtype))
     lam = torch.tensor([0.0, 0.1, 0.4, 0.0, 1.0, 0.2, 0.3, 0.15], dtype=dtype)
     model.train()
-    for seed in range(3):
-        model(images(dtype=dtype, seed=seed), lam)
+    for seed, width in itertools.product(range(3), model.widths):
+        model(images(dtype=dtype, seed=seed), lam, width)
     return model.eval()

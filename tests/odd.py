@@ -1,6 +1,9 @@
-"""Networks with something unusual about them, each of which must convert, pin and fold exactly."""
+"""Networks with something unusual: ``ODD`` must convert, pin and fold exactly, ``REFUSED`` must not be slimmed."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -169,3 +172,233 @@ ODD = (
     Fused,
     traced,
 )
+
+
+class Concatenates(Head):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv3, self.norm3 = conv(12, 6), nn.BatchNorm2d(6)
+
+    def features(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm1(self.conv1(x)))
+        x = torch.cat([x, torch.relu(self.norm2(self.conv2(x)))], dim=1)
+        return torch.relu(self.norm3(self.conv3(x)))
+
+
+class Gates(Head):
+    """Multiplies one half of the channels by a gate from the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv3, self.norm3 = conv(6, 12), nn.BatchNorm2d(6)
+
+    def features(self, x: Tensor) -> Tensor:
+        value, gate = self.conv3(super().features(x)).chunk(2, dim=1)
+        return torch.relu(self.norm3(value * torch.sigmoid(gate)))
+
+
+class Shuffles(Head):
+    """Shuffles channels, as ShuffleNet does."""
+
+    def features(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm1(self.conv1(x)))
+        x = x.view(len(x), 2, 3, *x.shape[2:]).transpose(1, 2).flatten(1, 2)
+        return torch.relu(self.norm2(self.conv2(x)))
+
+
+class Interleaves(Head):
+    """Flattens its maps with the channels last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(6 * 4, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = nn.functional.adaptive_avg_pool2d(self.features(x), 2)
+        return self.head(maps.movedim(1, -1).flatten(1))
+
+
+class Competes(Head):
+    """Takes the softmax over channels."""
+
+    def features(self, x: Tensor) -> Tensor:
+        x = torch.softmax(self.norm1(self.conv1(x)), dim=1)
+        return torch.relu(self.norm2(self.conv2(x)))
+
+
+class Attends(Head):
+    """Weighs places by their mean over channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = conv(1, 1)
+
+    def features(self, x: Tensor) -> Tensor:
+        x = super().features(x)
+        return x * torch.sigmoid(self.gate(x.mean(dim=1, keepdim=True)))
+
+
+class SixMaps(nn.Module):
+    """Averages six maps."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.view(len(x), 6, *x.shape[2:]).mean(dim=(2, 3))
+
+
+class Counts(Head):
+    """A part of it has the number of channels written in its forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = SixMaps()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.pool(self.features(x)))
+
+
+class Divides(Head):
+    """Divides by the number of channels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.features(x).sum(dim=(2, 3))
+        return self.head(x / x.shape[1])
+
+
+class LayerNormed(Head):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Sequential(nn.LayerNorm(6), nn.Linear(6, 5))
+
+
+class DerivedInside(Head):
+    """A convolution whose weight is computed from others, before an ordinary one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv2 = parametrizations.weight_norm(self.conv2)
+        self.conv3, self.norm3 = conv(6, 6), nn.BatchNorm2d(6)
+
+    def features(self, x: Tensor) -> Tensor:
+        return torch.relu(self.norm3(self.conv3(super().features(x))))
+
+
+class PadsShortcut(Head):
+    """A shortcut that pads channels on both sides ("option A" of He et al. 2016)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv3, self.norm3 = conv(6, 12, stride=2), nn.BatchNorm2d(12)
+        self.head = nn.Linear(12, 5)
+
+    def features(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm1(self.conv1(x)))
+        shortcut = nn.functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 3, 3))
+        return torch.relu(shortcut + self.norm3(self.conv3(torch.relu(self.norm2(self.conv2(x))))))
+
+
+class Scales(Head):
+    """Multiplies channels by a weight that belongs to no layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(6, 1, 1))
+
+    def features(self, x: Tensor) -> Tensor:
+        return super().features(x) * self.scale
+
+
+class Scale(nn.Module):
+    """A layer of its own kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(6, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight
+
+
+class ScalesByLayer(Head):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = Scale()
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.scale(super().features(x))
+
+
+class ReturnsDetached(Head):
+    """Returns maps beside its scores, without gradient."""
+
+    def forward(self, x: Tensor) -> object:
+        features = self.features(x)
+        return self.head(features.mean(dim=(2, 3))), features.detach()
+
+
+class Standardizes(nn.Conv2d):
+    """A convolution that standardizes each filter."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        variance, mean = torch.var_mean(self.weight, dim=(1, 2, 3), keepdim=True)
+        return self._conv_forward(x, (self.weight - mean) * torch.rsqrt(variance + self.eps), None)
+
+    eps = 1e-5
+
+
+class StandardizesWeights(Head):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv2 = Standardizes(6, 6, 3, padding=1, bias=False)
+        self.conv3, self.norm3 = conv(6, 6), nn.BatchNorm2d(6)
+
+    def features(self, x: Tensor) -> Tensor:
+        return torch.relu(self.norm3(self.conv3(super().features(x))))
+
+
+class NamesInput(Head):
+    """Gives a convolution its input by keyword."""
+
+    def features(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm1(self.conv1(x)))
+        return torch.relu(self.norm2(self.conv2(input=x)))
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A network that cannot be slimmed.
+
+    Attributes:
+        make: Returns it.
+        path: Of the layer at which that shows, with its type, as the message names it.
+        fault: What the message says of it; a regular expression.
+        full_width: What has to keep all channels so that the rest can be slimmed; empty where there is no such way.
+        keep: Norms that are not converted.
+    """
+
+    make: Callable[[], nn.Module]
+    path: str
+    fault: str
+    full_width: Sequence[str] = ()
+    keep: Sequence[str] = ()
+
+
+REFUSED = (
+    Refused(Concatenates, "conv3 (Conv2d)", r"channels 0-2, 6-8 of 12.* concatenates", ["conv1"]),
+    Refused(Gates, "norm3 (BatchNorm2d)", "each channel it gets depends on dropped ones", ["conv3"]),
+    Refused(Shuffles, "conv2 (Conv2d)", "channels 0, 2, 4 of 6, .* reorders channels", ["conv1"]),
+    Refused(Interleaves, "head (Linear)", "not the first 12: .* reorders channels", ["conv2"]),
+    Refused(Competes, "conv2 (Conv2d)", "each channel it gets depends on dropped ones", ["conv1"]),
+    Refused(Attends, "gate (Conv2d)", "each channel it gets depends on dropped ones", ["conv2"]),
+    Refused(Counts, "pool (SixMaps)", "its forward fails, as if it counted on all channels", ["conv2"]),
+    Refused(Divides, "head (Linear)", "something before it counts on all channels", ["conv2"]),
+    Refused(LayerNormed, "head.0 (LayerNorm)", "layers of its type cannot be cut", ["conv2"], ["head.0"]),
+    Refused(DerivedInside, "conv2 (ParametrizedConv2d)", "its weights are computed from others", ["conv1", "conv2"]),
+    Refused(PadsShortcut, "the network itself (PadsShortcut)", "its forward fails", ["conv1", "conv3"]),
+    Refused(Scales, "the network itself (Scales)", "its forward fails, .* size of tensor", ["conv2"]),
+    Refused(ScalesByLayer, "scale (Scale)", "layers of its type cannot be cut", ["conv2"]),
+    Refused(ReturnsDetached, "the network itself (ReturnsDetached)", "what it returns depends on", ["conv2"]),
+    Refused(StandardizesWeights, "norm2 (BatchNorm2d)", "something before it counts on all channels", ["conv1"]),
+    Refused(NamesInput, "conv2 (Conv2d)", "gets its input by keyword"),
+    Refused(Derived, "head (Linear)", "its weights are computed from others"),
+)
+"""Every way we know of not to equal the full network with the dropped channels masked."""

@@ -55,7 +55,7 @@ from art.preprocessing import expectation_over_transformation as eot
 from pyautoattack import AutoAttack
 from torch import nn
 
-from art_oat import OATClassifier, to_conditional
+from art_oat import OATClassifier, OperatingPoint, fold, to_conditional
 from art_oat.classifier import PinnedClassifier
 from art_oat.models import SmallCNN
 from benchmarks.art_attacks import (
@@ -67,10 +67,12 @@ from benchmarks.art_attacks import (
     Comparison,
     PlainClassifier,
     Trial,
+    answer,
     changed,
     compare,
     compare_modules,
     data,
+    is_same,
     plain,
     state,
     trained,
@@ -387,6 +389,66 @@ def test_an_art_attack_does_here_what_it_does_to_a_plain_classifier(name):
 @pytest.mark.parametrize("name", [name for name, trial in TORCH_ATTACKS.items() if not trial.is_slow])
 def test_an_attack_of_torchattacks_does_to_a_module_what_it_does_to_a_plain_network(name):
     check(compare_modules(TORCH_ATTACKS[name].case))
+
+
+HALF = OperatingPoint(LAM, 0.5)
+
+
+def slimmable() -> OATClassifier:
+    """Random weights and statistics will do; in float64, so that rounding decides no branch."""
+    torch.manual_seed(0)
+    network = SmallCNN(3, NB_CLASSES, (8, 16)).double()
+    model = to_conditional(network, widths=(HALF.width, 1.0), code_dim=8, input_shape=(3, 16, 16))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    return OATClassifier(model, nn.CrossEntropyLoss(), (3, 16, 16), NB_CLASSES, optimizer, clip_values=CLIP)
+
+
+def alike_at_half_width(case: Any, expected_of: Any, actual_of: Any) -> None:
+    """Compare what a case does to the plain network of a width with what it does here, to classes answered right."""
+    classifier = slimmable()
+    x, _ = data()
+    y = classifier.predict(x, lam=HALF.lam, width=HALF.width).argmax(axis=1)
+    network = fold(classifier.model, HALF)
+    network.register_forward_pre_hook(lambda _, inputs: tuple(part.double() for part in inputs))
+    arguments = (nn.CrossEntropyLoss(), classifier.input_shape, NB_CLASSES)
+    expected = answer(case, expected_of(PlainClassifier(network, *arguments, clip_values=CLIP)), x, y)
+    subject = actual_of(classifier)
+    before = state(classifier)
+    actual = answer(case, subject, x, y)
+    assert type(actual.error) is type(expected.error)
+    assert is_same(actual.value, expected.value)
+    assert actual.generators == expected.generators
+    assert changed(classifier, before) == []
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, trial in ART_ATTACKS.items() if not trial.is_slow and trial.scene == "image"]
+)
+@pytest.mark.parametrize("kind", ["view", "classifier"])
+def test_at_a_smaller_width_an_art_attack_does_here_what_it_does_to_the_plain_network_of_that_width(name, kind):
+    def subject(classifier: OATClassifier) -> Any:
+        if kind == "view":
+            return classifier.at(*HALF)
+        classifier.set_params(lam=HALF.lam, width=HALF.width)
+        return classifier
+
+    alike_at_half_width(ART_ATTACKS[name].case, lambda classifier: classifier, subject)
+
+
+@pytest.mark.parametrize("name", [name for name, trial in TORCH_ATTACKS.items() if not trial.is_slow])
+def test_at_a_smaller_width_an_attack_of_torchattacks_does_to_a_module_what_it_does_to_a_plain_network(name):
+    def in_float32(network: nn.Module) -> nn.Module:
+        network.register_forward_hook(lambda _module, _inputs, scores: scores.float())
+        return network
+
+    alike_at_half_width(
+        TORCH_ATTACKS[name].case,
+        lambda classifier: in_float32(classifier.model),
+        lambda classifier: in_float32(classifier.at(*HALF).as_module()),
+    )
 
 
 @pytest.mark.parametrize("library", LIBRARIES)

@@ -11,19 +11,19 @@ from art.defences.preprocessor import SpatialSmoothing
 from art.defences.preprocessor.preprocessor import PreprocessorPyTorch
 from art.estimators.classification import PyTorchClassifier
 
-from art_oat import OATClassifier, OperatingPoint, fold, to_conditional
+from art_oat import PGD, OATClassifier, OATTrainer, OperatingPoint, fold, to_conditional
 from benchmarks.art_attacks import changed, state
 from tests.conftest import make_classifier
-from tests.networks import MobileSqueezeExcite, Residual, images, labels, shaken
+from tests.networks import WIDTHS, MobileSqueezeExcite, Residual, images, labels, shaken
 
 X = images(12, torch.float32).numpy()
 Y = labels(12).numpy()
 LAMS = np.linspace(0, 1, 12)
 
 
-def plain(classifier: OATClassifier, lam: float, **options: object) -> PyTorchClassifier:
-    """The same network at one point, as a classifier of ART's own that knows nothing of lam."""
-    network = fold(classifier.model, OperatingPoint(lam))
+def plain(classifier: OATClassifier, lam: float, width: float = 1.0, **options: object) -> PyTorchClassifier:
+    """The same network at one point, as a classifier of ART's own that knows nothing of lam or width."""
+    network = fold(classifier.model, OperatingPoint(lam, width))
     arguments = {"clip_values": (0, 1), **options}
     return PyTorchClassifier(network, torch.nn.CrossEntropyLoss(), (1, 6, 6), 5, **arguments)
 
@@ -36,10 +36,67 @@ def test_predicting_at_a_point_equals_a_plain_classifier(classifier, lam, batch_
     np.testing.assert_allclose(classifier.at(lam).predict(X, batch_size), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("heads", ["shared", "per-width"])
+@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("batch_size", [5, 128])
-def test_one_lam_per_sample_equals_the_points_one_by_one(classifier, batch_size):
-    expected = np.vstack([classifier.predict(X[i : i + 1], lam=float(LAMS[i])) for i in range(12)])
-    np.testing.assert_allclose(classifier.predict(X, batch_size, lam=LAMS), expected, rtol=1e-4, atol=1e-5)
+def test_predicting_at_a_width_equals_a_plain_classifier_of_that_width(heads, width, batch_size):
+    classifier = make_classifier(widths=WIDTHS, heads=heads)
+    expected = plain(classifier, 0.3, width).predict(X)
+    for answer in (
+        classifier.predict(X, batch_size, lam=0.3, width=width),
+        classifier.predict(X, batch_size, lam=np.full(12, 0.3), width=width),
+        classifier.at(0.3, width).predict(X, batch_size),
+    ):
+        np.testing.assert_allclose(answer, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [5, 128])
+@pytest.mark.parametrize("width", [1.0, 0.5])
+def test_one_lam_per_sample_equals_the_points_one_by_one(batch_size, width):
+    classifier = make_classifier(widths=(width, 1.0) if width < 1 else (1.0,))
+    expected = np.vstack([classifier.predict(X[i : i + 1], lam=float(LAMS[i]), width=width) for i in range(12)])
+    answer = classifier.predict(X, batch_size, lam=LAMS, width=width)
+    np.testing.assert_allclose(answer, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_width_of_a_call_wins_over_the_default_and_leaves_it_alone():
+    classifier = make_classifier(widths=WIDTHS)
+    classifier.width = 0.75
+    np.testing.assert_array_equal(classifier.predict(X, lam=0.3), classifier.predict(X, lam=0.3, width=0.75))
+    np.testing.assert_allclose(
+        classifier.predict(X, lam=LAMS), classifier.predict(X, lam=LAMS, width=0.75), rtol=1e-4, atol=1e-5
+    )
+    assert classifier.at(0.3).point == OperatingPoint(0.3, 0.75)
+    assert classifier.at(width=0.5).point == OperatingPoint(0.0, 0.5)
+    assert not np.allclose(classifier.predict(X, lam=0.3, width=0.5), classifier.predict(X, lam=0.3))
+    assert classifier.width == classifier.get_params()["width"] == 0.75
+    classifier.set_params(width=0.5)
+    assert classifier.model.default_point == OperatingPoint(0.0, 0.5)
+
+
+@pytest.mark.parametrize("width", [0.6, 2, 0, -0.5, np.nan])
+def test_a_width_that_was_not_trained_is_refused(width):
+    classifier = make_classifier(widths=WIDTHS)
+    for call in (
+        lambda: classifier.predict(X, lam=0.3, width=width),
+        lambda: classifier.predict(X, lam=LAMS, width=width),
+        lambda: classifier.at(0.3, width),
+        lambda: classifier.set_params(width=width),
+    ):
+        with pytest.raises(ValueError, match="width must"):
+            call()
+    assert classifier.width == 1.0
+
+
+def test_predicting_in_training_mode_moves_the_statistics_of_the_width_alone():
+    classifier = make_classifier(widths=WIDTHS)
+    before = copy.deepcopy(classifier.model.state_dict())
+    for lam in (0.3, np.full(12, 0.3)):
+        classifier.predict(X, training_mode=True, lam=lam, width=0.75)
+    after = classifier.model.state_dict()
+    moved = {name for name in after if not torch.equal(after[name], before[name])}
+    assert moved
+    assert all(".by_width.1.adversarial." in name for name in moved)
 
 
 def test_predicting_leaves_weights_statistics_mode_and_generator_alone(classifier):
@@ -124,13 +181,18 @@ METHODS = {
 
 
 @pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("width", [1.0, 0.5])
 @pytest.mark.parametrize("kind", ["view", "classifier"])
-def test_a_method_answers_as_in_a_plain_classifier_and_touches_nothing(classifier, kind, name):
+def test_a_method_answers_as_in_a_plain_classifier_and_touches_nothing(kind, width, name):
+    classifier = make_classifier(widths=(width, 1.0) if width < 1 else (1.0,))
     classifier.fit(X, Y, nb_epochs=1)  # so that there are gradients to lose, and a training mode
-    expected = METHODS[name](plain(classifier, 0.3))
-    classifier.lam = 0.3 if kind == "classifier" else 1.0
+    expected = METHODS[name](plain(classifier, 0.3, width))
+    if kind == "classifier":
+        classifier.set_params(lam=0.3, width=width)
+    else:
+        classifier.lam = 1.0
     before, random_state = state(classifier), torch.get_rng_state()
-    actual = METHODS[name](classifier if kind == "classifier" else classifier.at(0.3))
+    actual = METHODS[name](classifier if kind == "classifier" else classifier.at(0.3, width))
     np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-5)
     assert changed(classifier, before) == []
     assert torch.equal(torch.get_rng_state(), random_state)
@@ -316,6 +378,19 @@ def test_a_view_is_not_trained(classifier):
     torch.testing.assert_close(classifier.model.state_dict(), state, rtol=0, atol=0)
 
 
+def test_fit_at_a_default_width_trains_that_width_and_leaves_the_norms_of_others_alone():
+    classifier = make_classifier(widths=WIDTHS)
+    classifier.set_params(lam=0.3, width=0.5)
+    before, loss = copy.deepcopy(classifier.model.state_dict()), classifier.compute_loss(X, Y, reduction="mean")
+    classifier.fit(X, Y, batch_size=12, nb_epochs=20)
+    assert classifier.compute_loss(X, Y, reduction="mean") < loss
+    after = classifier.model.state_dict()
+    moved = {name for name in after if not torch.equal(after[name], before[name])}
+    assert any(".by_width.0.adversarial." in name for name in moved)
+    for other in (".by_width.1.", ".by_width.2.", ".clean."):
+        assert not any(other in name and ".film." not in name for name in moved)
+
+
 @pytest.mark.parametrize("name", ["set_dropout", "set_batchnorm", "set_multihead_attention"])
 def test_no_layer_of_a_view_is_put_into_training_mode(name):
     model = to_conditional(MobileSqueezeExcite())
@@ -348,11 +423,13 @@ def test_a_view_made_before_training_follows_it(classifier):
 
 
 @pytest.mark.parametrize("attack", [FastGradientMethod, ProjectedGradientDescent])
-def test_arts_attacks_do_to_a_view_what_they_do_to_a_plain_classifier(classifier, attack):
+@pytest.mark.parametrize("width", [1.0, 0.5])
+def test_arts_attacks_do_to_a_view_what_they_do_to_a_plain_classifier(attack, width):
+    classifier = make_classifier(widths=(width, 1.0) if width < 1 else (1.0,))
     state = copy.deepcopy(classifier.model.state_dict())
     options = {"eps": 0.1, "num_random_init": 0} | ({"verbose": False} if attack is ProjectedGradientDescent else {})
-    expected = attack(plain(classifier, 0.3), **options).generate(X, Y)
-    np.testing.assert_allclose(attack(classifier.at(0.3), **options).generate(X, Y), expected, atol=1e-5)
+    expected = attack(plain(classifier, 0.3, width), **options).generate(X, Y)
+    np.testing.assert_allclose(attack(classifier.at(0.3, width), **options).generate(X, Y), expected, atol=1e-5)
     torch.testing.assert_close(classifier.model.state_dict(), state, rtol=0, atol=0)
     assert all(parameter.grad is None for parameter in classifier.model.parameters())
 
@@ -430,6 +507,23 @@ def test_a_copy_answers_alike_trains_alone_and_writes_no_file(classifier, make_c
     assert set(Path(ART_DATA_PATH).glob("*")) == before
 
 
+@pytest.mark.parametrize("heads", ["shared", "per-width"])
+@pytest.mark.parametrize("make_copy", COPIES.values(), ids=COPIES.keys())
+def test_a_copy_of_a_slimmable_classifier_answers_alike_at_every_width_and_trains_alone(make_copy, heads):
+    classifier = make_classifier(widths=WIDTHS, heads=heads)
+    classifier.set_params(lam=0.3, width=0.75)
+    twin = make_copy(classifier)
+    assert (twin.lam, twin.width, twin.model.widths) == (0.3, 0.75, WIDTHS)
+    before = [classifier.predict(X, lam=0.3, width=width) for width in WIDTHS]
+    for width, expected in zip(WIDTHS, before, strict=True):
+        np.testing.assert_array_equal(twin.predict(X, lam=0.3, width=width), expected)
+        np.testing.assert_array_equal(make_copy(classifier.at(0.3, width)).predict(X), expected)
+    OATTrainer(twin, PGD(0.1, nb_steps=1)).fit(X, Y, nb_epochs=1, verbose=False)
+    for width, expected in zip(WIDTHS, before, strict=True):
+        np.testing.assert_array_equal(classifier.predict(X, lam=0.3, width=width), expected)
+        assert not np.allclose(twin.predict(X, lam=0.3, width=width), expected)
+
+
 @pytest.mark.parametrize("make_copy", COPIES.values(), ids=COPIES.keys())
 def test_a_copy_of_a_view_answers_alike(classifier, make_copy):
     view = classifier.at(0.3)
@@ -462,6 +556,17 @@ def test_a_clone_for_refitting_is_fresh_and_keeps_the_parameters(classifier):
     before = classifier.predict(X)
     clone.fit(X, Y, nb_epochs=1)
     np.testing.assert_array_equal(classifier.predict(X), before)
+
+
+def test_a_clone_of_a_slimmable_classifier_for_refitting_has_every_width_and_fresh_weights():
+    classifier = make_classifier(widths=WIDTHS, heads="per-width")
+    classifier.width = 0.75
+    clone = classifier.clone_for_refitting()
+    assert (clone.width, clone.model.widths) == (0.75, WIDTHS)
+    for width in WIDTHS:
+        assert not np.allclose(clone.predict(X, lam=0.3, width=width), classifier.predict(X, lam=0.3, width=width))
+        clean, adversarial = (clone.predict(X, lam=lam, width=width) for lam in (0.0, 1.0))
+        np.testing.assert_array_equal(clean, adversarial)  # FiLM and statistics are reset
 
 
 @pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW])

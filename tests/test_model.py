@@ -5,8 +5,8 @@ import pickle
 import pytest
 import torch
 
-from art_oat import OperatingPoint, to_conditional
-from tests.networks import LAMBDAS, NETWORKS, Residual, images, shaken
+from art_oat import OperatingPoint, fold, to_conditional
+from tests.networks import LAMBDAS, NETWORKS, WIDTHS, Residual, images, shaken
 
 
 @pytest.mark.parametrize("make", NETWORKS)
@@ -61,6 +61,49 @@ def test_a_width_that_was_not_trained_is_refused(model):
         model(images(), lam=0.1, width=0.5)
 
 
+@pytest.mark.parametrize("width", [0.6, 0.25, 0.5001])
+def test_a_width_between_the_trained_ones_is_refused_wherever_one_is_named(width):
+    model = shaken(Residual(), widths=WIDTHS)
+    message = rf"width must be one of \(0.5, 0.75, 1.0\), got {width}. Widths are fixed when the network is converted"
+    for call in (
+        lambda: model(images(), lam=0.1, width=width),
+        lambda: model(images(), torch.zeros(8), width),
+        lambda: model.pinned(OperatingPoint(0.1, width)),
+        lambda: model.replica(width),
+        lambda: fold(model, OperatingPoint(0.1, width)),
+        lambda: setattr(model, "default_point", OperatingPoint(0.1, width)),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_a_width_rounded_to_float32_is_the_trained_one():
+    model = shaken(Residual(), widths=(0.3, 1.0))
+    rounded = float(torch.tensor(0.3, dtype=torch.float32))
+    assert rounded != 0.3
+    assert model.point(0.1, rounded) == OperatingPoint(0.1, 0.3)
+    assert torch.equal(model(images(), 0.1, rounded), model(images(), 0.1, 0.3))
+
+
+@pytest.mark.parametrize("width", ["0.5", True, (0.5,), torch.tensor([0.5, 1.0])])
+def test_a_width_that_is_no_number_is_refused(width):
+    model = shaken(Residual(), widths=WIDTHS)
+    with pytest.raises(TypeError, match="width must be one number"):
+        model(images(), 0.1, width)
+
+
+def test_the_default_width_answers_where_none_is_named():
+    model = shaken(Residual(), widths=WIDTHS)
+    assert model.default_point == OperatingPoint(0.0, 1.0)
+    model.default_point = OperatingPoint(0.3, 0.5)
+    expected = model(images(), 0.3, 0.5)
+    assert torch.equal(model(images()), expected)
+    torch.testing.assert_close(model(images(), torch.full((8,), 0.3)), expected)
+    torch.testing.assert_close(model.pinned()(images()), expected)
+    torch.testing.assert_close(fold(model)(images()), expected)
+    torch.testing.assert_close(model.pinned(0.3)(images()), model(images(), 0.3, 1.0))  # a number means full width
+
+
 @pytest.mark.parametrize("shape", [(7,), (8, 1)])
 def test_lams_that_are_not_one_per_sample_are_refused(model, shape):
     with pytest.raises(ValueError, match="lam must be one number, or hold 8"):
@@ -70,6 +113,25 @@ def test_lams_that_are_not_one_per_sample_are_refused(model, shape):
 def test_a_lam_that_is_no_number_is_refused(model):
     with pytest.raises(TypeError, match="lam must be one number, got str"):
         model(images(), lam="robust")
+
+
+@pytest.mark.parametrize("make_copy", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+@pytest.mark.parametrize("heads", ["shared", "per-width"])
+def test_a_copy_of_a_slimmable_network_answers_alike_at_every_width_and_stands_alone(heads, make_copy):
+    model = shaken(Residual(), widths=WIDTHS, heads=heads)
+    before = {width: model.pinned(OperatingPoint(0.3, width))(images()) for width in WIDTHS}
+    twin = make_copy(model)
+    assert twin.widths == WIDTHS
+    for width in WIDTHS:
+        torch.testing.assert_close(twin(images(), 0.3, width), model(images(), 0.3, width), rtol=0, atol=0)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.add_(1)
+    for width in WIDTHS:
+        point = OperatingPoint(0.3, width)
+        torch.testing.assert_close(twin.pinned(point)(images()), twin(images(), *point))
+        assert not torch.allclose(twin.pinned(point)(images()), before[width])
+        assert torch.equal(model.pinned(point)(images()), before[width])
 
 
 @pytest.mark.parametrize("make_copy", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])

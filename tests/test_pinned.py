@@ -8,10 +8,37 @@ import torch
 from torch import Tensor, nn
 
 from art_oat import OATModel, OperatingPoint, fold
-from art_oat.layers import ConditionalLayer
-from tests.networks import NETWORKS, TRAINED_AND_UNSEEN, images, labels, root_norm, shaken
+from art_oat.layers import ConditionalLayer, FiLM, Slimmable, Switch
+from art_oat.layers.norm import DualBatchNorm
+from art_oat.training.average import WeightAverage
+from tests.networks import NETWORKS, SLIMMABLE, TRAINED_AND_UNSEEN, WIDTHS, Residual, images, labels, root_norm, shaken
 
 POINT = OperatingPoint(0.3)
+
+
+@pytest.fixture(params=[1.0, 0.5], ids=["one width", "half width"])
+def point(request) -> OperatingPoint:
+    return OperatingPoint(0.3, request.param)
+
+
+@pytest.fixture
+def model(point) -> OATModel:
+    """Slimmable where the point has a smaller width; else without any layer that knows of widths."""
+    return shaken(Residual(), widths=(1.0,) if point.width == 1 else WIDTHS)
+
+
+def norm_of(model: OATModel, point: OperatingPoint) -> DualBatchNorm:
+    norm = model.network.norm
+    return norm.at(point.width) if isinstance(norm, Switch) else norm
+
+
+def film_of(model: OATModel) -> FiLM:
+    return norm_of(model, OperatingPoint(0.0)).film
+
+
+def head_of(model: OATModel) -> nn.Linear:
+    head = model.network.head
+    return head.layer if isinstance(head, Slimmable) else head
 
 
 def input_gradient(network, x: Tensor) -> Tensor:
@@ -29,12 +56,12 @@ def test_a_pinned_network_gives_the_scores_and_gradients_of_the_conditional_one(
     torch.testing.assert_close(input_gradient(pinned, x), input_gradient(lambda x: model(x, lam=lam), x))
 
 
-def test_a_replica_aimed_at_many_lams_gives_the_scores_and_gradients_of_the_conditional_one(model):
+def test_a_replica_aimed_at_many_lams_gives_the_scores_and_gradients_of_the_conditional_one(model, point):
     x, lam = images(), torch.tensor(TRAINED_AND_UNSEEN, dtype=torch.float64).flip(0)
-    replica = model.replica()
+    replica = model.replica(point.width)
     replica.aim(lam)
-    torch.testing.assert_close(replica(x), model(x, lam))
-    torch.testing.assert_close(input_gradient(replica, x), input_gradient(lambda x: model(x, lam), x))
+    torch.testing.assert_close(replica(x), model(x, lam, point.width))
+    torch.testing.assert_close(input_gradient(replica, x), input_gradient(lambda x: model(x, lam, point.width), x))
 
 
 def test_a_replica_refuses_a_batch_that_does_not_fit_its_lams(model):
@@ -52,124 +79,177 @@ def test_a_pinned_network_is_of_the_original_architecture_without_converted_laye
         assert type(pinned.network) is type(make())
 
 
-def test_weights_are_shared_and_want_no_gradient(model):
-    pinned = model.pinned(POINT)
-    assert pinned.network.head.weight.data_ptr() == model.network.head.weight.data_ptr()
+@pytest.mark.parametrize("make", SLIMMABLE)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_at_every_width_it_has_the_layers_of_the_network_that_is_built_there(make, width):
+    pinned = shaken(make(), widths=WIDTHS).pinned(OperatingPoint(0.3, width)).network
+    assert type(pinned) is type(make())
+    for path, layer in make(width).named_modules():
+        if not isinstance(layer, nn.modules.batchnorm._BatchNorm) and not list(layer.children()):
+            assert repr(pinned.get_submodule(path)) == repr(layer)
+    assert not any(isinstance(part, ConditionalLayer | Slimmable | Switch) for part in pinned.modules())
+
+
+def test_weights_are_shared_and_want_no_gradient(model, point):
+    pinned = model.pinned(point)
+    trained = {tensor.untyped_storage().data_ptr() for tensor in model.parameters()}
+    assert {tensor.untyped_storage().data_ptr() for tensor in pinned.parameters()} < trained
     assert not any(parameter.requires_grad for parameter in pinned.parameters())
 
 
-def sgd_step(model: OATModel, **options: bool) -> None:
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.5, **options)
-    optimizer_step(model, optimizer)
+def sgd_step(model: OATModel, point: OperatingPoint, lr: float = 0.5, **options: bool) -> None:
+    optimizer_step(model, point, torch.optim.SGD(model.parameters(), lr=lr, **options))
 
 
-def optimizer_step(model: OATModel, optimizer: torch.optim.Optimizer) -> None:
+def adam_step(model: OATModel, point: OperatingPoint, **options: bool) -> None:
+    optimizer_step(model, point, torch.optim.Adam(model.parameters(), lr=0.1, **options))
+
+
+def optimizer_step(model: OATModel, point: OperatingPoint, optimizer: torch.optim.Optimizer) -> None:
     lam = torch.tensor([0.0, 0.1, 0.2, 0.3, 0.4, 1.0, 0.3, 0.3], dtype=torch.float64)
-    nn.functional.cross_entropy(model.eval()(images(), lam), labels()).backward()
+    nn.functional.cross_entropy(model.eval()(images(), lam, point.width), labels()).backward()
     optimizer.step()
 
 
-def adam_step(model: OATModel, **options: bool) -> None:
-    optimizer_step(model, torch.optim.Adam(model.parameters(), lr=0.1, **options))
-
-
-def statistics_alone(model: OATModel) -> None:
+def statistics_alone(model: OATModel, point: OperatingPoint) -> None:
     with torch.no_grad():
-        model.train()(images(), lam=0.3)
+        model.train()(images(), *point)
     model.eval()
 
 
-def load(model: OATModel, **options: bool) -> None:
+def load(model: OATModel, point: OperatingPoint, **options: bool) -> None:
     model.load_state_dict({name: tensor * 1.5 for name, tensor in model.state_dict().items()}, **options)
 
 
-def exchange_weights(model: OATModel) -> None:
-    model.network.head.weight = nn.Parameter(model.network.head.weight.detach() * 2)
-    model.network.norm.film.output.bias = nn.Parameter(model.network.norm.film.output.bias.detach() + 1)
+def exchange_weights(model: OATModel, point: OperatingPoint) -> None:
+    head, film = head_of(model), film_of(model)
+    head.weight = nn.Parameter(head.weight.detach() * 2)
+    film.output.bias = nn.Parameter(film.output.bias.detach() + 1)
 
 
-def there_and_back(model: OATModel) -> None:
-    sgd_step(model.float().double())
+def there_and_back(model: OATModel, point: OperatingPoint) -> None:
+    sgd_step(model.float().double(), point)
 
 
-def write_data(model: OATModel) -> None:
-    model.network.norm.adversarial.weight.data.mul_(2)
+def write_in_place(model: OATModel, point: OperatingPoint) -> None:
+    with torch.no_grad():
+        head_of(model).weight.mul_(2)
+        norm_of(model, point).adversarial.running_mean.add_(1)
+
+
+def write_data(model: OATModel, point: OperatingPoint) -> None:
+    norm_of(model, point).adversarial.weight.data.mul_(2)
     model.refresh()
 
 
+def install_average(model: OATModel, point: OperatingPoint) -> None:
+    average = WeightAverage([*model.parameters(), *model.buffers()], 0.05)
+    write_in_place(model, point)
+    average.update()
+    average.install()
+
+
 CHANGES = {
-    "plain SGD": lambda model: sgd_step(model, foreach=False, fused=False),
-    "foreach SGD": lambda model: sgd_step(model, foreach=True),
-    "fused SGD": lambda model: sgd_step(model, fused=True),
-    "plain Adam": lambda model: adam_step(model, foreach=False, fused=False),
-    "foreach Adam": lambda model: adam_step(model, foreach=True),
-    "fused Adam": lambda model: adam_step(model, fused=True),
+    "plain SGD": lambda *at: sgd_step(*at, foreach=False, fused=False),
+    "foreach SGD": lambda *at: sgd_step(*at, foreach=True),
+    "fused SGD": lambda *at: sgd_step(*at, fused=True),
+    "plain Adam": lambda *at: adam_step(*at, foreach=False, fused=False),
+    "foreach Adam": lambda *at: adam_step(*at, foreach=True),
+    "fused Adam": lambda *at: adam_step(*at, fused=True),
     "statistics alone": statistics_alone,
     "load_state_dict": load,
-    "load_state_dict(assign=True)": lambda model: load(model, assign=True),
+    "load_state_dict(assign=True)": lambda *at: load(*at, assign=True),
     "exchanged parameters": exchange_weights,
     ".to() and a step": there_and_back,
+    "in-place operations": write_in_place,
     ".data and refresh()": write_data,
+    "a moving average": install_average,
 }
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
-def test_a_pinned_network_made_before_a_change_follows_it(model, change):
-    pinned = model.pinned(POINT)
+def test_a_pinned_network_made_before_a_change_follows_it(model, point, change):
+    pinned = model.pinned(point)
     before = pinned(images())
-    change(model)
+    change(model, point)
     after = pinned(images())
     assert not torch.allclose(after, before)
-    torch.testing.assert_close(after, model(images(), *POINT))
+    torch.testing.assert_close(after, model(images(), *point))
+    torch.testing.assert_close(fold(model, point)(images()), after)
 
 
-def test_a_pinned_network_follows_its_model_to_another_dtype(model):
-    pinned = model.pinned(POINT)
+@pytest.mark.parametrize("heads", ["shared", "per-width"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_training_one_width_moves_the_pinned_networks_of_the_others_by_the_shared_weights(heads, width):
+    model = shaken(Residual(), widths=WIDTHS, heads=heads)
+    points = [OperatingPoint(0.3, each) for each in WIDTHS]
+    networks = [model.pinned(point) for point in points]
+    before = [network(images()) for network in networks]
+    sgd_step(model, OperatingPoint(0.3, width))
+    for point, network, answer in zip(points, networks, before, strict=True):
+        assert not torch.allclose(network(images()), answer)
+        torch.testing.assert_close(network(images()), model(images(), *point))
+
+
+def test_a_pinned_network_follows_its_model_to_another_dtype(model, point):
+    pinned = model.pinned(point)
     model.float()
     assert pinned(images()).dtype == torch.float32
+    torch.testing.assert_close(pinned(images()), model(images(), *point))
 
 
-def test_it_takes_up_exchanged_modules_after_a_refresh(model):
-    pinned = model.pinned(POINT)
-    model.network.head = nn.Linear(8, 3).double()
+def test_it_takes_up_exchanged_modules_after_a_refresh(model, point):
+    pinned = model.pinned(point)
+    head = model.network.head
+    if isinstance(head, Slimmable):
+        head.layer = nn.Linear(8, 5).double()
+    else:
+        model.network.head = nn.Linear(8, 5).double()
     model.refresh()
-    assert pinned(images()).shape == (8, 3)
-    torch.testing.assert_close(pinned(images()), model(images(), *POINT))
+    torch.testing.assert_close(pinned(images()), model(images(), *point))
 
 
-def test_a_model_changed_in_inference_mode_is_followed(model):
-    pinned = model.pinned(POINT)
+def test_a_model_changed_in_inference_mode_is_followed(model, point):
+    pinned = model.pinned(point)
     with torch.inference_mode():
         model.float()
-        torch.testing.assert_close(pinned(images()), model(images(), *POINT))
+        torch.testing.assert_close(pinned(images()), model(images(), *point))
 
 
-def test_a_new_tensor_in_the_memory_of_an_old_one_is_noticed(model):
-    pinned, output = model.pinned(POINT), model.network.norm.film.output
+def test_a_new_tensor_in_the_memory_of_an_old_one_is_noticed(model, point):
+    pinned, output = model.pinned(point), film_of(model).output
     for value in range(5):
         output.bias = None  # frees the memory that the next line is likely to get
         output.bias = nn.Parameter(torch.full((16,), float(value), dtype=torch.float64))
-        torch.testing.assert_close(pinned(images()), model(images(), *POINT))
+        torch.testing.assert_close(pinned(images()), model(images(), *point))
 
 
-def test_a_tensor_that_is_taken_out_is_noticed(model):
-    pinned = model.pinned(POINT)
-    model.network.head.bias = None
-    torch.testing.assert_close(pinned(images()), model(images(), *POINT))
+def test_a_tensor_that_is_taken_out_is_noticed(model, point):
+    pinned = model.pinned(point)
+    head_of(model).bias = None
+    torch.testing.assert_close(pinned(images()), model(images(), *point))
 
 
-def test_autocast_around_one_call_leaves_nothing_behind():
-    model = shaken(NETWORKS[0](), torch.float32)
-    pinned, x = model.pinned(POINT), images(dtype=torch.float32)
+def test_a_weight_in_another_layout_is_followed(model, point):
+    pinned = model.pinned(point)
+    model.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(pinned(images()), model(images(), *point))
+    sgd_step(model, point)
+    torch.testing.assert_close(pinned(images()), model(images(), *point))
+
+
+def test_autocast_around_one_call_leaves_nothing_behind(point):
+    model = shaken(Residual(), torch.float32, widths=WIDTHS)
+    pinned, x = model.pinned(point), images(dtype=torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         pinned(x)
-        folded = fold(model, POINT)
-    torch.testing.assert_close(pinned(x), model(x, *POINT), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(folded(x), model(x, *POINT), rtol=1e-4, atol=1e-5)
+        folded = fold(model, point)
+    torch.testing.assert_close(pinned(x), model(x, *point), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(folded(x), model(x, *point), rtol=1e-4, atol=1e-5)
 
 
-def test_a_training_pass_is_followed_even_if_it_was_read_in_the_middle(model, monkeypatch):
-    pinned, batch_norm = model.pinned(POINT), nn.functional.batch_norm
+def test_a_training_pass_is_followed_even_if_it_was_read_in_the_middle(model, point, monkeypatch):
+    pinned, batch_norm = model.pinned(point), nn.functional.batch_norm
 
     def read_early(*arguments, **options):
         pinned(images())  # a thread that comes in when the pass is counted, but the statistics are not written yet
@@ -177,8 +257,8 @@ def test_a_training_pass_is_followed_even_if_it_was_read_in_the_middle(model, mo
 
     with monkeypatch.context() as patched:
         patched.setattr(nn.functional, "batch_norm", read_early)
-        statistics_alone(model)
-    torch.testing.assert_close(pinned(images()), model(images(), *POINT))
+        statistics_alone(model, point)
+    torch.testing.assert_close(pinned(images()), model(images(), *point))
 
 
 def test_asked_into_training_mode_it_stays_in_evaluation_mode():
@@ -190,48 +270,58 @@ def test_asked_into_training_mode_it_stays_in_evaluation_mode():
     assert torch.equal(pinned(images()), expected)
 
 
-def test_it_cannot_be_moved_without_its_model(model):
-    pinned = model.pinned(POINT)
+def test_it_cannot_be_moved_without_its_model(model, point):
+    pinned = model.pinned(point)
     assert pinned.to("cpu") is pinned
     with pytest.raises(RuntimeError, match="Move the model, or fold it"):
         pinned.float()
 
 
-def test_the_same_point_is_the_same_network_and_the_cache_is_bounded(model):
-    assert model.pinned(POINT) is model.pinned(OperatingPoint(0.3, 1.0))
-    for step in range(200):
-        model.pinned(OperatingPoint(step / 200))
+def test_the_same_point_is_the_same_network_and_the_cache_is_bounded(model, point):
+    assert model.pinned(point) is model.pinned(OperatingPoint(0.3, point.width))
+    for step in range(100):
+        for width in model.widths:
+            model.pinned(OperatingPoint(step / 100, width))
     assert len(model._pinned) <= 64
 
 
+def test_the_points_of_two_widths_are_two_networks():
+    model = shaken(Residual(), widths=WIDTHS)
+    assert len({id(model.pinned(OperatingPoint(0.3, width))) for width in WIDTHS}) == len(WIDTHS)
+
+
 @pytest.mark.parametrize("make_copy", [copy.deepcopy, lambda view: pickle.loads(pickle.dumps(view))])
-def test_a_copy_of_it_follows_the_copy_of_its_model(model, make_copy):
-    pinned = model.pinned(POINT)
+def test_a_copy_of_it_follows_the_copy_of_its_model(model, point, make_copy):
+    pinned = model.pinned(point)
     twin = make_copy(pinned)
     assert twin.model is not model
     torch.testing.assert_close(twin(images()), pinned(images()), rtol=0, atol=0)
     with torch.no_grad():
-        twin.model.network.head.bias.add_(1)
+        head_of(twin.model).bias.add_(1)
     torch.testing.assert_close(twin(images()), pinned(images()) + 1)
 
 
-def test_made_in_inference_mode_it_still_gives_gradients(model):
+def test_made_in_inference_mode_it_still_gives_gradients(model, point):
     with torch.inference_mode():
-        pinned = model.pinned(POINT)
+        pinned = model.pinned(point)
         pinned(images())
     assert input_gradient(pinned, images()).abs().sum() > 0
 
 
-def test_eight_threads_at_random_points_give_the_sequential_answers(model):
-    lams = torch.rand(200, generator=torch.Generator().manual_seed(0)).double().round(decimals=1).tolist()
-    expected = [model(images(), lam=lam).detach() for lam in lams]
+def test_eight_threads_at_random_points_give_the_sequential_answers():
+    model = shaken(Residual(), widths=WIDTHS)
+    generator = torch.Generator().manual_seed(0)
+    lams = torch.rand(200, generator=generator).double().round(decimals=1).tolist()
+    widths = torch.randint(len(WIDTHS), (200,), generator=generator).tolist()
+    points = [OperatingPoint(lam, WIDTHS[index]) for lam, index in zip(lams, widths, strict=True)]
+    expected = [model(images(), *point).detach() for point in points]
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda lam: model.pinned(OperatingPoint(lam))(images()), lams))
+        answers = list(pool.map(lambda point: model.pinned(point)(images()), points))
     torch.testing.assert_close(answers, expected)
 
 
-def test_threads_that_predict_during_training_see_its_end(model):
-    pinned, stop = model.pinned(POINT), threading.Event()
+def test_threads_that_predict_during_training_see_its_end(model, point):
+    pinned, stop = model.pinned(point), threading.Event()
 
     def predict() -> None:
         while not stop.is_set():
@@ -240,8 +330,18 @@ def test_threads_that_predict_during_training_see_its_end(model):
     with ThreadPoolExecutor(4) as pool:
         runs = [pool.submit(predict) for _ in range(4)]
         for _ in range(20):
-            sgd_step(model, fused=True)
+            sgd_step(model, point, lr=0.01, fused=True)
         stop.set()
         for run in runs:
             run.result()
-    torch.testing.assert_close(pinned(images()), model(images(), *POINT))
+    torch.testing.assert_close(pinned(images()), model(images(), *point))
+
+
+def test_threads_at_other_widths_do_not_disturb_a_training_pass():
+    """The width of a pass belongs to its thread."""
+    model, x = shaken(Residual(), widths=WIDTHS), images()
+    expected = {width: model(x, 0.3, width).detach() for width in WIDTHS}
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda width: (width, model(x, 0.3, width).detach()), [*WIDTHS] * 30))
+    for width, answer in answers:
+        assert torch.equal(answer, expected[width])

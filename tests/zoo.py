@@ -9,9 +9,10 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.utils._pytree import tree_leaves
 
-from art_oat import fold, to_conditional
+from art_oat import OATModel, OperatingPoint, UnsupportedModuleError, fold, to_conditional
 from art_oat.randomness import borrowed_generators
 
 LAMBDAS = (0.0, 0.3, 1.0)
@@ -99,6 +100,10 @@ class Outcome:
         loaded: Of a fresh network of the original class, with the folded weights, from the conditional one.
         gradient: Of the pinned network's input gradient from the conditional one's.
         nb_norms: How many norms were converted.
+        slimmed: Of the pinned, the folded and the masked network at half the width, and of the pinned one's input
+            gradient, from the conditional one there; None where there is none.
+        share: What is left of the parameters at half the width.
+        refusal: Why the network cannot be slimmed; empty where it can.
     """
 
     converted: float
@@ -107,11 +112,14 @@ class Outcome:
     loaded: float
     gradient: float
     nb_norms: int
+    slimmed: float | None
+    share: float | None
+    refusal: str
 
     @property
     def worst(self) -> float:
         """The largest of all differences."""
-        return max(self.converted, self.pinned, self.folded, self.loaded, self.gradient)
+        return max(self.converted, self.pinned, self.folded, self.loaded, self.gradient, self.slimmed or 0.0)
 
 
 def examine(subject: Subject) -> Outcome:
@@ -134,8 +142,68 @@ def examine(subject: Subject) -> Outcome:
                 _input_gradient(answer, x) for answer in (lambda z, at=lam: model(z, lam=at), model.pinned(lam))
             ]
             gradient.append(_difference(*gradients))
-    nb_norms = sum(hasattr(part, "film") for part in model.modules())
-    return Outcome(converted, max(pinned), max(folded), max(loaded), max(gradient), nb_norms)
+        nb_norms = sum(hasattr(part, "film") for part in model.modules())
+        try:
+            slimmed, refusal = _examine_at_half(subject), ""
+        except UnsupportedModuleError as error:
+            slimmed, refusal = (None, None), str(error)
+    return Outcome(converted, max(pinned), max(folded), max(loaded), max(gradient), nb_norms, *slimmed, refusal)
+
+
+def _examine_at_half(subject: Subject) -> tuple[float, float]:
+    """Largest difference of what should be equal at half the width, and the share of the parameters that is left."""
+    x, point = subject.images(0), OperatingPoint(0.6, 0.5)
+    widths = (point.width, 1.0)
+    model = to_conditional(
+        _lived(subject), LAMBDAS, code_dim=4, widths=widths, input_shape=tuple(x.shape[1:]), **subject.options
+    )
+    _change_everything(model, subject)
+    pinned, folded, expected = model.pinned(point), fold(model, point), model(x, *point)
+    answers = [_difference(form(x), expected) for form in (pinned, folded, masked(model, point))]
+    gradients = [_input_gradient(answer, x) for answer in (lambda z: model(z, *point), pinned)]
+    nb_left, nb_all = (
+        sum(parameter.numel() for parameter in fold(model, OperatingPoint(point.lam, width)).parameters())
+        for width in widths
+    )
+    return max(*answers, _difference(*gradients)), nb_left / nb_all
+
+
+_NB_INPUTS = ("in_channels", "in_features", "num_features", "num_channels")
+
+
+def masked(model: OATModel, point: OperatingPoint) -> nn.Module:
+    """The full network, with the norms of one width, whose layers get zeros for the channels that the width drops.
+
+    The slow way to say what slimming means. Nothing but norms and the numbers of channels comes from the slimmed one.
+    """
+    full, narrow = fold(model, OperatingPoint(point.lam)), dict(fold(model, point).named_modules())
+    for path, layer in full.named_modules():
+        if isinstance(layer, _NormBase):
+            _widen(layer, narrow[path])
+        for name in _NB_INPUTS:
+            if hasattr(layer, name):
+                _zero_inputs(layer, getattr(narrow[path], name))
+    return full
+
+
+def _widen(norm: nn.Module, narrow: nn.Module) -> None:
+    """Write the tensors of a narrow norm over those of the first channels."""
+    wide = dict((*norm.named_parameters(), *norm.named_buffers()))
+    with torch.no_grad():
+        for name, tensor in (*narrow.named_parameters(), *narrow.named_buffers()):
+            wide[name][tuple(slice(length) for length in tensor.shape)] = tensor
+
+
+def _zero_inputs(layer: nn.Module, nb_kept: int) -> None:
+    """Zero all but the first channels of what a layer gets."""
+
+    def zero(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        x = inputs[0]
+        axis = x.dim() - 1 if isinstance(layer, nn.Linear) else 1
+        mask = torch.arange(x.shape[axis]) < nb_kept
+        return (x * mask.to(x).view(-1, *[1] * (x.dim() - 1 - axis)), *inputs[1:])
+
+    layer.register_forward_pre_hook(zero)
 
 
 def _lived(subject: Subject) -> nn.Module:
@@ -150,7 +218,8 @@ def _change_everything(model: nn.Module, subject: Subject) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(1 + 0.2 * torch.randn_like(parameter)).add_(0.02 * torch.randn_like(parameter))
-        model.train()(subject.images(2), torch.tensor([0.0, 0.3, 0.0, 1.0], dtype=torch.float64))
+        for width in model.widths:
+            model.train()(subject.images(2), torch.tensor([0.0, 0.3, 0.0, 1.0], dtype=torch.float64), width)
         model.eval()
 
 
@@ -219,3 +288,16 @@ SLOW = (
     *_families("bninception:bninception efficientnet:efficientnet_b0 dpn:dpn68", 224),
 )
 """Families that take longer, for ``benchmarks/zoo.py``."""
+
+_REASONS = {
+    "concatenates maps, whose first channels are not the first of the result": """
+        bninception darts densenet_cifar dla dpn edanet enet erfnet fishnet ghostnet hardnet ibndensenet
+        inceptionresnetv1 inceptionv4 irevnet mixnet msdnet_cifar10 nasnet peleenet rir_cifar selecsls
+        shakeshakeresnet_cifar sparsenet unet vovnet xdensenet_cifar""",
+    "shuffles channels": "shufflenet shufflenetv2 shufflenetv2b",
+    "computes gates from all channels": "cbamresnet diapreresnet_cifar diaresnet_cifar resnesta sknet",
+    "has numbers of channels in its forward": "ibnresnet octresnet pyramidnet_cifar",
+    "scales the signs of weights by a number computed from all of them": "wrn1bit_cifar",
+}
+NOT_SLIMMABLE = {module: reason for reason, modules in _REASONS.items() for module in modules.split()}
+"""Families that do not equal the full network with the dropped channels masked, by module, and why."""

@@ -216,7 +216,7 @@ class Switch(nn.Module):
         super().__init__()
         self.widths = tuple(modules)
         self.by_width = nn.ModuleList(modules.values())
-        self.training = self.by_width[-1].training
+        self.training = self.by_width.training = self.by_width[-1].training
 
     def at(self, width: float) -> nn.Module:
         """Return the module of one width."""

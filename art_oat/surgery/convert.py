@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from numbers import Integral
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -203,6 +204,10 @@ def to_conditional(
     for name, (value, kind) in choices.items():
         if value not in get_args(kind):
             raise ValueError(f"{name} must be one of {get_args(kind)}, got {value!r}.")
+    if not _is_shape(input_shape):
+        raise ValueError(
+            f"input_shape must hold whole numbers above 0, such as (3, 32, 32), or be None, got {input_shape!r}."
+        )
     table = Encoding(lambdas, encoding, code_dim, seed)
     every_width = check_widths(widths)
     every_norm = _norms(network)
@@ -240,6 +245,12 @@ def to_conditional(
         "seed": seed,
     }
     return OATModel(converted, table.to(_like(next(iter(norms.values())))), every_width, conversion)
+
+
+def _is_shape(value: Sequence[int] | None) -> bool:
+    if value is None:
+        return True
+    return isinstance(value, Sequence) and all(isinstance(length, Integral) and length > 0 for length in value)
 
 
 def _norms(network: nn.Module) -> dict[str, nn.Module]:

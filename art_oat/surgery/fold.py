@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from art_oat.condition import OperatingPoint, as_point
 from art_oat.layers import ConditionalLayer, FollowedNorm, Slimmable, Switch
-from art_oat.layers.slimmable import clone_slice
+from art_oat.layers.slimmable import clone_slice, slice_tensor
 from art_oat.model import OATModel
 from art_oat.pinned import exact_arithmetic
-from art_oat.replica import clone_tensor, replicate
+from art_oat.replica import replicate, with_own_children
 
 
 def fold(model: OATModel, point: OperatingPoint | float | None = None) -> nn.Module:
@@ -39,14 +40,21 @@ def fold(model: OATModel, point: OperatingPoint | float | None = None) -> nn.Mod
     if not isinstance(model, OATModel):
         raise TypeError(f"model must be an OATModel, got {type(model).__name__}. A classifier's is classifier.model.")
     lam, width = model.default_point if point is None else model.point(*as_point(point))
+    clones: dict[tuple[int, torch.Size], Tensor] = {}
+
+    def clone(tensor: Tensor, index: tuple[slice, ...] = ()) -> Tensor:
+        key = id(tensor), slice_tensor(tensor, index).shape  # what is tied stays tied: of one weight, one clone
+        if key not in clones:
+            clones[key] = clone_slice(tensor, index)
+        return clones[key]
 
     def folded(module: nn.Module) -> nn.Module | None:
         if isinstance(module, Switch):
-            return replicate(module.at(width), folded, clone_tensor)
+            return replicate(module.at(width), folded, clone)
         if isinstance(module, Slimmable):
-            return module.at(width, clone_slice)
+            return with_own_children(module.at(width, clone), folded, clone)
         return module.fold(condition) if isinstance(module, ConditionalLayer | FollowedNorm) else None
 
     with exact_arithmetic(model):
         condition = model.condition(model.encoding.table.new_full((1,), lam), width)
-        return replicate(model.network, folded, clone_tensor).eval()
+        return replicate(model.network, folded, clone).eval()

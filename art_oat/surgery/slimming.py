@@ -31,7 +31,7 @@ from art_oat.layers.slimmable import (
     sliced,
 )
 from art_oat.randomness import borrowed_generators
-from art_oat.replica import clone_tensor, replicate, without_hooks
+from art_oat.replica import clone_tensor, replicate, with_own_children, without_hooks
 from art_oat.surgery.unsupported import UnsupportedModuleError, refuse_layers
 
 _NB_SAMPLES = 2
@@ -59,9 +59,20 @@ class Slimming:
     heads: Collection[str]
 
     def cut(self, path: str, layer: nn.Module, width: float) -> nn.Module:
-        """Return the layer of one width, a smaller one with weights of its own; itself at width 1, or without entry."""
-        size = self.channels.get(path, {}).get(width)
-        return layer if size is None or width == 1 else sliced(layer, size, clone_slice)
+        """Return the layer of one width, a smaller one with weights of its own; itself at width 1, or without entry.
+
+        Raises:
+            ValueError: If it has no entry of its own, but something in it is cut.
+        """
+        if path not in self.channels:
+            inside = (by_width for inner, by_width in self.channels.items() if inner.startswith(f"{path}."))
+            if any(by_width[width] != by_width[1.0] for by_width in inside):
+                raise ValueError("what it holds is cut at smaller widths, and layers of its type cannot be")
+            return layer
+        size = self.channels[path][width]
+        if width == 1:
+            return layer
+        return with_own_children(sliced(layer, size, clone_slice), lambda _: None, clone_tensor)
 
 
 def slim(
@@ -100,7 +111,8 @@ def slim(
         masked = [_Masked(subject, layers, width, structure, kept) for width in widths[:-1]]
         with torch.no_grad():
             faults = [part.faults_on(x) for part in masked]
-    refuse_layers("slim", dict(ChainMap(*faults)), network, _ADVICE)
+    found = ChainMap(*faults)
+    refuse_layers("slim", {path: found[path] for path, _ in network.named_modules() if path in found}, network, _ADVICE)
     channels = {
         path: {part.width: part.channels[path] for part in masked} | {1.0: cast("Channels", full_size(layers[path]))}
         for path in masked[0].channels
@@ -308,7 +320,7 @@ class _Masked:
     def faults_on(self, x: Tensor) -> dict[str, str]:
         """Say at which layers it shows that the network cannot be slimmed, and why."""
         answer = self._run(x)
-        return self.faults or _faults_of_cut(self, x, answer)
+        return _faults_of_cut(self, x, answer) | self.faults
 
     def _run(self, x: Tensor) -> Any:
         """Answer, and note what every layer gets, what it is to take and to give, and what is wrong with it."""
@@ -349,6 +361,9 @@ class _Masked:
         return full.outputs if is_kept else unit * channels_at(self.width, full.outputs // unit)
 
     def _give(self, path: str, output: Tensor) -> Tensor:
+        if path not in self.channels:
+            self._blame(path, "it gets its input by keyword, which nothing can look at: name it first")
+            return output
         axis, nb_kept = channel_axis(self.layers[path]), self.channels[path].outputs
         output = output.clone()
         output.narrow(axis, nb_kept, output.shape[axis] - nb_kept).fill_(torch.nan)
@@ -357,7 +372,9 @@ class _Masked:
     def _take_rigid(self, path: str, x: Tensor) -> Tensor:
         if bool(x.isnan().any()):
             self._blame(path, "it gets fewer channels, and layers of its type cannot be cut")
-        return torch.where(x.isnan(), 0, x)
+        x = torch.where(x.isnan(), 0, x)
+        self.inputs.setdefault(path, []).append(x)
+        return x
 
 
 def _is_rigid(module: nn.Module) -> bool:
@@ -403,7 +420,10 @@ def _has(layer: nn.Module, name: str) -> bool:
 
 
 def _faults_of_cut(masked: _Masked, x: Tensor, expected: Any) -> dict[str, str]:
-    """Run the cut network, and compare; every layer goes on with what it should have got."""
+    """Run the cut network, and compare; every layer goes on with what it should have got.
+
+    A layer that is at fault already gives as many channels as the masked one, so that none behind it is blamed for it.
+    """
     network = _cut_network(masked)
     parts = dict(network.named_modules())
     inputs = {path: iter(tensors) for path, tensors in masked.inputs.items()}
@@ -415,14 +435,19 @@ def _faults_of_cut(masked: _Masked, x: Tensor, expected: Any) -> dict[str, str]:
             faults.setdefault(path, f"at width {masked.width:g} it does not get {_shape_fault(got, wanted)}")
         return got if wanted is None else wanted
 
-    with _hooked({path: parts[path] for path in inputs}, before=compare), _followed(parts) as under_way:
+    def narrow(path: str, output: Tensor) -> Tensor:
+        return output.narrow(channel_axis(parts[path]), 0, masked.channels[path].outputs)
+
+    called = {path: parts[path] for path in inputs}
+    blamed = {path: parts[path] for path in masked.channels if path in masked.faults}
+    with _hooked(called, before=compare), _hooked(blamed, after=narrow), _followed(parts) as under_way:
         try:
             answer = network(x)
         except Exception as error:  # noqa: BLE001 - whatever a user's network may raise
             fault = f"at width {masked.width:g} its forward fails, as if it counted on all channels: {error}"
             return {under_way[-1] if under_way else "": fault} | faults
-    pairs = zip(_tensors(answer), _tensors(expected), strict=True)
-    if not faults and not all(_is_close(got, wanted) for got, wanted in pairs):
+    answers, wanted = _tensors(answer), _tensors(expected)
+    if not faults and not (len(answers) == len(wanted) and all(map(_is_close, answers, wanted))):
         faults[""] = f"at width {masked.width:g} it does not return what it returns with the dropped channels masked"
     return faults
 

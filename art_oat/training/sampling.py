@@ -13,6 +13,7 @@ from torch import Tensor
 from art_oat.condition import is_finite_number
 
 WidthSampling = Literal["all", "sandwich", "random"]
+_NB_IN_SANDWICH = 3
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,8 @@ def draw_widths(
         widths: Those that are trained, ascending.
         generator: What is drawn from; None for torch's global one.
     """
-    if kind == "all":
+    if kind == "all" or (kind == "sandwich" and len(widths) <= _NB_IN_SANDWICH):
         return tuple(reversed(widths))
     among = widths if kind == "random" else widths[1:-1]
-    drawn = [among[int(torch.randint(len(among), (), generator=generator))]] if among else []
-    chosen = drawn if kind == "random" else [widths[-1], *drawn, widths[0]]
-    return tuple(dict.fromkeys(chosen))
+    drawn = among[int(torch.randint(len(among), (), generator=generator))]
+    return (drawn,) if kind == "random" else (widths[-1], drawn, widths[0])

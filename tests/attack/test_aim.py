@@ -16,10 +16,10 @@ from art.attacks.evasion import (
 from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
-from art_oat import PGD
+from art_oat import PGD, OperatingPoint
 from art_oat.attack import aim
 from tests.conftest import make_classifier
-from tests.networks import images, labels
+from tests.networks import WIDTHS, images, labels
 
 EPS, EPS_STEP, NB_STEPS = 0.2, 0.05, 4
 LAM = torch.tensor([1.0, 0.1, 0.3, 0.1, 1.0, 0.3, 0.1, 0.4])
@@ -30,11 +30,11 @@ def data(classifier):
     return x, labels()
 
 
-def by_hand(classifier, x, y, lam=LAM):
+def by_hand(classifier, x, y, lam=LAM, width=1.0):
     """Attack every sample alone, on the pinned network of its lam, by steps written out here."""
     result = []
     for sample, label, value in zip(x, y, lam.tolist(), strict=True):
-        network, start = classifier.at(value).as_module(), sample.unsqueeze(0)
+        network, start = classifier.at(value, width).as_module(), sample.unsqueeze(0)
         x_adv = start
         for _ in range(NB_STEPS):
             x_adv = x_adv.detach().requires_grad_()
@@ -80,16 +80,41 @@ def test_pgd_from_anywhere_is_pgd_at_the_lam_of_each_sample(make):
     assert is_equal.float().mean() > 0.98
 
 
-@pytest.mark.parametrize("make", [own, from_torchattacks, from_art, a_callable])
-def test_an_aimed_attack_follows_training(make):
-    classifier = make_classifier()
+@pytest.mark.parametrize("make", [own, from_torchattacks, from_art, from_art_at_a_point, a_callable])
+@pytest.mark.parametrize("heads", ["shared", "per-width"])
+def test_pgd_from_anywhere_is_pgd_at_the_width_that_is_asked_for(make, heads):
+    classifier = make_classifier(widths=WIDTHS, heads=heads)
     x, y = data(classifier)
     aimed = aim(make(classifier), classifier)
-    aimed(x, y, LAM)
+    results = {width: aimed(x, y, LAM, width=width) for width in WIDTHS}
+    for width, x_adv in results.items():
+        assert ((x_adv - by_hand(classifier, x, y, width=width)).abs() < 1e-5).float().mean() > 0.98
+        others = [results[other] for other in WIDTHS if other != width]
+        assert all(((x_adv - other).abs() > EPS / 10).float().mean() > 0.05 for other in others)
+    torch.testing.assert_close(aimed(x, y, LAM), results[1.0])
+
+
+@pytest.mark.parametrize("make", [own, from_torchattacks, from_art, a_callable])
+def test_an_attack_at_an_operating_point_is_aimed_at_its_lam_and_its_width(make):
+    classifier = make_classifier(widths=WIDTHS)
+    x, y = data(classifier)
+    attack = aim(make(classifier), classifier).at(OperatingPoint(0.3, 0.5))
+    expected = by_hand(classifier, x, y, torch.full((8,), 0.3), 0.5)
+    assert ((attack(nn.Identity(), x, y) - expected).abs() < 1e-5).float().mean() > 0.98
+
+
+@pytest.mark.parametrize("make", [own, from_torchattacks, from_art, a_callable])
+@pytest.mark.parametrize("width", [1.0, 0.5])
+def test_an_aimed_attack_follows_training(make, width):
+    classifier = make_classifier(widths=(width, 1.0) if width < 1 else (1.0,))
+    x, y = data(classifier)
+    aimed = aim(make(classifier), classifier)
+    aimed(x, y, LAM, width=width)
     with torch.no_grad():
         for parameter in classifier.model.parameters():
             parameter.mul_(-1)
-    assert ((aimed(x, y, LAM) - by_hand(classifier, x, y)).abs() < 1e-5).float().mean() > 0.98
+    x_adv = aimed(x, y, LAM, width=width)
+    assert ((x_adv - by_hand(classifier, x, y, width=width)).abs() < 1e-5).float().mean() > 0.98
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from art_oat.layers import FiLM
+from art_oat.layers import FiLM, NarrowFiLM
 
 
 @pytest.mark.parametrize("nb_codes", [1, 4])
@@ -40,3 +40,43 @@ def test_its_size_is_that_of_two_linear_layers():
 def test_an_unknown_kind_is_refused():
     with pytest.raises(ValueError, match="film must be one of"):
         FiLM(8, 3, "affine")
+
+
+def random_film(kind: str = "identity") -> FiLM:
+    film = FiLM(8, 5, kind)
+    torch.nn.init.normal_(film.output.weight)
+    torch.nn.init.normal_(film.output.bias)
+    return film
+
+
+@pytest.mark.parametrize("kind", ["identity", "published"])
+@pytest.mark.parametrize("nb_channels", [1, 3, 5])
+def test_the_film_of_a_smaller_width_does_to_its_channels_what_the_whole_one_does_to_them(kind, nb_channels):
+    film, x, code = random_film(kind), torch.randn(4, 5, 6, 6), torch.randn(4, 8)
+    narrow = NarrowFiLM(film, nb_channels)
+    torch.testing.assert_close(narrow(x[:, :nb_channels], code), film(x, code)[:, :nb_channels])
+
+
+def test_what_a_smaller_width_learns_of_its_channels_the_whole_film_learns_and_of_the_others_nothing():
+    film, whole = random_film(), random_film()
+    whole.load_state_dict(film.state_dict())
+    x, code = torch.randn(4, 5, 6, 6), torch.randn(4, 8)
+    NarrowFiLM(film, 3)(x[:, :3], code).square().sum().backward()
+    whole(x, code)[:, :3].square().sum().backward()
+    for parameter, expected in zip(film.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, expected.grad)
+    scale, shift = film.output.bias.grad.split(5)
+    assert scale[:3].all()
+    assert not scale[3:].any()
+    assert not shift[3:].any()
+
+
+def test_a_smaller_width_has_no_film_weights_of_its_own():
+    film = random_film()
+    assert [id(parameter) for parameter in NarrowFiLM(film, 3).parameters()] == [id(p) for p in film.parameters()]
+
+
+def test_resetting_a_smaller_width_resets_the_whole_film():
+    film, x, code = random_film(), torch.randn(2, 5, 4, 4), torch.randn(2, 8)
+    NarrowFiLM(film, 3).reset_parameters()
+    assert torch.equal(film(x, code), x)

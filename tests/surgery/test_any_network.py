@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from art_oat import UnsupportedModuleError, fold, load_model, save_model, to_conditional
-from tests.odd import ODD, Fickle, Head, Mixed, NonAffine, TiedNorms
+from tests.odd import ODD, Derived, Fickle, Head, Mixed, NonAffine, TiedNorms
 from tests.zoo import Own, examine
 
 ROUNDING = 1e-12
@@ -18,7 +18,9 @@ ROUNDING = 1e-12
 @pytest.mark.parametrize("statistics", ["dual", "shared"])
 @pytest.mark.parametrize("make", ODD, ids=lambda make: make.__name__)
 def test_every_form_of_an_odd_network_answers_alike(make, statistics):
-    assert examine(Own(make, {"statistics": statistics})).worst < ROUNDING
+    outcome = examine(Own(make, {"statistics": statistics}))
+    assert outcome.worst < ROUNDING
+    assert (outcome.slimmed is None) == (make is Derived)  # whose weights are computed from others
 
 
 @pytest.mark.parametrize("make", [Mixed, Fickle])
@@ -173,20 +175,21 @@ def test_the_choice_of_norms_is_kept_as_paths_which_make_the_same_model():
 
 
 @pytest.mark.parametrize("statistics", ["dual", "shared"])
+@pytest.mark.parametrize("widths", [(1.0,), (0.5, 1.0)])
 @pytest.mark.parametrize("make", ODD, ids=lambda make: make.__name__)
-def test_an_odd_network_comes_back_from_disk(make, statistics, tmp_path):
+def test_an_odd_network_comes_back_from_disk(make, widths, statistics, tmp_path):
     subject = Own(make)
-    model = to_conditional(subject.build().eval(), statistics=statistics)
+    widths = (1.0,) if make is Derived else widths
+    model = to_conditional(subject.build().eval(), statistics=statistics, widths=widths, input_shape=(1, 6, 6))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     save_model(model, tmp_path)
     again = load_model(tmp_path, subject.build())
     assert again.state_dict().keys() == model.state_dict().keys()
-    for mine, theirs in zip(
-        tree_leaves(again(subject.images(0), lam=0.3)), tree_leaves(model(subject.images(0), lam=0.3)), strict=True
-    ):
-        torch.testing.assert_close(mine, theirs)
+    for width in widths:
+        answers = [tree_leaves(form(subject.images(0), 0.3, width)) for form in (again, model)]
+        torch.testing.assert_close(*answers)
 
 
 @pytest.mark.parametrize("film_on", [["norm1"], ["norm2"]])

@@ -5,10 +5,23 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from art_oat import UnsupportedModuleError, register_conversion, to_conditional
+from art_oat import OperatingPoint, UnsupportedModuleError, register_conversion, to_conditional
 from art_oat.layers import DualBatchNorm
 from art_oat.surgery import convert
-from tests.networks import LAMBDAS, NETWORKS, TRAINED_AND_UNSEEN, RenamedNorm, Residual, SharedNorm, images, sequential
+from tests.networks import (
+    LAMBDAS,
+    NETWORKS,
+    TRAINED_AND_UNSEEN,
+    WIDTHS,
+    RenamedNorm,
+    Residual,
+    SharedNorm,
+    conv,
+    images,
+    kept,
+    sequential,
+    shaken,
+)
 
 
 def trained(network: nn.Module) -> nn.Module:
@@ -148,3 +161,43 @@ def test_a_registered_conversion_serves_its_type_and_its_subclasses(monkeypatch)
         pass
 
     assert isinstance(to_conditional(nn.Sequential(Further(2))).network[0].adversarial, Further)
+
+
+def test_a_registered_conversion_serves_every_width(monkeypatch):
+    monkeypatch.setattr(convert, "_CONVERSIONS", dict(convert._CONVERSIONS))
+
+    @register_conversion(Overriding)
+    def convert_overriding(norm, build):
+        return build.batch_norm(norm)
+
+    network = nn.Sequential(conv(1, 6), Overriding(6), nn.ReLU(), conv(6, 5), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model = shaken(network, widths=WIDTHS)
+    for width in WIDTHS:
+        norm = model.network[1].at(width)
+        assert isinstance(norm.adversarial, Overriding)
+        assert norm.nb_channels == kept(width, 6)
+        assert model(images(), 0.3, width).shape == (8, 5)
+
+
+class Wrapped(nn.Module):
+    """A norm that is none of torch's, but holds one."""
+
+    def __init__(self, nb_channels: int) -> None:
+        super().__init__()
+        self.inner = nn.BatchNorm2d(nb_channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x)
+
+
+def test_a_registered_conversion_of_what_cannot_be_cut_is_refused_at_smaller_widths_by_path(monkeypatch):
+    monkeypatch.setattr(convert, "_CONVERSIONS", dict(convert._CONVERSIONS))
+    register_conversion(Wrapped)(lambda norm, build: build.batch_norm(norm.inner))
+    body = nn.Sequential(conv(1, 6), Wrapped(6), nn.ReLU(), conv(6, 6), nn.BatchNorm2d(6), nn.ReLU())
+    network = nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5))
+    to_conditional(network)
+    with pytest.raises(UnsupportedModuleError, match=r"0\.1 \(Wrapped\): what it holds is cut at smaller widths"):
+        to_conditional(network, widths=WIDTHS)
+    model = shaken(network, widths=WIDTHS, full_width=["0.0"])
+    for width in WIDTHS:
+        torch.testing.assert_close(model.pinned(OperatingPoint(0.3, width))(images()), model(images(), 0.3, width))

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from art_oat import OperatingPoint, fold
-from art_oat.layers import ConditionalLayer
-from tests.networks import NETWORKS, TRAINED_AND_UNSEEN, Residual, SharedNorm, images, shaken
+from art_oat import OperatingPoint, fold, to_conditional
+from art_oat.layers import ConditionalLayer, Slimmable, Switch
+from tests.networks import NETWORKS, TRAINED_AND_UNSEEN, WIDTHS, Residual, SharedNorm, images, shaken
+from tests.odd import TiedConvolutions
 
 POINT = OperatingPoint(0.3)
 
@@ -85,3 +86,47 @@ def test_what_is_no_conditional_model_is_refused():
 def test_a_point_that_is_not_the_models_is_refused(model):
     with pytest.raises(ValueError, match="width must be one of"):
         fold(model, OperatingPoint(0.3, 0.5))
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_folded_network_of_any_width_stands_alone(width):
+    model, point = shaken(Residual(), widths=WIDTHS), OperatingPoint(0.3, width)
+    folded, expected = fold(model, point), fold(model, point)(images())
+    state = copy.deepcopy(model.state_dict())
+    storages = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+    for tensor in (*folded.parameters(), *folded.buffers()):
+        assert tensor.untyped_storage().data_ptr() not in storages
+        assert tensor.untyped_storage().nbytes() == tensor.nbytes  # it holds no more than its slice
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    assert torch.equal(folded(images()), expected)
+    model.load_state_dict(state)
+    with torch.no_grad():
+        for parameter in folded.parameters():
+            parameter.add_(1)
+    torch.testing.assert_close(model.state_dict(), state, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("heads", ["shared", "per-width"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_folded_network_of_any_width_can_be_trained_on_exported_and_copied(heads, width):
+    folded = fold(shaken(Residual(), widths=WIDTHS, heads=heads), OperatingPoint(0.3, width))
+    assert not any(isinstance(part, ConditionalLayer | Slimmable | Switch) for part in folded.modules())
+    folded.train()(images()).sum().backward()
+    assert all(isinstance(parameter, nn.Parameter) for parameter in folded.parameters())
+    assert all(parameter.grad is not None and parameter.is_leaf for parameter in folded.parameters())
+    twin = copy.deepcopy(folded).eval()
+    program = torch.export.export(twin, (images(),)).module()
+    torch.testing.assert_close(program(images()), twin(images()))
+
+
+def test_a_weight_tied_to_that_of_a_layer_which_is_not_cut_stays_tied_at_full_width():
+    network = TiedConvolutions()
+    network.spare = nn.Conv2d(6, 6, 3, bias=False)  # no pass reaches it
+    network.spare.weight = network.conv2.weight
+    model = to_conditional(network, widths=(0.5, 1.0))
+    full, half = (fold(model, OperatingPoint(0.3, width)) for width in (1.0, 0.5))
+    assert full.spare.weight is full.conv2.weight is full.conv3.weight
+    assert half.conv2.weight is half.conv3.weight
+    assert torch.equal(half.spare.weight[:3, :3], half.conv2.weight)

@@ -1,10 +1,15 @@
+from collections import Counter
+
 import pytest
 import torch
 from torch import nn
 
+from art_oat import OperatingPoint, UnsupportedModuleError, fold
 from art_oat.layers import DualBatchNorm
 from art_oat.models import ResNet, SmallCNN, resnet34, wrn_16_8, wrn_40_2
 from art_oat.surgery import to_published
+from tests.models.published import nb_convolution_macs, nb_parameters, norms_of
+from tests.networks import WIDTHS
 
 
 @pytest.mark.parametrize(("make", "expected"), [(resnet34, 33_355_466), (wrn_16_8, 16_228_922), (wrn_40_2, 3_886_394)])
@@ -33,3 +38,36 @@ def test_codes_are_orthonormal_and_128_long():
 def test_other_networks_are_refused():
     with pytest.raises(TypeError, match=r"must be a ResNet or a WideResNet of art_oat\.models, got SmallCNN"):
         to_published(SmallCNN())
+
+
+@pytest.fixture(scope="module")
+def published_oats():
+    return to_published(resnet34(), widths=WIDTHS)
+
+
+def test_the_published_oats_network_has_exactly_as_many_parameters(published_oats):
+    assert nb_parameters(published_oats.network) == 33_398_026
+    # beyond OAT: two pairs of weight and bias for each narrow norm
+    narrow = sum(4 * (nb_channels // 2 + 3 * nb_channels // 4) for nb_channels in norms_of(resnet34()).values())
+    assert narrow == 33_398_026 - 33_355_466
+
+
+@pytest.mark.parametrize(("width", "expected"), [(0.5, 0.290), (0.75, 0.652), (1.0, 1.159)])
+def test_the_published_oats_network_multiplies_exactly_as_often_at_every_width(published_oats, width, expected):
+    folded = fold(published_oats, OperatingPoint(0.0, width))
+    macs = nb_convolution_macs(folded, torch.zeros(1, 3, 32, 32))
+    assert round(macs / 1e9, 3) == expected
+    assert macs == nb_convolution_macs(ResNet((3, 4, 6, 3), channels=int(64 * width)), torch.zeros(1, 3, 32, 32))
+
+
+def test_every_width_of_the_published_network_has_dual_norms_and_no_film_on_shortcuts():
+    model = to_published(ResNet([1, 1], channels=4), widths=WIDTHS)
+    norms = {path: part for path, part in model.network.named_modules() if isinstance(part, DualBatchNorm)}
+    per_width = Counter(path.split(".by_width.")[1] for path in norms)
+    assert per_width == dict.fromkeys("012", 6)  # the stem, two in each block, one shortcut
+    assert all((norm.film is None) == ("shortcut" in path) for path, norm in norms.items())
+
+
+def test_a_published_network_that_cannot_be_slimmed_to_a_width_is_refused():
+    with pytest.raises(UnsupportedModuleError, match=r"no layer of it gives fewer channels"):
+        to_published(ResNet([1], channels=1), widths=(0.5, 1.0))

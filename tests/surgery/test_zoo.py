@@ -1,18 +1,24 @@
-"""Conversion, pinning and folding keep every answer of networks that this project did not write."""
+"""Conversion, pinning, folding and slimming keep every answer of networks that this project did not write."""
 
 import pytest
 
 from tests.surgery.test_any_network import ROUNDING
-from tests.zoo import QUICK, examine
+from tests.zoo import NOT_SLIMMABLE, QUICK, SLOW, examine
 
 
 @pytest.mark.parametrize("family", QUICK, ids=lambda family: family.constructor)
-def test_every_form_of_a_network_from_a_zoo_answers_alike(family):
+def test_every_form_of_a_network_from_a_zoo_answers_alike_and_is_slimmed_unless_it_is_known_why_not(family):
     outcome = examine(family)
     # attention and products of features pass rounding on enlarged
     assert outcome.worst < 100 * ROUNDING
     assert outcome.nb_norms > 10
+    assert outcome.refusal.startswith("cannot slim") == (family.module in NOT_SLIMMABLE)
+    assert (outcome.slimmed is None) == (family.module in NOT_SLIMMABLE)
 
 
 def test_the_families_are_at_least_25():
     assert len({family.module for family in QUICK}) >= 25
+
+
+def test_whatever_is_known_not_to_be_slimmable_is_in_the_zoo():
+    assert NOT_SLIMMABLE.keys() <= {family.module for family in (*QUICK, *SLOW)}

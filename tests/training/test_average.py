@@ -10,7 +10,7 @@ from art_oat import PGD, OATTrainer, hybrid_loss
 from art_oat.attack import aim
 from art_oat.training.average import WeightAverage
 from tests.conftest import make_classifier
-from tests.networks import LAMBDAS, images, labels
+from tests.networks import LAMBDAS, WIDTHS, images, labels
 
 X, Y = images(20, torch.float32).numpy(), labels(20).numpy()
 ATTACK = PGD(eps=0.1, nb_steps=1)
@@ -216,3 +216,24 @@ def test_the_next_fit_trains_on_from_the_average(classifier):
 def test_a_decay_outside_0_and_1_is_refused(classifier, ema):
     with pytest.raises(ValueError, match=r"ema must be a decay in \(0, 1\)"):
         OATTrainer(classifier, ema=ema)
+
+
+@pytest.mark.parametrize("heads", ["shared", "per-width"])
+def test_the_average_holds_the_weights_and_statistics_of_every_width(heads):
+    plain, classifier = (make_classifier(widths=WIDTHS, heads=heads) for _ in range(2))
+    seen = []
+    fit(plain, ema=None, loss=noting(plain, seen))
+    states = [*seen[:: len(WIDTHS)], state(plain)]  # a loss per width in every step, which all begin alike
+    fit(classifier)
+    names = {name for name, _ in classifier.model.named_parameters()}
+    expected = averaged([{name: values[name] for name in names} for values in states], DECAY)
+    actual = {name: tensor.double() for name, tensor in state(classifier).items() if name in names}
+    assert_same(actual, expected, rtol=1e-5, atol=1e-6)  # float32 against float64
+    moved = [name for name, start in seen[0].items() if "running" in name and not torch.equal(start, states[-1][name])]
+    assert {name.split(".by_width.")[1][0] for name in moved} == {"0", "1", "2"}
+    assert not any(torch.equal(state(classifier)[name], states[-1][name]) for name in moved)  # averaged, too
+    for lam, width in ((0.0, 0.5), (0.4, 0.75), (1.0, 1.0)):
+        torch.testing.assert_close(
+            torch.from_numpy(classifier.predict(X, lam=lam, width=width)),
+            classifier.model.eval()(torch.from_numpy(X), lam, width).detach(), rtol=1e-4, atol=1e-5,
+        )  # fmt: skip

@@ -19,7 +19,9 @@ from art_oat import (
 )
 from art_oat.models import SmallCNN
 from art_oat.training.checkpoint import Checkpoint
-from tests.networks import Residual, SharedNorm, images, labels, shaken
+from tests.conftest import make_classifier
+from tests.networks import WIDTHS, Bottleneck, Hourglass, Residual, SharedNorm, images, labels, shaken
+from tests.odd import Concatenates
 
 ARCHITECTURE = Architecture("SmallCNN", {"channels": [4, 6], "nb_classes": 3})
 
@@ -40,6 +42,55 @@ def test_a_network_of_the_users_own_is_loaded_into_a_fresh_one(tmp_path, make):
     model = shaken(make())
     save_model(model, tmp_path)
     assert torch.equal(load_model(tmp_path, make())(images(), lam=0.3), model(images(), lam=0.3))
+
+
+@pytest.mark.parametrize("heads", ["shared", "per-width"])
+@pytest.mark.parametrize("make", [Residual, SharedNorm, Bottleneck, Hourglass])
+def test_a_slimmable_network_comes_back_from_disk_with_every_width(tmp_path, make, heads):
+    model = shaken(make(), widths=WIDTHS, heads=heads, input_shape=(1, 6, 6))
+    model.default_point = OperatingPoint(0.3, 0.75)
+    save_model(model, tmp_path)
+    loaded = load_model(tmp_path, make())
+    assert (loaded.widths, loaded.default_point) == (WIDTHS, OperatingPoint(0.3, 0.75))
+    assert loaded.conversion["heads"] == heads
+    assert loaded.conversion["input_shape"] == [1, 6, 6]
+    for lam, width in ((0.0, 0.5), (0.3, 0.75), (0.7, 1.0)):
+        assert torch.equal(loaded(images(), lam, width), model(images(), lam, width))
+
+
+def test_layers_that_kept_all_their_channels_keep_them_when_loaded(tmp_path):
+    model = shaken(Concatenates(), widths=WIDTHS, full_width=lambda path, _: path == "conv1")
+    save_model(model, tmp_path)
+    loaded = load_model(tmp_path, Concatenates())
+    assert loaded.conversion["full_width"] == ["conv1"]
+    assert torch.equal(loaded(images(), 0.3, 0.5), model(images(), 0.3, 0.5))
+
+
+def test_a_slimmable_architecture_of_the_library_is_rebuilt_without_the_network(tmp_path):
+    model = shaken(ARCHITECTURE.build(), widths=WIDTHS)
+    save_model(model, tmp_path, ARCHITECTURE)
+    assert torch.equal(load_model(tmp_path)(images(), 0.3, 0.5), model(images(), 0.3, 0.5))
+
+
+def test_a_model_saved_before_widths_were_known_is_loaded_with_one(tmp_path):
+    model = shaken(Residual())
+    save_model(model, tmp_path)
+    description = json.loads((tmp_path / "model.json").read_text())
+    for name in ("widths", "heads", "full_width", "input_shape"):
+        del description["conversion"][name]
+    (tmp_path / "model.json").write_text(json.dumps(description))
+    loaded = load_model(tmp_path, Residual())
+    assert loaded.widths == (1.0,)
+    assert torch.equal(loaded(images(), lam=0.3), model(images(), lam=0.3))
+
+
+def test_weights_for_other_widths_are_refused(tmp_path):
+    save_model(shaken(Residual(), widths=WIDTHS), tmp_path)
+    description = json.loads((tmp_path / "model.json").read_text())
+    description["conversion"]["widths"] = [0.5, 1.0]
+    (tmp_path / "model.json").write_text(json.dumps(description))
+    with pytest.raises(ValueError, match=r"the weights in .* must fit Residual"):
+        load_model(tmp_path, Residual())
 
 
 def test_codes_are_those_that_were_saved_whatever_the_seed_draws(tmp_path):
@@ -131,6 +182,13 @@ def test_the_checkpoint_holds_the_weights_of_the_largest_area_and_of_equal_ones_
     assert trainer.best_epoch == 2
     assert_holds(load_model(tmp_path / "best", Residual()), trainer.measured[1])
     assert_holds(classifier.model, trainer.measured[-1])
+
+
+def test_the_best_weights_of_every_width_are_saved_and_put_back(tmp_path):
+    classifier = make_classifier(widths=WIDTHS, heads="per-width")
+    trainer = fit(Rigged(classifier), restore_best=True, checkpoint=tmp_path)
+    assert_holds(classifier.model, trainer.measured[1])
+    assert_holds(load_model(tmp_path, Residual()), trainer.measured[1])
 
 
 @pytest.mark.parametrize("ema", [None, 0.9])

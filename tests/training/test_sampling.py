@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from art_oat import StratifiedSampling
+from art_oat.training.sampling import draw_widths, width_sampling_faults
 from tests.networks import LAMBDAS
 
 
@@ -59,3 +60,66 @@ def test_faulty_weights_are_refused(weights):
 def test_weights_for_a_lam_that_is_not_trained_are_refused():
     with pytest.raises(ValueError, match=r"weights must be for lams that are trained.*\[0.7\]"):
         StratifiedSampling({0.7: 2}).check(LAMBDAS)
+
+
+def widths_drawn(kind: str, widths: tuple[float, ...], nb_draws: int = 1) -> list[tuple[float, ...]]:
+    generator = torch.Generator().manual_seed(0)
+    return [draw_widths(kind, widths, generator) for _ in range(nb_draws)]
+
+
+FIVE = (0.2, 0.4, 0.6, 0.8, 1.0)
+
+
+@pytest.mark.parametrize("nb_widths", range(1, 6))
+def test_all_draws_every_width_the_largest_first(nb_widths):
+    widths = FIVE[-nb_widths:]
+    assert widths_drawn("all", widths) == [widths[::-1]]
+
+
+@pytest.mark.parametrize("nb_widths", [1, 2, 3])
+def test_up_to_three_widths_a_sandwich_is_all_of_them(nb_widths):
+    widths = FIVE[-nb_widths:]
+    assert set(widths_drawn("sandwich", widths, 20)) == {widths[::-1]}
+
+
+@pytest.mark.parametrize("nb_widths", [4, 5])
+def test_a_sandwich_is_the_largest_one_in_between_and_the_smallest(nb_widths):
+    widths, nb_draws = FIVE[-nb_widths:], 3000
+    drawn = widths_drawn("sandwich", widths, nb_draws)
+    assert {(first, last) for first, _, last in drawn} == {(1.0, widths[0])}
+    assert_uniform(Counter(middle for _, middle, _ in drawn), widths[1:-1], nb_draws)
+
+
+@pytest.mark.parametrize("nb_widths", range(1, 6))
+def test_random_draws_one_width_uniformly(nb_widths):
+    widths, nb_draws = FIVE[-nb_widths:], 3000
+    drawn = widths_drawn("random", widths, nb_draws)
+    assert {len(each) for each in drawn} == {1}
+    assert_uniform(Counter(width for (width,) in drawn), widths, nb_draws)
+
+
+def assert_uniform(counts: Counter[float], among: tuple[float, ...], nb_draws: int) -> None:
+    assert set(counts) == set(among)
+    share = 1 / len(among)
+    for width in among:  # within 4 standard errors
+        assert abs(counts[width] / nb_draws - share) <= 4 * math.sqrt(share * (1 - share) / nb_draws)
+
+
+@pytest.mark.parametrize(("kind", "nb_widths"), [("all", 5), ("sandwich", 3), ("sandwich", 2)])
+def test_where_nothing_is_to_be_chosen_nothing_is_drawn(kind, nb_widths):
+    generator = torch.Generator().manual_seed(0)
+    before = generator.get_state()
+    draw_widths(kind, FIVE[-nb_widths:], generator)
+    assert torch.equal(generator.get_state(), before)
+
+
+@pytest.mark.parametrize("kind", ["All", "", None, 3])
+def test_an_unknown_way_to_draw_widths_is_refused(kind):
+    (fault,) = width_sampling_faults(kind, distills=False)
+    assert fault == f"width_sampling must be one of ('all', 'sandwich', 'random'), got {kind!r}."
+
+
+def test_distillation_needs_the_largest_width_in_every_step():
+    assert "width_sampling must be 'all' or 'sandwich'" in width_sampling_faults("random", distills=True)[0]
+    for kind, distills in (("all", True), ("sandwich", True), ("random", False)):
+        assert width_sampling_faults(kind, distills=distills) == []

@@ -1,5 +1,6 @@
 import copy
 import csv
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from art_oat import PGD, Frontier, OATClassifier, OATTrainer, StratifiedSampling, hybrid_loss, to_conditional
 from tests.conftest import make_classifier
-from tests.networks import LAMBDAS, MobileSqueezeExcite, Residual, images, labels
+from tests.networks import LAMBDAS, WIDTHS, MobileSqueezeExcite, Residual, images, labels
 
 X = images(20, torch.float32).numpy()
 Y = labels(20).numpy()
@@ -60,28 +61,56 @@ def test_training_spares_the_global_generator_and_restores_the_mode(classifier):
     assert not classifier.model.training
 
 
-def test_one_step_equals_the_method_written_out():
-    classifier, reference = make_classifier(), make_classifier()
-    OATTrainer(classifier, ATTACK, seed=3).fit(X, Y, batch_size=20, nb_epochs=1, verbose=False)
+FOUR = (0.25, 0.5, 0.75, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("widths", "options", "trained"),
+    [
+        ((1.0,), {}, (1.0,)),
+        (WIDTHS, {}, (1.0, 0.75, 0.5)),
+        (FOUR, {"width_sampling": "all"}, (1.0, 0.75, 0.5, 0.25)),
+        (FOUR, {"width_sampling": "sandwich"}, (1.0, 0.5, 0.25)),
+        (FOUR, {"width_sampling": "random"}, (0.25,)),
+        (WIDTHS, {"distills": True}, (1.0, 0.75, 0.5)),
+        (FOUR, {"distills": True, "width_sampling": "sandwich"}, (1.0, 0.5, 0.25)),
+    ],
+)
+@pytest.mark.parametrize("heads", ["shared", "per-width"])
+def test_one_step_equals_the_method_written_out(widths, heads, options, trained):
+    """The sum over widths of the loss at an attack of their own; which widths are drawn follows from the seed."""
+    classifier, reference = (make_classifier(widths=widths, heads=heads) for _ in range(2))
+    OATTrainer(classifier, ATTACK, seed=3, **options).fit(X, Y, batch_size=20, nb_epochs=1, verbose=False)
     model, generator = reference.model, torch.Generator().manual_seed(3)
     torch.randint(2**31, (), generator=generator)  # the seed of dropout
     order = torch.randperm(20, generator=generator)
     order = order[torch.randperm(20, generator=generator)]
     x, y = torch.from_numpy(X)[order], torch.from_numpy(Y)[order]
     lam = StratifiedSampling().draw(LAMBDAS, 20, generator)
-    attacked = lam > 0
-    model.eval()
-
-    def at_own_lam(x: torch.Tensor) -> torch.Tensor:
-        return model(x, lam[attacked])
-
-    x_adv = ATTACK(at_own_lam, x[attacked], y[attacked], clip_values=(0, 1), generator=generator)
-    model.train()
-    loss = hybrid_loss(model(x, lam), model(x_adv, lam[attacked]), y, lam)
+    if trained != widths[::-1]:
+        torch.randint(2, (), generator=generator)  # the width that is drawn
+    attacked, losses, target = lam > 0, [], torch.eye(5)[y]
+    for width in trained:
+        model.eval()
+        x_adv = ATTACK(
+            lambda x, width=width: model(x, lam[attacked], width),
+            x[attacked], y[attacked], clip_values=(0, 1), generator=generator,
+        )  # fmt: skip
+        model.train()
+        clean, adversarial = model(x, lam, width), model(x_adv, lam[attacked], width)
+        terms = (1 - lam) * cross_entropy(clean, target)
+        terms[attacked] += lam[attacked] * cross_entropy(adversarial, target[attacked])
+        losses.append(terms.mean())
+        if width == 1 and options.get("distills"):
+            target = clean.softmax(dim=1).detach()
     reference.optimizer.zero_grad()
-    loss.backward()
+    sum(losses).backward()
     reference.optimizer.step()
     torch.testing.assert_close(classifier.model.state_dict(), model.state_dict(), rtol=1e-4, atol=1e-5)
+
+
+def cross_entropy(logits: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
+    return -(probabilities * logits.log_softmax(dim=1)).sum(dim=1)
 
 
 class Spy:
@@ -93,6 +122,162 @@ class Spy:
     def __call__(self, network, x, y, *, clip_values=None, generator=None):
         self.calls.append((network, x))
         return x
+
+
+def test_every_width_is_attacked_on_its_own_network_on_the_same_samples_at_the_same_lams():
+    classifier, spy, losses = make_classifier(widths=WIDTHS), Spy(), []
+
+    def note(logits, logits_adv, y, lam, criterion=None):
+        losses.append((y, lam, hybrid_loss(logits, logits_adv, y, lam, criterion)))
+        return losses[-1][-1]
+
+    trainer = OATTrainer(classifier, spy, loss=note)
+    trainer.fit(X, Y, batch_size=10, nb_epochs=1, verbose=False)
+    nb_channels = [network.network.network.body[0].out_channels for network, _ in spy.calls]
+    assert nb_channels == [6, 5, 3, 6, 5, 3]  # two steps
+    for step in (slice(0, 3), slice(3, 6)):
+        assert len({tuple(x.flatten().tolist()) for _, x in spy.calls[step]}) == 1
+        assert len({tuple(y.tolist()) for y, _, _ in losses[step]}) == 1
+        assert len({tuple(lam.tolist()) for _, lam, _ in losses[step]}) == 1
+    assert not any(part.training for network, _ in spy.calls for part in network.modules())
+    assert trainer.history[0].loss == pytest.approx(np.mean([loss.item() for _, _, loss in losses]))
+
+
+def test_three_widths_train_alike_as_a_sandwich_and_all_of_them():
+    states = []
+    for kind in ("all", "sandwich"):
+        classifier = make_classifier(widths=WIDTHS)
+        OATTrainer(classifier, ATTACK, width_sampling=kind).fit(X, Y, batch_size=10, nb_epochs=1, verbose=False)
+        states.append(state(classifier))
+    assert is_same(*states)
+
+
+@pytest.mark.parametrize("heads", ["shared", "per-width"])
+def test_a_step_at_one_random_width_leaves_norms_statistics_and_heads_of_the_others_alone(heads):
+    trained = set()
+    for seed in range(6):
+        classifier = make_classifier(widths=WIDTHS, heads=heads)
+        before = state(classifier)
+        trainer = OATTrainer(classifier, ATTACK, width_sampling="random", seed=seed)
+        trainer.fit(X, Y, batch_size=20, nb_epochs=1, verbose=False)
+        after = state(classifier)
+        moved = {name for name in after if not torch.equal(after[name], before[name]) and ".film." not in name}
+        (index,) = {name.split(".by_width.")[1][0] for name in moved if ".by_width." in name}
+        trained.add(int(index))
+        own = {name for name in after if f".by_width.{index}." in name and ".film." not in name}
+        assert own <= moved
+        assert any(name.endswith("layer.weight") for name in moved)
+    assert trained == {0, 1, 2}
+
+
+@pytest.mark.parametrize("options", [{}, {"width_sampling": "random"}, {"distills": True}])
+def test_the_same_seed_gives_the_same_weights_at_every_width(options):
+    states = []
+    for seed, noise in ((1, 0), (1, 5), (2, 0)):
+        classifier = make_classifier(widths=WIDTHS)
+        torch.manual_seed(noise)
+        trainer = OATTrainer(classifier, ATTACK, seed=seed, **options)
+        trainer.fit(X, Y, batch_size=10, nb_epochs=1, verbose=False)
+        states.append(state(classifier))
+    assert is_same(states[0], states[1])
+    assert not is_same(states[0], states[2])
+
+
+def test_training_lowers_the_loss_of_every_width():
+    classifier = make_classifier(widths=WIDTHS)
+    trainer = OATTrainer(classifier, PGD(eps=0.02, nb_steps=2))
+
+    def losses() -> list[float]:
+        return [classifier.at(lam, width).compute_loss(X, Y).mean() for lam in (0.0, 0.4) for width in WIDTHS]
+
+    before = losses()
+    trainer.fit(X, Y, batch_size=20, nb_epochs=15, verbose=False)
+    assert all(after < start for after, start in zip(losses(), before, strict=True))
+
+
+def test_a_log_over_several_widths_has_columns_for_each_and_their_mean_area(tmp_path):
+    classifier = make_classifier(widths=WIDTHS)
+    trainer = fit(classifier, validation_data=(X[:10], Y[:10]), nb_epochs=1, log_path=tmp_path / "log.csv")
+    (record,) = trainer.history
+    assert [(point.lam, point.width) for point in record.validation] == list(itertools.product(LAMBDAS, WIDTHS))
+    with (tmp_path / "log.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    for point in record.validation:
+        where = f"{point.lam:g}" if point.width == 1 else f"{point.lam:g}x{point.width:g}"
+        assert float(row[f"val_clean@{where}"]) == point.clean
+        assert float(row[f"val_robust@{where}"]) == point.robust <= point.clean
+        expected = np.mean(classifier.predict(X[:10], lam=point.lam, width=point.width).argmax(axis=1) == Y[:10])
+        assert point.clean == expected
+    areas = [Frontier(tuple(p for p in record.validation if p.width == width)).area((1 / 5, 0)) for width in WIDTHS]
+    assert record.area == pytest.approx(np.mean(areas))
+
+
+@pytest.mark.parametrize("loss_at_fault", [2, 3, 5])
+def test_after_a_non_finite_loss_of_any_width_the_state_is_that_of_the_last_good_step(loss_at_fault):
+    classifier = make_classifier(widths=WIDTHS)
+    seen: list[dict[str, torch.Tensor]] = []
+    trainer = OATTrainer(classifier, ATTACK, loss=diverging_at(loss_at_fault, classifier, seen))
+    before = state(classifier)
+    with pytest.raises(RuntimeError, match="training must stay finite, got a loss of nan in epoch 1"):
+        trainer.fit(X, Y, batch_size=10, nb_epochs=1, verbose=False)
+    after = state(classifier)
+    if loss_at_fault <= 3:  # within the first step
+        assert is_same(after, before)
+    else:
+        weights = {name for name, _ in classifier.model.named_parameters()}
+        assert is_same({name: after[name] for name in weights}, {name: before[name] for name in weights})
+        assert not is_same(after, before)  # the statistics of the first step are good
+    assert all(parameter.grad is None for parameter in classifier.model.parameters())
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_an_epoch_that_leaves_any_width_without_finite_scores_is_undone(width):
+    classifier = make_classifier(widths=WIDTHS)
+
+    class Breaks(torch.optim.SGD):
+        def step(self, closure=None):
+            super().step(closure)
+            with torch.no_grad():
+                classifier.model.network.norm.at(width).adversarial.weight.fill_(torch.inf)
+
+    classifier.set_params(optimizer=Breaks(classifier.model.parameters(), lr=0.01))
+    with pytest.raises(RuntimeError, match="training must stay finite, got a score of"):
+        OATTrainer(classifier, ATTACK).fit(X, Y, batch_size=20, nb_epochs=1, verbose=False)
+    for each in WIDTHS:
+        assert np.isfinite(classifier.predict(X, lam=0.3, width=each)).all()
+
+
+def test_smaller_widths_that_learn_from_the_largest_are_attacked_away_from_the_labels():
+    classifier, attacked, targets = make_classifier(widths=WIDTHS), [], []
+
+    def attack(network, x, y, *, clip_values=None, generator=None):
+        attacked.append(y)
+        return x
+
+    def note(logits, logits_adv, y, lam, criterion=None):
+        targets.append(y)
+        return hybrid_loss(logits, logits_adv, y, lam, criterion)
+
+    OATTrainer(classifier, attack, loss=note, distills=True).fit(X, Y, batch_size=20, nb_epochs=1, verbose=False)
+    assert len({tuple(y.tolist()) for y in attacked}) == 1
+    assert attacked[0].dtype == torch.int64
+    assert targets[0].shape == (20,)
+    assert targets[1] is targets[2]
+    torch.testing.assert_close(targets[1].sum(dim=1), torch.ones(20))
+    assert not targets[1].requires_grad
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"width_sampling": "some"}, "width_sampling must be one of .*, got 'some'"),
+        ({"width_sampling": None}, "width_sampling must be one of .*, got None"),
+        ({"width_sampling": "random", "distills": True}, "distills needs the largest width in every step"),
+    ],
+)
+def test_a_way_to_draw_widths_that_does_not_work_is_refused(classifier, options, message):
+    with pytest.raises(ValueError, match=message):
+        OATTrainer(classifier, **options)
 
 
 def test_samples_with_lam_0_are_not_attacked_and_the_network_is_in_evaluation_mode(classifier):

@@ -1,0 +1,723 @@
+"""At a smaller width a network is the full one with the dropped channels masked, or it is refused."""
+
+import copy
+import itertools
+import re
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from art_oat import OATModel, OperatingPoint, UnsupportedModuleError, fold, to_conditional
+from art_oat.layers import ConditionalLayer, Slimmable, Switch
+from art_oat.layers.slimmable import channels_at
+from art_oat.surgery.slimming import slim
+from tests.networks import (
+    SLIMMABLE,
+    WIDTHS,
+    Bottleneck,
+    Hourglass,
+    MobileSqueezeExcite,
+    Residual,
+    SharedNorm,
+    conv,
+    images,
+    resnet,
+    sequential,
+    shaken,
+    small_cnn,
+)
+from tests.odd import (
+    REFUSED,
+    Concatenates,
+    Divides,
+    Head,
+    LayerNormed,
+    Refused,
+    ReturnsTuple,
+    TiedConvolutions,
+    TiedNorms,
+)
+from tests.zoo import masked
+
+SMALLER = WIDTHS[:-1]
+LAMS = torch.tensor([0.0, 0.1, 0.4, 0.0, 1.0, 0.2, 0.3, 0.15], dtype=torch.float64)
+
+
+def networks(*makes):
+    return pytest.mark.parametrize("make", makes or SLIMMABLE, ids=lambda make: make.__name__)
+
+
+def oats(make, **options: object) -> OATModel:
+    return shaken(make(), **{"widths": WIDTHS, **options})
+
+
+def gradient_to_input(network, x: Tensor) -> Tensor:
+    x = x.clone().requires_grad_()
+    scores = network(x)
+    weights = torch.linspace(-1, 2, scores.numel(), dtype=x.dtype).view_as(scores)
+    return torch.autograd.grad((scores * weights).sum(), x)[0]
+
+
+def built_at(make, model: OATModel, point: OperatingPoint) -> nn.Module:
+    """The plain network that its class builds at a width, with the weights of the folded one."""
+    network = make(point.width).double().eval()
+    network.load_state_dict(fold(model, point).state_dict(), strict=True)
+    return network
+
+
+@networks()
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("lam", [0.0, 0.7])
+def test_every_form_equals_the_plain_network_built_at_the_width(make, lam, width):
+    model, x, point = oats(make), images(), OperatingPoint(lam, width)
+    plain = built_at(make, model, point)
+    for form in (fold(model, point), model.pinned(point), lambda x: model(x, lam, width)):
+        torch.testing.assert_close(form(x), plain(x))
+        torch.testing.assert_close(gradient_to_input(form, x), gradient_to_input(plain, x))
+
+
+@networks()
+@pytest.mark.parametrize("width", SMALLER)
+def test_what_is_folded_has_the_weights_of_the_first_channels(make, width):
+    network = make().double().eval()
+    model = to_conditional(network, widths=WIDTHS)  # FiLM is the identity, and the norms of all widths are slices
+    sizes = {name: tensor.shape for name, tensor in make(width).state_dict().items()}
+    for name, tensor in fold(model, OperatingPoint(0.3, width)).state_dict().items():
+        first = network.state_dict()[name][tuple(slice(length) for length in sizes[name])]
+        torch.testing.assert_close(tensor, first, rtol=0, atol=0)
+
+
+@networks()
+@pytest.mark.parametrize("width", SMALLER)
+def test_training_at_a_width_equals_training_the_narrow_network_alone(make, width):
+    """One pass forward and back in training mode: scores, statistics, and the gradient of every shared weight."""
+    network = make().double()
+    wide = to_conditional(network, widths=WIDTHS).train()
+    narrow_network = make(width).double()
+    narrow_network.load_state_dict(fold(wide, OperatingPoint(0.0, width)).state_dict())
+    narrow = to_conditional(narrow_network).train()
+    scores = []
+    for model in (wide, narrow):
+        torch.manual_seed(0)  # dropout
+        scores.append(model(images(), LAMS, width if model is wide else 1.0))
+        (scores[-1] * torch.linspace(-1, 2, 40, dtype=torch.float64).view(8, 5)).sum().backward()
+    torch.testing.assert_close(*scores)
+    assert_trained_alike(wide, narrow, width)
+
+
+def assert_trained_alike(wide: OATModel, narrow: OATModel, width: float) -> None:
+    """The norms of the width are those of the narrow network, and first parts of gradients its gradients."""
+    kinds = []
+    for path, part in wide.network.named_modules():
+        if not isinstance(part, Switch | Slimmable):
+            continue
+        kinds.append(type(part))
+        alone = narrow.network.get_submodule(path)
+        if isinstance(part, Switch):
+            for side in ("clean", "adversarial"):
+                own, expected = getattr(part.at(width), side), getattr(alone, side)
+                torch.testing.assert_close(own.state_dict(), expected.state_dict())
+                torch.testing.assert_close(own.weight.grad, expected.weight.grad)
+                torch.testing.assert_close(own.bias.grad, expected.bias.grad)
+            continue
+        for name, parameter in alone.named_parameters():
+            gradient = getattr(part.layer, name).grad.clone()
+            first = tuple(slice(length) for length in parameter.shape)
+            torch.testing.assert_close(gradient[first], parameter.grad)
+            gradient[first] = 0
+            assert not gradient.any(), f"dropped channels of {path}.{name} have a gradient"
+    assert set(kinds) == {Switch, Slimmable}
+
+
+@networks(Residual, SharedNorm, sequential, small_cnn, resnet)
+@pytest.mark.parametrize("width", SMALLER)
+def test_a_width_equals_the_full_network_whose_dropped_channels_are_zeroed_after_every_norm(make, width):
+    """Written out for networks in which ReLU follows each norm: what is zeroed stays zero."""
+    model, x, point = oats(make), images(), OperatingPoint(0.7, width)
+    full, narrow = fold(model, OperatingPoint(0.7, 1.0)), dict(fold(model, point).named_modules())
+    for path, norm in full.named_modules():
+        if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
+            mask_after(norm, narrow[path])
+    torch.testing.assert_close(full(x), model(x, *point))
+    torch.testing.assert_close(gradient_to_input(full, x), gradient_to_input(model.pinned(point), x))
+
+
+def mask_after(norm: nn.Module, narrow: nn.Module) -> None:
+    """Give the first channels of a norm the statistics and weights of a narrow one, and zero the others after it."""
+    nb_kept = narrow.num_features
+    with torch.no_grad():
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            getattr(norm, name)[:nb_kept] = getattr(narrow, name)
+    mask = (torch.arange(norm.num_features) < nb_kept).double()
+    norm.register_forward_hook(lambda _, __, output: output * mask.view(-1, *[1] * (output.dim() - 2)))
+
+
+@networks()
+@pytest.mark.parametrize("width", SMALLER)
+def test_a_width_equals_the_full_network_whose_layers_get_zeros_for_dropped_channels(make, width):
+    model, x, point = oats(make), images(), OperatingPoint(0.7, width)
+    reference = masked(model, point)
+    torch.testing.assert_close(model.pinned(point)(x), reference(x))
+    torch.testing.assert_close(gradient_to_input(model.pinned(point), x), gradient_to_input(reference, x))
+
+
+@networks()
+def test_at_full_width_a_slimmable_network_answers_as_one_that_is_not(make):
+    network = make().double().eval()
+    one, several = to_conditional(network), to_conditional(network, widths=WIDTHS)
+    assert torch.equal(several(images(), lam=0.3), one(images(), lam=0.3))
+    torch.testing.assert_close(fold(several, 0.3).state_dict(), fold(one, 0.3).state_dict(), rtol=0, atol=0)
+
+
+@networks()
+@pytest.mark.parametrize("statistics", ["dual", "shared"])
+@pytest.mark.parametrize("heads", ["shared", "per-width"])
+def test_every_choice_of_conversion_keeps_all_forms_equal(make, statistics, heads):
+    model, x = oats(make, statistics=statistics, heads=heads, film="published"), images()
+    for lam, width in itertools.product((0.0, 0.7), WIDTHS):
+        point = OperatingPoint(lam, width)
+        torch.testing.assert_close(model.pinned(point)(x), model(x, lam, width))
+        torch.testing.assert_close(built_at(make, model, point)(x), model(x, lam, width))
+
+
+@networks()
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_batch_that_mixes_lams_equals_the_batches_of_each_lam_at_every_width(make, width):
+    model, x = oats(make), images()
+    expected = torch.cat([model(x[i : i + 1], float(LAMS[i]), width) for i in range(8)])
+    torch.testing.assert_close(model(x, LAMS, width), expected)
+    replica = model.replica(width)
+    replica.aim(LAMS)
+    torch.testing.assert_close(replica(x), expected)
+
+
+# --- what is shared between widths, and what is not -------------------------------------------------------------------
+
+
+def of_width(model: OATModel, width: float) -> dict[str, Tensor]:
+    """Weights and statistics that belong to one width alone."""
+    index = model.widths.index(width)
+    named = itertools.chain(model.named_parameters(), model.named_buffers())
+    return {name: tensor for name, tensor in named if f".by_width.{index}." in name and ".film." not in name}
+
+
+@networks()
+@pytest.mark.parametrize("heads", ["shared", "per-width"])
+@pytest.mark.parametrize("trained", WIDTHS)
+def test_statistics_norms_and_heads_of_one_width_never_move_when_another_trains(make, heads, trained):
+    model = oats(make, heads=heads).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
+    for _ in range(2):  # the momentum of the first step moves weights in the second
+        before = copy.deepcopy(model.state_dict())
+        optimizer.zero_grad()
+        model(images(), LAMS, trained).square().sum().backward()
+        optimizer.step()
+    for width in model.widths:
+        own = of_width(model, width)
+        assert own
+        for name, tensor in own.items():
+            is_fixed = torch.equal(tensor, before[name])
+            assert is_fixed == (width != trained), name
+
+
+@networks()
+def test_a_norm_per_width_is_dual_and_its_film_is_the_first_part_of_one(make):
+    model = oats(make)
+    norms = [part for part in model.network.modules() if isinstance(part, Switch)]
+    assert norms
+    for norm in norms:
+        parts = [norm.at(width) for width in WIDTHS]
+        for small, part in itertools.combinations(parts, 2):
+            assert small.clean.running_mean is not part.clean.running_mean
+            assert small.clean.weight is not part.clean.weight
+            assert small.adversarial.weight is not part.adversarial.weight
+        assert all(part.film.whole is parts[-1].film for part in parts[:-1])
+
+
+@networks()
+def test_weights_beside_norms_are_as_many_as_without_slimming(make):
+    def nb_other(model: OATModel) -> int:
+        inside = [part for part in model.modules() if isinstance(part, ConditionalLayer)]
+        norms = {id(tensor) for part in inside for tensor in part.parameters()}
+        return sum(tensor.numel() for tensor in model.parameters() if id(tensor) not in norms)
+
+    assert nb_other(to_conditional(make(), widths=WIDTHS)) == nb_other(to_conditional(make()))
+
+
+@networks()
+@pytest.mark.parametrize("heads", ["shared", "per-width"])
+def test_heads_per_width_start_as_slices_and_are_weights_of_their_own(make, heads):
+    network = make().double().eval()
+    model = to_conditional(network, widths=WIDTHS, heads=heads)
+    shared = to_conditional(network, widths=WIDTHS)
+    for width in WIDTHS:
+        assert torch.equal(model(images(), 0.3, width), shared(images(), 0.3, width))
+    heads_of = [part for part in model.network.modules() if isinstance(part, Switch) and has_linear(part)]
+    assert len(heads_of) == (heads == "per-width")
+    for switch in heads_of:
+        weights = [switch.at(width).weight for width in WIDTHS]
+        assert len({weight.data_ptr() for weight in weights}) == len(WIDTHS)
+        assert all(isinstance(weight, nn.Parameter) for weight in weights)
+
+
+def has_linear(switch: Switch) -> bool:
+    return isinstance(switch.by_width[0], nn.Linear)
+
+
+def test_a_shared_layer_stays_shared_at_every_width():
+    model = oats(SharedNorm)
+    assert model.network.in_list[0] is model.network.norm
+    for width in WIDTHS:
+        for network in (fold(model, OperatingPoint(0.3, width)), model.pinned(OperatingPoint(0.3, width)).network):
+            assert network.in_list[0] is network.norm
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_tied_convolutions_stay_tied(width):
+    model = oats(TiedConvolutions)
+    assert model.network.conv2.layer.weight is model.network.conv3.layer.weight
+    folded = fold(model, OperatingPoint(0.3, width))
+    assert folded.conv2.weight is folded.conv3.weight
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    pinned = model.pinned(OperatingPoint(0.3, width))
+    model(images(), 0.3, width).square().sum().backward()
+    optimizer.step()
+    torch.testing.assert_close(pinned(images()), model(images(), 0.3, width))
+
+
+def test_norms_with_weights_in_common_keep_them_in_common_at_every_width():
+    network = to_conditional(TiedNorms(), widths=WIDTHS).network
+    for width in WIDTHS:
+        first, second = network.norm1.at(width), network.norm2.at(width)
+        for side in ("clean", "adversarial"):
+            assert getattr(first, side).weight is getattr(second, side).weight
+            assert getattr(first, side).running_mean is not getattr(second, side).running_mean
+    assert network.norm1.at(0.5).clean.weight is not network.norm1.at(1.0).clean.weight
+
+
+def test_frozen_parameters_stay_frozen_at_every_width():
+    network = Residual()
+    network.requires_grad_(requires_grad=False)
+    network.head.requires_grad_()
+    for heads in ("shared", "per-width"):
+        model = to_conditional(network, widths=WIDTHS, heads=heads)
+        trainable = {name for name, parameter in model.network.named_parameters() if parameter.requires_grad}
+        assert {name.split(".")[0] for name in trainable if ".film." not in name} == {"head"}
+        folded = fold(model, OperatingPoint(0.3, 0.5))
+        assert not folded.body[0].weight.requires_grad
+        assert folded.head.weight.requires_grad
+
+
+def test_channels_last_carries_over_to_every_width():
+    model = to_conditional(resnet().to(memory_format=torch.channels_last), widths=WIDTHS)
+    folded = fold(model, OperatingPoint(0.3, 0.5))
+    for network in (folded, model.network):
+        weights = [weight for weight in network.parameters() if weight.dim() == 4]
+        assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+    x = torch.rand(4, 1, 6, 6).to(memory_format=torch.channels_last)
+    assert folded.stem(x).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_training_flags_carry_over_to_every_width():
+    network = Residual()
+    network.body.eval()
+    model = to_conditional(network, widths=WIDTHS)
+    assert not any(part.training for part in model.network.body.modules())
+    assert all(part.training for part in model.network.norm.modules())
+
+
+def test_slimming_leaves_the_network_and_the_global_generator_alone():
+    network = Bottleneck()
+    state, random_state = copy.deepcopy(network.state_dict()), torch.get_rng_state()
+    model = to_conditional(network, widths=WIDTHS)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    assert network.training
+    assert [type(part) for part in network.modules()] == [type(part) for part in Bottleneck().modules()]
+    torch.testing.assert_close(network.state_dict(), state, rtol=0, atol=0)
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in network.modules())
+    torch.set_rng_state(random_state)
+    to_conditional(network, widths=WIDTHS)
+    assert torch.equal(torch.get_rng_state(), random_state)
+
+
+# --- hooks ------------------------------------------------------------------------------------------------------------
+
+
+def forms(model: OATModel, point: OperatingPoint):
+    return (lambda x: model(x, *point)), model.pinned(point), fold(model, point)
+
+
+@networks(Residual, Bottleneck, Hourglass)
+@pytest.mark.parametrize("heads", ["shared", "per-width"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_hooks_of_every_layer_run_once_per_pass_and_see_what_it_takes_and_gives(make, heads, width):
+    network, seen = make().double().eval(), []
+    leaves = [part for part in network.modules() if not list(part.children())]
+    for leaf in leaves:
+        leaf.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        leaf.register_forward_hook(lambda _, __, output: seen.append(output))
+    model, x, point = to_conditional(network, widths=WIDTHS, heads=heads), images(), OperatingPoint(0.3, width)
+    plain = built_at(make, model, point)
+    by_hand = []
+    for leaf in (part for part in plain.modules() if not list(part.children())):
+        leaf.register_forward_pre_hook(lambda _, inputs: by_hand.append(inputs[0]))
+        leaf.register_forward_hook(lambda _, __, output: by_hand.append(output))
+    plain(x)
+    assert len(by_hand) == 2 * len(leaves)
+    for form in forms(model, point):
+        seen.clear()
+        form(x)
+        torch.testing.assert_close(seen, by_hand)
+
+
+@pytest.mark.parametrize("heads", ["shared", "per-width"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_hooks_may_change_what_a_layer_takes_and_gives(heads, width):
+    network = Residual().double().eval()
+    for layer in (network.body[0], network.norm, network.head):
+        layer.register_forward_pre_hook(lambda _, inputs: (2 * inputs[0],))
+        layer.register_forward_hook(lambda _, __, output: output - 1)
+    model, x, point = to_conditional(network, widths=WIDTHS, heads=heads), images(), OperatingPoint(0.3, width)
+    plain = built_at(Residual, model, point)
+    for layer in (plain.body[0], plain.norm, plain.head):
+        layer.register_forward_pre_hook(lambda _, inputs: (2 * inputs[0],))
+        layer.register_forward_hook(lambda _, __, output: output - 1)
+    for form in forms(model, point):
+        torch.testing.assert_close(form(x), plain(x))
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_backward_hooks_of_layers_see_their_gradients_at_every_width(width):
+    network, seen = Residual().eval(), []
+    for layer in (network.body[3], network.norm, network.head):
+        layer.register_full_backward_hook(lambda _, __, to_outputs: seen.append(to_outputs[0]))
+    model, point = to_conditional(network, widths=WIDTHS), OperatingPoint(0.3, width)
+    gradients = []
+    for form in forms(model, point):
+        seen.clear()
+        form(images(dtype=torch.float32).requires_grad_()).square().sum().backward()
+        gradients.append(list(seen))
+    assert [gradient.shape[1] for gradient in gradients[0]] == [5, *[channels_at(width, 8)] * 2]
+    torch.testing.assert_close(gradients[1], gradients[0])
+    torch.testing.assert_close(gradients[2], gradients[0])
+
+
+# --- layers that hold more than their weights -------------------------------------------------------------------------
+
+
+class Activated(nn.Conv2d):
+    """A convolution with dropout and an activation inside."""
+
+    def __init__(self) -> None:
+        super().__init__(6, 6, 3, padding=1)
+        self.dropout, self.activation = nn.Dropout(0.5), nn.PReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(self.dropout(super().forward(x)))
+
+
+class WithActivated(Head):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv2 = Activated()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_what_a_convolution_holds_is_in_evaluation_mode_in_plain_networks_alone(width):
+    model, point = oats(WithActivated).train(), OperatingPoint(0.3, width)
+    plain = (model.pinned(point), fold(model, point))
+    assert all(part.training for part in model.modules())
+    assert not any(part.training for network in plain for part in network.modules())
+    for network in plain:
+        torch.testing.assert_close(network(images()), model.eval()(images(), *point))
+
+
+def test_what_a_convolution_holds_is_copied_by_folding_and_followed_by_pinning():
+    model, point = oats(WithActivated), OperatingPoint(0.3, 0.5)
+    pinned, folded = model.pinned(point), fold(model, point)
+    expected = folded(images())
+    assert not any(parameter.requires_grad for parameter in pinned.parameters())
+    with torch.no_grad():
+        model.network.conv2.layer.activation.weight.add_(1)
+    torch.testing.assert_close(pinned(images()), model(images(), *point))
+    assert not torch.allclose(pinned(images()), expected)
+    assert torch.equal(folded(images()), expected)
+
+
+# --- structure --------------------------------------------------------------------------------------------------------
+
+
+class Groups(nn.Module):
+    """A grouped convolution on ten channels, with what meets it by a sum and a product."""
+
+    def __init__(self, nb_groups: int) -> None:
+        super().__init__()
+        self.stem, self.norm = conv(1, 10), nn.BatchNorm2d(10)
+        self.shortcut = conv(1, 10, 1)
+        self.gate = nn.Linear(1, 10)
+        self.grouped = conv(10, 20, groups=nb_groups)
+        self.head = nn.Linear(20, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.stem(x)) + self.shortcut(x)
+        y = y * self.gate(x.mean(dim=(2, 3)))[:, :, None, None]
+        return self.head(self.grouped(torch.relu(y)).mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize(("nb_groups", "size"), [(2, 5), (5, 2), (10, 1)])
+@pytest.mark.parametrize("width", [0.1, 0.3, 0.5])
+def test_whatever_reaches_a_grouped_convolution_is_cut_to_whole_groups(nb_groups, size, width):
+    kept_groups = channels_at(width, nb_groups)
+    folded = fold(to_conditional(Groups(nb_groups), widths=(width, 1)), OperatingPoint(0, width))
+    for layer in (folded.stem, folded.shortcut):
+        assert layer.out_channels == size * kept_groups
+    assert folded.gate.out_features == folded.norm.num_features == size * kept_groups
+    assert (folded.grouped.groups, folded.grouped.in_channels) == (kept_groups, size * kept_groups)
+    assert folded.grouped.out_channels == folded.head.in_features == 20 // nb_groups * kept_groups
+
+
+def test_groups_of_two_kinds_that_meet_are_cut_to_whole_ones_of_either():
+    network = nn.Sequential(conv(1, 24), nn.BatchNorm2d(24), Both(), nn.Flatten(), nn.Linear(48, 5))
+    folded = fold(to_conditional(network, widths=(0.2, 1)), OperatingPoint(0, 0.2))
+    assert folded[0].out_channels == 12  # ceil(0.2 * 4) times lcm(4, 6)
+    assert (folded[2].four.groups, folded[2].six.groups) == (3, 2)
+
+
+class Both(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.four, self.six = conv(24, 24, groups=6), conv(24, 24, groups=4)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.pool(self.four(x)), self.pool(self.six(x))], dim=2)
+
+
+def test_a_group_norm_that_is_kept_is_cut_to_whole_groups():
+    network = Head()
+    network.norm2 = nn.GroupNorm(2, 6)
+    model = shaken(network, keep=["norm2"], widths=(0.3, 0.75, 1))
+    for width, nb_channels in ((0.3, 3), (0.75, 6), (1.0, 6)):
+        folded = fold(model, OperatingPoint(0.3, width))
+        assert (folded.norm2.num_groups, folded.norm2.num_channels) == (nb_channels // 3, nb_channels)
+        assert folded.conv2.out_channels == nb_channels
+        torch.testing.assert_close(folded(images()), model(images(), 0.3, width))
+
+
+def test_norms_to_keep_have_statistics_per_width_which_train():
+    model = shaken(Head(), keep=["norm2"], widths=WIDTHS)
+    means = [model.network.norm2.at(width).running_mean for width in WIDTHS]
+    assert [len(mean) for mean in means] == [3, 5, 6]
+    assert not torch.allclose(means[0], means[2][:3])
+    for width in WIDTHS:
+        point = OperatingPoint(0.3, width)
+        torch.testing.assert_close(fold(model, point)(images()), model(images(), *point))
+        torch.testing.assert_close(model.pinned(point)(images()), model(images(), *point))
+
+
+def test_whatever_reaches_the_output_keeps_all_its_channels():
+    folded = fold(to_conditional(ReturnsTuple(), widths=(0.5, 1)), OperatingPoint(0, 0.5))
+    assert folded.conv1.out_channels == folded.conv2.in_channels == 3
+    assert folded.conv2.out_channels == 6  # its maps are returned beside the scores
+    assert folded.head.out_features == 5
+
+
+def test_a_layer_that_is_used_twice_is_cut_once():
+    class Recurrent(Head):
+        def features(self, x: Tensor) -> Tensor:
+            x = torch.relu(self.norm1(self.conv1(x)))
+            return torch.relu(self.norm2(self.conv2(torch.relu(self.conv2(x)))))
+
+    model = shaken(Recurrent(), widths=WIDTHS)
+    for width in WIDTHS:
+        torch.testing.assert_close(model.pinned(OperatingPoint(0.3, width))(images()), model(images(), 0.3, width))
+        torch.testing.assert_close(masked(model, OperatingPoint(0.3, width))(images()), model(images(), 0.3, width))
+
+
+def test_a_layer_that_no_pass_reaches_stays_whole():
+    class Spare(Head):
+        def __init__(self) -> None:
+            super().__init__()
+            self.spare, self.spare_norm = conv(6, 6), nn.BatchNorm2d(6)
+
+    folded = fold(to_conditional(Spare(), widths=WIDTHS), OperatingPoint(0, 0.5))
+    assert folded.spare.weight.shape == (6, 6, 3, 3)
+    assert folded.spare_norm.num_features == 6
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("refused", REFUSED, ids=lambda refused: refused.make.__name__)
+def test_what_does_not_equal_the_masked_network_is_refused_by_dotted_path(refused: Refused):
+    network = refused.make()
+    state = copy.deepcopy(network.state_dict())
+    to_conditional(network, keep=refused.keep)  # with one width it is fine
+    with pytest.raises(UnsupportedModuleError, match=r"^cannot slim \d layer\(s\)\. ") as caught:
+        to_conditional(network, widths=(0.5, 1), keep=refused.keep)
+    (described,) = [part for part in str(caught.value).split(". ") if f"{refused.path}: at width 0.5" in part]
+    assert re.search(refused.fault, described), described
+    assert "full_width" in str(caught.value)
+    torch.testing.assert_close(network.state_dict(), state, rtol=0, atol=0)
+
+
+WITH_WAY = [refused for refused in REFUSED if refused.full_width]
+
+
+@pytest.mark.parametrize("refused", WITH_WAY, ids=lambda refused: refused.make.__name__)
+def test_with_the_channels_before_a_fault_kept_the_rest_is_slimmed_exactly(refused: Refused):
+    model = shaken(refused.make(), widths=WIDTHS, full_width=refused.full_width, keep=refused.keep)
+    x = images()
+    for lam, width in itertools.product((0.0, 0.7), WIDTHS):
+        point = OperatingPoint(lam, width)
+        expected = tree_leaves(model(x, *point))
+        for form in (model.pinned(point), fold(model, point), masked(model, point)):
+            torch.testing.assert_close(tree_leaves(form(x)), expected)
+    full, small = (fold(model, OperatingPoint(0.3, width)) for width in (1.0, 0.5))
+    assert nb_weights(small) < nb_weights(full)
+    for path in refused.full_width:
+        assert len(small.get_submodule(path).weight) == len(full.get_submodule(path).weight)
+
+
+def nb_weights(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+class Faulty(nn.Module):
+    """One fault of every kind, far from each other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.concatenates, self.normalizes = Concatenates(), LayerNormed()
+        self.softmax = nn.Sequential(conv(1, 6), nn.BatchNorm2d(6), nn.Softmax(dim=1), conv(6, 6))
+        self.counts = Divides()
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = self.concatenates(x) + self.normalizes(x) + self.counts(x)
+        return scores + self.softmax(x).mean(dim=(1, 2, 3))[:, None]
+
+
+def test_every_fault_is_named_in_one_error():
+    with pytest.raises(UnsupportedModuleError) as caught:
+        to_conditional(Faulty(), widths=WIDTHS, keep=["normalizes.head.0"])
+    message = str(caught.value)
+    for path in (
+        "concatenates.conv3 (Conv2d)",
+        "normalizes.head.0 (LayerNorm)",
+        "softmax.3 (Conv2d)",
+        "counts.head (Linear)",
+    ):
+        assert f"{path}: at width" in message
+    for path in ("concatenates.conv1", "concatenates.norm3", "softmax.0", "normalizes.conv2"):
+        assert f"{path} (" not in message
+
+
+def test_a_network_that_returns_something_per_channel_is_refused():
+    class Lists(Head):
+        def forward(self, x: Tensor) -> object:
+            features = self.features(x)
+            return [self.head(features.mean(dim=(2, 3))), *(torch.ones(1) for _ in range(features.shape[1]))]
+
+    with pytest.raises(
+        UnsupportedModuleError, match=r"the network itself \(Lists\): .*it does not return what it returns"
+    ):
+        to_conditional(Lists(), widths=WIDTHS)
+
+
+def test_a_layer_that_is_called_on_different_numbers_of_channels_is_refused():
+    class Twice(Head):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv3 = conv(1, 6)
+
+        def features(self, x: Tensor) -> Tensor:
+            narrow, wide = torch.relu(self.norm1(self.conv1(x))), torch.relu(self.conv3(x))
+            return torch.relu(self.norm2(self.conv2(narrow) + self.conv2(wide)))
+
+    to_conditional(Twice(), widths=WIDTHS)
+    with pytest.raises(UnsupportedModuleError, match=r"conv2 \(Conv2d\): .*it gets 3 channels in one call and 6 in an"):
+        to_conditional(Twice(), widths=(0.5, 1), full_width=["conv3"])
+
+
+def test_a_network_that_would_keep_everything_is_refused():
+    with pytest.raises(UnsupportedModuleError, match="cannot slim Head: no layer of it gives fewer channels"):
+        to_conditional(Head(), widths=WIDTHS, full_width=["conv1", "conv2"])
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"widths": (0.5,)}, ValueError, r"widths must hold distinct numbers in \(0, 1\], 1 among them, got \(0.5,\)"),
+        ({"widths": (0, 1)}, ValueError, "widths must hold distinct numbers"),
+        ({"widths": 1.0}, ValueError, "widths must hold distinct numbers"),
+        ({"heads": "own"}, ValueError, r"heads must be one of \('shared', 'per-width'\), got 'own'"),
+        ({"full_width": ["conv9"]}, ValueError, r"full_width must hold dotted paths of layers .*'conv9' \(near: \['co"),
+        ({"full_width": ["norm1"]}, ValueError, "full_width must hold dotted paths of layers that set a number of"),
+        ({"full_width": "conv1"}, TypeError, "full_width must hold dotted paths, or be a predicate on path and layer"),
+        ({"input_shape": (3, 8, 8)}, ValueError, r"input_shape must be the shape of one sample .*got \(3, 8, 8\)"),
+        ({"input_shape": (1, 8)}, ValueError, r"input_shape must be the shape of one sample .*got \(1, 8\)"),
+        ({"input_shape": 8}, ValueError, "input_shape must hold whole numbers above 0, .* got 8"),
+        ({"input_shape": (1, -8, 8)}, ValueError, r"input_shape must hold whole numbers above 0, .*, got \(1, -8, 8\)"),
+        ({"input_shape": (1, 0, 8)}, ValueError, "input_shape must hold whole numbers above 0"),
+        ({"input_shape": (1, 8.5, 8)}, ValueError, "input_shape must hold whole numbers above 0"),
+        ({"input_shape": "1x8x8"}, ValueError, "input_shape must hold whole numbers above 0"),
+    ],
+)  # fmt: skip
+def test_an_argument_that_says_nothing_about_slimming_is_refused(options, error, message):
+    with pytest.raises(error, match=message):
+        to_conditional(Head(), **{"widths": WIDTHS, **options})
+
+
+def test_a_network_of_which_no_common_image_size_is_taken_asks_for_the_input_shape():
+    network = nn.Sequential(conv(1, 6), nn.BatchNorm2d(6), nn.Flatten(), nn.Linear(6 * 7 * 11, 5))
+    with pytest.raises(ValueError, match="input_shape must be the shape of one sample that the network takes, got Non"):
+        to_conditional(network, widths=WIDTHS)
+    model = to_conditional(network, widths=WIDTHS, input_shape=(1, 7, 11))
+    assert model(torch.zeros(2, 1, 7, 11), 0.3, 0.5).shape == (2, 5)
+
+
+def test_scores_without_a_gradient_are_refused():
+    class Decides(Head):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).detach()
+
+    with pytest.raises(ValueError, match="the network must return scores that have a gradient"):
+        to_conditional(Decides(), widths=WIDTHS)
+
+
+def test_with_one_width_nothing_is_looked_at():
+    network = Concatenates()
+    network.register_forward_pre_hook(lambda *_: pytest.fail("it was run"))
+    assert slim(network, (1.0,)).channels == {}
+    model = to_conditional(network, widths=[1], input_shape=(7,))
+    assert not any(isinstance(part, Slimmable | Switch) for part in model.modules())
+
+
+def test_the_choice_of_layers_is_kept_as_paths_which_make_the_same_model():
+    model = to_conditional(
+        Residual(),
+        widths=(1, 0.5),
+        heads="per-width",
+        full_width=lambda path, _: path == "body.0",
+        input_shape=[1, 6, 6],
+    )
+    conversion = model.conversion
+    assert conversion["widths"] == (0.5, 1.0)
+    assert conversion["heads"] == "per-width"
+    assert conversion["full_width"] == ["body.0"]
+    assert conversion["input_shape"] == [1, 6, 6]
+    again = to_conditional(Residual(), **conversion)
+    assert {name: tensor.shape for name, tensor in again.state_dict().items()} == {
+        name: tensor.shape for name, tensor in model.state_dict().items()
+    }
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_a_network_of_any_precision_is_slimmed(dtype):
+    model = to_conditional(MobileSqueezeExcite().to(dtype), widths=WIDTHS)
+    assert {tensor.dtype for tensor in model.parameters()} == {dtype}
+    assert fold(model, OperatingPoint(0, 0.5)).head.weight.dtype == dtype
