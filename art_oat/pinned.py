@@ -123,7 +123,7 @@ def _alias_of(tensor: Tensor, index: tuple[slice, ...]) -> Tensor:
 
 def _sliced_views(layer: Slimmable, width: float, aliases: list[_Alias]) -> nn.Module:
     """Return the plain layer of one width, and add what its tensors are views of."""
-    slots = {id(slot.read()): slot for slot in _slots(layer.layer)}
+    slots = {id(slot.read()): slot for slot in _slots(layer)}
 
     def carry(tensor: Tensor, index: tuple[slice, ...]) -> Tensor:
         aliases.append(_Alias(slots[id(tensor)], _alias_of(tensor, index), index))

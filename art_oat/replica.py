@@ -75,12 +75,16 @@ def hooks_of(module: nn.Module) -> dict[str, Any]:
     return {name: value for name, value in vars(module).items() if _HOOKS.fullmatch(name)}
 
 
-def shallow_copy(module: nn.Module) -> nn.Module:
+def shallow_copy(module: nn.Module, kind: type[nn.Module] | None = None) -> nn.Module:
     """Return another module that holds the same, in registers of its own, so that what is added to one is its alone.
 
     :func:`copy.copy` would share the registers, and refuse a parametrized module.
+
+    Args:
+        module: Left untouched.
+        kind: Class of the copy; None for that of the module.
     """
-    twin: nn.Module = object.__new__(type(module))
+    twin: nn.Module = object.__new__(kind or type(module))
     for name, value in vars(module).items():
         vars(twin)[name] = value.copy() if isinstance(value, dict | set) else value
     return twin

@@ -396,9 +396,11 @@ REFUSED = (
     Refused(PadsShortcut, "the network itself (PadsShortcut)", "its forward fails", ["conv1", "conv3"]),
     Refused(Scales, "the network itself (Scales)", "its forward fails, .* size of tensor", ["conv2"]),
     Refused(ScalesByLayer, "scale (Scale)", "layers of its type cannot be cut", ["conv2"]),
-    Refused(ReturnsDetached, "the network itself (ReturnsDetached)", "what it returns depends on", ["conv2"]),
+    Refused(
+        ReturnsDetached, "the network itself (ReturnsDetached)", "it does not return what it returns with", ["conv2"]
+    ),
     Refused(StandardizesWeights, "norm2 (BatchNorm2d)", "something before it counts on all channels", ["conv1"]),
     Refused(NamesInput, "conv2 (Conv2d)", "gets its input by keyword"),
-    Refused(Derived, "head (Linear)", "its weights are computed from others"),
+    Refused(Derived, "conv1 (ParametrizedConv2d)", "its weights are computed from others"),
 )
 """Every way we know of not to equal the full network with the dropped channels masked."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from art_oat import OATModel, OperatingPoint, fold
-from art_oat.layers import ConditionalLayer, FiLM, Slimmable, Switch
+from art_oat.layers import ConditionalLayer, FiLM, Slimmable, Switch, slimmable
 from art_oat.layers.norm import DualBatchNorm
 from art_oat.training.average import WeightAverage
 from tests.networks import NETWORKS, SLIMMABLE, TRAINED_AND_UNSEEN, WIDTHS, Residual, images, labels, root_norm, shaken
@@ -37,8 +37,7 @@ def film_of(model: OATModel) -> FiLM:
 
 
 def head_of(model: OATModel) -> nn.Linear:
-    head = model.network.head
-    return head.layer if isinstance(head, Slimmable) else head
+    return model.network.head
 
 
 def input_gradient(network, x: Tensor) -> Tensor:
@@ -200,11 +199,8 @@ def test_a_pinned_network_follows_its_model_to_another_dtype(model, point):
 
 def test_it_takes_up_exchanged_modules_after_a_refresh(model, point):
     pinned = model.pinned(point)
-    head = model.network.head
-    if isinstance(head, Slimmable):
-        head.layer = nn.Linear(8, 5).double()
-    else:
-        model.network.head = nn.Linear(8, 5).double()
+    head, exchanged = model.network.head, nn.Linear(8, 5).double()
+    model.network.head = slimmable(exchanged, head._slim_channels) if isinstance(head, Slimmable) else exchanged
     model.refresh()
     torch.testing.assert_close(pinned(images()), model(images(), *point))
 

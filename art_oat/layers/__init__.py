@@ -4,7 +4,7 @@ from art_oat.layers.encoding import DEFAULT_LAMBDAS, Encoding, EncodingKind
 from art_oat.layers.film import FiLM, FiLMKind, NarrowFiLM
 from art_oat.layers.followed import FollowedNorm, split
 from art_oat.layers.norm import BatchNormLayer, ConditionalLayer, DualAffineBatchNorm, DualBatchNorm
-from art_oat.layers.slimmable import Slimmable, Switch
+from art_oat.layers.slimmable import Slimmable, Switch, slimmable
 
 __all__ = [
     "DEFAULT_LAMBDAS",
@@ -20,5 +20,6 @@ __all__ = [
     "NarrowFiLM",
     "Slimmable",
     "Switch",
+    "slimmable",
     "split",
 ]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import singledispatch
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -149,9 +149,16 @@ def sliced(layer: nn.Module, size: Channels, carry: Callable[[Tensor, tuple[slic
         layer: Of a type that can be cut; left untouched.
         size: What the smaller one takes and gives.
         carry: Maps a parameter or buffer, and the part of it that stays (all for ``()``), to its counterpart.
+
+    Raises:
+        TypeError: If its weights are computed from others, so that none can be cut.
     """
     how = cut(layer, size)
-    smaller = shallow_copy(layer)
+    own = layer._parameters.keys() | layer._buffers.keys()
+    if computed := [name for name in how.slices if name not in own and getattr(layer, name, None) is not None]:
+        raise TypeError(f"{' and '.join(computed)} of a {type(layer).__name__} cannot be cut: computed from others.")
+    smaller = shallow_copy(layer, getattr(type(layer), "plain_type", type(layer)))
+    vars(smaller).pop("_slim_channels", None)
     vars(smaller).update(how.attributes)
     for kind in ("_parameters", "_buffers"):
         tensors = {
@@ -174,35 +181,74 @@ def clone_slice(tensor: Tensor, index: tuple[slice, ...]) -> Tensor:
 
 
 class Slimmable(nn.Module):
-    """A layer that runs on the first channels of one weight (Yu et al. 2018, arXiv:1812.08928).
+    """A layer that runs on the first channels of its weight (Yu et al. 2018, arXiv:1812.08928).
 
-    It gives as many channels as the width of the pass asks for, and reads from the tensor it gets how many it takes.
-
-    Args:
-        layer: Of a type that can be cut; stays as it is.
-        channels: What it takes and gives at each width.
+    Made by :func:`slimmable`, it is of the layer's own class, too, and holds what that holds. It gives as many channels
+    as the width of the pass asks for, and reads from the tensor it gets how many it takes.
     """
 
-    def __init__(self, layer: nn.Module, channels: Mapping[float, Channels]) -> None:
-        super().__init__()
-        self.layer = layer
-        self.channels = dict(channels)
-        self.training = layer.training
+    plain_type: ClassVar[type[nn.Module]]
+    _slim_channels: Mapping[float, Channels]
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Answer as the smaller layer does; ``x`` holds its channels where the original layer expects them."""
-        size = Channels(x.shape[channel_axis(self.layer)], self.channels[current_condition().width].outputs)
-        layer = self.layer if size == full_size(self.layer) else sliced(self.layer, size, slice_tensor)
-        result: Tensor = layer.forward(x, *args, **kwargs)
+        """Answer as the smaller layer does; ``x`` holds its channels where the plain layer expects them."""
+        inputs = x.shape[channel_axis(self)]
+        size = Channels(inputs, self._outputs(inputs))
+        result: Tensor
+        if size == full_size(self):
+            result = super().forward(x, *args, **kwargs)
+        else:
+            result = sliced(self, size, slice_tensor).forward(x, *args, **kwargs)
         return result
+
+    def _outputs(self, inputs: int) -> int:
+        """As many as the width asks for, or in proportion to those it gets."""
+        full = full_size(self)
+        if full is None:
+            return inputs
+        if chooses_width(self):
+            return self._slim_channels[current_condition().width].outputs
+        return full.outputs * inputs // full.inputs
 
     def at(self, width: float, carry: Callable[[Tensor, tuple[slice, ...]], Tensor]) -> nn.Module:
         """Return the plain layer of one width; see :func:`sliced`."""
-        return sliced(self.layer, self.channels[width], carry)
+        return sliced(self, self._slim_channels[width], carry)
 
     def extra_repr(self) -> str:
-        """Say how many channels it takes and gives at each width."""
-        return ", ".join(f"{width:g}: {size.inputs}->{size.outputs}" for width, size in self.channels.items())
+        """Describe the layer, and say how many channels it takes and gives at each width."""
+        sizes = (f"{width:g}: {size.inputs}->{size.outputs}" for width, size in self._slim_channels.items())
+        return f"{super().extra_repr()}, {', '.join(sizes)}"
+
+    def __reduce_ex__(self, _: Any) -> tuple[Any, ...]:
+        return _blank, (self.plain_type,), vars(self)
+
+
+_SLIMMABLE_TYPES: dict[type[nn.Module], type[nn.Module]] = {}
+
+
+def _slimmable_type(kind: type[nn.Module]) -> type[nn.Module]:
+    if kind not in _SLIMMABLE_TYPES:
+        body = {"plain_type": kind, "__doc__": Slimmable.__doc__}
+        _SLIMMABLE_TYPES[kind] = type(f"Slimmable{kind.__name__}", (Slimmable, kind), body)
+    return _SLIMMABLE_TYPES[kind]
+
+
+def _blank(kind: type[nn.Module]) -> nn.Module:
+    """What a copy or a pickle of a slimmable layer is filled into; its class cannot be found by name."""
+    blank: nn.Module = object.__new__(_slimmable_type(kind))
+    return blank
+
+
+def slimmable(layer: nn.Module, channels: Mapping[float, Channels]) -> nn.Module:
+    """Return a layer that runs at several widths, with the tensors and children of a plain one.
+
+    Args:
+        layer: Of a type that can be cut; it is left untouched.
+        channels: What it takes and gives at each width.
+    """
+    twin = shallow_copy(layer, _slimmable_type(type(layer)))
+    vars(twin)["_slim_channels"] = dict(channels)
+    return twin
 
 
 class Switch(nn.Module):
@@ -222,9 +268,9 @@ class Switch(nn.Module):
         """Return the module of one width."""
         return self.by_width[self.widths.index(width)]
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Answer as the module of the width does."""
-        result: Tensor = self.at(current_condition().width)(x)
+        result: Tensor = self.at(current_condition().width)(x, *args, **kwargs)
         return result
 
     def extra_repr(self) -> str:

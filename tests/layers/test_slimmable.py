@@ -7,6 +7,7 @@ import torch
 from numpy import s_
 from torch import Tensor, nn
 
+from art_oat import layers
 from art_oat.condition import Condition, conditioned
 from art_oat.layers import Slimmable, Switch
 from art_oat.layers.slimmable import (
@@ -175,7 +176,7 @@ def at_width(width: float):
 
 
 def slimmable(full: nn.Module, small: nn.Module) -> Slimmable:
-    return Slimmable(full, {0.5: size_of(small), 1.0: size_of(full)})
+    return layers.slimmable(full, {0.5: size_of(small), 1.0: size_of(full)})
 
 
 def answer(layer: nn.Module, case: Case) -> tuple[Tensor, Tensor]:
@@ -250,7 +251,7 @@ def test_a_layer_reads_from_what_it_gets_how_many_channels_it_takes(inputs):
     x = torch.randn(2, inputs, 5, 5, dtype=torch.float64)
     expected = nn.functional.conv2d(x, full.weight[:4, :inputs], full.bias[:4])
     with at_width(0.5):
-        torch.testing.assert_close(Slimmable(full, {0.5: C(3, 4)})(x), expected)
+        torch.testing.assert_close(layers.slimmable(full, {0.5: C(3, 4)})(x), expected)
 
 
 def test_a_frozen_weight_stays_frozen_in_a_copied_slice():
@@ -344,6 +345,6 @@ def test_a_switch_runs_the_module_of_the_width_alone():
 
 
 def test_outside_of_a_pass_no_width_is_known():
-    for layer in (Slimmable(nn.Linear(2, 2), {1.0: C(2, 2)}), Switch({1.0: nn.Linear(2, 2)})):
+    for layer in (layers.slimmable(nn.Linear(2, 2), {1.0: C(2, 2)}), Switch({1.0: nn.Linear(2, 2)})):
         with pytest.raises(RuntimeError, match="a converted layer knows its lam only inside its OATModel"):
             layer(torch.zeros(1, 2))

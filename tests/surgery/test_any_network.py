@@ -1,15 +1,17 @@
 """Conversion, pinning and folding keep every answer, whatever is unusual about a network."""
 
 import copy
+import itertools
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from art_oat import UnsupportedModuleError, fold, load_model, save_model, to_conditional
+from art_oat import OATModel, OperatingPoint, UnsupportedModuleError, fold, load_model, save_model, to_conditional
+from tests.networks import WIDTHS, conv, images, shaken
 from tests.odd import ODD, Derived, Fickle, Head, Mixed, NonAffine, TiedNorms
-from tests.zoo import Own, examine
+from tests.zoo import Own, examine, masked
 
 ROUNDING = 1e-12
 """In float64, relative to the largest answer: the order of some hundred additions."""
@@ -279,3 +281,142 @@ def test_one_norm_with_an_activation_may_be_used_in_two_places():
             self.norm1 = self.norm2 = WithActivation(nn.PReLU())
 
     assert examine(Own(Twice)).worst < ROUNDING
+
+
+# --- what a smaller width must keep, too ------------------------------------------------------------------------------
+
+
+def assert_slimmed(network: nn.Module, **options: object) -> OATModel:
+    """Every form of it answers at every width as the full one does with the dropped channels masked."""
+    model = shaken(network, widths=WIDTHS, **options)
+    for lam, width in itertools.product((0.0, 0.7), WIDTHS):
+        point = OperatingPoint(lam, width)
+        expected = tree_leaves(model(images(), *point))
+        for form in (model.pinned(point), fold(model, point), masked(model, point)):
+            torch.testing.assert_close(tree_leaves(form(images())), expected)
+    assert model.pinned(OperatingPoint(0.3, 0.5)).network.conv1.out_channels == 3
+    return model
+
+
+class LooksUp(Head):
+    """Reads the dtype of a weight in its forward."""
+
+    def features(self, x: Tensor) -> Tensor:
+        return super().features(x.to(self.conv1.weight.dtype))
+
+
+def test_a_network_may_look_at_the_weights_of_its_layers():
+    assert_slimmed(LooksUp())
+
+
+def test_hooks_see_the_weight_that_a_layer_answers_with():
+    network, seen = Head().double().eval(), []
+    network.conv2.register_forward_hook(lambda layer, inputs, output: seen.append(layer.weight.dtype))
+    model, point = to_conditional(network, widths=WIDTHS), OperatingPoint(0.3, 0.5)
+    for form in (lambda x: model(x, *point), model.pinned(point), fold(model, point)):
+        seen.clear()
+        form(images())
+        assert seen == [torch.float64]
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [
+        nn.Sigmoid(), nn.Softplus(), nn.GELU(), nn.Hardsigmoid(), nn.Softshrink(), nn.Threshold(0.1, 0.2), nn.PReLU(),
+        nn.PReLU(6), nn.MaxPool2d(2), nn.LPPool2d(2, 2), nn.Upsample(scale_factor=2), nn.Dropout2d(0.5),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_what_works_on_each_channel_alone_is_slimmed(activation):
+    """Also where it does not give zero for zero: a dropped channel is one that no layer looks at."""
+    network = Head()
+    network.norm1 = nn.Sequential(network.norm1, activation)
+    assert_slimmed(network)
+
+
+class Selects(Head):
+    """A ReLU that treats NaN as zero."""
+
+    def features(self, x: Tensor) -> Tensor:
+        x = self.norm1(self.conv1(x))
+        return torch.relu(self.norm2(self.conv2(torch.where(x > 0, x, 0.0))))
+
+
+class InPlace(Head):
+    def features(self, x: Tensor) -> Tensor:
+        x = self.norm1(self.conv1(x)).relu_()
+        x += self.conv2(x)
+        return self.norm2(x).mul_(2).relu_()
+
+
+class Shuffled(Head):
+    """Moves channels into space, four by four."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv2, self.norm2, self.head = conv(6, 16), nn.BatchNorm2d(4), nn.Linear(4, 5)
+
+    def features(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm1(self.conv1(x)))
+        return torch.relu(self.norm2(nn.functional.pixel_shuffle(self.conv2(x), 2)))
+
+
+@pytest.mark.parametrize("make", [Selects, InPlace, Shuffled], ids=lambda make: make.__name__)
+def test_what_keeps_first_channels_first_is_slimmed(make):
+    assert_slimmed(make())
+
+
+class Single(Head):
+    """Computes in float32, whatever precision its weights have elsewhere."""
+
+    def forward(self, x: Tensor) -> object:
+        return super().forward(x.float())
+
+
+def test_a_network_that_runs_in_float32_alone_is_slimmed():
+    model = to_conditional(Single(), widths=WIDTHS).eval()
+    for width in WIDTHS:
+        point = OperatingPoint(0.3, width)
+        torch.testing.assert_close(model.pinned(point)(images()), model(images(), *point), rtol=1e-4, atol=1e-5)
+
+
+class Silenced(Head):
+    """Divides by its number of channels, where a weight of zero hides it at first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Linear(6, 6)
+        nn.init.zeros_(self.gate.weight)
+        nn.init.zeros_(self.gate.bias)
+
+    def forward(self, x: Tensor) -> object:
+        maps = self.features(x).mean(dim=(2, 3))
+        return self.head(maps + self.gate(maps) / maps.shape[1])
+
+
+def test_a_fault_that_zero_weights_hide_is_found():
+    with pytest.raises(UnsupportedModuleError, match=r"head \(Linear\): at width 0\.5 "):
+        to_conditional(Silenced(), widths=WIDTHS)
+
+
+class Activated(nn.Linear):
+    """A head with an activation inside."""
+
+    def __init__(self) -> None:
+        super().__init__(6, 5)
+        self.activation = nn.PReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(super().forward(x))
+
+
+def test_a_head_per_width_has_what_it_holds_for_itself():
+    network = Head()
+    network.head = Activated()
+    model = shaken(network, widths=WIDTHS, heads="per-width")
+    for width in WIDTHS:
+        point = OperatingPoint(0.3, width)
+        for form in (model.pinned(point), fold(model, point)):
+            torch.testing.assert_close(form(images()), model(images(), *point))
+    activations = {id(model.network.head.at(width).activation.weight) for width in WIDTHS}
+    assert len(activations) == len(WIDTHS)

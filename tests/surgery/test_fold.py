@@ -125,7 +125,7 @@ def test_a_weight_tied_to_that_of_a_layer_which_is_not_cut_stays_tied_at_full_wi
     network = TiedConvolutions()
     network.spare = nn.Conv2d(6, 6, 3, bias=False)  # no pass reaches it
     network.spare.weight = network.conv2.weight
-    model = to_conditional(network, widths=(0.5, 1.0))
+    model = to_conditional(network, widths=(0.5, 1.0), full_width=["spare"])
     full, half = (fold(model, OperatingPoint(0.3, width)) for width in (1.0, 0.5))
     assert full.spare.weight is full.conv2.weight is full.conv3.weight
     assert half.conv2.weight is half.conv3.weight

@@ -113,7 +113,7 @@ def assert_trained_alike(wide: OATModel, narrow: OATModel, width: float) -> None
     for path, part in wide.network.named_modules():
         if not isinstance(part, Switch | Slimmable):
             continue
-        kinds.append(type(part))
+        kinds.append(Switch if isinstance(part, Switch) else Slimmable)
         alone = narrow.network.get_submodule(path)
         if isinstance(part, Switch):
             for side in ("clean", "adversarial"):
@@ -123,7 +123,7 @@ def assert_trained_alike(wide: OATModel, narrow: OATModel, width: float) -> None
                 torch.testing.assert_close(own.bias.grad, expected.bias.grad)
             continue
         for name, parameter in alone.named_parameters():
-            gradient = getattr(part.layer, name).grad.clone()
+            gradient = getattr(part, name).grad.clone()
             first = tuple(slice(length) for length in parameter.shape)
             torch.testing.assert_close(gradient[first], parameter.grad)
             gradient[first] = 0
@@ -277,7 +277,7 @@ def test_a_shared_layer_stays_shared_at_every_width():
 @pytest.mark.parametrize("width", WIDTHS)
 def test_tied_convolutions_stay_tied(width):
     model = oats(TiedConvolutions)
-    assert model.network.conv2.layer.weight is model.network.conv3.layer.weight
+    assert model.network.conv2.weight is model.network.conv3.weight
     folded = fold(model, OperatingPoint(0.3, width))
     assert folded.conv2.weight is folded.conv3.weight
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -442,7 +442,7 @@ def test_what_a_convolution_holds_is_copied_by_folding_and_followed_by_pinning()
     expected = folded(images())
     assert not any(parameter.requires_grad for parameter in pinned.parameters())
     with torch.no_grad():
-        model.network.conv2.layer.activation.weight.add_(1)
+        model.network.conv2.activation.weight.add_(1)
     torch.testing.assert_close(pinned(images()), model(images(), *point))
     assert not torch.allclose(pinned(images()), expected)
     assert torch.equal(folded(images()), expected)
@@ -538,13 +538,18 @@ def test_a_layer_that_is_used_twice_is_cut_once():
         torch.testing.assert_close(masked(model, OperatingPoint(0.3, width))(images()), model(images(), 0.3, width))
 
 
-def test_a_layer_that_no_pass_reaches_stays_whole():
-    class Spare(Head):
-        def __init__(self) -> None:
-            super().__init__()
-            self.spare, self.spare_norm = conv(6, 6), nn.BatchNorm2d(6)
+class Spare(Head):
+    """Holds layers that are not called."""
 
-    folded = fold(to_conditional(Spare(), widths=WIDTHS), OperatingPoint(0, 0.5))
+    def __init__(self) -> None:
+        super().__init__()
+        self.spare, self.spare_norm = conv(6, 6), nn.BatchNorm2d(6)
+
+
+def test_a_layer_that_no_pass_reaches_is_refused_unless_it_is_to_stay_whole():
+    with pytest.raises(UnsupportedModuleError, match=r"spare \(Conv2d\): it was not called"):
+        to_conditional(Spare(), widths=WIDTHS)
+    folded = fold(to_conditional(Spare(), widths=WIDTHS, full_width=["spare"]), OperatingPoint(0, 0.5))
     assert folded.spare.weight.shape == (6, 6, 3, 3)
     assert folded.spare_norm.num_features == 6
 

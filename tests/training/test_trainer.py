@@ -166,7 +166,7 @@ def test_a_step_at_one_random_width_leaves_norms_statistics_and_heads_of_the_oth
         trained.add(int(index))
         own = {name for name in after if f".by_width.{index}." in name and ".film." not in name}
         assert own <= moved
-        assert any(name.endswith("layer.weight") for name in moved)
+        assert "network.body.0.weight" in moved
     assert trained == {0, 1, 2}
 
 
@@ -206,8 +206,12 @@ def test_a_log_over_several_widths_has_columns_for_each_and_their_mean_area(tmp_
         where = f"{point.lam:g}" if point.width == 1 else f"{point.lam:g}x{point.width:g}"
         assert float(row[f"val_clean@{where}"]) == point.clean
         assert float(row[f"val_robust@{where}"]) == point.robust <= point.clean
-        expected = np.mean(classifier.predict(X[:10], lam=point.lam, width=point.width).argmax(axis=1) == Y[:10])
-        assert point.clean == expected
+        network, y = classifier.at(point.lam, point.width).as_module(), torch.from_numpy(Y[:10])
+        x, generator = torch.from_numpy(X[:10]), torch.Generator().manual_seed(trainer.seed)
+        x_adv = ATTACK(network, x, y, clip_values=(0, 1), generator=generator)
+        is_right, is_right_under_attack = (network(images).argmax(dim=1) == y for images in (x, x_adv))
+        assert point.clean == is_right.double().mean()
+        assert point.robust == (is_right & is_right_under_attack).double().mean()
     areas = [Frontier(tuple(p for p in record.validation if p.width == width)).area((1 / 5, 0)) for width in WIDTHS]
     assert record.area == pytest.approx(np.mean(areas))
 
