@@ -175,6 +175,10 @@ def train(
 
     started = time.perf_counter()
     with _refusals():
+        if not widths and any(choice is not None for choice in (heads, width_sampling, distills)):
+            raise ValueError(
+                "heads, width_sampling and distills are for several widths: name them, --widths 0.5 0.75 1."
+            )
         recipe = Recipe(
             data=data,
             data_folder=data_folder,
@@ -263,7 +267,7 @@ def _numbers(name: str, values: Numbers) -> tuple[float, ...] | None:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise ValueError(f"{name} must be numbers, such as --{name} 0 0.5 1, got {text!r}.") from None
+        raise ValueError(f"{name} must be numbers, such as --{name} 0.5 1, got {text!r}.") from None
 
 
 def _check_attacks(names: tuple[str, ...], eps: float, norm: str) -> None:

@@ -47,16 +47,6 @@ class OperatingPoint:
         return iter((self.lam, self.width))
 
 
-def as_point(point: OperatingPoint | float) -> OperatingPoint:
-    """Return an operating point; a number stands for a lam at full width.
-
-    Raises:
-        TypeError: If ``point`` is neither.
-        ValueError: If the number is no lam.
-    """
-    return point if isinstance(point, OperatingPoint) else OperatingPoint(point)
-
-
 def _number(value: object, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be one number, got {type(value).__name__} {value!r}.")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from art_oat.condition import Condition, OperatingPoint, as_point, conditioned
+from art_oat.condition import Condition, OperatingPoint, conditioned
 from art_oat.layers.encoding import Encoding
 from art_oat.pinned import PinnedNetwork, Replica
 
@@ -72,7 +72,7 @@ class OATModel(nn.Module):
 
     @default_point.setter
     def default_point(self, point: OperatingPoint | float) -> None:
-        self._default_point = self.point(*as_point(point))
+        self._default_point = self.resolve(point)
 
     def point(self, lam: float | None = None, width: float | None = None) -> OperatingPoint:
         """Check one operating point; None stands for the default.
@@ -97,6 +97,15 @@ class OATModel(nn.Module):
                 "Widths are fixed when the network is converted."
             )
         return point
+
+    def resolve(self, point: OperatingPoint | float | None = None) -> OperatingPoint:
+        """Check an operating point; a number stands for its lam at the default width, None for the default point.
+
+        Raises:
+            TypeError: If ``point`` is none of these.
+            ValueError: As :meth:`point`.
+        """
+        return self.point(*point) if isinstance(point, OperatingPoint) else self.point(point)
 
     def _range_message(self, lam: float) -> str:
         return (
@@ -167,13 +176,13 @@ class OATModel(nn.Module):
         The same object is handed out again while it is among the last 64 points asked for.
 
         Args:
-            point: The operating point, or its lam alone; None for the default.
+            point: The operating point, or its lam alone, at the default width; None for the default.
 
         Raises:
-            TypeError: If ``point`` is neither.
+            TypeError: If ``point`` is none of these.
             ValueError: If the point is not one of this model's.
         """
-        point = self.default_point if point is None else self.point(*as_point(point))
+        point = self.resolve(point)
         with self._lock:
             if point not in self._pinned:
                 self._pinned[point] = PinnedNetwork(self, point)

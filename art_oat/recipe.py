@@ -165,8 +165,6 @@ class Recipe:
         ]
         if not set(self.exempt) <= set(get_args(ParameterKind)):
             faults.append(f"exempt must hold some of {get_args(ParameterKind)}, got {self.exempt}.")
-        if not isinstance(self.distills, bool):
-            faults.append(f"distills must be True or False, got {self.distills!r}.")
         return faults + width_sampling_faults(self.width_sampling, distills=self.distills)
 
     def augment(self, data: Dataset) -> RandomCropFlip | None:

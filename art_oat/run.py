@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from art_oat.attack import Norm
 from art_oat.data import Dataset, Split
@@ -134,7 +136,12 @@ class Run:
             nb_workers: How many points to measure at once; None for one per core.
         """
         recipe = self.recipe
-        settings = {**asdict(measurement), "model": _digest(self._models), "data": data_digest(data.test)}
+        settings = {
+            **asdict(measurement),
+            "model": _digest(self._models),
+            "data": data_digest(data.test),
+            "machine": _machine(),  # latency is another on another one
+        }
         if self._state.holds("measurement", settings, [self._curve]):
             self.say(f"Reusing the measurements in {self._curve}: taken of the same weights with the same settings.")
             curve = TradeoffCurve.from_csv(self._curve)
@@ -165,12 +172,18 @@ class Run:
 
 
 def _every(widths: tuple[float, ...]) -> str:
-    return "every lam" if len(widths) == 1 else f"every lam and {len(widths)} widths"
+    if len(widths) > 1:
+        return f"every lam and {len(widths)} widths"
+    return "every lam" if widths == (1.0,) else f"every lam at width {widths[0]:g}"
 
 
 def _training(recipe: Recipe, data: Dataset) -> dict[str, Any]:
     digests = [data_digest(data.train), data_digest(data.validation)]
     return {"recipe": asdict(recipe), "data": digests, "version": version("art-oat")}
+
+
+def _machine() -> str:
+    return f"{platform.platform()}, {platform.processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
 
 
 def data_digest(part: Split) -> str:

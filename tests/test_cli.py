@@ -144,7 +144,10 @@ def test_weights_of_another_training_are_replaced_only_on_demand(tmp_path):
         (("--data", "digits", "--lambdas", "0;1"), "lambdas must be numbers"),
         (("--data", "digits", "--widths", "-0.5"), "widths must hold distinct numbers in (0, 1]"),
         (("--data", "digits", "--widths", "0.5", "0.75"), "1 among them"),
-        (("--data", "digits", "--heads", "two", "--width-sampling", "some"), "width_sampling must be one of"),
+        (
+            ("--data", "digits", "--widths", "0.5,1", "--heads", "two", "--width-sampling", "some"),
+            "width_sampling must be one of",
+        ),
         (("--data", "digits", "--attack", "art:Nothing"), "attack must be a name"),
         (("--data", "cifar10", "--data-folder", "nowhere"), "cifar-10-python.tar.gz"),
     ],
@@ -160,3 +163,10 @@ def test_a_folder_without_a_run_cannot_be_evaluated(tmp_path):
     result = call("evaluate", str(tmp_path))
     assert result.exit_code == 2
     assert "must hold a run" in " ".join(result.output.replace("│", " ").split())
+
+
+def test_what_is_for_several_widths_is_refused_with_one(tmp_path):
+    result = call("train", "--data", "digits", "--out", str(tmp_path / "run"), "--heads", "per-width")
+    assert result.exit_code != 0
+    assert "are for several widths" in " ".join(result.output.replace("│", " ").split())
+    assert not (tmp_path / "run").exists()

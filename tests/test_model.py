@@ -22,6 +22,14 @@ def test_the_default_point_answers_where_none_is_named(model):
     torch.testing.assert_close(model(images()), model(images(), lam=0.3))
 
 
+def test_a_lam_alone_means_the_default_width_everywhere():
+    model = shaken(Residual(), widths=WIDTHS)
+    model.default_point = OperatingPoint(0, 0.5)
+    expected = model(images(), 0.3, 0.5)
+    for answer in (model(images(), 0.3), model.pinned(0.3)(images()), fold(model, 0.3)(images())):
+        torch.testing.assert_close(answer, expected)
+
+
 def test_the_default_is_the_smallest_lam():
     assert to_conditional(Residual(), (0.2, 1)).default_point == OperatingPoint(0.2)
 
@@ -101,7 +109,6 @@ def test_the_default_width_answers_where_none_is_named():
     torch.testing.assert_close(model(images(), torch.full((8,), 0.3)), expected)
     torch.testing.assert_close(model.pinned()(images()), expected)
     torch.testing.assert_close(fold(model)(images()), expected)
-    torch.testing.assert_close(model.pinned(0.3)(images()), model(images(), 0.3, 1.0))  # a number means full width
 
 
 @pytest.mark.parametrize("shape", [(7,), (8, 1)])

@@ -169,20 +169,25 @@ def _examine_at_half(subject: Subject) -> tuple[float, float]:
 
 
 _NB_INPUTS = ("in_channels", "in_features", "num_features", "num_channels")
+_NB_OUTPUTS = ("out_channels", "out_features", "num_features", "num_channels")
 
 
 def masked(model: OATModel, point: OperatingPoint) -> nn.Module:
-    """The full network, with the norms of one width, whose layers get zeros for the channels that the width drops.
+    """The full network, with the norms of one width, in which the channels that the width drops are zeros.
 
-    The slow way to say what slimming means. Nothing but norms and the numbers of channels comes from the slimmed one.
+    The slow way to say what slimming means: layers get zeros for them, and give zeros for them. Nothing but norms and
+    the numbers of channels comes from the slimmed network.
     """
     full, narrow = fold(model, OperatingPoint(point.lam)), dict(fold(model, point).named_modules())
     for path, layer in full.named_modules():
         if isinstance(layer, _NormBase):
             _widen(layer, narrow[path])
-        for name in _NB_INPUTS:
-            if hasattr(layer, name):
-                _zero_inputs(layer, getattr(narrow[path], name))
+        nb_inputs, nb_outputs = (
+            next((getattr(narrow[path], name) for name in names if hasattr(layer, name)), None)
+            for names in (_NB_INPUTS, _NB_OUTPUTS)
+        )
+        if nb_inputs is not None and nb_outputs is not None:
+            _mask(layer, nb_inputs, nb_outputs)
     return full
 
 
@@ -194,16 +199,16 @@ def _widen(norm: nn.Module, narrow: nn.Module) -> None:
             wide[name][tuple(slice(length) for length in tensor.shape)] = tensor
 
 
-def _zero_inputs(layer: nn.Module, nb_kept: int) -> None:
-    """Zero all but the first channels of what a layer gets."""
+def _mask(layer: nn.Module, nb_inputs: int, nb_outputs: int) -> None:
+    """Zero all but the first channels of what a layer gets and gives."""
 
-    def zero(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        x = inputs[0]
+    def zeroed(x: Tensor, nb_kept: int) -> Tensor:
         axis = x.dim() - 1 if isinstance(layer, nn.Linear) else 1
         mask = torch.arange(x.shape[axis]) < nb_kept
-        return (x * mask.to(x).view(-1, *[1] * (x.dim() - 1 - axis)), *inputs[1:])
+        return x * mask.to(x).view(-1, *[1] * (x.dim() - 1 - axis))
 
-    layer.register_forward_pre_hook(zero)
+    layer.register_forward_pre_hook(lambda _, inputs: (zeroed(inputs[0], nb_inputs), *inputs[1:]))
+    layer.register_forward_hook(lambda _, __, output: zeroed(output, nb_outputs))
 
 
 def _lived(subject: Subject) -> nn.Module:

@@ -65,11 +65,16 @@ def _by_width(curve: TradeoffCurve) -> dict[float, list[MeasuredPoint]]:
     return groups
 
 
+def _network(curve: TradeoffCurve) -> str:
+    widths = {point.width for point in curve.points}
+    return "One network" if len(widths) > 1 or widths == {1.0} else f"One network at width {min(widths):g}"
+
+
 def _title(curve: TradeoffCurve) -> str:
     point = curve.points[0]
     names = " and ".join(display_name(name) for name in point.by_attack)
     return (
-        f"One network. {names} at eps {curve.eps:.3g} ({curve.norm}) on {point.nb_robust} images, "
+        f"{_network(curve)}. {names} at eps {curve.eps:.3g} ({curve.norm}) on {point.nb_robust} images, "
         f"clean on {point.nb_clean}; bars: one standard error"
     )
 

@@ -194,7 +194,7 @@ def _points(
             points.append(model.point(*pair))
         except (TypeError, ValueError) as error:
             faults.append(str(error))
-    return list(dict.fromkeys(points)), faults
+    return list(dict.fromkeys(points)), list(dict.fromkeys(faults))
 
 
 def _costs(subject: _Subject, points: Sequence[OperatingPoint], batch_size: int) -> dict[float, Cost]:

@@ -130,7 +130,9 @@ def full_size(layer: nn.Module) -> Channels | None:
     if isinstance(layer, nn.Linear):
         return Channels(layer.in_features, layer.out_features)
     names = {_NormBase: "num_features", nn.GroupNorm: "num_channels", nn.PReLU: "num_parameters"}
-    name = next(name for kind, name in names.items() if isinstance(layer, kind))
+    name = next((name for kind, name in names.items() if isinstance(layer, kind)), None)
+    if name is None:
+        raise TypeError(f"the size of a {type(layer).__name__}, which can be cut, must be known here.")
     nb_channels = int(getattr(layer, name))
     return None if isinstance(layer, nn.PReLU) and nb_channels == 1 else Channels(nb_channels, nb_channels)
 

@@ -35,7 +35,7 @@ from art_oat.model import OATModel
 from art_oat.randomness import borrowed_generators
 from art_oat.replica import clone_tensor, replicate, without_hooks
 from art_oat.surgery.selection import Selector, holders, select
-from art_oat.surgery.slimming import Slimming, make_slimmable, setting_layers, slim
+from art_oat.surgery.slimming import UNCUT, Slimming, make_slimmable, setting_layers, slim
 from art_oat.surgery.unsupported import UnsupportedModuleError, refuse_layers
 
 Statistics = Literal["dual", "shared"]
@@ -182,8 +182,8 @@ def to_conditional(
             a last layer of its own (SOLAR, arXiv:2509.16833), which starts as the slice.
         full_width: Which convolutions and linear layers keep all their channels at every width; given as for
             ``film_on``. The way to slim a network of which parts cannot be slimmed.
-        input_shape: Shape of one sample, such as ``(3, 32, 32)``, on which slimming is checked; None to try common
-            image sizes. Not looked at with one width.
+        input_shape: Shape of one sample, such as ``(3, 32, 32)``, on which slimming is checked, on a copy, by running
+            it (its hooks, too); None to try common image sizes. Not looked at with one width.
         seed: What random codes and the start of FiLM are drawn from; the global generator is left alone.
 
     Raises:
@@ -218,11 +218,15 @@ def to_conditional(
     uncut = select(full_width, setting_layers(network), "full_width", "layers that set a number of channels")
     if not norms:
         raise UnsupportedModuleError(_nothing_to_convert(network))
-    slimming = slim(network, every_width, full_width=uncut, input_shape=input_shape)
     builds = {
         id(norm): LayerBuilder(_like(norm), table.dim, film if path in filmed else None, statistics)
         for path, norm in norms.items()
     }
+    try:
+        slimming = slim(network, every_width, full_width=uncut, input_shape=input_shape)
+    except UnsupportedModuleError as fault:
+        with borrowed_generators(seed=seed):
+            raise _with_others(fault, lambda: _convert_norms(network, norms, builds, UNCUT)) from None
     with borrowed_generators(seed=seed):
         layers = _convert_norms(network, norms, builds, slimming)
     for width in every_width:
@@ -245,6 +249,15 @@ def to_conditional(
         "seed": seed,
     }
     return OATModel(converted, table.to(_like(next(iter(norms.values())))), every_width, conversion)
+
+
+def _with_others(fault: UnsupportedModuleError, step: Callable[[], Any]) -> UnsupportedModuleError:
+    """Join a fault and that of another step, if it has one, so that the user hears of all at once."""
+    try:
+        step()
+    except UnsupportedModuleError as other:
+        return UnsupportedModuleError(f"{fault} {str(other)[0].upper()}{str(other)[1:]}")
+    return fault
 
 
 def _is_shape(value: Sequence[int] | None) -> bool:

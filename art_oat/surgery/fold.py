@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from art_oat.condition import OperatingPoint, as_point
+from art_oat.condition import OperatingPoint
 from art_oat.layers import ConditionalLayer, FollowedNorm, Slimmable, Switch
 from art_oat.layers.slimmable import clone_slice, slice_tensor
 from art_oat.model import OATModel
@@ -22,7 +22,7 @@ def fold(model: OATModel, point: OperatingPoint | float | None = None) -> nn.Mod
 
     Args:
         model: The conditional network; it is left untouched.
-        point: The operating point, or its lam alone; None for the model's default.
+        point: The operating point, or its lam alone, at the default width; None for the model's default.
 
     Returns:
         The folded network, in evaluation mode.
@@ -39,7 +39,7 @@ def fold(model: OATModel, point: OperatingPoint | float | None = None) -> nn.Mod
     """
     if not isinstance(model, OATModel):
         raise TypeError(f"model must be an OATModel, got {type(model).__name__}. A classifier's is classifier.model.")
-    lam, width = model.default_point if point is None else model.point(*as_point(point))
+    lam, width = model.resolve(point)
     clones: dict[tuple[int, torch.Size], Tensor] = {}
 
     def clone(tensor: Tensor, index: tuple[slice, ...] = ()) -> Tensor:

@@ -68,6 +68,10 @@ class Slimming:
         return with_own_children(sliced(layer, size, clone_slice), lambda _: None, clone_tensor)
 
 
+UNCUT = Slimming((1.0,), {}, ())
+"""Of a network that runs at width 1 alone."""
+
+
 def slim(
     network: nn.Module,
     widths: Sequence[float],
@@ -94,7 +98,7 @@ def slim(
         ValueError: If the network does not run on one tensor of this shape, or returns nothing that has a gradient.
     """
     if len(widths) == 1:
-        return Slimming(tuple(widths), {}, ())
+        return UNCUT
     with borrowed_generators(seed=0), torch.inference_mode(False):
         subject, x = probe(network, input_shape)
         layers = {path: part for path, part in subject.named_modules() if is_cuttable(part) and full_size(part)}

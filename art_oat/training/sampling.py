@@ -71,7 +71,9 @@ class StratifiedSampling:
 
 
 def width_sampling_faults(kind: str, *, distills: bool) -> list[str]:
-    """Say what is wrong with how widths are to be drawn."""
+    """Say what is wrong with how widths are to be drawn, and taught."""
+    if not isinstance(distills, bool):
+        return [f"distills must be True or False, got {distills!r}."]
     if kind not in get_args(WidthSampling):
         return [f"width_sampling must be one of {get_args(WidthSampling)}, got {kind!r}."]
     if distills and kind == "random":

@@ -154,7 +154,8 @@ class Step:
         self.model.train()
         logits = self._scores(x, lam, width)
         logits_adv = self._scores(x_adv, lam[is_attacked], width) if len(x_adv) else logits[:0]
-        loss = self.method.loss(logits, logits_adv, batch.target, lam, self.classifier.loss)
+        criterion = self.classifier.loss if batch.target is batch.y else None  # a teacher's scores carry it already
+        loss = self.method.loss(logits, logits_adv, batch.target, lam, criterion)
         self._check("loss", loss)
         loss.backward()
         self.tally.add(loss.item(), logits.argmax(1) == classes, logits_adv.argmax(1) == classes[is_attacked])

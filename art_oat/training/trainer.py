@@ -65,7 +65,8 @@ class OATTrainer(Trainer):
         width_sampling: Which widths a step trains. ``"all"``: every one. ``"sandwich"``: the largest, the smallest and
             one in between (Yu and Huang 2019, arXiv:1903.05134), which differs from four widths on. ``"random"``: one.
         distills: Whether smaller widths learn from the scores of the largest on the clean inputs, at the same lam, in
-            place of the labels (in-place distillation, arXiv:1903.05134). The attack keeps to the labels.
+            place of the labels (in-place distillation, arXiv:1903.05134). The attack keeps to the labels; class
+            weights and label smoothing apply to the largest width alone.
         seed: What the order of samples, the lams, the widths, augmentation, the attack's random starts and dropout are
             drawn from. The same seed and weights give exactly the same training on the same machine, as far as the data
             come in the same order: a ``DataLoader`` or a generator of ART's shuffles by its own randomness.

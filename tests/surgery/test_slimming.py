@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import pickle
 import re
 
 import pytest
@@ -726,3 +727,114 @@ def test_a_network_of_any_precision_is_slimmed(dtype):
     model = to_conditional(MobileSqueezeExcite().to(dtype), widths=WIDTHS)
     assert {tensor.dtype for tensor in model.parameters()} == {dtype}
     assert fold(model, OperatingPoint(0, 0.5)).head.weight.dtype == dtype
+
+
+# --- what an own network may do ---------------------------------------------------------------------------------------
+
+
+class AsksForTypes(nn.Module):
+    """Treats its layers by their types, and reads their attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([conv(1, 6), nn.BatchNorm2d(6), conv(6, 6), nn.BatchNorm2d(6)])
+        self.head = nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x.to(layer.weight.dtype) if isinstance(layer, nn.Conv2d) else x)
+            x = torch.relu(x) if isinstance(layer, nn.Conv2d) and layer.stride == (1, 1) else x
+        return self.head(x.mean(dim=(2, 3)))
+
+
+class AttendsToChannels(Head):
+    """Convolves along its channels, multiplies them with each other, and normalizes by their sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.along = nn.Conv1d(1, 1, 3, padding=1, bias=False)
+
+    def features(self, x: Tensor) -> Tensor:
+        x = super().features(x)
+        weights = torch.sigmoid(self.along(x.mean(dim=(2, 3)).unsqueeze(1))).squeeze(1)
+        x = (x * weights[..., None, None]).flatten(2)
+        attention = torch.softmax(x.transpose(1, 2) @ x, dim=2)
+        return nn.functional.normalize(x @ attention, dim=1).unsqueeze(3)
+
+
+class HoldsNorms(nn.Conv2d):
+    """A convolution with a norm and an activation of its own inside."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__(before, after, 3, padding=1, bias=False)
+        self.norm, self.activation = nn.BatchNorm2d(after), nn.PReLU(after)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(self.norm(super().forward(x)))
+
+
+def holds_norms() -> nn.Sequential:
+    pool = nn.AdaptiveAvgPool2d(1)
+    return nn.Sequential(HoldsNorms(1, 6), HoldsNorms(6, 6), pool, nn.Flatten(), nn.Linear(6, 5))
+
+
+class ScalesByOne(Head):
+    """Holds a layer with one weight, whatever the number of channels (generalized-mean pooling)."""
+
+    class Pool(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.power = nn.Parameter(torch.ones(1) * 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x.clamp(min=1e-6).pow(self.power).mean(dim=(2, 3)).pow(1 / self.power)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = self.Pool()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.pool(self.features(x)))
+
+
+@pytest.mark.parametrize("make", [AsksForTypes, AttendsToChannels, holds_norms, ScalesByOne])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_what_gives_the_same_when_masked_is_slimmed_however_it_is_written(make, width):
+    network = make().double().eval()
+    model = to_conditional(network, widths=WIDTHS).eval()
+    torch.testing.assert_close(model(images(), 0.3, 1.0), network(images()))
+    model = copy.deepcopy(shaken(make(), widths=WIDTHS))
+    point = OperatingPoint(0.3, width)
+    for form in (model.pinned(point), fold(model, point), pickle.loads(pickle.dumps(model)).pinned(point)):
+        torch.testing.assert_close(form(images()), model(images(), *point))
+
+
+def test_a_slimmable_layer_is_of_its_own_class_and_a_folded_one_of_nothing_else():
+    model = to_conditional(AsksForTypes(), widths=WIDTHS)
+    assert isinstance(model.network.layers[0], nn.Conv2d)
+    assert type(fold(model, OperatingPoint(0, 0.5)).layers[0]) is nn.Conv2d
+
+
+def test_a_head_that_owns_its_weight_cannot_be_had_per_width():
+    class Owns(Head):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Bilinear(6, 6, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.features(x).mean(dim=(2, 3))
+            return self.head(x, x)
+
+    with pytest.raises(ValueError, match="heads must be 'shared' where what the network returns comes from no"):
+        to_conditional(Owns(), widths=WIDTHS, heads="per-width")
+
+
+def test_what_cannot_be_slimmed_and_what_cannot_be_converted_are_named_together():
+    network = nn.Sequential(conv(1, 4), nn.GroupNorm(2, 4), nn.ChannelShuffle(2), conv(4, 4), nn.BatchNorm2d(4))
+    network = nn.Sequential(network, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
+    state = torch.random.get_rng_state()
+    with pytest.raises(
+        UnsupportedModuleError, match=r"0\.3 \(Conv2d\): at width 0\.5 .*0\.1 \(GroupNorm\): only BatchNorm"
+    ):
+        to_conditional(network, widths=(0.5, 1), film_on=["0.4"])
+    assert torch.equal(torch.random.get_rng_state(), state)

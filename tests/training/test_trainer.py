@@ -628,3 +628,14 @@ def test_what_fit_generator_cannot_take_is_refused(classifier):
 def test_an_augmentation_that_cannot_be_called_is_refused(classifier):
     with pytest.raises(TypeError, match="augmentation must be callable"):
         OATTrainer(classifier, augmentation="flip")
+
+
+@pytest.mark.parametrize("scale", [1.0, 10.0])
+def test_the_scale_of_class_weights_does_not_weigh_widths_against_each_other(scale):
+    classifier = make_classifier(widths=WIDTHS)
+    classifier._loss = nn.CrossEntropyLoss(weight=torch.full((5,), scale))
+    trainer = OATTrainer(classifier, ATTACK, distills=True)
+    trainer.fit(X, Y, batch_size=20, nb_epochs=1, verbose=False)
+    plain = OATTrainer(make_classifier(widths=WIDTHS), ATTACK, distills=True)
+    plain.fit(X, Y, batch_size=20, nb_epochs=1, verbose=False)
+    assert trainer.history[0].loss == pytest.approx(plain.history[0].loss, rel=1e-5)
