@@ -427,15 +427,17 @@ def alike_at_half_width(case: Any, expected_of: Any, actual_of: Any) -> None:
 @pytest.mark.parametrize(
     "name", [n for n, trial in ART_ATTACKS.items() if not trial.is_slow and trial.scene == "image"]
 )
-@pytest.mark.parametrize("kind", ["view", "classifier"])
-def test_at_a_smaller_width_an_art_attack_does_here_what_it_does_to_the_plain_network_of_that_width(name, kind):
-    def subject(classifier: OATClassifier) -> Any:
-        if kind == "view":
-            return classifier.at(*HALF)
+def test_at_a_smaller_width_an_art_attack_does_to_a_view_what_it_does_to_the_plain_network_of_that_width(name):
+    alike_at_half_width(ART_ATTACKS[name].case, lambda plain: plain, lambda classifier: classifier.at(*HALF))
+
+
+@pytest.mark.parametrize("name", ["AutoProjectedGradientDescent", "DeepFool", "FastGradientMethod", "SquareAttack"])
+def test_an_art_attack_finds_the_default_width_of_a_classifier(name):
+    def at_half(classifier: OATClassifier) -> OATClassifier:
         classifier.set_params(lam=HALF.lam, width=HALF.width)
         return classifier
 
-    alike_at_half_width(ART_ATTACKS[name].case, lambda classifier: classifier, subject)
+    alike_at_half_width(ART_ATTACKS[name].case, lambda plain: plain, at_half)
 
 
 @pytest.mark.parametrize("name", [name for name, trial in TORCH_ATTACKS.items() if not trial.is_slow])

@@ -206,6 +206,7 @@ def test_a_layer_of_one_width_is_the_plain_layer_that_torch_builds(case):
     layer = slimmable(full, small).at(0.5, clone_slice)
     assert type(layer) is type(small)
     assert repr(layer) == repr(small)
+    assert vars(layer).keys() == vars(small).keys()
     torch.testing.assert_close(layer.state_dict(), small.state_dict(), rtol=0, atol=0)
     torch.testing.assert_close(answer(layer, case), answer(small, case), rtol=0, atol=0)
     assert all(tensor.is_contiguous() for tensor in tensors_of(layer).values())
