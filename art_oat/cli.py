@@ -139,7 +139,7 @@ def train(
         str | None, typer.Option(help="shared: one last layer for all widths; per-width: one for each.")
     ] = None,
     width_sampling: Annotated[
-        str | None, typer.Option(help="Widths that a step trains: all, sandwich (two ends, one between) or random.")
+        str | None, typer.Option(help="Widths a step trains: random (one), all, or sandwich (two ends, one between).")
     ] = None,
     distills: Annotated[
         bool | None, typer.Option(help="Whether narrower widths learn from the answers of the widest.")

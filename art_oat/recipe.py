@@ -63,7 +63,7 @@ class Recipe:
         lambdas: The lams to train, distinct, in ``[0, 1]``.
         widths: The fractions of channels to train, distinct, in ``(0, 1]``, 1 among them.
         heads: ``"shared"``: one last layer for all widths; ``"per-width"``: one for each.
-        width_sampling: Which widths a step trains: ``"all"``, ``"sandwich"`` or ``"random"``, see
+        width_sampling: Which widths a step trains: ``"random"``, ``"all"`` or ``"sandwich"``, see
             :class:`~art_oat.training.OATTrainer`.
         distills: Whether narrower widths learn from the answers of the widest.
         attack: ``"pgd-K"``, ``"art:NAME"`` or ``"torchattacks:NAME"``, see :func:`~art_oat.attack.attack_named`.
@@ -94,7 +94,7 @@ class Recipe:
     lambdas: tuple[float, ...] = DEFAULT_LAMBDAS
     widths: tuple[float, ...] = (1.0,)
     heads: Heads = "shared"
-    width_sampling: WidthSampling = "all"
+    width_sampling: WidthSampling = "random"
     distills: bool = False
     attack: str = "pgd-7"
     eps: float = 8 / 255

@@ -1,8 +1,8 @@
 """OATS against what it stands in for, and the ways to train it.
 
-    python -m benchmarks.oats widths --data digits                          # 60 minutes on one core
-    python -m benchmarks.oats widths --data cifar10 --data-folder FOLDER    # 75 minutes on one core
-    python -m benchmarks.oats sampling                                      # 75 minutes on one core
+    python -m benchmarks.oats widths --data digits                          # 20 minutes on one core
+    python -m benchmarks.oats widths --data cifar10 --data-folder FOLDER    # 80 minutes on one core
+    python -m benchmarks.oats sampling                                      # 60 minutes on one core
     python -m benchmarks.oats widths --smoke                                # seconds; writes nothing
 
 ``widths``: one network of three widths (with one head for all, and with one per width) against a network of each width
@@ -10,10 +10,11 @@ alone, trained by the same recipe for as many epochs. ``sampling``: one network 
 drawing widths, with and without in-place distillation, each for the epochs that take as long as 30 of ``all`` (by
 the ratio of the times of whole training steps, taken in turns beforehand).
 
-Digits: 3-fold cross-validation over all 1,797 images, seeds 0 to 2, the demo's recipe with half its epochs. CIFAR-10 (JPEG-75): 4,000
-training images, 1,000 test images, seed 0, a small ResNet, 10 epochs. Judged by PGD-20 at the six trained lams.
-Differences are paired by image, averaged over lams and seeds, with a 95% bootstrap interval over images. Results go to
-results/oats_widths_DATA.csv and results/oats_sampling_digits.csv. What is finished is kept in --cache, and reused.
+Digits: 3-fold cross-validation over all 1,797 images, seeds 0 to 2, the demo's recipe with half its epochs. CIFAR-10
+(JPEG-75): 4,000 training images, 1,000 test images, seed 0, a small ResNet, 10 epochs. Judged by PGD-20 at the six
+trained lams. Differences are paired by image, averaged over lams and seeds, with a 95% bootstrap interval over images.
+Results go to results/oats_widths_DATA.csv and results/oats_sampling_digits.csv. What is finished is kept in --cache,
+and reused.
 """
 
 import argparse

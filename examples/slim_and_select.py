@@ -25,7 +25,8 @@ def main(out: Path, *, is_smoke: bool) -> None:
     optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=3e-3)
     classifier = OATClassifier(model, nn.CrossEntropyLoss(), (1, 8, 8), 10, optimizer, clip_values=(0, 1))
     trainer = OATTrainer(classifier, PGD(EPS, eps_step=EPS / 4), seed=0)
-    trainer.fit(*data.train, nb_epochs=1 if is_smoke else 30, scheduler=WarmupCosine())
+    # every step trains one width at random, so three widths want three times the epochs
+    trainer.fit(*data.train, nb_epochs=1 if is_smoke else 90, scheduler=WarmupCosine())
 
     attack = "pgd-5" if is_smoke else "pgd-50"
     curve = TradeoffCurve.measure(classifier, *data.test, eps=EPS, attack=attack, latency_batch_size=100)

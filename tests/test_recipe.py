@@ -107,7 +107,7 @@ def test_a_recipe_says_how_widths_are_made_and_trained():
 
 
 def test_every_width_of_a_recipe_is_trained_and_kept(tmp_path):
-    recipe = dataclasses.replace(RECIPE, widths=(0.5, 1.0), heads="per-width")
+    recipe = dataclasses.replace(RECIPE, widths=(0.5, 1.0), heads="per-width", width_sampling="all")
     trained = train(recipe, recipe.dataset(), folder=tmp_path, verbose=False).model
     kept = load_model(tmp_path)
     x = torch.rand(3, 1, 8, 8)

@@ -92,7 +92,7 @@ def draw_widths(
         widths: Those that are trained, ascending.
         generator: What is drawn from; None for torch's global one.
     """
-    if kind == "all" or (kind == "sandwich" and len(widths) <= _NB_IN_SANDWICH):
+    if kind == "all" or len(widths) == 1 or (kind == "sandwich" and len(widths) <= _NB_IN_SANDWICH):
         return tuple(reversed(widths))
     among = widths if kind == "random" else widths[1:-1]
     drawn = among[int(torch.randint(len(among), (), generator=generator))]

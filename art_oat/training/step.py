@@ -31,7 +31,7 @@ class Method:
     loss: Loss
     augmentation: Augmentation | None = None
     ema: float | None = None
-    width_sampling: WidthSampling = "all"
+    width_sampling: WidthSampling = "random"
     distills: bool = False
 
 

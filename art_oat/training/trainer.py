@@ -62,8 +62,10 @@ class OATTrainer(Trainer):
             :class:`~art_oat.training.average.WeightAverage`. Between epochs (validation, checkpoint, callback) and
             after ``fit``, however that ends, the network holds the average. The next ``fit`` trains on from there
             with a new average; the optimizer's own state goes on. None for no average.
-        width_sampling: Which widths a step trains. ``"all"``: every one. ``"sandwich"``: the largest, the smallest and
-            one in between (Yu and Huang 2019, arXiv:1903.05134), which differs from four widths on. ``"random"``: one.
+        width_sampling: Which widths a step trains. ``"random"``: one, so that an epoch takes as long as one width does,
+            and ``n`` widths want ``n`` times the epochs; the best for equal time, see ``benchmarks/oats.py``.
+            ``"all"``: every one. ``"sandwich"``: the largest, the smallest and one in between (Yu and Huang 2019,
+            arXiv:1903.05134), which differs from ``"all"`` from four widths on.
         distills: Whether smaller widths learn from the scores of the largest on the clean inputs, at the same lam, in
             place of the labels (in-place distillation, arXiv:1903.05134). The attack keeps to the labels; class
             weights and label smoothing apply to the largest width alone.
@@ -92,7 +94,7 @@ class OATTrainer(Trainer):
         loss: Loss = hybrid_loss,
         augmentation: Augmentation | None = None,
         ema: float | None = None,
-        width_sampling: WidthSampling = "all",
+        width_sampling: WidthSampling = "random",
         distills: bool = False,
         seed: int = 0,
     ) -> None:

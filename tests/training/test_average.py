@@ -90,7 +90,7 @@ def noting(classifier, seen):
 
 
 def fit(classifier, *, ema=DECAY, nb_epochs=2, **options) -> OATTrainer:
-    arguments = {name: options.pop(name) for name in ("loss", "seed") if name in options}
+    arguments = {name: options.pop(name) for name in ("loss", "seed", "width_sampling") if name in options}
     trainer = OATTrainer(classifier, ATTACK, ema=ema, **arguments)
     trainer.fit(X, Y, batch_size=5, nb_epochs=nb_epochs, verbose=False, **options)
     return trainer
@@ -222,9 +222,9 @@ def test_a_decay_outside_0_and_1_is_refused(classifier, ema):
 def test_the_average_holds_the_weights_and_statistics_of_every_width(heads):
     plain, classifier = (make_classifier(widths=WIDTHS, heads=heads) for _ in range(2))
     seen = []
-    fit(plain, ema=None, loss=noting(plain, seen))
+    fit(plain, ema=None, loss=noting(plain, seen), width_sampling="all")
     states = [*seen[:: len(WIDTHS)], state(plain)]  # a loss per width in every step, which all begin alike
-    fit(classifier)
+    fit(classifier, width_sampling="all")
     names = {name for name, _ in classifier.model.named_parameters()}
     expected = averaged([{name: values[name] for name in names} for values in states], DECAY)
     actual = {name: tensor.double() for name, tensor in state(classifier).items() if name in names}

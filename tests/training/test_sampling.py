@@ -123,3 +123,11 @@ def test_distillation_needs_the_largest_width_in_every_step():
     assert "width_sampling must be 'all' or 'sandwich'" in width_sampling_faults("random", distills=True)[0]
     for kind, distills in (("all", True), ("sandwich", True), ("random", False)):
         assert width_sampling_faults(kind, distills=distills) == []
+
+
+@pytest.mark.parametrize("kind", ["all", "sandwich", "random"])
+def test_a_network_of_one_width_draws_nothing(kind):
+    generator = torch.Generator().manual_seed(0)
+    before = generator.get_state()
+    assert draw_widths(kind, (1.0,), generator) == (1.0,)
+    assert torch.equal(generator.get_state(), before)

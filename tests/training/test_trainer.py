@@ -68,11 +68,11 @@ FOUR = (0.25, 0.5, 0.75, 1.0)
     ("widths", "options", "trained"),
     [
         ((1.0,), {}, (1.0,)),
-        (WIDTHS, {}, (1.0, 0.75, 0.5)),
+        (WIDTHS, {"width_sampling": "all"}, (1.0, 0.75, 0.5)),
         (FOUR, {"width_sampling": "all"}, (1.0, 0.75, 0.5, 0.25)),
         (FOUR, {"width_sampling": "sandwich"}, (1.0, 0.5, 0.25)),
         (FOUR, {"width_sampling": "random"}, (0.25,)),
-        (WIDTHS, {"distills": True}, (1.0, 0.75, 0.5)),
+        (WIDTHS, {"distills": True, "width_sampling": "all"}, (1.0, 0.75, 0.5)),
         (FOUR, {"distills": True, "width_sampling": "sandwich"}, (1.0, 0.5, 0.25)),
     ],
 )
@@ -131,7 +131,7 @@ def test_every_width_is_attacked_on_its_own_network_on_the_same_samples_at_the_s
         losses.append((y, lam, hybrid_loss(logits, logits_adv, y, lam, criterion)))
         return losses[-1][-1]
 
-    trainer = OATTrainer(classifier, spy, loss=note)
+    trainer = OATTrainer(classifier, spy, loss=note, width_sampling="all")
     trainer.fit(X, Y, batch_size=10, nb_epochs=1, verbose=False)
     nb_channels = [network.network.network.body[0].out_channels for network, _ in spy.calls]
     assert nb_channels == [6, 5, 3, 6, 5, 3]  # two steps
@@ -170,7 +170,7 @@ def test_a_step_at_one_random_width_leaves_norms_statistics_and_heads_of_the_oth
     assert trained == {0, 1, 2}
 
 
-@pytest.mark.parametrize("options", [{}, {"width_sampling": "random"}, {"distills": True}])
+@pytest.mark.parametrize("options", [{}, {"width_sampling": "all"}, {"width_sampling": "all", "distills": True}])
 def test_the_same_seed_gives_the_same_weights_at_every_width(options):
     states = []
     for seed, noise in ((1, 0), (1, 5), (2, 0)):
@@ -220,7 +220,7 @@ def test_a_log_over_several_widths_has_columns_for_each_and_their_mean_area(tmp_
 def test_after_a_non_finite_loss_of_any_width_the_state_is_that_of_the_last_good_step(loss_at_fault):
     classifier = make_classifier(widths=WIDTHS)
     seen: list[dict[str, torch.Tensor]] = []
-    trainer = OATTrainer(classifier, ATTACK, loss=diverging_at(loss_at_fault, classifier, seen))
+    trainer = OATTrainer(classifier, ATTACK, loss=diverging_at(loss_at_fault, classifier, seen), width_sampling="all")
     before = state(classifier)
     with pytest.raises(RuntimeError, match="training must stay finite, got a loss of nan in epoch 1"):
         trainer.fit(X, Y, batch_size=10, nb_epochs=1, verbose=False)
@@ -262,7 +262,9 @@ def test_smaller_widths_that_learn_from_the_largest_are_attacked_away_from_the_l
         targets.append(y)
         return hybrid_loss(logits, logits_adv, y, lam, criterion)
 
-    OATTrainer(classifier, attack, loss=note, distills=True).fit(X, Y, batch_size=20, nb_epochs=1, verbose=False)
+    OATTrainer(classifier, attack, loss=note, width_sampling="all", distills=True).fit(
+        X, Y, batch_size=20, nb_epochs=1, verbose=False
+    )
     assert len({tuple(y.tolist()) for y in attacked}) == 1
     assert attacked[0].dtype == torch.int64
     assert targets[0].shape == (20,)
@@ -634,8 +636,8 @@ def test_an_augmentation_that_cannot_be_called_is_refused(classifier):
 def test_the_scale_of_class_weights_does_not_weigh_widths_against_each_other(scale):
     classifier = make_classifier(widths=WIDTHS)
     classifier._loss = nn.CrossEntropyLoss(weight=torch.full((5,), scale))
-    trainer = OATTrainer(classifier, ATTACK, distills=True)
+    trainer = OATTrainer(classifier, ATTACK, width_sampling="all", distills=True)
     trainer.fit(X, Y, batch_size=20, nb_epochs=1, verbose=False)
-    plain = OATTrainer(make_classifier(widths=WIDTHS), ATTACK, distills=True)
+    plain = OATTrainer(make_classifier(widths=WIDTHS), ATTACK, width_sampling="all", distills=True)
     plain.fit(X, Y, batch_size=20, nb_epochs=1, verbose=False)
     assert trainer.history[0].loss == pytest.approx(plain.history[0].loss, rel=1e-5)
