@@ -140,7 +140,7 @@ def _outputs(
 
 
 def _unreached(layers: Mapping[str, nn.Module], found: Structure, full_width: Collection[str]) -> dict[str, str]:
-    fault = "it was not called when the network ran in evaluation, so nothing is known of its channels"
+    fault = "it was not called when the network ran in evaluation, so nothing is known of it: name it in full_width"
     unknown = layers.keys() - found.called - set(full_width)
     return {path: fault for path in unknown if chooses_width(layers[path])}
 
