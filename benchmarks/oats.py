@@ -5,10 +5,12 @@
     python -m benchmarks.oats sampling                                      # 60 minutes on one core
     python -m benchmarks.oats widths --smoke                                # seconds; writes nothing
 
-``widths``: one network of three widths (with one head for all, and with one per width) against a network of each width
-alone, trained by the same recipe for as many epochs. ``sampling``: one network of four widths, trained by every way of
-drawing widths, with and without in-place distillation, each for the epochs that take as long as 30 of ``all`` (by
-the ratio of the times of whole training steps, taken in turns beforehand).
+``widths``: one network of three widths (all in every step, with one head or one per width; on digits also one width in
+every step) against a network of each width alone, trained by the same recipe, each width for as many epochs.
+
+``sampling``: one network of four widths, trained by every way of drawing widths, with and without in-place
+distillation, each for the epochs that take as long as 30 of ``all`` (by the ratio of the times of whole training steps,
+taken in turns beforehand).
 
 Digits: 3-fold cross-validation over all 1,797 images, seeds 0 to 2, the demo's recipe with half its epochs. CIFAR-10
 (JPEG-75): 4,000 training images, 1,000 test images, seed 0, a small ResNet, 10 epochs. Judged by PGD-20 at the six
@@ -66,7 +68,7 @@ Stands = dict[float, NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Task:
-    """Data, network and recipe."""
+    """Data, network and recipe; ``together`` names ways to train three widths, to compare with single ones."""
 
     name: str
     seeds: tuple[int, ...]
@@ -78,6 +80,7 @@ class Task:
     learning_rate: float
     weight_decay: float
     exempt: tuple[str, ...]
+    together: tuple["Arm", ...]
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def trainer(self, arm: "Arm", seed: int) -> OATTrainer:
@@ -102,6 +105,11 @@ class Arm:
     sampling: str = "all"
     distills: bool = False
     network_width: float = 1.0
+
+
+SHARED = Arm("OATS, shared head", THREE)
+PER_WIDTH = Arm("OATS, head per width", THREE, heads="per-width")
+RANDOM = Arm("OATS, random width", THREE, sampling="random")
 
 
 def digits_data(seed: int) -> tuple[NDArray[np.float32], NDArray[np.int64], list[Part]]:
@@ -129,6 +137,7 @@ def digits_task() -> Task:
         learning_rate=0.2,
         weight_decay=3e-3,
         exempt=(),
+        together=(SHARED, PER_WIDTH, RANDOM),
         options={"sampling": StratifiedSampling({1.0: 3.3})},
     )
 
@@ -145,6 +154,7 @@ def cifar10_task(folder: str) -> Task:
         learning_rate=0.2,
         weight_decay=5e-4,
         exempt=("norm", "film", "bias"),
+        together=(SHARED, PER_WIDTH),
         options={"augmentation": RandomCropFlip(4)},
     )
 
@@ -208,11 +218,13 @@ def row(
 def widths_study(task: Task, cache: Path) -> Iterator[dict[str, object]]:
     """OATS against a single-width network of each width."""
     singles = {width: Arm(f"single {width:g}", network_width=width) for width in THREE}
-    together = (Arm("OATS, shared head", THREE), Arm("OATS, head per width", THREE, heads="per-width"))
-    found = measure(task, dict.fromkeys((*singles.values(), *together), task.nb_epochs), cache)
+    epochs = dict.fromkeys((*singles.values(), *task.together), task.nb_epochs)
+    if RANDOM in epochs:
+        epochs[RANDOM] *= len(THREE)  # a step trains one width: so each is trained as long as a single one
+    found = measure(task, epochs, cache)
     for width, single in singles.items():
         alone = found[single][1.0]
-        for arm, values in ((single, alone), *((arm, found[arm][width]) for arm in together)):
+        for arm, values in ((single, alone), *((arm, found[arm][width]) for arm in task.together)):
             yield row(arm, width, values, alone, single.name)
 
 
