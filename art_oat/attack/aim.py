@@ -20,7 +20,7 @@ from art_oat.attack.art_attack import aim_art_attack, art_attack_faults
 from art_oat.attack.pgd import bounds_like
 from art_oat.attack.protocol import ClipValues, TensorAttack
 from art_oat.attack.unit_range import UnitRange, unit_range_faults
-from art_oat.classifier import OATClassifier, PinnedClassifier
+from art_oat.classifier import OATClassifier, PinnedClassifier, PreprocessedNetwork
 from art_oat.condition import OperatingPoint
 from art_oat.inputs import refuse
 from art_oat.pinned import Replica
@@ -114,16 +114,17 @@ class _WholeBatch(AimedAttack):
     def __init__(self, classifier: OATClassifier, attack: TensorAttack) -> None:
         self._classifier = classifier
         self._attack = attack
-        self._replicas: dict[float, Replica] = {}
+        self._subjects: dict[float, tuple[Replica, PreprocessedNetwork]] = {}
 
     def __call__(
         self, x: Tensor, y: Tensor, lam: Tensor, generator: torch.Generator | None = None, *, width: float = 1.0
     ) -> Tensor:
-        if width not in self._replicas:
-            self._replicas[width] = self._classifier.model.replica(width)
-        replica, clip_values = self._replicas[width], self._classifier.clip_values
+        if width not in self._subjects:
+            replica = self._classifier.model.replica(width)
+            self._subjects[width] = replica, self._classifier.preprocessed(replica)
+        replica, network = self._subjects[width]
+        clip_values = self._classifier.clip_values
         replica.aim(lam)
-        network = self._classifier.preprocessed(replica)
         return _checked(self._attack(network, x, y, clip_values=clip_values, generator=generator), x, clip_values)
 
 

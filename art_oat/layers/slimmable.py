@@ -40,6 +40,10 @@ class Channels(NamedTuple):
     inputs: int
     outputs: int
 
+    def proportion(self, inputs: int) -> int:
+        """Return how many it gives of so many that it takes, in the proportion of all."""
+        return self.outputs * inputs // self.inputs
+
 
 @dataclass(frozen=True)
 class Cut:
@@ -210,7 +214,7 @@ class Slimmable(nn.Module):
             return inputs
         if chooses_width(self):
             return self._slim_channels[current_condition().width].outputs
-        return full.outputs * inputs // full.inputs
+        return full.proportion(inputs)
 
     def at(self, width: float, carry: Callable[[Tensor, tuple[slice, ...]], Tensor]) -> nn.Module:
         """Return the plain layer of one width; see :func:`sliced`."""

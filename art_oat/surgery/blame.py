@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from art_oat.layers.slimmable import Channels, channel_axis, chooses_width, cut, full_size, group_size
-from art_oat.surgery.observation import hooked, is_rigid
+from art_oat.surgery.observation import hooked, is_rigid, with_dropped
 
 
 def reasons(
@@ -54,7 +54,7 @@ class _Poisoned:
         assert full is not None
         is_kept = ~x.isnan().movedim(axis, 0).reshape(x.shape[axis], -1).any(dim=1)
         inputs = int(is_kept.sum())
-        outputs = self.outputs[path] if chooses_width(layer) else full.outputs * inputs // full.inputs
+        outputs = self.outputs[path] if chooses_width(layer) else full.proportion(inputs)
         size = Channels(inputs, outputs)
         fault = _input_fault(layer, is_kept) or _size_fault(layer, size, self.channels.get(path, size))
         if fault:
@@ -67,10 +67,7 @@ class _Poisoned:
         if path not in self.channels:
             self.faults.setdefault(path, "it gets its input by keyword, which cannot be looked at: pass it by position")
             return output
-        axis, nb_kept = channel_axis(self.layers[path]), self.channels[path].outputs
-        output = output.clone()
-        output.narrow(axis, nb_kept, output.shape[axis] - nb_kept).fill_(torch.nan)
-        return output
+        return with_dropped(output, self.layers[path], self.channels[path].outputs, torch.nan)
 
     def take_rigid(self, path: str, x: Tensor) -> Tensor:
         if bool(x.isnan().any()):

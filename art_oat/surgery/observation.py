@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.utils._pytree import tree_leaves
 
-from art_oat.layers.slimmable import chooses_width, full_size, group_size, is_cuttable
+from art_oat.layers.slimmable import channel_axis, chooses_width, full_size, group_size, is_cuttable
 from art_oat.replica import clone_tensor, replicate
 
 _NB_SAMPLES = 2
@@ -211,6 +211,13 @@ def followed(parts: Mapping[str, nn.Module]) -> Iterator[list[str]]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def with_dropped(tensor: Tensor, layer: nn.Module, nb_kept: int, value: float) -> Tensor:
+    """Return a copy of what a layer takes or gives, with a value in all channels but the first so many."""
+    axis, copy = channel_axis(layer), tensor.clone()
+    copy.narrow(axis, nb_kept, tensor.shape[axis] - nb_kept).fill_(value)
+    return copy
 
 
 def is_rigid(module: nn.Module) -> bool:

@@ -26,7 +26,7 @@ from art_oat.layers.slimmable import (
 from art_oat.randomness import borrowed_generators
 from art_oat.replica import clone_tensor, replicate, with_own_children, without_hooks
 from art_oat.surgery.blame import reasons
-from art_oat.surgery.observation import Structure, followed, hooked, probe, real_tensors, structure
+from art_oat.surgery.observation import Structure, followed, hooked, probe, real_tensors, structure, with_dropped
 from art_oat.surgery.unsupported import UnsupportedModuleError, refuse_layers
 
 _ROUNDING = {torch.float64: 1e-8, torch.float32: 1e-3}
@@ -268,7 +268,7 @@ class _Study:
     def _note(self, path: str, got: Tensor) -> Tensor:
         layer = self.layers[path]
         full, inputs = cast("Channels", full_size(layer)), got.shape[channel_axis(layer)]
-        size = Channels(inputs, self.outputs.get(path, full.outputs * inputs // full.inputs))
+        size = Channels(inputs, self.outputs.get(path, full.proportion(inputs)))
         if size != self.channels.setdefault(path, size):
             self._faults.setdefault(
                 path, f"it gets {self.channels[path].inputs} channels in one call and {inputs} in another"
@@ -295,19 +295,14 @@ class _Study:
                 self._faults.setdefault(path, f"{fault}: something before it counts on all channels")
             if got[first].shape != wanted.shape:
                 return got
-            axis = channel_axis(self.layers[path])
-            merged = got.clone()
-            merged.narrow(axis, wanted.shape[axis], got.shape[axis] - wanted.shape[axis]).zero_()
+            layer = self.layers[path]
+            merged = with_dropped(got, layer, wanted.shape[channel_axis(layer)], 0)
             merged[first] = wanted  # also where they differ: what comes behind is not to be blamed for it
             return merged
 
         def mask(path: str, output: Tensor) -> Tensor:
-            size, axis = self.channels.get(path), channel_axis(self.layers[path])
-            if size is None:
-                return output
-            output = output.clone()
-            output.narrow(axis, size.outputs, output.shape[axis] - size.outputs).zero_()
-            return output
+            size = self.channels.get(path)
+            return output if size is None else with_dropped(output, self.layers[path], size.outputs, 0)
 
         def keep(_: str, output: Tensor) -> Tensor:
             outputs.append(output.clone())
