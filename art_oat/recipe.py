@@ -60,6 +60,8 @@ class Recipe:
         nb_train: Training images to keep, in the classes' shares; None for all.
         network: ``"small"`` or ``"small-16-32-64"`` (channels), ``"resnet18"``, ``"resnet34"``, ``"wrn-16-8"`` (any
             depth and widen factor).
+        has_film: Whether the network is told lam by FiLM. Without it and with one lam, the training is that of the plain
+            network at a fixed lam (adversarial training at 1, natural training at 0).
         lambdas: The lams to train, distinct, in ``[0, 1]``.
         widths: The fractions of channels to train, distinct, in ``(0, 1]``, 1 among them.
         heads: ``"shared"``: one last layer for all widths; ``"per-width"``: one for each.
@@ -91,6 +93,7 @@ class Recipe:
     data_folder: str | None = None
     nb_train: int | None = None
     network: str = "small"
+    has_film: bool = True
     lambdas: tuple[float, ...] = DEFAULT_LAMBDAS
     widths: tuple[float, ...] = (1.0,)
     heads: Heads = "shared"
@@ -252,6 +255,7 @@ def _model(recipe: Recipe, data: Dataset) -> OATModel:
     return to_conditional(
         network,
         recipe.lambdas,
+        film_on=None if recipe.has_film else (),
         widths=recipe.widths,
         heads=recipe.heads,
         input_shape=data.input_shape,

@@ -4,8 +4,9 @@ import inspect
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
-from art_oat import OperatingPoint, RandomCropFlip, fold, load_model
+from art_oat import PGD, OperatingPoint, RandomCropFlip, fold, load_model, parameter_groups
 from art_oat.data import Dataset, Split
 from art_oat.models import ResNet, SmallCNN, WideResNet
 from art_oat.recipe import Recipe, architecture, train, trainer_for
@@ -50,6 +51,29 @@ def test_the_folder_gets_the_weights_that_are_returned(tmp_path):
         trained = train(RECIPE, RECIPE.dataset(), folder=folder, keeps_best=keeps_best, verbose=False).model
         torch.testing.assert_close(load_model(folder).state_dict(), trained.state_dict(), rtol=0, atol=0)
         assert len((folder / "training.csv").read_text().splitlines()) == 1 + RECIPE.nb_epochs
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.3, 1.0])
+def test_without_film_one_lam_trains_the_plain_network(lam):
+    recipe = dataclasses.replace(RECIPE, lambdas=(lam,), has_film=False)
+    data = recipe.dataset()
+    x, y = (torch.from_numpy(part) for part in data.train)
+    trainer = trainer_for(recipe, data)
+    trainer.attack = PGD(0.2, nb_steps=1, has_random_start=False)
+    network = fold(trainer.get_classifier().model, lam)
+    trainer.fit(*data.train, batch_size=len(x), nb_epochs=3, verbose=False)
+    groups = parameter_groups(network, recipe.weight_decay)
+    optimizer = torch.optim.SGD(groups, recipe.learning_rate, momentum=0.9, nesterov=True)
+    for _ in range(3):
+        x_adv = trainer.attack(network.eval(), x, y, clip_values=(0, 1))
+        network.train()
+        loss = (1 - lam) * cross_entropy(network(x), y)
+        loss = loss + lam * cross_entropy(network(x_adv), y) if lam else loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    trained = fold(trainer.get_classifier().model, lam)
+    torch.testing.assert_close(trained.state_dict(), network.state_dict(), rtol=1e-4, atol=1e-4)  # float32, shuffled
 
 
 def test_what_is_exempt_does_not_decay():

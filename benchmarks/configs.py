@@ -1,0 +1,94 @@
+"""What is compared on which data: the configurations of ``tradeoff.py`` and ``baselines.py``."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedKFold
+
+from art_oat.data import Dataset, Split, load
+from art_oat.demo import RECIPE
+from art_oat.recipe import Recipe
+
+
+class Part(NamedTuple):
+    """What is trained on and tested on at once.
+
+    Attributes:
+        name: Tells it from the others of its configuration.
+        seed: Of the split and the training.
+        data: Its validation part is not looked at.
+        index: Which image of the configuration each test image is, the same for every seed.
+    """
+
+    name: str
+    seed: int
+    data: Dataset
+    index: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Config:
+    """One comparison.
+
+    Attributes:
+        recipe: Of the one network; its seed is replaced by those of the study.
+        nb_epochs_dedicated: Of every other network; all else is as in the recipe.
+        seeds: Listed beforehand, and all of them counted.
+        nb_folds: Of a cross-validation over all images; None to keep to the data set's own test images.
+        nb_robust: Test images to attack, in the classes' shares; None for all.
+    """
+
+    recipe: Recipe
+    nb_epochs_dedicated: int
+    seeds: tuple[int, ...] = (0,)
+    nb_folds: int | None = None
+    nb_robust: int | None = None
+
+    def dedicated(self, lam: float) -> Recipe:
+        """Return the recipe of the plain network for one lam: same loss, same steps, no condition."""
+        return replace(
+            self.recipe, lambdas=(lam,), has_film=False, nb_epochs=self.nb_epochs_dedicated, weight_of_one=1.0
+        )
+
+    def in_folder(self, folder: str | None) -> "Config":
+        """Return the same comparison with the images in a folder."""
+        return replace(self, recipe=replace(self.recipe, data_folder=folder))
+
+    def shortened(self) -> "Config":
+        """Return the same comparison of one seed, one epoch and a few images, to try the code with."""
+        nb_train = None if self.nb_folds else 64
+        recipe = replace(self.recipe, nb_epochs=1, nb_train=nb_train, batch_size=32)
+        return replace(self, recipe=recipe, nb_epochs_dedicated=1, seeds=self.seeds[:1], nb_robust=12)
+
+    def parts(self) -> Iterator[Part]:
+        """Go through the trainings and tests of every seed."""
+        for seed in self.seeds:
+            if self.nb_folds is None:
+                data = replace(self.recipe, seed=seed).dataset()
+                yield Part(f"seed-{seed}", seed, data, np.arange(len(data.test.x)))
+            else:
+                yield from self._folds(seed, self.nb_folds)
+
+    def _folds(self, seed: int, nb_folds: int) -> Iterator[Part]:
+        every = load(self.recipe.data, seed=seed)
+        x, y = (np.concatenate(arrays) for arrays in zip(*every, strict=True))
+        order = np.lexsort((*x.reshape(len(x), -1).T, y))  # the same for every seed
+        x, y = x[order], y[order]
+        folds = StratifiedKFold(nb_folds, shuffle=True, random_state=seed).split(x, y)
+        for number, (train, test) in enumerate(folds):
+            known = Split(x[train], y[train])
+            data = Dataset(known, known, Split(x[test], y[test]))
+            yield Part(f"seed-{seed}-fold-{number}", seed, data, test)
+
+
+DIGITS = Config(RECIPE, nb_epochs_dedicated=40, seeds=(0, 1, 2), nb_folds=3)
+CIFAR10_SMALL = Config(
+    Recipe(data="cifar10", network="wrn-10-1", nb_train=4000, nb_epochs=15, learning_rate=0.2),
+    nb_epochs_dedicated=10,
+    nb_robust=500,
+)
+CONFIGS: dict[tuple[str, str], Config] = {("digits", "small"): DIGITS, ("cifar10", "small"): CIFAR10_SMALL}
+"""By data and name."""

@@ -1,0 +1,221 @@
+"""One runner for every way to train: the one network, dedicated networks, and those of ART's own trainers.
+
+All of them start from the same network of the same seed and have the same optimizer, schedule, augmentation, batch size
+and attack budget. What comes out is always a conditional network: a plain one is that of a single lam without FiLM,
+and gives exactly the plain network's answers.
+"""
+
+import copy
+import json
+import math
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from art.attacks.evasion import ProjectedGradientDescent
+from art.data_generators import DataGenerator
+from art.defences.trainer import (
+    AdversarialTrainerAWPPyTorch,
+    AdversarialTrainerMadryPGD,
+    AdversarialTrainerTRADESPyTorch,
+)
+from art.estimators.classification import PyTorchClassifier
+from numpy.typing import NDArray
+from torch import nn, optim
+
+from art_oat import OATModel, fold, load_model, parameter_groups, save_model, to_conditional
+from art_oat.attack import PGD
+from art_oat.data import Dataset
+from art_oat.files import write_whole
+from art_oat.randomness import borrowed_generators
+from art_oat.recipe import Recipe, trainer_for
+from art_oat.training import schedule_by_name
+from benchmarks.configs import Config, Part
+
+BETA = 6.0
+"""Weight of the divergence in TRADES (Zhang et al. 2019)."""
+
+GAMMA = {"PGD": 0.01, "TRADES": 0.005}
+"""Size of the weight perturbation, relative to the weights (Wu et al. 2020)."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network, and what its training took.
+
+    Attributes:
+        model: Trained, in evaluation mode.
+        seconds: Wall time of the training alone, nothing measured in it.
+        cpu_seconds: Processor time of the same; unlike wall time, it hardly depends on what else the machine does.
+        nb_bytes: Of weights and statistics; of a plain network for a single lam.
+    """
+
+    model: OATModel
+    seconds: float
+    cpu_seconds: float
+    nb_bytes: int
+
+
+def methods(lambdas: tuple[float, ...]) -> dict[str, str]:
+    """Every method by name, with what it is."""
+    return {
+        "oat": "one network for all lams",
+        **{f"lam-{lam:g}": f"plain network, loss mixed at lam {lam:g}" for lam in lambdas},
+        "pgd-at": "AdversarialTrainerMadryPGD of ART",
+        "trades": "AdversarialTrainerTRADESPyTorch of ART",
+        "awp": "AdversarialTrainerAWPPyTorch of ART, on PGD",
+        "trades-awp": "AdversarialTrainerAWPPyTorch of ART, on TRADES",
+    }
+
+
+class PacedBatches(DataGenerator):  # type: ignore[misc]
+    """Gives ART's trainers shuffled, augmented batches, and sets the learning rate of each.
+
+    Two of the trainers reject every scheduler of torch 2, one takes none: so the schedule goes with the data. It is the
+    same as ``OATTrainer``'s: step ``i`` of ``n`` has the learning rate times ``schedule(i / n)``.
+
+    Args:
+        recipe: Says how the batches are made.
+        data: Its train part is gone through, anew every epoch.
+        optimizer: Its learning rates are changed.
+    """
+
+    def __init__(self, recipe: Recipe, data: Dataset, optimizer: optim.Optimizer) -> None:
+        super().__init__(len(data.train.x), min(recipe.batch_size, len(data.train.x)))
+        self.x, self.y = (torch.from_numpy(part) for part in data.train)
+        self.augment = recipe.augment(data)
+        self.optimizer = optimizer
+        self.rates = [group["lr"] for group in optimizer.param_groups]
+        self.schedule = schedule_by_name(recipe.schedule)
+        self.generator = torch.Generator().manual_seed(recipe.seed)
+        self.nb_steps = recipe.nb_epochs * math.ceil(self.size / self.batch_size)
+        self.nb_given = 0
+        self.waiting: list[torch.Tensor] = []
+
+    def get_batch(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Return the next images ``[N, C, H, W]`` and class indices ``[N]``."""
+        self.waiting = self.waiting or list(torch.randperm(self.size, generator=self.generator).split(self.batch_size))
+        index = self.waiting.pop(0)
+        factor = self.schedule(min(self.nb_given / self.nb_steps, 1.0))
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * factor
+        self.nb_given += 1
+        x = self.x[index] if self.augment is None else self.augment(self.x[index], self.generator)
+        return x.numpy(), self.y[index].numpy()
+
+
+def _plain_classifier(network: nn.Module, recipe: Recipe, data: Dataset) -> PyTorchClassifier:
+    groups = parameter_groups(network, recipe.weight_decay, exempt=recipe.exempt)
+    optimizer = optim.SGD(groups, recipe.learning_rate, momentum=0.9, nesterov=True)
+    loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
+    return PyTorchClassifier(network, loss, data.input_shape, data.nb_classes, optimizer, clip_values=(0, 1))
+
+
+def _attack(recipe: Recipe, classifier: PyTorchClassifier) -> ProjectedGradientDescent:
+    """Return ART's own PGD with the steps of the recipe's."""
+    nb_steps = int(recipe.attack.removeprefix("pgd-"))
+    return ProjectedGradientDescent(
+        classifier,
+        norm=np.inf if recipe.norm == "Linf" else 2,
+        eps=recipe.eps,
+        eps_step=PGD(recipe.eps, recipe.eps_step, nb_steps).step,
+        max_iter=nb_steps,
+        num_random_init=1,
+        batch_size=recipe.batch_size,
+        verbose=False,
+    )
+
+
+def _art_trainer(method: str, recipe: Recipe, data: Dataset, classifier: PyTorchClassifier) -> Any:
+    attack = _attack(recipe, classifier)
+    if method == "pgd-at":
+        steps = {"eps": attack.eps, "eps_step": attack.eps_step, "max_iter": attack.max_iter}
+        trainer = AdversarialTrainerMadryPGD(classifier, recipe.nb_epochs, recipe.batch_size, **steps).trainer
+        trainer.attacks = [attack]  # its own knows neither the norm nor a batch size
+        return trainer
+    if method == "trades":
+        return AdversarialTrainerTRADESPyTorch(classifier, attack, beta=BETA)
+    mode = "TRADES" if method == "trades-awp" else "PGD"
+    proxy = copy.deepcopy(classifier.model)
+    loss, shape = nn.CrossEntropyLoss(), data.input_shape
+    proxy_classifier = PyTorchClassifier(
+        proxy, loss, shape, data.nb_classes, optim.SGD(proxy.parameters(), lr=0.01), clip_values=(0, 1)
+    )
+    return AdversarialTrainerAWPPyTorch(
+        classifier, proxy_classifier, attack, mode=mode, gamma=GAMMA[mode], beta=BETA, warmup=0
+    )
+
+
+def _train_by_art(method: str, recipe: Recipe, data: Dataset) -> OATModel:
+    with borrowed_generators(seed=recipe.seed):
+        network = recipe.architecture(data).build()
+        classifier = _plain_classifier(network, recipe, data)
+        np.random.seed(recipe.seed)  # noqa: NPY002 - what ART draws from
+        batches = PacedBatches(recipe, data, classifier.optimizer)
+        _art_trainer(method, recipe, data, classifier).fit_generator(batches, nb_epochs=recipe.nb_epochs)
+    return to_conditional(network, (1.0,), film_on=())
+
+
+def _train_by_own(recipe: Recipe, data: Dataset, folder: Path) -> OATModel:
+    trainer = trainer_for(recipe, data)
+    trainer.fit(
+        *data.train,
+        batch_size=recipe.batch_size,
+        nb_epochs=recipe.nb_epochs,
+        scheduler=schedule_by_name(recipe.schedule),
+        log_path=folder / "training.csv",
+    )
+    model: OATModel = trainer.get_classifier().model
+    return model
+
+
+def recipe_of(method: str, config: Config, seed: int) -> Recipe:
+    """Return what a method trains by: the one network by the configuration's recipe, others by the dedicated one's."""
+    if method == "oat":
+        return replace(config.recipe, seed=seed)
+    lam = float(method.removeprefix("lam-")) if method.startswith("lam-") else 1.0
+    return replace(config.dedicated(lam), seed=seed)
+
+
+def train(method: str, config: Config, part: Part, folder: Path) -> Trained:
+    """Train by one of :func:`methods`; reuse what the folder holds of the same training.
+
+    Args:
+        method: Its name.
+        config: What is compared.
+        part: What is trained on.
+        folder: Gets ``model.safetensors``, ``model.json``, ``training.csv`` and ``trained.json``.
+
+    Raises:
+        ValueError: If there is no such method, or the folder holds another training.
+    """
+    recipe = recipe_of(method, config, part.seed)
+    if method not in methods(config.recipe.lambdas):
+        raise ValueError(f"method must be one of {list(methods(config.recipe.lambdas))}, got {method!r}.")
+    settings = json.loads(json.dumps({"method": method, "part": part.name, **asdict(recipe), "data_folder": None}))
+    kept = folder / "trained.json"
+    if kept.exists():
+        record = json.loads(kept.read_text(encoding="utf-8"))
+        if record.pop("settings") != settings:
+            raise ValueError(
+                f"{folder} must hold a training of the same settings, but has another. Name another --runs."
+            )
+        return Trained(load_model(folder), **record)
+    started, cpu_started = time.perf_counter(), time.process_time()
+    is_own = method == "oat" or method.startswith("lam-")
+    model = _train_by_own(recipe, part.data, folder) if is_own else _train_by_art(method, recipe, part.data)
+    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
+    save_model(model, folder, recipe.architecture(part.data))
+    record = {"seconds": seconds, "cpu_seconds": cpu_seconds, "nb_bytes": nb_bytes(model)}
+    with write_whole(kept) as file:
+        json.dump({"settings": settings, **record}, file, indent=2)
+    return Trained(model.eval(), **record)
+
+
+def nb_bytes(model: OATModel) -> int:
+    """Return the bytes of weights and statistics that it takes to answer at every lam."""
+    network = model if len(model.lambdas) > 1 else fold(model, model.lambdas[0])
+    return sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
