@@ -39,6 +39,7 @@ from art_oat.training import (
 from art_oat.training.decay import ParameterKind
 from art_oat.training.sampling import width_sampling_faults
 from art_oat.training.schedule import ScheduleName
+from art_oat.training.step import Precision, precision_faults
 
 NB_VALIDATIONS = 5
 """How often a training is measured, at most; each time costs about half an epoch."""
@@ -60,8 +61,8 @@ class Recipe:
         nb_train: Training images to keep, in the classes' shares; None for all.
         network: ``"small"`` or ``"small-16-32-64"`` (channels), ``"resnet18"``, ``"resnet34"``, ``"wrn-16-8"`` (any
             depth and widen factor).
-        has_film: Whether the network is told lam by FiLM. Without it and with one lam, the training is that of the plain
-            network at a fixed lam (adversarial training at 1, natural training at 0).
+        has_film: Whether the network is told lam by FiLM. Without it and with one lam, the training is that of the
+            plain network at a fixed lam (adversarial training at 1, natural training at 0).
         lambdas: The lams to train, distinct, in ``[0, 1]``.
         widths: The fractions of channels to train, distinct, in ``(0, 1]``, 1 among them.
         heads: ``"shared"``: one last layer for all widths; ``"per-width"``: one for each.
@@ -83,6 +84,9 @@ class Recipe:
             ``"none"``; ``"auto"``: what suits the data set, and none for digits and for a file.
         ema: Decay of the average of weights; None for none.
         label_smoothing: In ``[0, 1)``.
+        precision: What the passes of the training compute in, ``"float32"`` or ``"bf16"``; weights stay float32.
+        channels_last: Whether weights and images are laid out in memory with channels last while the network is
+            trained, which is faster on GPUs; the result is the same to rounding.
         seed: Of the split, the weights and the training.
 
     Raises:
@@ -113,6 +117,8 @@ class Recipe:
     augmentation: AugmentationName = "auto"
     ema: float | None = None
     label_smoothing: float = 0.0
+    precision: Precision = "float32"
+    channels_last: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -166,8 +172,11 @@ class Recipe:
             for name, kind in kinds.items()
             if getattr(self, name) not in get_args(kind)
         ]
+        if not isinstance(self.channels_last, bool):
+            faults.append(f"channels_last must be True or False, got {self.channels_last!r}.")
         if not set(self.exempt) <= set(get_args(ParameterKind)):
             faults.append(f"exempt must hold some of {get_args(ParameterKind)}, got {self.exempt}.")
+        faults += precision_faults(self.precision)
         return faults + width_sampling_faults(self.width_sampling, distills=self.distills)
 
     def augment(self, data: Dataset) -> RandomCropFlip | None:
@@ -222,14 +231,22 @@ def trainer_for(recipe: Recipe, data: Dataset) -> OATTrainer:
         ema=recipe.ema,
         width_sampling=recipe.width_sampling,
         distills=recipe.distills,
+        precision=recipe.precision,
         seed=recipe.seed,
     )
 
 
 def fit(
-    trainer: OATTrainer, recipe: Recipe, data: Dataset, *, folder: Path | None, keeps_best: bool, verbose: bool = True
+    trainer: OATTrainer,
+    recipe: Recipe,
+    data: Dataset,
+    *,
+    folder: Path | None,
+    keeps_best: bool,
+    state_path: Path | None = None,
+    verbose: bool = True,
 ) -> OATClassifier:
-    """Let a trainer made for a recipe do its work; see :func:`train`."""
+    """Let a trainer made for a recipe do its work; see :func:`train`, and :class:`OATTrainer` for ``state_path``."""
     plain = recipe.architecture(data)
     trainer.fit(
         *data.train,
@@ -241,6 +258,7 @@ def fit(
         checkpoint=Checkpoint(folder, plain) if folder is not None and keeps_best else None,
         restore_best=keeps_best,
         log_path=None if folder is None else folder / "training.csv",
+        state_path=state_path,
         verbose=verbose,
     )
     classifier: OATClassifier = trainer.get_classifier()
@@ -252,7 +270,7 @@ def fit(
 def _model(recipe: Recipe, data: Dataset) -> OATModel:
     with borrowed_generators(seed=recipe.seed):
         network = recipe.architecture(data).build()
-    return to_conditional(
+    model = to_conditional(
         network,
         recipe.lambdas,
         film_on=None if recipe.has_film else (),
@@ -261,6 +279,7 @@ def _model(recipe: Recipe, data: Dataset) -> OATModel:
         input_shape=data.input_shape,
         seed=recipe.seed,
     )
+    return model.to(memory_format=torch.channels_last) if recipe.channels_last else model  # type: ignore[call-overload]
 
 
 def architecture(name: str, *, in_channels: int, nb_classes: int) -> Architecture:

@@ -12,6 +12,7 @@ from art_oat import TradeoffCurve, load_model
 from art_oat.cli import app, joined
 from art_oat.layers import DEFAULT_LAMBDAS
 from art_oat.run import Run
+from art_oat.training.step import Step
 
 
 def call(*arguments: str):
@@ -123,6 +124,26 @@ def test_widths_are_trained_as_asked_and_evaluated_where_asked(tmp_path):
     assert [(point.lam, point.width) for point in points] == [(1.0, 0.25), (1.0, 1.0)]
 
 
+def test_the_same_command_goes_on_with_a_training_that_was_cut_short(tmp_path, monkeypatch):
+    arguments = ("train", "--data", "digits", "--out", str(tmp_path), "--nb-train", "50", *TRAINED, "--nb-epochs", "2")
+    arguments = (*arguments, "--precision", "bf16", "--channels-last")
+    unchanged = Step.start_epoch
+
+    def start_epoch(self, epoch):
+        if epoch == 2:
+            raise KeyboardInterrupt
+        unchanged(self, epoch)
+
+    monkeypatch.setattr(Step, "start_epoch", start_epoch)
+    assert call(*arguments).exit_code != 0
+    monkeypatch.undo()
+    result = call(*arguments)
+    assert result.exit_code == 0, result.output
+    assert "Going on with the training in" in result.output
+    recipe = Run(tmp_path, print).recipe
+    assert (recipe.precision, recipe.channels_last, recipe.nb_epochs) == ("bf16", True, 2)
+
+
 def test_weights_of_another_training_are_replaced_only_on_demand(tmp_path):
     arguments = ("train", "--data", "digits", "--out", str(tmp_path), "--nb-train", "50", *TRAINED)
     assert call(*arguments).exit_code == 0
@@ -149,6 +170,7 @@ def test_weights_of_another_training_are_replaced_only_on_demand(tmp_path):
             "width_sampling must be one of",
         ),
         (("--data", "digits", "--attack", "art:Nothing"), "attack must be a name"),
+        (("--data", "digits", "--precision", "fp8"), "precision must be one of"),
         (("--data", "cifar10", "--data-folder", "nowhere"), "cifar-10-python.tar.gz"),
     ],
 )

@@ -111,6 +111,8 @@ def test_networks_that_a_function_builds_are_kept_too(tmp_path):
         {"widths": 0.5},
         {"widths": (1.0, 1.0)},
         {"distills": True, "width_sampling": "random"},
+        {"precision": "fp8"},
+        {"channels_last": 1},
     ],
 )
 def test_a_number_that_no_training_could_use_is_refused_by_name(options):
@@ -128,6 +130,25 @@ def test_a_recipe_says_how_widths_are_made_and_trained():
     trainer = trainer_for(recipe, recipe.dataset())
     assert (trainer.width_sampling, trainer.distills) == ("sandwich", True)
     assert list(trainer.get_classifier().model.conversion["input_shape"]) == [1, 8, 8]
+
+
+def test_a_recipe_says_what_a_training_computes_in_and_how_it_lies_in_memory():
+    recipe = dataclasses.replace(RECIPE, precision="bf16", channels_last=True)
+    trainer = trainer_for(recipe, recipe.dataset())
+    assert trainer.precision == "bf16"
+    weight = trainer.get_classifier().model.network.features[3].weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert not weight.is_contiguous()
+
+
+def test_weights_trained_with_channels_last_are_kept_and_are_the_same_to_rounding(tmp_path):
+    recipe = dataclasses.replace(RECIPE, attack="pgd-1", lambdas=(0.0,), augmentation="crop")  # no sign of a gradient
+    states = []
+    for channels_last in (False, True):
+        chosen = dataclasses.replace(recipe, channels_last=channels_last)
+        train(chosen, chosen.dataset(), folder=tmp_path / str(channels_last), keeps_best=False, verbose=False)
+        states.append(load_model(tmp_path / str(channels_last)).state_dict())
+    torch.testing.assert_close(*states, rtol=1e-3, atol=1e-5)  # float32, summed in another order
 
 
 def test_every_width_of_a_recipe_is_trained_and_kept(tmp_path):

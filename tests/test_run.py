@@ -2,6 +2,7 @@ import dataclasses
 import itertools
 import json
 import os
+from contextlib import contextmanager
 
 import pytest
 
@@ -132,24 +133,90 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
         _ = Run(tmp_path, lambda line: None).recipe
 
 
-def test_a_training_that_is_cut_short_can_be_measured_and_is_not_taken_for_a_whole_one(tmp_path, monkeypatch):
-    recipe = dataclasses.replace(RECIPE, nb_epochs=3)
+LONGER = dataclasses.replace(RECIPE, nb_epochs=3, nb_train=200, ema=0.9)
 
-    def cut(self, x, y):
-        if self.epoch == 2:
+
+def train(folder, recipe=LONGER, **options) -> list[str]:
+    """Train without leave to overwrite; return what was said."""
+    lines: list[str] = []
+    Run(folder, lines.append).train(recipe, recipe.dataset(), **options)
+    return lines
+
+
+@contextmanager
+def cut_in(epoch: int):
+    """The second step of this epoch fails within the block."""
+
+    def step(self, x, y):
+        if self.epoch == epoch and self.tally.nb_samples:
             raise KeyboardInterrupt
-        return step(self, x, y)
+        return unchanged(self, x, y)
 
-    step = Step.__call__
-    monkeypatch.setattr(Step, "__call__", cut)
-    with pytest.raises(KeyboardInterrupt):
-        told(tmp_path, recipe)
-    monkeypatch.undo()
+    unchanged = Step.__call__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Step, "__call__", step)
+        with pytest.raises(KeyboardInterrupt):
+            yield
+
+
+def test_a_training_that_is_cut_short_can_be_measured_and_then_gone_on_with(tmp_path):
+    with cut_in(2):
+        train(tmp_path)
     run = Run(tmp_path, lambda line: None)
-    assert run.recipe == recipe
-    with pytest.raises(FileExistsError, match="holds weights of this training, cut short"):
-        run.train(recipe, recipe.dataset())
-    assert len(run.measure(MEASUREMENT, recipe.dataset(), nb_workers=1).points) == 3
+    assert run.recipe == LONGER
+    assert len(run.measure(MEASUREMENT, LONGER.dataset(), nb_workers=1).points) == 3
+    assert train(tmp_path)[0].startswith("Going on with the training in")
+    assert not (tmp_path / "tradeoff.csv").exists()  # it was of weights that are no longer there
+
+
+@pytest.mark.parametrize("options", [{}, {"keeps_best": False}])
+def test_the_same_training_again_after_cuts_has_the_weights_of_the_uncut_one(tmp_path, options):
+    train(tmp_path / "whole", **options)
+    said = []
+    for epoch in (1, 2, 2, 3):
+        with cut_in(epoch):
+            said += train(tmp_path / "cut", **options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("art_oat.run._State.forget", lambda *_: 1 / 0)  # trained to the end, and not noted
+        with pytest.raises(ZeroDivisionError):
+            train(tmp_path / "cut", **options)
+    (line,) = train(tmp_path / "cut", **options)
+    assert line.startswith("Going on with the training in")
+    for name in ("model.safetensors", "model.json"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    rows = [(tmp_path / run / "training.csv").read_text().splitlines() for run in ("cut", "whole")]
+    assert len(rows[0]) == len(rows[1]) == 1 + LONGER.nb_epochs
+    assert {path.name for path in (tmp_path / "cut").iterdir()} == FILES - {"tradeoff.csv", "tradeoff.png"}
+    assert train(tmp_path / "cut", **options)[0].startswith("Reusing the weights")
+
+
+def test_asked_to_overwrite_a_training_that_was_cut_short_starts_anew(tmp_path):
+    with cut_in(2):
+        train(tmp_path)
+    assert train(tmp_path, overwrites=True)[0].startswith("Training one network")
+    assert {path.name for path in tmp_path.iterdir()} == FILES - {"tradeoff.csv", "tradeoff.png"}
+
+
+@pytest.mark.parametrize("nb_epochs", [3, 20])  # the first validation comes after 1 and after 4 epochs
+def test_a_training_that_was_cut_short_is_not_replaced_by_another_unasked(tmp_path, nb_epochs):
+    recipe = dataclasses.replace(LONGER, nb_epochs=nb_epochs)
+    with cut_in(3):
+        train(tmp_path, recipe)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    what = "weights of another training" if nb_epochs == 3 else "another training, cut short"
+    for other in (dataclasses.replace(recipe, seed=1), dataclasses.replace(recipe, precision="bf16")):
+        with pytest.raises(FileExistsError, match=f"holds {what}. Name another --out, or add --overwrite"):
+            train(tmp_path, other)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_training_that_was_cut_short_before_its_first_epoch_ended_starts_anew_and_holds_nobody_up(tmp_path):
+    with cut_in(1):
+        train(tmp_path)
+    other = dataclasses.replace(LONGER, seed=1)
+    with cut_in(1):
+        train(tmp_path, other)
+    assert train(tmp_path, other)[0].startswith("Training one network")
 
 
 def test_weights_of_another_training_are_not_replaced_unasked(folder):

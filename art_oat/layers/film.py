@@ -45,7 +45,7 @@ class FiLM(nn.Module):
 
     def coefficients(self, code: Tensor) -> tuple[Tensor, Tensor]:
         """Return scale and shift, each ``[G, C]``, for codes ``[G, D]``."""
-        result = self.output(F.leaky_relu(self.hidden(code)))
+        result = self.output(F.leaky_relu(self.hidden(code))).to(code)  # near 1, half precision holds no small changes
         if self.kind == "published":
             result = F.leaky_relu(result)
         scale, shift = result.chunk(2, dim=1)

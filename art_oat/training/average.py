@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,6 +56,16 @@ class WeightAverage:
         finally:
             with torch.no_grad():
                 torch._foreach_copy_(self._floats, trained)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the average, and how many updates it has taken in."""
+        return {"nb_updates": self.nb_updates, "averages": self._averages}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` of an average of the same tensors returned."""
+        self.nb_updates = state["nb_updates"]
+        torch._foreach_copy_(self._averages, state["averages"])
 
 
 def _precise(tensor: Tensor) -> torch.dtype:

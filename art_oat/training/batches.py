@@ -13,6 +13,8 @@ from torch.utils.data import DataLoader
 from art_oat.classifier import OATClassifier
 from art_oat.inputs import Array, as_array, count_faults, is_soft, refuse
 
+_NB_AT_ONCE = 1024
+
 
 class Batches(Protocol):
     """One epoch of pairs ``(x, y)``, on the classifier's device: inputs ``[N, ...]`` and labels.
@@ -71,6 +73,14 @@ def nb_batches(source: Any) -> int | None:
         return None
 
 
+def size_of(batches: Batches) -> dict[str, int | None]:
+    """Return how many batches an epoch has, and for arrays also what they are cut from."""
+    sizes = {"number of batches": nb_batches(batches)}
+    if isinstance(batches, ArrayBatches):
+        sizes |= {"batch_size": batches.batch_size, "number of samples": len(batches.x)}
+    return sizes
+
+
 def _as_tensors(x: Array, y: Array, classifier: OATClassifier) -> tuple[Tensor, Tensor]:
     if not is_soft(y, classifier.nb_classes):
         return classifier.as_tensors(x, y)
@@ -87,10 +97,16 @@ def _checked(batch: Any, classifier: OATClassifier) -> tuple[Tensor, Tensor]:
 
 
 class ArrayBatches:
-    """Shuffles tensors anew every epoch; the last batch may be smaller."""
+    """Shuffles tensors anew every epoch; the last batch may be smaller.
+
+    Inputs that are all whole 255ths, as images are, are kept as bytes: a quarter of float32, and each batch comes back
+    exactly.
+    """
 
     def __init__(self, x: Tensor, y: Tensor, batch_size: int, generator: torch.Generator) -> None:
-        self.x = x
+        self.levels = levels_like(x)
+        packed = as_bytes(x, self.levels)
+        self.x = x if packed is None else packed
         self.y = y
         self.batch_size = batch_size
         self.generator = generator
@@ -101,7 +117,32 @@ class ArrayBatches:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.randperm(len(self.x), generator=self.generator).to(self.x.device)
         for index in order.split(self.batch_size):
-            yield self.x[index], self.y[index]
+            x = self.x[index]
+            yield self.levels[x.long()] if x.dtype == torch.uint8 else x, self.y[index]
+
+
+def levels_like(x: Tensor) -> Tensor:
+    """Return ``k / 255`` for ``k`` from 0 to 255, in the dtype and on the device of ``x``.
+
+    A table, since dividing on a GPU is multiplying by 1 / 255, which rounds otherwise.
+    """
+    return (torch.arange(256, dtype=x.dtype, device="cpu") / 255).to(x.device)
+
+
+def as_bytes(x: Tensor, levels: Tensor) -> Tensor | None:
+    """Return ``k``, uint8, where every value of ``x`` is ``levels[k]``, bit for bit; None where one is not."""
+    parts = []
+    for part in x.split(_NB_AT_ONCE):
+        packed = (part * 255).round().clamp(0, 255).to(torch.uint8)
+        if not _has_same_bits(levels[packed.long()], part):
+            return None
+        parts.append(packed)
+    return torch.cat(parts)
+
+
+def _has_same_bits(first: Tensor, second: Tensor) -> bool:
+    """Whether two tensors of floats are the same; unlike for ``torch.equal``, -0 is not 0."""
+    return torch.equal(*(tensor.contiguous().view(torch.uint8) for tensor in (first, second)))
 
 
 class LoaderBatches:

@@ -121,6 +121,15 @@ class BestEpoch:
             for name, tensor in _tensors(self.model) if self._state else ():
                 tensor.copy_(self._state[name])
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return which epoch is kept, and its weights where they are remembered."""
+        return {"area": self.area, "epoch": self.epoch, "state": self._state}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Hold on to what :meth:`state_dict` returned; what is saved in the folder is left alone."""
+        self.area, self.epoch = state["area"], state["epoch"]
+        self._state = state["state"]
+
 
 def _tensors(model: OATModel) -> Iterator[tuple[str, torch.Tensor]]:
     yield from model.named_parameters()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Self
 
 from art_oat.files import write_whole
 from art_oat.frontier import MeasuredPoint
@@ -53,6 +54,16 @@ class EpochRecord:
             columns[f"val_clean@{where}"] = point.clean
             columns[f"val_robust@{where}"] = point.robust
         return columns
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the record as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        """Return the record of which this is the :meth:`state_dict`."""
+        points = tuple(MeasuredPoint(**point) for point in state["validation"])
+        return cls(**{**state, "validation": points})
 
 
 def write_history(history: Sequence[EpochRecord], path: Path) -> None:

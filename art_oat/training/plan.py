@@ -13,6 +13,7 @@ from art_oat.training.batches import is_pair
 from art_oat.training.checkpoint import Checkpoint
 from art_oat.training.history import EpochRecord
 from art_oat.training.schedule import Schedule, Scheduler, is_schedule, scheduler_faults
+from art_oat.training.state import state_faults
 
 Callback = Callable[[EpochRecord], Any]
 """Is told of every epoch; returns True, and nothing else, to end the training."""
@@ -31,6 +32,7 @@ class Plan:
     restore_best: bool
     callback: Callback | None
     log_path: str | Path | None
+    state_path: str | Path | None
     verbose: bool
 
     @property
@@ -43,14 +45,30 @@ class Plan:
         is_due = epoch % self.validation_interval == 0 or epoch == self.nb_epochs
         return is_due and self.validation_data is not None
 
+    def settings(self) -> dict[str, Any]:
+        """Return what decides the result, apart from data, scheduler and callback."""
+        nb_validation = 0 if self.validation_data is None else len(self.validation_data[0])
+        return {
+            "nb_epochs": self.nb_epochs,
+            "scheduler_interval": self.scheduler_interval,
+            "number of validation samples": nb_validation,
+            "validation_interval": self.validation_interval,
+            "restore_best": self.restore_best,
+        }
+
     def faults(self, classifier: OATClassifier) -> list[str]:
         """Say all that is wrong."""
         faults = count_faults({"nb_epochs": self.nb_epochs, "validation_interval": self.validation_interval})
         faults += scheduler_faults(self.scheduler, self.scheduler_interval)
         if self.scheduler_interval not in ("epoch", "step"):
             faults.append(f"scheduler_interval must be 'epoch' or 'step', got {self.scheduler_interval!r}.")
-        if self.log_path is not None and (not isinstance(self.log_path, str | Path) or Path(self.log_path).is_dir()):
-            faults.append(f"log_path must name a file, got {self.log_path!r}.")
+        faults += [
+            f"{name} must name a file, got {path!r}."
+            for name, path in {"log_path": self.log_path, "state_path": self.state_path}.items()
+            if path is not None and (not isinstance(path, str | Path) or Path(path).is_dir())
+        ]
+        if self.state_path is not None:
+            faults += state_faults(self.scheduler, classifier)
         if self.callback is not None and not callable(self.callback):
             faults.append(f"callback must be callable on an EpochRecord, got {type(self.callback).__name__}.")
         return [*faults, *self._checkpoint_faults(classifier), *self._validation_faults(classifier)]

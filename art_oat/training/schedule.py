@@ -228,6 +228,16 @@ class Pace:
         elif self.scheduler is not None and self.interval == "epoch":
             self.scheduler.step()
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the schedule stands; empty where there is none."""
+        state: dict[str, Any] = {} if self.scheduler is None else self.scheduler.state_dict()  # type: ignore[attr-defined]
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where :meth:`state_dict` stood."""
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(state)  # type: ignore[attr-defined]
+
 
 class _FactorScheduler:
     """Multiplies the learning rates that it finds by a function of progress.
@@ -236,8 +246,8 @@ class _FactorScheduler:
     """
 
     def __init__(self, optimizer: Optimizer, schedule: Schedule, nb_steps: int) -> None:
-        self.groups = optimizer.param_groups
-        self.rates = [float(group["lr"]) for group in self.groups]
+        self.optimizer = optimizer  # not its groups: an optimizer that loads a state makes others
+        self.rates = [float(group["lr"]) for group in optimizer.param_groups]
         self.schedule = schedule
         self.nb_steps = nb_steps
         self.step_count = 0
@@ -245,13 +255,23 @@ class _FactorScheduler:
 
     def step(self) -> None:
         self.step_count += 1
-        self._write(self.schedule(min(self.step_count / self.nb_steps, 1.0)))
+        self._write_progress()
 
     def restore(self) -> None:
         self._write(1.0)
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"step_count": self.step_count, "rates": self.rates}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.step_count, self.rates = state["step_count"], state["rates"]
+        self._write_progress()
+
+    def _write_progress(self) -> None:
+        self._write(self.schedule(min(self.step_count / self.nb_steps, 1.0)))
+
     def _write(self, factor: float) -> None:
-        for group, rate in zip(self.groups, self.rates, strict=True):
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(rate * factor)
             else:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +14,18 @@ from torch import Tensor, nn
 from art_oat.attack import AimedAttack
 from art_oat.classifier import OATClassifier
 from art_oat.inputs import as_array, input_faults, range_faults, refuse
+from art_oat.model import OATModel
 from art_oat.training.average import WeightAverage
 from art_oat.training.loss import Loss
 from art_oat.training.sampling import StratifiedSampling, WidthSampling, draw_widths
 
+_IMAGE_AXES = len(("N", "C", "H", "W"))
+
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 """Changes inputs ``[N, ...]`` at random, drawn from the generator it is given; keeps shape and clip range."""
+
+Precision = Literal["float32", "bf16"]
+"""What attack and forward passes of a training compute in; weights, loss and measurements stay float32."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,17 @@ class Method:
     ema: float | None = None
     width_sampling: WidthSampling = "random"
     distills: bool = False
+    precision: Precision = "float32"
+
+
+def precision_faults(precision: str, model: OATModel | None = None) -> list[str]:
+    """Say whether a precision is unknown, or does not suit the weights of a model."""
+    if precision not in get_args(Precision):
+        return [f"precision must be one of {get_args(Precision)}, got {precision!r}."]
+    dtype = torch.float32 if model is None else model.encoding.table.dtype
+    if precision == "bf16" and dtype != torch.float32:
+        return [f"precision bf16 needs weights in float32, got {dtype}. Convert them: model.float()."]
+    return []
 
 
 @dataclass
@@ -116,6 +133,7 @@ class Step:
         self._is_ahead = False  # whether the weights hold a step that the average does not
         self._is_augmentation_checked = False
         self._last_x = torch.empty(0)
+        self._is_channels_last = any(map(_is_channels_last, self.model.parameters()))
 
     def start_epoch(self, epoch: int) -> None:
         """Count anew."""
@@ -125,7 +143,7 @@ class Step:
     def __call__(self, x: Tensor, y: Tensor) -> None:
         """Train on one batch: ``x [N, ...]``, class indices ``[N]`` or probabilities ``[N, K]``."""
         order = torch.randperm(len(x), generator=self.generator).to(x.device)  # no lam may always meet the same samples
-        x, y = self._augmented(x[order]), y[order]
+        x, y = self._arranged(self._augmented(x[order])), y[order]
         lam = self.method.sampling.draw(self.model.lambdas, len(x), self.generator).to(x)
         self.classifier.optimizer.zero_grad()
         target = y
@@ -147,19 +165,30 @@ class Step:
         x, lam = batch.x, batch.lam
         is_attacked = lam > 0
         classes = batch.y if batch.y.dim() == 1 else batch.y.argmax(dim=1)
-        x_adv = x[is_attacked]
+        x_adv = self._arranged(x[is_attacked])
         if len(x_adv):
             attack = self.method.attack
-            x_adv = attack(x_adv, classes[is_attacked], lam[is_attacked], self.generator, width=width)
+            with self._precision():
+                x_adv = attack(x_adv, classes[is_attacked], lam[is_attacked], self.generator, width=width)
         self.model.train()
-        logits = self._scores(x, lam, width)
-        logits_adv = self._scores(x_adv, lam[is_attacked], width) if len(x_adv) else logits[:0]
+        with self._precision():  # another block: the first may hold casts of weights that were made without gradient
+            logits = self._scores(x, lam, width)
+            logits_adv = self._scores(x_adv, lam[is_attacked], width) if len(x_adv) else logits[:0]
         criterion = self.classifier.loss if batch.target is batch.y else None  # a teacher's scores carry it already
         loss = self.method.loss(logits, logits_adv, batch.target, lam, criterion)
         self._check("loss", loss)
         loss.backward()
         self.tally.add(loss.item(), logits.argmax(1) == classes, logits_adv.argmax(1) == classes[is_attacked])
         return logits.detach()
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        is_lower = self.method.precision == "bf16"
+        return torch.autocast(self.classifier.device.type, torch.bfloat16) if is_lower else nullcontext()
+
+    def _arranged(self, x: Tensor) -> Tensor:
+        """Lay images out in memory as the network's weights are."""
+        is_fitting = self._is_channels_last and x.dim() == _IMAGE_AXES
+        return x.contiguous(memory_format=torch.channels_last) if is_fitting else x
 
     def _augmented(self, x: Tensor) -> Tensor:
         if self.method.augmentation is None:
@@ -173,7 +202,7 @@ class Step:
     def _scores(self, x: Tensor, lam: Tensor, width: float) -> Tensor:
         scores = self.model(self.preprocess(x), lam, width)
         if isinstance(scores, Tensor) and scores.shape == (len(x), self.classifier.nb_classes):
-            return scores
+            return scores.float() if self.method.precision == "bf16" else scores
         self._go_back()
         got = f"shape {list(scores.shape)}" if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
         raise TypeError(
@@ -202,6 +231,19 @@ class Step:
         if self.average is not None:
             self.average.install()
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return weights and statistics as trained, and the average; to be asked for between epochs."""
+        average = None if self.average is None else self.average.state_dict()
+        return {"tensors": [tensor.detach() for tensor in self.state], "average": average}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` of a step of the same network and method returned."""
+        with torch.no_grad():
+            for tensors in (self.state, self.good_state):
+                torch._foreach_copy_(tensors, state["tensors"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+
     def _check(self, what: str, value: Tensor) -> None:
         if bool(value.isfinite()):
             return
@@ -216,6 +258,12 @@ class Step:
         with torch.no_grad():
             torch._foreach_copy_(self.state, self.good_state)
         self.classifier.optimizer.zero_grad()
+
+
+def _is_channels_last(tensor: Tensor) -> bool:
+    """Whether a tensor is laid out with channels last, and in no other way too, as where one axis alone is longer."""
+    is_image = tensor.dim() == _IMAGE_AXES
+    return is_image and tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
 
 
 def _augmentation_faults(result: Any, x: Tensor, clip_values: Any) -> list[str]:

@@ -23,14 +23,15 @@ from art_oat.frontier import Frontier, MeasuredPoint
 from art_oat.inputs import Array, refuse
 from art_oat.model import OATModel
 from art_oat.randomness import borrowed_generators
-from art_oat.training.batches import Batches, as_batches, is_generator, nb_batches, source_faults
+from art_oat.training.batches import Batches, as_batches, is_generator, nb_batches, size_of, source_faults
 from art_oat.training.checkpoint import BestEpoch, Checkpoint
 from art_oat.training.history import EpochRecord, write_history
 from art_oat.training.loss import Loss, hybrid_loss
 from art_oat.training.plan import Callback, Plan
 from art_oat.training.sampling import StratifiedSampling, WidthSampling, width_sampling_faults
 from art_oat.training.schedule import Pace, Schedule, Scheduler, paced
-from art_oat.training.step import Augmentation, Method, Step, Tally
+from art_oat.training.state import Ongoing, StateFile, described
+from art_oat.training.step import Augmentation, Method, Precision, Step, Tally, precision_faults
 
 _Validation = tuple[Tensor, Tensor]
 
@@ -44,6 +45,8 @@ class OATTrainer(Trainer):
 
     A network with several widths (OATS) trains them together: a step draws widths, each of them is attacked on its own
     and gives a loss, and the optimizer sees the gradient of their sum. Lams and inputs are the same for all of them.
+
+    Batches are laid out in memory as the network is: with channels last where ``to(memory_format=...)`` made it so.
 
     Args:
         classifier: Holds the conditional network, a ``CrossEntropyLoss`` (its class weights and label smoothing are
@@ -69,6 +72,8 @@ class OATTrainer(Trainer):
         distills: Whether smaller widths learn from the scores of the largest on the clean inputs, at the same lam, in
             place of the labels (in-place distillation, arXiv:1903.05134). The attack keeps to the labels; class
             weights and label smoothing apply to the largest width alone.
+        precision: ``"bf16"``: attack and forward passes run under ``torch.autocast`` in bfloat16, on the classifier's
+            device; the loss, the weights, their gradients and all that is measured stay float32.
         seed: What the order of samples, the lams, the widths, augmentation, the attack's random starts and dropout are
             drawn from. The same seed and weights give exactly the same training on the same machine, as far as the data
             come in the same order: a ``DataLoader`` or a generator of ART's shuffles by its own randomness.
@@ -81,8 +86,8 @@ class OATTrainer(Trainer):
     Raises:
         TypeError: If an argument is of another kind than above.
         ValueError: If the classifier has no optimizer, its loss leaves labels out or is not a mean, ``sampling``
-            weighs a lam that is not trained, ``ema`` lies outside ``(0, 1)``, ``width_sampling`` is unknown, or
-            ``distills`` goes with ``"random"``.
+            weighs a lam that is not trained, ``ema`` lies outside ``(0, 1)``, ``width_sampling`` or ``precision`` is
+            unknown, ``distills`` goes with ``"random"``, or ``"bf16"`` with weights that are not float32.
     """
 
     def __init__(
@@ -96,6 +101,7 @@ class OATTrainer(Trainer):
         ema: float | None = None,
         width_sampling: WidthSampling = "random",
         distills: bool = False,
+        precision: Precision = "float32",
         seed: int = 0,
     ) -> None:
         _check_classifier(classifier)
@@ -105,7 +111,12 @@ class OATTrainer(Trainer):
             raise TypeError(f"augmentation must be callable on (x, generator), got {type(augmentation).__name__}.")
         if ema is not None and not (is_finite_number(ema) and 0 < ema < 1):
             raise ValueError(f"ema must be a decay in (0, 1), such as 0.999, or None, got {ema!r}.")
-        refuse(width_sampling_faults(width_sampling, distills=distills))
+        refuse(
+            [
+                *width_sampling_faults(width_sampling, distills=distills),
+                *precision_faults(precision, classifier.model),
+            ]
+        )
         super().__init__(classifier)
         self.attack = PGD() if attack is None else attack
         aim(self.attack, classifier)  # refuses what cannot be aimed, before anything else is done
@@ -116,6 +127,7 @@ class OATTrainer(Trainer):
         self.ema = ema
         self.width_sampling = width_sampling
         self.distills = distills
+        self.precision: Precision = precision
         self.seed = seed
         self.history: list[EpochRecord] = []
         self.best_epoch: int | None = None
@@ -141,6 +153,7 @@ class OATTrainer(Trainer):
         restore_best: bool = False,
         callback: Callback | None = None,
         log_path: str | Path | None = None,
+        state_path: str | Path | None = None,
         verbose: bool = True,
     ) -> None:
         """Train every operating point at once.
@@ -168,11 +181,19 @@ class OATTrainer(Trainer):
                 the training ends; the optimizer's own state stays.
             callback: Is called with the :class:`EpochRecord` after every epoch; if it returns True, training ends.
             log_path: Where to write the history as CSV after every epoch; None for nowhere.
+            state_path: File that gets, after every epoch and whole or not at all, everything that the training needs to
+                go on. If it is there, ``fit`` goes on after the last epoch in it, in whatever trainer and network, and
+                comes to the very same result as if it had never been cut; that of a finished training gives the
+                result back, and trains no more. Delete it to train anew. It must be of the same training: its settings
+                are compared, the data are not. Exact for arrays; a ``DataLoader`` or a generator of ART's shuffles by
+                its own randomness, and an attack, an augmentation or a callback that remembers something starts anew.
+                A scheduler with ``step()`` needs ``state_dict()`` and ``load_state_dict()``. None for no file.
             verbose: Whether to show progress.
 
         Raises:
             TypeError: If the network does not return scores alone in training mode; nothing is changed.
-            ValueError: If an argument is not as above; names every fault, before anything is touched.
+            ValueError: If an argument is not as above; names every fault, before anything is touched. And if
+                ``state_path`` is the file of a training with other settings; names them, before anything is touched.
             RuntimeError: If the loss, a gradient or a score is no longer finite. Weights and statistics are then the
                 last ones that had a finite loss and gradient (or their average, or those of the best epoch, where
                 asked for); the optimizer's own state is not rolled back.
@@ -187,6 +208,7 @@ class OATTrainer(Trainer):
             restore_best=restore_best,
             callback=callback,
             log_path=log_path,
+            state_path=state_path,
             verbose=verbose,
         )
         faults = [*source_faults(x, y, batch_size, self.classifier), *plan.faults(self.classifier)]
@@ -226,9 +248,10 @@ class OATTrainer(Trainer):
         count = nb_batches(batches)
         nb_steps = None if count is None else plan.nb_epochs * count
         attack = aim(self.attack, self.classifier)
-        method = Method(
-            attack, self.sampling, self.loss, self.augmentation, self.ema, self.width_sampling, self.distills
-        )
+        method = self._method(attack)
+        file = self._state_file(batches, plan)
+        saved = None if file is None else file.read()  # refuses that of another training, before anything is touched
+        nb_done = 0 if saved is None else saved["nb_done"]
         step = Step(self.classifier, method, self._generator)
         best = BestEpoch(self._model, plan.as_checkpoint(), is_restored=plan.restore_best)
         validation = None if plan.validation_data is None else self.classifier.as_tensors(*plan.validation_data)
@@ -237,9 +260,12 @@ class OATTrainer(Trainer):
             self._seeded(),
             _finished(step, best),
             paced(self.classifier.optimizer, plan.scheduler, plan.scheduler_interval, nb_steps) as pace,
-            tqdm(total=nb_steps, disable=not plan.verbose, unit="step") as bar,
+            tqdm(total=nb_steps, initial=nb_done * (count or 0), disable=not plan.verbose, unit="step") as bar,
         ):
-            for epoch in range(1, plan.nb_epochs + 1):
+            ongoing = Ongoing(self.classifier, step, pace, best, self._generator)
+            if saved is not None:
+                self._restore(saved, ongoing)
+            for epoch in range(nb_done + 1, plan.nb_epochs + 1):
                 bar.set_description(f"epoch {epoch}/{plan.nb_epochs}")
                 started = time.perf_counter()
                 self._run_epoch(batches, step, pace, bar)
@@ -247,8 +273,41 @@ class OATTrainer(Trainer):
                 with step.averaged():
                     points = self._measure(validation, attack) if validation and plan.is_validated_after(epoch) else ()
                     record = self._record(step.tally, tuple(points), best, times=(started, trained))
-                    if self._conclude(record, best, plan):
-                        return
+                    is_ended = self._conclude(record, best, plan)
+                if file is not None:
+                    file.write(self._saved(ongoing, nb_done=plan.nb_epochs if is_ended else epoch))
+                if is_ended:
+                    return
+
+    def _method(self, attack: AimedAttack) -> Method:
+        return Method(
+            attack,
+            self.sampling,
+            self.loss,
+            self.augmentation,
+            self.ema,
+            self.width_sampling,
+            self.distills,
+            self.precision,
+        )
+
+    def _state_file(self, batches: Batches, plan: Plan) -> StateFile | None:
+        """Where the state of the training goes, or comes from; None for nowhere."""
+        if plan.state_path is None:
+            return None
+        names = ("attack", "sampling", "loss", "augmentation", "ema", "width_sampling", "distills", "precision", "seed")
+        parts = {name: getattr(self, name) for name in names} | plan.settings() | size_of(batches)
+        return StateFile(Path(plan.state_path), described(parts, self.classifier, plan.scheduler))
+
+    def _saved(self, ongoing: Ongoing, *, nb_done: int) -> dict[str, Any]:
+        history = [record.state_dict() for record in self.history]
+        return {"nb_done": nb_done, "history": history, "ongoing": ongoing.state_dict()}
+
+    def _restore(self, saved: dict[str, Any], ongoing: Ongoing) -> None:
+        """Go back to where a training of which this was saved stood."""
+        ongoing.load_state_dict(saved["ongoing"])
+        self.history = [EpochRecord.from_state(record) for record in saved["history"]]
+        self.best_epoch = ongoing.best.epoch
 
     def _run_epoch(self, batches: Batches, step: Step, pace: Pace, bar: Any) -> None:
         step.start_epoch(len(self.history) + 1)

@@ -42,6 +42,16 @@ def test_an_unknown_kind_is_refused():
         FiLM(8, 3, "affine")
 
 
+def test_in_lower_precision_scales_near_1_are_not_rounded_and_features_keep_their_dtype():
+    film, x = FiLM(8, 3), torch.randn(2, 3, 4, 4).bfloat16()
+    torch.nn.init.constant_(film.output.bias, 2**-10)  # 1 + 2^-10 lies between two numbers of bfloat16
+    with torch.autocast("cpu", torch.bfloat16):
+        scale, shift = film.coefficients(torch.randn(2, 8))
+        assert film(x, torch.randn(2, 8)).dtype == torch.bfloat16
+    assert torch.equal(scale, torch.full((2, 3), 1 + 2**-10))
+    assert torch.equal(shift, torch.full((2, 3), 2**-10))
+
+
 def random_film(kind: str = "identity") -> FiLM:
     film = FiLM(8, 5, kind)
     torch.nn.init.normal_(film.output.weight)
