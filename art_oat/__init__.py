@@ -9,7 +9,14 @@ from art_oat.attack import PGD, TensorAttack
 from art_oat.augmentation import RandomCropFlip
 from art_oat.classifier import OATClassifier, PinnedClassifier
 from art_oat.condition import OperatingPoint
-from art_oat.evaluation import AutoAttack, TradeoffCurve
+from art_oat.evaluation import (
+    AutoAttack,
+    AutoAttackWarning,
+    RobustnessReport,
+    TradeoffCurve,
+    TransferMatrix,
+    evaluate,
+)
 from art_oat.frontier import Frontier, MeasuredPoint
 from art_oat.model import OATModel
 from art_oat.pinned import PinnedNetwork
@@ -33,6 +40,7 @@ __all__ = [
     "PGD",
     "Architecture",
     "AutoAttack",
+    "AutoAttackWarning",
     "Checkpoint",
     "EpochRecord",
     "Frontier",
@@ -46,11 +54,14 @@ __all__ = [
     "PinnedClassifier",
     "PinnedNetwork",
     "RandomCropFlip",
+    "RobustnessReport",
     "StratifiedSampling",
     "TensorAttack",
     "TradeoffCurve",
+    "TransferMatrix",
     "UnsupportedModuleError",
     "WarmupCosine",
+    "evaluate",
     "fold",
     "hybrid_loss",
     "load_model",

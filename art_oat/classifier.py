@@ -117,6 +117,26 @@ def _is_identity(operation: Preprocessor) -> bool:
     return is_standardization and bool(np.all(operation.mean == 0) and np.all(operation.std == 1))
 
 
+def data_faults(
+    classifier: PyTorchClassifier, x: Array, y: Array, names: tuple[str, str] = ("x", "y"), *, takes_soft: bool = False
+) -> list[str]:
+    """Say all that is wrong with inputs and labels for a classifier of ART.
+
+    Args:
+        classifier: Knows its input shape, classes and clip values.
+        x: Must be ``(N, *input_shape)`` with ``N`` at least 1, finite and within the clip values.
+        y: Must be class indices ``(N,)`` or one-hot ``(N, K)``.
+        names: What the two are called in the messages.
+        takes_soft: Whether labels may be probabilities ``(N, K)``.
+    """
+    faults = input_faults(x, classifier.input_shape, names[0]) or range_faults(x, classifier.clip_values, names[0])
+    if x.ndim == 0 or y.ndim == 0:
+        return faults or [f"{names[1]} must hold one label per sample, got a single value."]
+    if not len(x):
+        faults.append(f"{names[0]} must hold at least one sample, got none.")
+    return faults + label_faults(y, len(x), classifier.nb_classes, names[1], takes_soft=takes_soft)
+
+
 class _ARTClassifier(PyTorchClassifier):
     """What both classifiers share: predictions that draw nothing, portable copies, layer names as in a plain one."""
 
@@ -365,20 +385,8 @@ class OATClassifier(_ARTClassifier):
     def data_faults(
         self, x: Array, y: Array, names: tuple[str, str] = ("x", "y"), *, takes_soft: bool = False
     ) -> list[str]:
-        """Say all that is wrong with inputs and labels to train on or to measure with.
-
-        Args:
-            x: Must be ``(N, *input_shape)`` with ``N`` at least 1, finite and within the clip values.
-            y: Must be class indices ``(N,)`` or one-hot ``(N, K)``.
-            names: What the two are called in the messages.
-            takes_soft: Whether labels may be probabilities ``(N, K)``.
-        """
-        faults = input_faults(x, self.input_shape, names[0]) or range_faults(x, self.clip_values, names[0])
-        if x.ndim == 0 or y.ndim == 0:
-            return faults or [f"{names[1]} must hold one label per sample, got a single value."]
-        if not len(x):
-            faults.append(f"{names[0]} must hold at least one sample, got none.")
-        return faults + label_faults(y, len(x), self.nb_classes, names[1], takes_soft=takes_soft)
+        """Say all that is wrong with inputs and labels to train on or to measure with; see :func:`data_faults`."""
+        return data_faults(self, x, y, names, takes_soft=takes_soft)
 
     def as_tensors(self, x: Array, y: Array) -> tuple[Tensor, Tensor]:
         """Bring checked data to the network's dtype and device, labels as class indices."""

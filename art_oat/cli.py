@@ -163,12 +163,16 @@ def train(
     label_smoothing: Annotated[
         float, typer.Option(min=0, max=0.99, help="Share of every label spread over all.")
     ] = 0.0,
+    precision: Annotated[str, typer.Option(help="float32, or bf16: passes in bfloat16, for GPUs.")] = "float32",
+    channels_last: Annotated[
+        bool, typer.Option("--channels-last", help="Lay weights and images out with channels last, for GPUs.")
+    ] = False,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
     """Train one network for every lam and width on a data set; keep the best of five epochs on validation images.
 
-    A training that is interrupted keeps the best so far.
+    A training that is interrupted keeps the best so far; the same command again goes on with it.
     """
     from art_oat.recipe import Recipe
     from art_oat.run import Run
@@ -202,6 +206,8 @@ def train(
             augmentation=augmentation,  # type: ignore[arg-type]
             ema=ema,
             label_smoothing=label_smoothing,
+            precision=precision,  # type: ignore[arg-type]
+            channels_last=channels_last,
             seed=seed,
         )
         run = Run(out, typer.echo)
@@ -271,10 +277,10 @@ def _numbers(name: str, values: Numbers) -> tuple[float, ...] | None:
 
 
 def _check_attacks(names: tuple[str, ...], eps: float, norm: str) -> None:
-    from art_oat.evaluation.robustness import attack_by_name
+    from art_oat.evaluation.engine import name_faults
+    from art_oat.inputs import refuse
 
-    for name in names:
-        attack_by_name(name, eps, norm)  # type: ignore[arg-type]
+    refuse([fault for name in names for fault in name_faults(name, eps=eps, norm=norm)])  # type: ignore[arg-type]
 
 
 def _show(curve: TradeoffCurve) -> None:

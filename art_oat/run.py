@@ -24,6 +24,8 @@ from art_oat.recipe import Recipe, fit, trainer_for
 from art_oat.training import load_model
 from art_oat.training.checkpoint import DESCRIPTION, WEIGHTS
 
+TRAINING_STATE = "training-state.pt"
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -52,7 +54,7 @@ class Run:
     """A folder with ``model.safetensors``, ``model.json``, ``training.csv``, ``tradeoff.csv`` and ``tradeoff.png``.
 
     ``run.json`` beside them holds the settings that they were made with. What was made with the same settings, and
-    has not been changed since, is reused.
+    has not been changed since, is reused. ``training-state.pt`` is there while a training is not complete.
 
     Args:
         folder: Where the files are, and go; made where it is missing.
@@ -68,6 +70,7 @@ class Run:
             raise NotADirectoryError(f"a run must lie in a folder, but {self.folder} is a file.")
         self.say = say
         self._models = [self.folder / WEIGHTS, self.folder / DESCRIPTION]
+        self._training_state = self.folder / TRAINING_STATE
         self._curve = self.folder / "tradeoff.csv"
         self._state = _State(self.folder / "run.json")
 
@@ -98,34 +101,55 @@ class Run:
         return any(path.exists() for path in self._models)
 
     def train(self, recipe: Recipe, data: Dataset, *, keeps_best: bool = True, overwrites: bool = False) -> OATModel:
-        """Train, unless it is done already, and return the model.
+        """Train, or go on where the same training was cut short, unless it is done already; return the model.
 
         Args:
             recipe: How to train.
             data: What the recipe's ``dataset()`` gives.
             keeps_best: Whether the weights are those of the best epoch on validation data, or of the last.
-            overwrites: Whether weights of another training, or of one that was cut short, may be replaced.
+            overwrites: Whether another training, also one that was cut short, may be replaced; then this one starts
+                anew, too, if it was cut short.
 
         Raises:
-            FileExistsError: If there are such weights, and they may not.
+            FileExistsError: If there is another, and it may not.
         """
         settings = _training(recipe, data)
         if self._state.holds("training", settings, self._models):
             self.say(f"Reusing the weights in {self.folder}: trained with the same settings.")
+            self._training_state.unlink(missing_ok=True)  # of a process that ended between its last two steps
             return load_model(self.folder)
-        if self.is_trained() and not overwrites:
-            what = "this training, cut short" if self.recipe_or_none() == recipe else "another training"
-            raise FileExistsError(f"{self.folder} holds weights of {what}. Name another --out, or add --overwrite.")
-        nb_images = len(data.train.x)
-        every = _every(recipe.widths)
-        self.say(f"Training one network for {every} on {nb_images} images, {recipe.nb_epochs} epochs ...")
+        begun = {**settings, "keeps_best": keeps_best}
+        is_cut = not overwrites and self._state.holds("begun", begun, [])
+        if not overwrites and not is_cut:
+            self._refuse_another()
         trainer = trainer_for(recipe, data)  # refuses what cannot work, before anything is replaced
-        for path in (*self._models, self._curve, self.folder / "tradeoff.png", self.folder / "training.csv"):
-            path.unlink(missing_ok=True)  # what is left of another training must not pass for this one's
-        self._state.keep("recipe", asdict(recipe), [])  # so that a training that is cut short can be measured
-        model = fit(trainer, recipe, data, folder=self.folder, keeps_best=keeps_best).model
+        self._begin(recipe, data, begun, is_cut=is_cut)
+        state_path = self._training_state
+        model = fit(trainer, recipe, data, folder=self.folder, keeps_best=keeps_best, state_path=state_path).model
+        self._state.forget("begun")
         self._state.keep("training", settings, self._models)
+        state_path.unlink(missing_ok=True)
         return model
+
+    def _refuse_another(self) -> None:
+        """Protect what another training left."""
+        what = "weights of another training" if self.is_trained() else "another training, cut short"
+        if self.is_trained() or self._training_state.exists():
+            raise FileExistsError(f"{self.folder} holds {what}. Name another --out, or add --overwrite.")
+
+    def _begin(self, recipe: Recipe, data: Dataset, begun: dict[str, Any], *, is_cut: bool) -> None:
+        """Say what comes, and remove what must not pass for a result of it."""
+        stale = [self._curve, self.folder / "tradeoff.png"]
+        if is_cut and self._training_state.exists():
+            self.say(f"Going on with the training in {self.folder}, which was cut short ...")
+        else:
+            what = f"{_every(recipe.widths)} on {len(data.train.x)} images, {recipe.nb_epochs} epochs"
+            self.say(f"Training one network for {what} ...")
+            stale += [*self._models, self.folder / "training.csv", self._training_state]
+        for path in stale:
+            path.unlink(missing_ok=True)
+        self._state.keep("recipe", asdict(recipe), [])  # so that a training that is cut short can be measured
+        self._state.keep("begun", begun, [])  # and gone on with
 
     def measure(self, measurement: Measurement, data: Dataset, *, nb_workers: int | None = None) -> TradeoffCurve:
         """Attack the trained network at every lam and width, unless it is done already; draw and return the curve.
@@ -213,6 +237,10 @@ class _State:
     def holds(self, name: str, settings: dict[str, Any], results: list[Path]) -> bool:
         """Whether ``results`` were made with ``settings``, and are still what was made."""
         return all(path.exists() for path in results) and self.kept.get(name) == _entry(settings, results)
+
+    def forget(self, name: str) -> None:
+        """Note nothing of something any more, from the next :meth:`keep` on."""
+        self.kept.pop(name, None)
 
     def keep(self, name: str, settings: dict[str, Any], results: list[Path]) -> None:
         """Note that ``results`` were made with ``settings``."""

@@ -1,6 +1,6 @@
 """Attacks that train and measure a network, on tensors; and attacks from outside, aimed at operating points."""
 
-from art_oat.attack.aim import AimedAttack, Attack, aim
+from art_oat.attack.aim import AimedAttack, Attack, aim, is_tensor_attack
 from art_oat.attack.named import attack_named
 from art_oat.attack.outcome import distance, is_correct, withstand
 from art_oat.attack.pgd import PGD
@@ -19,6 +19,7 @@ __all__ = [
     "attack_named",
     "distance",
     "is_correct",
+    "is_tensor_attack",
     "unit_range_faults",
     "withstand",
 ]

@@ -92,6 +92,8 @@ def aim(attack: Attack, classifier: OATClassifier) -> AimedAttack:
         TypeError: If ``attack`` is none of these.
         ValueError: If it cannot be aimed at this classifier, or is aimed at classes rather than away from them.
     """
+    if is_tensor_attack(attack):
+        return _WholeBatch(classifier, attack)
     if isinstance(attack, EvasionAttack):
         refuse(art_attack_faults(attack, classifier))
         return _ByLam(classifier, lambda view: aim_art_attack(attack, view))
@@ -103,8 +105,6 @@ def aim(attack: Attack, classifier: OATClassifier) -> AimedAttack:
             "attack must be an attack of art_oat, ART or torchattacks, or a callable (network, x, y) -> x_adv, got "
             f"{_name(attack)}."
         )
-    if _keeps_batch(attack):
-        return _WholeBatch(classifier, attack)
     return _ByLam(classifier, lambda view: _aim_callable(attack, view))
 
 
@@ -186,8 +186,10 @@ def _name(attack: Any) -> str:
     return attack.__name__ if isinstance(attack, type) else type(attack).__name__
 
 
-def _keeps_batch(attack: Callable[..., Any]) -> bool:
+def is_tensor_attack(attack: Any) -> bool:
     """Whether an attack promises what a :class:`TensorAttack` does, by taking the keywords of one."""
+    if not callable(attack) or isinstance(attack, EvasionAttack | nn.Module | type) or _is_from_torchattacks(attack):
+        return False
     try:
         parameters = inspect.signature(attack).parameters
     except ValueError:  # built in, without a signature

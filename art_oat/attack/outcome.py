@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +13,8 @@ from art_oat.attack.protocol import ClipValues, Norm, TensorAttack
 def distance(x: Tensor, x_adv: Tensor, norm: Norm) -> Tensor:
     """Return how far each attacked sample lies from its input, ``[N]``, in units of ``x``."""
     delta = (x_adv - x).flatten(1)
-    return delta.abs().amax(dim=1) if norm == "Linf" else delta.norm(dim=1)
+    farthest: Tensor = torch.linalg.vector_norm(delta, {"Linf": math.inf, "L2": 2, "L1": 1}[norm], dim=1)
+    return farthest
 
 
 def is_correct(network: nn.Module, x: Tensor, y: Tensor, batch_size: int = 250) -> Tensor:

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from art_oat.evaluation.cost import readable
-from art_oat.evaluation.robustness import display_name
+from art_oat.evaluation.engine import display_name
 from art_oat.files import replaced
 from art_oat.frontier import MeasuredPoint
 
@@ -50,11 +50,16 @@ def plot_tradeoff(curve: TradeoffCurve, path: Path | None) -> Figure:
     else:
         _draw_widths(figure, curve, by_width)
     figure.suptitle(_title(curve), fontsize=10)
+    save(figure, path)
+    return figure
+
+
+def save(figure: Figure, path: Path | None) -> None:
+    """Save a figure in the format that the ending names, PNG without one; None for nowhere."""
     if path is not None:
         path = path if path.suffix else path.with_suffix(".png")
         with mpl.rc_context({"svg.hashsalt": "art_oat"}), replaced(path) as partial:
             figure.savefig(partial, dpi=150)
-    return figure
 
 
 def _by_width(curve: TradeoffCurve) -> dict[float, list[MeasuredPoint]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from art_oat.evaluation.cost import readable
-from art_oat.evaluation.robustness import display_name
+from art_oat.evaluation.engine import display_name
 from art_oat.evaluation.tradeoff import TradeoffCurve
 
 

@@ -1,51 +1,77 @@
-"""Owns the attacks that judge a network, and the names they go by."""
+"""Owns AutoAttack, and the check that an attack keeps to its ball."""
 
 from __future__ import annotations
 
 import importlib
-import re
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
 
 import pyautoattack
 import torch
 from torch import Tensor, nn
 
-from art_oat.attack import PGD, ClipValues, Norm, TensorAttack, UnitRange, distance, unit_range_faults
+from art_oat.attack import ClipValues, Norm, TensorAttack, UnitRange, distance, unit_range_faults
+from art_oat.condition import is_finite_number
 from art_oat.inputs import refuse
 from art_oat.randomness import borrowed_generators
 
-_MAX_TARGETS = 9
 _MIN_CLASSES = 4
+_PARTS = {
+    "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
+    "plus": ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"),
+}
+_ADVICE = " See flags_doc.md for details."
+_ROUNDING = {"Linf": 1e-4, "L2": 1e-4, "L1": 1e-3}
+"""How far an attack may leave its ball, as a share of the radius; the L1 norm adds up the rounding of all pixels."""
+
+
+class AutoAttackWarning(UserWarning):
+    """What AutoAttack itself warns of: its figure may be too high for this network."""
 
 
 @dataclass(frozen=True)
 class AutoAttack:
     """AutoAttack (Croce and Hein 2020, arXiv:2003.01690), by the authors' code: ``autoattack``, or ``pyautoattack``.
 
-    ``"standard"`` runs APGD-CE, targeted APGD-DLR, targeted FAB and Square, each on what still stands. With fewer
-    than 10 classes the targeted parts aim at all ``K - 1`` others.
+    ``"standard"`` runs APGD-CE, targeted APGD-DLR, targeted FAB and Square, ``"plus"`` also APGD-DLR and untargeted
+    FAB, with restarts; each on what still stands. Where there are fewer classes than the targeted parts have targets,
+    they aim at all ``K - 1`` others.
 
     Args:
         eps: Radius, in units of ``x``; above 0.
-        norm: ``"Linf"`` or ``"L2"``.
+        norm: ``"Linf"``, ``"L2"`` or ``"L1"``.
         version: ``"standard"`` or ``"plus"``.
+        parts: Which of its attacks to run, of those of the version; None for all. With fewer than all it is not
+            AutoAttack, and must not be called so.
+        notify: Is told AutoAttack's own warnings (a randomized network, zero gradients, probabilities in place of
+            scores, a random search that beats the gradients); None issues them as :class:`AutoAttackWarning`.
 
     Raises:
-        ValueError: If an argument is not as above.
+        ValueError: If an argument is not as above; names every fault.
     """
 
     eps: float
     norm: Norm = "Linf"
     version: Literal["standard", "plus"] = "standard"
+    parts: tuple[str, ...] | None = None
+    notify: Callable[[str], None] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        PGD(eps=self.eps, norm=self.norm)  # the same rules
-        if self.version not in ("standard", "plus"):
-            raise ValueError(f"version must be 'standard' or 'plus', got {self.version!r}.")
+        faults = ball_faults(self.eps, self.norm)
+        if self.version not in _PARTS:
+            faults.append(f"version must be 'standard' or 'plus', got {self.version!r}.")
+        elif not (set(self.parts or ()) <= set(_PARTS[self.version]) and self.parts != ()):
+            faults.append(f"parts must be some of {_PARTS[self.version]}, or None for all, got {self.parts!r}.")
+        refuse(faults)
+
+    def in_parts(self) -> dict[str, AutoAttack]:
+        """Return its attacks by name, in order; run on what still stands, one after the other, they are the whole."""
+        names = _PARTS[self.version] if self.parts is None else self.parts
+        return {name: replace(self, parts=(name,)) for name in names}
 
     def __call__(
         self,
@@ -56,7 +82,7 @@ class AutoAttack:
         clip_values: ClipValues | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Return attacked inputs; see :class:`~art_oat.attack.TensorAttack`.
+        """Return attacked inputs, and samples that stand as they were; see :class:`~art_oat.attack.TensorAttack`.
 
         Raises:
             ValueError: If ``clip_values`` is not one range for all features, or there are fewer than 4 classes.
@@ -69,11 +95,17 @@ class AutoAttack:
         seed = int(torch.randint(2**31, (), generator=generator))
         options = {"norm": self.norm, "eps": self.eps / unit.span, "version": self.version, "seed": seed}
         engine, batch_argument = _engine(_SinglePrecision(unit), {**options, "device": x.device})
-        engine.apgd_targeted.n_target_classes = engine.fab.n_target_classes = min(_MAX_TARGETS, nb_classes - 1)
+        self._set_up(engine, nb_classes)
         with borrowed_generators(x.device), _kept_trace():
             result = engine.run_standard_evaluation(unit.to_unit(x).float(), y, **{batch_argument: len(x)})
         x_adv: Tensor = result[0] if isinstance(result, tuple) else result
         return unit.from_unit(x_adv.to(x))
+
+    def _set_up(self, engine: Any, nb_classes: int) -> None:
+        engine.attacks_to_run = [*self.in_parts()]
+        engine.logger = engine.apgd.logger = engine.apgd_targeted.logger = _Listener(self.notify or _warn)
+        for part in (engine.apgd_targeted, engine.fab):
+            part.n_target_classes = min(part.n_target_classes, nb_classes - 1)
 
     def faults(self, nb_classes: int, clip_values: ClipValues | None) -> list[str]:
         """Say what keeps AutoAttack from judging a network of ``nb_classes`` within ``clip_values``."""
@@ -83,6 +115,16 @@ class AutoAttack:
         return faults + unit_range_faults(clip_values, "AutoAttack")
 
 
+def ball_faults(eps: Any, norm: Any) -> list[str]:
+    """Say why nothing can be measured in the ball of a radius and a norm."""
+    faults = []
+    if not (is_finite_number(eps) and eps > 0):
+        faults.append(f"eps must be a number above 0, got {eps}.")
+    if norm not in get_args(Norm):
+        faults.append(f"norm must be one of {get_args(Norm)}, got {norm!r}.")
+    return faults
+
+
 def _engine(network: nn.Module, options: dict[str, Any]) -> tuple[Any, str]:
     """Return the authors' implementation, their own package where it is installed, and what it calls a batch size."""
     try:
@@ -90,6 +132,29 @@ def _engine(network: nn.Module, options: dict[str, Any]) -> tuple[Any, str]:
     except ImportError:
         return pyautoattack.AutoAttack(network, **options), "batch_size"
     return package.AutoAttack(network, **options, verbose=False), "bs"
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, AutoAttackWarning, stacklevel=2)
+
+
+class _Listener:
+    """Passes AutoAttack's warnings on, and nothing else; stands in for the loggers of both packages."""
+
+    def __init__(self, notify: Callable[[str], None]) -> None:
+        self.notify = notify
+
+    def warning(self, message: str) -> None:
+        self.notify(message.removesuffix(_ADVICE))
+
+    def log(self, message: str) -> None:
+        if message.startswith("Warning: "):
+            self.warning(message.removeprefix("Warning: "))
+
+    def info(self, message: str) -> None:
+        """Keep quiet about progress, which is shown otherwise."""
+
+    debug = info
 
 
 class _SinglePrecision(nn.Module):
@@ -114,22 +179,6 @@ def _kept_trace() -> Iterator[None]:
         sys.settrace(trace)
 
 
-def attack_by_name(name: str, eps: float, norm: Norm) -> TensorAttack:
-    """Return the attack called ``"autoattack"`` (standard version) or ``"pgd-K"`` (K steps of ``2.5 eps / K``).
-
-    Raises:
-        ValueError: If there is no such attack, or ``eps`` or ``norm`` is not valid.
-    """
-    PGD(eps=eps, norm=norm)  # the rules for both
-    if name == "autoattack":
-        return AutoAttack(eps, norm)
-    match = re.fullmatch(r"pgd-([1-9]\d*)", name) if isinstance(name, str) else None
-    if match is None:
-        raise ValueError(f"attack must be 'autoattack' or 'pgd-K' with a number of steps K, got {name!r}.")
-    nb_steps = int(match[1])
-    return PGD(eps, 2.5 * eps / nb_steps, nb_steps, norm)
-
-
 def within_ball(attack: TensorAttack, eps: float, norm: Norm) -> TensorAttack:
     """Return the same attack, with every result checked.
 
@@ -147,13 +196,8 @@ def within_ball(attack: TensorAttack, eps: float, norm: Norm) -> TensorAttack:
     ) -> Tensor:
         x_adv = attack(network, x, y, clip_values=clip_values, generator=generator)
         farthest = float(distance(x, x_adv, norm).max())
-        if not farthest <= eps * (1 + 1e-4) + 1e-6:
+        if not farthest <= eps * (1 + _ROUNDING[norm]) + 1e-6:
             raise RuntimeError(f"an attack must stay within eps = {eps} ({norm}), but went to {farthest}.")
         return x_adv
 
     return checked
-
-
-def display_name(name: str) -> str:
-    """Return how an attack's name is written for people."""
-    return {"autoattack": "AutoAttack"}.get(name, name.upper())

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, get_args
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
-from art_oat.attack import Norm, TensorAttack, is_correct, withstand
+from art_oat.attack import Norm, is_correct
 from art_oat.classifier import OATClassifier
 from art_oat.condition import OperatingPoint
 from art_oat.evaluation.cost import Cost, measure_costs
-from art_oat.evaluation.robustness import AutoAttack, attack_by_name, within_ball
+from art_oat.evaluation.engine import Judge
+from art_oat.evaluation.evaluation import as_module, plan
+from art_oat.evaluation.robustness_report import RobustnessReport
 from art_oat.frontier import Frontier, MeasuredPoint
 from art_oat.inputs import Array, as_array, class_indices, count_faults, refuse
 from art_oat.model import OATModel
@@ -38,11 +38,13 @@ class TradeoffCurve(Frontier):
         eps: Radius of the attacks, in units of ``x``.
         norm: Norm of the attacks.
         latency_batch_size: How many samples make up the batch that a point's ``latency`` is of.
+        reports: What every attack found at every point, sample by sample; empty for a curve that was read from a file.
     """
 
     eps: float
     norm: Norm = "Linf"
     latency_batch_size: int = 1
+    reports: tuple[RobustnessReport, ...] = field(default=(), compare=False, repr=False)
 
     @classmethod
     def measure(
@@ -52,12 +54,14 @@ class TradeoffCurve(Frontier):
         y: Array,
         *,
         eps: float,
-        attack: str | Sequence[str] = "autoattack",
+        attack: Judge | Sequence[Judge] | Mapping[str, Judge] = "autoattack",
         norm: Norm = "Linf",
         lambdas: Iterable[float] | None = None,
         widths: Iterable[float] | None = None,
         nb_robust: int | None = None,
-        batch_size: int = 250,
+        cohort_size: int = 250,
+        carries_examples: bool = True,
+        state: str | Path | None = None,
         seed: int = 0,
         nb_workers: int = 1,
         latency_batch_size: int = 1,
@@ -65,9 +69,12 @@ class TradeoffCurve(Frontier):
     ) -> Self:
         """Measure every combination of lam and width.
 
-        Every sample is attacked at every point, on the pinned network with the classifier's preprocessing. The robust
-        accuracy is the share of samples that stand all attacks tried at the point, and so the minimum over them,
-        sample by sample; each attack's own figure is kept beside it.
+        Every sample that is called robust at a point was attacked there, by every attack, on the pinned network with
+        the classifier's preprocessing. The robust accuracy is the share of samples that stand all of them, and so the
+        minimum over the attacks, sample by sample; each attack's own figure is kept beside it.
+
+        A sample need not be attacked again where an adversarial example of the same attack at another point breaks
+        it: these are tried first, from the largest lam down.
 
         What a width costs is measured first, while no attack runs: of the folded network, which is what one ships,
         on its device and with torch's number of threads.
@@ -77,15 +84,17 @@ class TradeoffCurve(Frontier):
             x: Inputs, ``(N, *input_shape)``, finite and within ``clip_values``.
             y: Class indices ``(N,)`` or one-hot labels ``(N, K)``.
             eps: Radius of the attacks, in units of ``x``.
-            attack: ``"autoattack"`` (standard version), ``"pgd-K"`` (K steps of ``2.5 eps / K``), or several.
-            norm: ``"Linf"`` or ``"L2"``.
+            attack: As :func:`evaluate` takes it, or several: a list, or a mapping of names to attacks.
+            norm: ``"Linf"``, ``"L2"`` or ``"L1"``.
             lambdas: Where to measure; None for the trained lams.
             widths: Where to measure; None for the trained widths.
             nb_robust: Attack a subset of this size, drawn with the class shares of ``y``; None for all. Clean
                 accuracy is measured on all.
-            batch_size: How many samples are attacked at once.
+            cohort_size: How many samples are attacked at once, and kept together, see :func:`evaluate`.
+            carries_examples: Whether examples found at one point are tried first at the next.
+            state: Folder where what is done is kept, and gone on from, see :func:`evaluate`.
             seed: What the subset and the attacks are drawn from; the same seed gives the same accuracies.
-            nb_workers: How many points to measure at once, each in a process of its own; worth it on a CPU, where
+            nb_workers: How many cohorts to judge at once, each in a process of its own; worth it on a CPU, where
                 AutoAttack on a small network leaves cores idle.
             latency_batch_size: How many samples make up the batch that is timed at each width.
             verbose: Whether to show progress.
@@ -93,24 +102,38 @@ class TradeoffCurve(Frontier):
         Raises:
             TypeError: If ``classifier`` is not an ``OATClassifier``.
             ValueError: If an argument is not as above; names every fault.
+            RuntimeError: If an attack leaves its ball.
         """
         if not isinstance(classifier, OATClassifier):
             raise TypeError(f"classifier must be an OATClassifier, got {type(classifier).__name__}.")
         x, y = as_array(x), as_array(y)
-        names = [attack] if isinstance(attack, str) else list(attack) if isinstance(attack, Sequence) else [attack]
-        counts = {"batch_size": batch_size, "nb_workers": nb_workers, "latency_batch_size": latency_batch_size}
-        faults = [*classifier.data_faults(x, y), *count_faults(counts), *_subset_faults(nb_robust, len(x))]
-        attacks, attack_faults = _attacks(names, eps, norm, classifier)
+        counts = {"nb_workers": nb_workers, "latency_batch_size": latency_batch_size}
+        faults = [*count_faults(counts), *_subset_faults(nb_robust, len(x) if x.ndim else 0)]
         points, point_faults = _points(classifier.model, lambdas, widths)
-        refuse([*faults, *attack_faults, *point_faults])
-        labels = class_indices(y, classifier.nb_classes)
-        subject = _Subject(classifier, x, labels, _subset(labels, nb_robust, seed), batch_size)
-        costs = _costs(subject, points, latency_batch_size)
-        tasks = (delayed(_measure_point)(subject, point, attacks, seed) for point in points)
-        measured = Parallel(nb_workers, return_as="generator")(tasks)
-        title = f"{' and '.join(attacks)} at each point"
-        progress = tqdm(measured, title, len(points), disable=not verbose, unit="point")
-        return cls(tuple(replace(it, **asdict(costs[it.width])) for it in progress), eps, norm, latency_batch_size)
+        faults += [*classifier.data_faults(x, y), *point_faults]
+        attacked = np.arange(0) if faults else _subset(class_indices(y, classifier.nb_classes), nb_robust, seed)
+        evaluation, plan_faults = plan(
+            classifier,
+            *((x, y) if faults else (x[attacked], y[attacked])),
+            eps=eps,
+            attack=attack,
+            norm=norm,
+            points=_order(points),
+            cohort_size=cohort_size,
+            seed=seed,
+            carries_examples=carries_examples,
+        )
+        refuse(list(dict.fromkeys([*faults, *plan_faults])))
+        costs = _costs(classifier, x, points, latency_batch_size)
+        reports = evaluation.run(state, nb_workers=nb_workers, verbose=verbose)
+        by_point = {point: [report for report in reports if report.point == point] for point in points}
+        inputs, labels = classifier.as_tensors(x, y)
+        measured = [
+            _measured(is_correct(as_module(classifier, point), inputs, labels), found, costs[point.width])
+            for point, found in by_point.items()
+        ]
+        ordered = tuple(itertools.chain.from_iterable(by_point.values()))
+        return cls(tuple(measured), eps, norm, latency_batch_size, ordered)
 
     def _header(self) -> dict[str, str | float]:
         return {"eps": self.eps, "norm": self.norm, "latency_batch_size": self.latency_batch_size}
@@ -138,18 +161,6 @@ class TradeoffCurve(Frontier):
         return plot_tradeoff(self, None if path is None else Path(path))
 
 
-@dataclass(frozen=True)
-class _Subject:
-    classifier: OATClassifier
-    x: Array
-    y: NDArray[np.int64]
-    attacked: NDArray[np.int64]
-    batch_size: int
-
-    def tensors(self, index: NDArray[np.int64] | slice) -> tuple[Tensor, Tensor]:
-        return self.classifier.as_tensors(self.x[index], self.y[index])
-
-
 def _subset_faults(nb_robust: int | None, nb_samples: int) -> list[str]:
     if nb_robust is None:
         return []
@@ -157,23 +168,6 @@ def _subset_faults(nb_robust: int | None, nb_samples: int) -> list[str]:
         return faults
     is_fitting = nb_robust <= nb_samples
     return [] if is_fitting else [f"nb_robust must be at most {nb_samples}, the number of samples, got {nb_robust}."]
-
-
-def _attacks(
-    names: Sequence[str], eps: float, norm: Norm, classifier: OATClassifier
-) -> tuple[dict[str, TensorAttack], list[str]]:
-    attacks: dict[str, TensorAttack] = {}
-    faults = [] if names else ["attack must name at least one attack, got none."]
-    for name in names:
-        try:
-            attack = attack_by_name(name, eps, norm)
-        except ValueError as error:
-            faults.append(str(error))
-            continue
-        if isinstance(attack, AutoAttack):
-            faults += attack.faults(classifier.nb_classes, classifier.clip_values)
-        attacks[name] = within_ball(attack, eps, norm)
-    return attacks, list(dict.fromkeys(faults))
 
 
 def _points(
@@ -197,12 +191,17 @@ def _points(
     return list(dict.fromkeys(points)), list(dict.fromkeys(faults))
 
 
-def _costs(subject: _Subject, points: Sequence[OperatingPoint], batch_size: int) -> dict[float, Cost]:
+def _order(points: Sequence[OperatingPoint]) -> list[OperatingPoint | None]:
+    """In which order examples are carried on: from the most robust answers down, the widest first."""
+    return [*sorted(points, key=lambda point: (-point.width, -point.lam))]
+
+
+def _costs(classifier: OATClassifier, x: Array, points: Sequence[OperatingPoint], batch_size: int) -> dict[float, Cost]:
     """What each width costs; lam changes numbers in the folded network, not its size."""
-    widths, model = dict.fromkeys(point.width for point in points), subject.classifier.model
+    widths, model = dict.fromkeys(point.width for point in points), classifier.model
     networks = {width: fold(model, OperatingPoint(points[0].lam, width)) for width in widths}
-    x, _ = subject.tensors(slice(1))
-    as_network_sees_it = subject.classifier.preprocessed(nn.Identity())(x)
+    one = torch.as_tensor(x[:1]).to(model.encoding.table)
+    as_network_sees_it = classifier.preprocessed(nn.Identity())(one)
     return measure_costs(networks, as_network_sees_it.shape[1:], batch_size=batch_size)
 
 
@@ -217,27 +216,18 @@ def _subset(y: NDArray[np.int64], size: int | None, seed: int) -> NDArray[np.int
     return indices
 
 
-def _measure_point(
-    subject: _Subject, point: OperatingPoint, attacks: dict[str, TensorAttack], seed: int
-) -> MeasuredPoint:
-    network = subject.classifier.at(*point).as_module()
-    clean = is_correct(network, *subject.tensors(slice(None)), subject.batch_size)
-    x, y = subject.tensors(subject.attacked)
-    standing: dict[str, Tensor] = {}
-    for name, attack in attacks.items():
-        _, standing[name] = withstand(
-            network,
-            x,
-            y,
-            attack,
-            clip_values=subject.classifier.clip_values,
-            generator=torch.Generator().manual_seed(seed),
-            batch_size=subject.batch_size,
-        )
-    robust = torch.stack(list(standing.values())).all(dim=0)
-    by_attack = {name: _share(mask) for name, mask in standing.items()}
-    return MeasuredPoint(point.lam, point.width, _share(clean), _share(robust), len(clean), len(robust), by_attack)
-
-
-def _share(mask: Tensor) -> float:
-    return float(mask.double().mean())
+def _measured(is_clean: Tensor, reports: Sequence[RobustnessReport], cost: Cost) -> MeasuredPoint:
+    """Bring together what was found at one point."""
+    point = reports[0].point
+    assert point is not None
+    is_robust = np.all([report.is_robust for report in reports], axis=0)
+    return MeasuredPoint(
+        point.lam,
+        point.width,
+        clean=float(is_clean.double().mean()),
+        robust=float(is_robust.mean()),
+        nb_clean=len(is_clean),
+        nb_robust=len(is_robust),
+        by_attack={report.attack: report.robust for report in reports},
+        **asdict(cost),
+    )

@@ -8,7 +8,7 @@ import pytest
 import torch
 from art.defences.preprocessor.preprocessor import PreprocessorPyTorch
 
-from art_oat import PGD, MeasuredPoint, OATClassifier, TradeoffCurve
+from art_oat import PGD, MeasuredPoint, OATClassifier, TradeoffCurve, to_conditional
 from art_oat.evaluation import tradeoff
 from art_oat.evaluation.report import table
 from tests.conftest import make_classifier
@@ -82,13 +82,18 @@ def test_a_latency_holds_for_all_lams_of_a_width(slim_classifier, y):
 
 def test_costs_are_measured_before_the_first_attack_in_the_batch_asked_for(classifier, y, monkeypatch):
     order = []
-    measure_costs, withstand = tradeoff.measure_costs, tradeoff.withstand
-    monkeypatch.setattr(tradeoff, "withstand", lambda *a, **k: (order.append("attack"), withstand(*a, **k))[1])
+    measure_costs = tradeoff.measure_costs
     monkeypatch.setattr(
         tradeoff, "measure_costs", lambda *a, **k: (order.append(k["batch_size"]), measure_costs(*a, **k))[1]
     )
-    curve = measure(classifier, y, lambdas=(0.0, 0.3), latency_batch_size=7)
-    assert order == [7, "attack", "attack"]
+
+    def attack(network, x, y, *, clip_values=None, generator=None):
+        order.append("attack")
+        return x
+
+    curve = measure(classifier, y, attack=attack, lambdas=(0.0, 0.3), latency_batch_size=7)
+    assert order[0] == 7
+    assert set(order[1:]) == {"attack"}
     assert curve.latency_batch_size == 7
 
 
@@ -120,17 +125,62 @@ def test_without_room_to_move_robust_accuracy_is_clean_accuracy(classifier, y):
         assert point.robust == point.clean
 
 
-def test_the_robust_accuracy_is_the_worst_case_over_the_attacks_sample_by_sample(classifier, y, monkeypatch):
-    index = torch.arange(40)
-    clean = torch.from_numpy(classifier.predict(X, lam=0.3).argmax(axis=1) == y)
-    even, third = clean & (index % 2 == 0), clean & (index % 3 == 0)
-    masks = {"pgd-1": even, "pgd-2": third}
-    monkeypatch.setattr(tradeoff, "withstand", lambda network, x, y, attack, **options: (clean, masks[attack]))
-    monkeypatch.setattr(tradeoff, "within_ball", lambda attack, eps, norm: attack)
-    monkeypatch.setattr(tradeoff, "attack_by_name", lambda name, eps, norm: name)
-    (point,) = measure(classifier, y, attack=["pgd-1", "pgd-2"], lambdas=[0.3]).points
-    assert point.by_attack == {"pgd-1": even.double().mean(), "pgd-2": third.double().mean()}
-    assert point.robust == (even & third).double().mean() < min(point.by_attack.values())
+@pytest.fixture
+def varied() -> OATClassifier:
+    """Has several answers at every lam."""
+    torch.manual_seed(0)
+    model = to_conditional(Residual(), LAMBDAS)
+    model.network.norm.film.output.weight.data.normal_(0, 0.05)
+    classifier = OATClassifier(model, torch.nn.CrossEntropyLoss(), (1, 6, 6), 5, clip_values=(0, 1))
+    model.network.head.bias.data -= classifier.at(0.3).as_module()(torch.from_numpy(X)).mean(dim=0)
+    assert all(len(set(classifier.predict(X, lam=lam).argmax(axis=1))) > 1 for lam in LAMBDAS)
+    return classifier
+
+
+def swap(nth: int):
+    """An attack that replaces every sample of a multiple of ``nth`` by one of another class."""
+
+    def attack(network, x, y, *, clip_values=None, generator=None):
+        x_adv, everything = x.clone(), torch.from_numpy(X)
+        answers = network(everything).argmax(dim=1)
+        for place, (image, label) in enumerate(zip(x, y, strict=True)):
+            index = int((everything == image).flatten(1).all(dim=1).nonzero()[0])
+            if index % nth == 0:
+                x_adv[place] = everything[answers != label][0]
+        return x_adv
+
+    return attack
+
+
+def test_the_robust_accuracy_is_the_worst_case_over_the_attacks_sample_by_sample(varied):
+    index, classifier = np.arange(40), varied
+    y = np.where(index % 5, classifier.predict(X, lam=0.3).argmax(axis=1), 0)
+    clean = classifier.predict(X, lam=0.3).argmax(axis=1) == y
+    attacks = {"second": swap(2), "third": swap(3)}
+    curve = measure(classifier, y, eps=1.0, attack=attacks, lambdas=[0.3])
+    (point,) = curve.points
+    second, third = clean & (index % 2 != 0), clean & (index % 3 != 0)
+    assert point.by_attack == {"second": second.mean(), "third": third.mean()}
+    assert point.robust == (second & third).mean() < min(point.by_attack.values())
+    assert [report.is_robust.tolist() for report in curve.reports] == [second.tolist(), third.tolist()]
+
+
+def test_examples_are_tried_at_the_next_point_and_all_that_stands_was_attacked_there(varied):
+    classifier, y = varied, varied.predict(X, lam=1.0).argmax(axis=1)
+    seen: dict[float, list[int]] = {}
+
+    def attack(network, x, y, *, clip_values=None, generator=None):
+        seen.setdefault(network.network.point.lam, []).extend(len(x) * [1])
+        return swap(2)(network, x, y)
+
+    curve = measure(classifier, y, eps=1.0, attack={"attack": attack}, cohort_size=7)
+    for before, report in zip((None, *curve.reports[::-1]), curve.reports[::-1], strict=False):
+        nb_attacked = int(report.is_clean.sum()) - report.nb_carried
+        assert len(seen[report.point.lam]) == nb_attacked >= report.is_robust.sum()
+        assert (report.nb_carried > 0) == (before is not None)
+    alone = measure(classifier, y, eps=1.0, attack={"attack": attack}, carries_examples=False)
+    assert all(point.robust <= own.robust for point, own in zip(curve.points, alone.points, strict=True))
+    assert not any(report.nb_carried for report in alone.reports)
 
 
 @pytest.mark.slow
@@ -154,7 +204,7 @@ def test_workers_give_the_same_figures(classifier, y):
 
 
 def test_batches_do_not_change_the_clean_accuracy(classifier, y):
-    first, second = (measure(classifier, y, batch_size=size) for size in (7, 40))
+    first, second = (measure(classifier, y, cohort_size=size) for size in (7, 40))
     assert [point.clean for point in first.points] == [point.clean for point in second.points]
 
 
@@ -185,13 +235,13 @@ def test_a_csv_from_before_costs_were_measured_is_read(tmp_path):
         ({"widths": [0.5]}, "width must be one of"),
         ({"nb_robust": 41}, "nb_robust must be at most 40"),
         ({"nb_robust": 5.5}, "nb_robust must be a whole number"),
-        ({"batch_size": 0}, "batch_size must be"),
+        ({"cohort_size": 0}, "cohort_size must be"),
         ({"nb_workers": 0}, "nb_workers must be"),
         ({"latency_batch_size": 0}, "latency_batch_size must be"),
         ({"lambdas": []}, "must each hold at least one number"),
         ({"lambdas": 0.3}, "must each be several numbers"),
         ({"eps": "8/255"}, "eps must be a number"),
-        ({"attack": PGD(0.1)}, "attack must be 'autoattack' or 'pgd-K'"),
+        ({"attack": [PGD(0.05), PGD(0.04)]}, "attacks must have different names"),
     ],
 )
 def test_faulty_options_are_refused(classifier, y, options, message):
@@ -200,12 +250,11 @@ def test_faulty_options_are_refused(classifier, y, options, message):
 
 
 def test_every_fault_is_named_at_once(classifier, y):
-    with pytest.raises(ValueError, match=r"nb_robust.*eps.*lam must lie.*width must be"):
+    with pytest.raises(ValueError, match=r"nb_robust.*lam must lie.*width must be.*eps"):
         measure(classifier, y, nb_robust=99, eps=-1, attack=["foo", "pgd-0"], lambdas=[2, 0.3], widths=[1, 0.5])
 
 
-def test_what_autoattack_cannot_judge_is_refused_before_any_attack_runs(y, monkeypatch):
-    monkeypatch.setattr(tradeoff, "withstand", None)
+def test_what_autoattack_cannot_judge_is_refused_before_any_attack_runs(y):
     with pytest.raises(ValueError, match="AutoAttack needs the classifier's clip_values"):
         measure(make_classifier(clip_values=None), y, attack=["pgd-1", "autoattack"])
 

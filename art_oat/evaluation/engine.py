@@ -1,0 +1,179 @@
+"""Owns what judges a network: engines, called by name or made of any attack."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+from art.attacks.attack import EvasionAttack
+from art.estimators.classification import PyTorchClassifier
+
+from art_oat.attack import PGD, AimedAttack, Attack, Norm, TensorAttack, aim, attack_named, is_tensor_attack
+from art_oat.attack.named import name_faults as outside_faults
+from art_oat.classifier import OATClassifier
+from art_oat.condition import OperatingPoint
+from art_oat.evaluation.robustness import AutoAttack, ball_faults
+from art_oat.inputs import refuse
+
+Judge: TypeAlias = str | Attack
+"""What judges: a name, or an attack."""
+
+_PGD = re.compile(r"pgd-([1-9]\d*)(?:x([1-9]\d*))?")
+_AUTOATTACKS: Mapping[str, Mapping[str, Any]] = {
+    "autoattack": {},
+    "autoattack-plus": {"version": "plus"},
+    "screen": {"parts": ("apgd-ce", "apgd-t")},
+}
+_DISPLAY_NAMES = {
+    "autoattack": "AutoAttack",
+    "autoattack-plus": "AutoAttack (plus)",
+    "screen": "Screen (APGD-CE, APGD-T)",
+}
+_NAMES = "'autoattack', 'autoattack-plus', 'screen', 'pgd-K', 'pgd-KxR', 'art:NAME' or 'torchattacks:NAME'"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A judge: attacks that run one after the other, each on the samples that still stand.
+
+    Attributes:
+        name: What its figures are called.
+        stages: Its attacks by name, in order.
+        description: Tells it from an engine that could find something else.
+    """
+
+    name: str
+    stages: Mapping[str, TensorAttack | AimedAttack]
+    description: str
+
+    def at(self, point: OperatingPoint | None) -> dict[str, TensorAttack]:
+        """Return its attacks on the network of one point; None for a plain network."""
+        return {
+            name: attack.at(point) if isinstance(attack, AimedAttack) and point is not None else attack  # type: ignore[misc]
+            for name, attack in self.stages.items()
+        }
+
+
+def engines(
+    judges: Judge | Sequence[Judge] | Mapping[str, Judge], classifier: PyTorchClassifier, *, eps: float, norm: Norm
+) -> tuple[list[Engine], list[str]]:
+    """Return the engines that are meant, and all that is wrong with them.
+
+    Args:
+        judges: One or several, see :func:`~art_oat.evaluation.evaluate`; a mapping gives names to attacks.
+        classifier: What they judge.
+        eps: Radius, in units of ``x``.
+        norm: Norm of the ball.
+    """
+    faults = ball_faults(eps, norm)
+    named = _with_names(judges)
+    if not named:
+        faults.append("attack must name at least one attack, got none.")
+    found = []
+    for name, judge in named if not faults else ():
+        try:
+            found.append(_engine(name, judge, classifier, eps, norm))
+        except (TypeError, ValueError, ImportError) as error:
+            faults.append(str(error))
+    names = [engine.name for engine in found]
+    if len(set(names)) < len(names):
+        faults.append(f"attacks must have different names, got {names}. Name them: attack={{'a': ..., 'b': ...}}.")
+    return found, list(dict.fromkeys(faults))
+
+
+def _with_names(judges: Any) -> list[tuple[str | None, Any]]:
+    if isinstance(judges, Mapping):
+        return list(judges.items())
+    is_several = isinstance(judges, Sequence) and not isinstance(judges, str)
+    several = list(dict.fromkeys(judges)) if is_several and all(isinstance(it, str) for it in judges) else judges
+    return [(None, judge) for judge in (several if is_several else [judges])]
+
+
+def _engine(name: str | None, judge: Any, classifier: PyTorchClassifier, eps: float, norm: Norm) -> Engine:
+    stages = _stages_named(judge, classifier, eps, norm) if isinstance(judge, str) else _stages_of(judge, classifier)
+    for attack in stages.values():
+        if isinstance(attack, AutoAttack):
+            refuse(attack.faults(classifier.nb_classes, classifier.clip_values))
+    usual = judge if isinstance(judge, str) else getattr(judge, "__name__", type(judge).__name__)
+    described = judge if isinstance(judge, str) else _described(judge)
+    return Engine(usual if name is None else name, stages, f"{described}, eps {eps}, {norm}")
+
+
+def name_faults(name: str, *, eps: float, norm: Norm) -> list[str]:
+    """Say why no engine can be called by a name, as far as that can be known without a classifier.
+
+    Raises:
+        ImportError: If torchattacks is asked for and not installed.
+    """
+    if faults := ball_faults(eps, norm):
+        return faults
+    try:
+        if _own_stages(name, eps, norm):
+            return []
+    except ValueError as error:
+        return [str(error)]
+    if name.startswith(("art:", "torchattacks:")):
+        return outside_faults(name, eps=eps, norm=norm, eps_step=eps / 4) and outside_faults(name, eps=eps, norm=norm)
+    return [f"attack must be {_NAMES} (K steps, R restarts), or an attack, got {name!r}."]
+
+
+def _own_stages(name: str, eps: float, norm: Norm) -> Mapping[str, TensorAttack | AimedAttack]:
+    """Return the attacks that a name means; none if it means none of ours."""
+    if name in _AUTOATTACKS:
+        return AutoAttack(eps, norm, **_AUTOATTACKS[name]).in_parts()
+    if not (match := _PGD.fullmatch(name)):
+        return {}
+    nb_steps, nb_restarts = int(match[1]), int(match[2] or 1)
+    attack = PGD(eps, 2.5 * eps / nb_steps, nb_steps, norm)
+    once = f"pgd-{nb_steps}"
+    return {once: attack} if nb_restarts == 1 else {f"{once} #{n}": attack for n in range(1, nb_restarts + 1)}
+
+
+def _stages_named(
+    name: str, classifier: PyTorchClassifier, eps: float, norm: Norm
+) -> Mapping[str, TensorAttack | AimedAttack]:
+    refuse(name_faults(name, eps=eps, norm=norm))
+    if stages := _own_stages(name, eps, norm):
+        return stages
+    if not isinstance(classifier, OATClassifier):
+        raise TypeError(f"attack {name} needs an OATClassifier to aim at, got a {type(classifier).__name__}.")
+    return {name: aim(_outside(name, classifier, eps, norm), classifier)}
+
+
+def _outside(name: str, classifier: OATClassifier, eps: float, norm: Norm) -> Any:
+    """Make an attack of ART or torchattacks; its step is a quarter of the radius where it takes one."""
+    if name.startswith("torchattacks:") and classifier.clip_values is not None:
+        low, high = (float(value.min()) for value in classifier.clip_values)
+        eps = eps / (high - low)  # it counts in images in [0, 1]
+    has_step = not outside_faults(name, eps=eps, norm=norm, eps_step=eps / 4)
+    return attack_named(name, classifier, eps=eps, norm=norm, eps_step=eps / 4 if has_step else None)
+
+
+def _stages_of(attack: Any, classifier: PyTorchClassifier) -> Mapping[str, TensorAttack | AimedAttack]:
+    name = getattr(attack, "__name__", type(attack).__name__)
+    if isinstance(attack, AutoAttack):
+        return attack.in_parts()
+    if is_tensor_attack(attack):
+        return {name: attack}
+    if isinstance(classifier, OATClassifier):
+        return {name: aim(attack, classifier)}
+    raise TypeError(f"attack {name} needs an OATClassifier to aim at, got a {type(classifier).__name__}.")
+
+
+def _described(attack: Any) -> str:
+    """Write down the settings of an attack; those of ART keep them by name."""
+    if isinstance(attack, AutoAttack):
+        attack = replace(attack, notify=None)
+    if isinstance(attack, EvasionAttack):
+        names = [name for name in attack.attack_params if isinstance(getattr(attack, name, None), int | float | str)]
+        return f"{type(attack).__name__}({', '.join(f'{name}={getattr(attack, name)}' for name in sorted(names))})"
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(attack))
+
+
+def display_name(name: str) -> str:
+    """Return how an engine's name is written for people."""
+    if match := _PGD.fullmatch(name):
+        return f"PGD-{match[1]}" + (f" ({match[2]} restarts)" if match[2] else "")
+    return _DISPLAY_NAMES.get(name, name)

@@ -1,0 +1,306 @@
+"""Owns the measurement of robustness: cohorts of samples against engines, at every point, to be gone on with."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from multiprocessing import Manager
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import numpy as np
+import torch
+from art.defences.preprocessor.preprocessor import Preprocessor
+from art.estimators.classification import PyTorchClassifier
+from joblib import Parallel, delayed
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from art_oat.attack import Norm
+from art_oat.classifier import OATClassifier, PinnedClassifier, PreprocessedNetwork, data_faults
+from art_oat.condition import OperatingPoint
+from art_oat.evaluation.cohort import Cohort, CohortFile, Rules, Verdict
+from art_oat.evaluation.engine import Engine, Judge, display_name, engines
+from art_oat.evaluation.robustness_report import RobustnessReport
+from art_oat.files import write_whole
+from art_oat.inputs import Array, as_array, class_indices, count_faults, refuse
+
+Point = OperatingPoint | None
+"""Where a conditional network is judged; None for a plain one."""
+
+
+def evaluate(
+    classifier: PyTorchClassifier,
+    x: Array,
+    y: Array,
+    *,
+    eps: float,
+    attack: Judge | Mapping[str, Judge] = "autoattack",
+    norm: Norm = "Linf",
+    lam: float | None = None,
+    width: float | None = None,
+    cohort_size: int = 250,
+    state: str | Path | None = None,
+    seed: int = 0,
+    nb_workers: int = 1,
+    verbose: bool = True,
+) -> RobustnessReport:
+    """Attack a classifier, and say sample by sample what broke it.
+
+    Samples are judged in fixed cohorts, in their order. Every attack runs on what still stands in a cohort, drawn from
+    the seed, the cohort and its own name: so the result depends neither on the workers nor on where it was stopped.
+
+    Args:
+        classifier: An ``OATClassifier``, a view of it, or any ``PyTorchClassifier`` to compare with, whose
+            preprocessing must be differentiable in torch or estimate its gradient. It is judged in evaluation mode.
+        x: Inputs, ``(N, *input_shape)``, finite and within the classifier's ``clip_values``.
+        y: Class indices ``(N,)`` or one-hot labels ``(N, K)``.
+        eps: Radius, in units of ``x``.
+        attack: ``"autoattack"`` (standard version), ``"autoattack-plus"``, ``"screen"`` (APGD-CE and targeted APGD-DLR
+            alone: quick, and not AutoAttack), ``"pgd-K"`` (K steps of ``2.5 eps / K``), ``"pgd-KxR"`` (with R
+            restarts), ``"art:NAME"`` or ``"torchattacks:NAME"`` (its defaults, steps of ``eps / 4``); or an attack, as
+            ``OATTrainer`` takes it; or a mapping of one name to one of these. Names of libraries and attacks other
+            than ``PGD`` and ``AutoAttack`` need an ``OATClassifier``.
+        norm: ``"Linf"``, ``"L2"`` or ``"L1"`` (not for PGD).
+        lam: Where an ``OATClassifier`` is attacked; None for its default.
+        width: Likewise.
+        cohort_size: How many samples are attacked at once.
+        state: Folder where every cohort is kept as soon as it is judged. An evaluation that was stopped goes on
+            there, and attacks nothing twice; one of other settings, weights or data is refused. None to keep nothing.
+        seed: What all attacks are drawn from.
+        nb_workers: How many cohorts to judge at once, each in a process of its own.
+        verbose: Whether to show progress.
+
+    Raises:
+        TypeError: If ``classifier`` is of another kind.
+        ValueError: If an argument is not as above; names every fault.
+        RuntimeError: If an attack leaves its ball.
+    """
+    point, point_faults = _point(classifier, lam, width)
+    evaluation, faults = plan(
+        classifier, x, y, eps=eps, attack=attack, norm=norm, points=[point], cohort_size=cohort_size, seed=seed
+    )
+    faults += [*point_faults, *count_faults({"nb_workers": nb_workers})]
+    if nb_workers != 1 and not isinstance(classifier, OATClassifier | PinnedClassifier):
+        kind = type(classifier).__name__
+        faults.append(f"nb_workers must be 1 for a {kind}: ART copies it through files of its own.")
+    refuse(faults)
+    (report,) = evaluation.run(state, nb_workers=nb_workers, verbose=verbose)
+    return report
+
+
+def _point(classifier: Any, lam: float | None, width: float | None) -> tuple[Point, list[str]]:
+    if isinstance(classifier, OATClassifier):
+        try:
+            return classifier.at(lam, width).point, []
+        except (TypeError, ValueError) as error:
+            return None, [str(error)]
+    if not isinstance(classifier, PyTorchClassifier):
+        raise TypeError(f"classifier must be a PyTorchClassifier, got {type(classifier).__name__}.")
+    fixed = lam is None and width is None
+    return None, [] if fixed else [f"lam and width must be None for a {type(classifier).__name__}: it has no dials."]
+
+
+def plan(
+    classifier: PyTorchClassifier,
+    x: Array,
+    y: Array,
+    *,
+    eps: float,
+    attack: Judge | Sequence[Judge] | Mapping[str, Judge],
+    norm: Norm,
+    points: Sequence[Point],
+    cohort_size: int,
+    seed: int,
+    carries_examples: bool = True,
+) -> tuple[Evaluation, list[str]]:
+    """Return what is to be measured, and all that is wrong with it; see :func:`evaluate`."""
+    x, y = as_array(x), as_array(y)
+    faults = [*data_faults(classifier, x, y), *count_faults({"cohort_size": cohort_size})]
+    judges, engine_faults = engines(attack, classifier, eps=eps, norm=norm)
+    rules = Rules(eps, norm, classifier.clip_values, seed, carries_examples)
+    evaluation = Evaluation(classifier, x, y, list(points), judges, rules, cohort_size)
+    return evaluation, [*faults, *engine_faults]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is measured.
+
+    Attributes:
+        classifier: What is attacked.
+        x: Inputs, ``[N, ...]``.
+        y: Labels.
+        points: Where, in the order in which examples are carried on.
+        engines: By what.
+        rules: What holds for all attacks.
+        cohort_size: How many samples make up a cohort; the last may be smaller.
+    """
+
+    classifier: PyTorchClassifier
+    x: Array
+    y: Array
+    points: list[Point]
+    engines: list[Engine]
+    rules: Rules
+    cohort_size: int
+
+    def run(self, state: str | Path | None, *, nb_workers: int, verbose: bool) -> list[RobustnessReport]:
+        """Judge every cohort; return a report per point and engine, points first."""
+        folder = None if state is None else self._opened(Path(state))
+        nb_cohorts = -(-len(self.x) // self.cohort_size)
+        nb_stages = len(self.points) * sum(len(engine.stages) for engine in self.engines)
+        title = " and ".join(display_name(engine.name) for engine in self.engines)
+        bar = tqdm(total=nb_cohorts * nb_stages, desc=title, disable=not verbose, unit="attack")
+        with bar, _evaluating(self.classifier), _told(_Progress(bar), nb_workers) as tell:
+            tasks = (delayed(self.judge)(number, folder, tell) for number in range(nb_cohorts))
+            cohorts = list(Parallel(nb_workers, return_as="generator")(tasks))
+        return [
+            RobustnessReport.joined(
+                engine.name, self.rules.eps, self.rules.norm, point, [it[_key(point, engine)] for it in cohorts]
+            )
+            for point, engine in itertools.product(self.points, self.engines)
+        ]
+
+    def judge(self, number: int, folder: Path | None, tell: Callable[[tuple[str, int]], Any]) -> dict[str, Verdict]:
+        """Judge one cohort at every point by every engine, as far as that was not done; keep each verdict at once."""
+        index = slice(number * self.cohort_size, (number + 1) * self.cohort_size)
+        cohort = Cohort(*_as_tensors(self.classifier, self.x[index], self.y[index]), number, self.rules)
+        file = CohortFile(None if folder is None else folder / f"cohort-{number:05d}.npz")
+        file.read(cohort)
+        for point, engine in itertools.product(self.points, self.engines):
+            key = _key(point, engine)
+            if key in file.verdicts:
+                tell(("kept from before", len(engine.stages)))
+                continue
+            where = f"lam {point.lam:g}, " if point is not None else ""
+            where += f"width {point.width:g}, " if point is not None and point.width != 1 else ""
+
+            def tell_where(what: str, nb_done: int, where: str = where) -> None:
+                tell((where + what, nb_done))
+
+            verdict = cohort.judge(as_module(self.classifier, point), engine.name, engine.at(point), tell_where)
+            file.add(key, verdict, cohort)
+        return file.verdicts
+
+    def _opened(self, folder: Path) -> Path:
+        """Make the folder of a new evaluation, or refuse that of another."""
+        path, settings = folder / "evaluation.json", json.loads(json.dumps(self._settings()))
+        if not path.exists():
+            with write_whole(path) as file:
+                json.dump(settings, file, indent=2)
+            return folder
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        different = [name for name in settings | kept if settings.get(name) != kept.get(name)]
+        if different:
+            raise ValueError(
+                f"state must be a folder of this evaluation, but {folder} holds one with another "
+                f"{', '.join(different)}. Name another folder, or delete it."
+            )
+        return folder
+
+    def _settings(self) -> dict[str, Any]:
+        """Everything that a verdict depends on."""
+        classifier = self.classifier
+        weights = [tensor for _, tensor in sorted(classifier.model.state_dict().items())]
+        return {
+            "points": [None if point is None else [*point] for point in self.points],
+            "attacks": {engine.name: engine.description for engine in self.engines},
+            "seed": self.rules.seed,
+            "cohort_size": self.cohort_size,
+            "carries_examples": self.rules.carries_examples,
+            "clip_values": repr(classifier.clip_values),
+            "preprocessing": [_described(operation) for operation in classifier.preprocessing_operations],
+            "x": _digest(self.x),
+            "y": _digest(class_indices(self.y, classifier.nb_classes)),
+            "weights": _digest(*(tensor.detach().cpu() for tensor in weights)),
+        }
+
+
+def as_module(classifier: PyTorchClassifier, point: Point) -> nn.Module:
+    """Return what is attacked as one module, preprocessing included."""
+    if isinstance(classifier, OATClassifier):
+        assert point is not None
+        return classifier.at(*point).as_module()
+    if isinstance(classifier, PinnedClassifier):
+        return classifier.as_module()
+    operations = [operation for operation in classifier.preprocessing_operations if operation.apply_predict]
+    return PreprocessedNetwork(classifier.model, operations)
+
+
+def _as_tensors(classifier: PyTorchClassifier, x: Array, y: Array) -> tuple[Tensor, Tensor]:
+    if isinstance(classifier, OATClassifier):
+        return classifier.as_tensors(x, y)
+    weight = next(classifier.model.parameters())
+    indices = torch.from_numpy(class_indices(y, classifier.nb_classes))
+    return torch.as_tensor(x).to(weight), indices.to(weight.device)
+
+
+def _key(point: Point, engine: Engine) -> str:
+    return engine.name if point is None else f"{point.lam!r}x{point.width!r} {engine.name}"
+
+
+def _digest(*arrays: NDArray[Any] | Tensor) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype}{tuple(array.shape)}".encode())
+        as_bytes = array.contiguous().flatten().view(torch.uint8).numpy() if isinstance(array, Tensor) else array
+        digest.update(np.ascontiguousarray(as_bytes).data)
+    return digest.hexdigest()
+
+
+def _described(operation: Preprocessor) -> str:
+    parameters = {name: getattr(operation, name, None) for name in operation.params}
+    return f"{type(operation).__name__} {parameters}"
+
+
+@contextmanager
+def _evaluating(classifier: PyTorchClassifier) -> Iterator[None]:
+    """Let a plain network answer in evaluation mode; pinned ones always do."""
+    with ExitStack() as stack:
+        if not isinstance(classifier, OATClassifier | PinnedClassifier):
+            for module in classifier.model.modules():
+                stack.callback(setattr, module, "training", module.training)
+            classifier.model.eval()
+        yield
+
+
+class _Progress:
+    """Shows on a bar what is going on."""
+
+    def __init__(self, bar: Any) -> None:
+        self.bar = bar
+
+    def __call__(self, event: tuple[str, int]) -> None:
+        what, nb_done = event
+        self.bar.set_postfix_str(what, refresh=False)
+        self.bar.update(nb_done)
+        self.bar.refresh()
+
+
+@contextmanager
+def _told(progress: _Progress, nb_workers: int) -> Iterator[Callable[[tuple[str, int]], Any]]:
+    """Give what tells of progress, also from other processes."""
+    if nb_workers == 1:
+        yield progress
+        return
+    with Manager() as manager:
+        events = manager.Queue()
+        thread = Thread(target=_pass_on, args=(events, progress), daemon=True)
+        thread.start()
+        try:
+            yield events.put
+        finally:
+            events.put(None)
+            thread.join()
+
+
+def _pass_on(events: Any, progress: _Progress) -> None:
+    for event in iter(events.get, None):
+        progress(event)

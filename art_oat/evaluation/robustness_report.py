@@ -1,0 +1,140 @@
+"""Owns what one engine found at one operating point, sample by sample."""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from art_oat.attack import Norm
+from art_oat.condition import OperatingPoint
+from art_oat.evaluation.cohort import CARRIED, STANDS, WRONG, Verdict
+from art_oat.evaluation.engine import display_name
+from art_oat.files import write_whole
+
+_SQUARE_SHARE = 0.002
+"""From which share on AutoAttack takes the success of its random search for a warning."""
+_ZERO_GRADIENTS = re.compile(r"there are (\d+) points with zero gradient")
+
+
+@dataclass(frozen=True, eq=False)
+class RobustnessReport:
+    """What one engine found at one operating point, sample by sample.
+
+    Attributes:
+        attack: Name of the engine.
+        eps: Radius of its ball, in units of ``x``.
+        norm: Norm of its ball.
+        point: Where it attacked; None for a plain network.
+        broken_by: What broke each sample first, ``[N]``: the name of an attack of the engine, ``"no attack"`` for a
+            sample that is answered wrongly as it is, ``"carried"`` for one that an example found at another point
+            breaks, and ``""`` for one that stands.
+        seconds: How long it took.
+        warnings: What AutoAttack warns of: its figure may be too high.
+    """
+
+    attack: str
+    eps: float
+    norm: Norm
+    point: OperatingPoint | None
+    broken_by: NDArray[np.str_]
+    seconds: float
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def joined(
+        cls, attack: str, eps: float, norm: Norm, point: OperatingPoint | None, verdicts: Sequence[Verdict]
+    ) -> RobustnessReport:
+        """Join the verdicts on all cohorts, in their order."""
+        broken_by = np.concatenate([verdict.broken_by for verdict in verdicts])
+        notices = [notice for verdict in verdicts for notice in verdict.notices]
+        seconds = sum(verdict.seconds for verdict in verdicts)
+        return cls(attack, eps, norm, point, broken_by, seconds, (*_summed(notices), *_square_notices(broken_by)))
+
+    @property
+    def is_clean(self) -> NDArray[np.bool_]:
+        """Which samples are answered right without an attack, ``[N]``."""
+        return np.not_equal(self.broken_by, WRONG)
+
+    @property
+    def is_robust(self) -> NDArray[np.bool_]:
+        """Which samples stand, ``[N]``."""
+        return np.equal(self.broken_by, STANDS)
+
+    @property
+    def clean(self) -> float:
+        """Share of samples answered right without an attack."""
+        return float(self.is_clean.mean())
+
+    @property
+    def robust(self) -> float:
+        """Share of samples that stand."""
+        return float(self.is_robust.mean())
+
+    @property
+    def robust_error(self) -> float:
+        """Standard error of ``robust``: ``sqrt(p (1 - p) / N)``."""
+        return math.sqrt(self.robust * (1 - self.robust) / len(self.broken_by))
+
+    @property
+    def nb_broken_by(self) -> dict[str, int]:
+        """How many samples each attack broke first, most first."""
+        names, counts = np.unique(self.broken_by[~self.is_robust], return_counts=True)
+        order = np.argsort(-counts, kind="stable")
+        return {str(names[place]): int(counts[place]) for place in order}
+
+    @property
+    def nb_carried(self) -> int:
+        """How many samples needed no attack, because an example from another point broke them."""
+        return int((self.broken_by == CARRIED).sum())
+
+    def __str__(self) -> str:
+        """Say what was found in a few lines."""
+        where = "" if self.point is None else f" at lam {self.point.lam:g}, width {self.point.width:g}"
+        lines = [
+            f"{display_name(self.attack)}{where}, eps {self.eps:.3g} ({self.norm}), {len(self.broken_by)} samples:",
+            f"  robust {100 * self.robust:.1f}% +- {100 * self.robust_error:.1f}, clean {100 * self.clean:.1f}%",
+            *(f"  broken by {name}: {count}" for name, count in self.nb_broken_by.items()),
+            *(f"  warning: {warning}" for warning in self.warnings),
+        ]
+        return "\n".join(lines)
+
+    def to_csv(self, path: str | Path) -> None:
+        """Write one row per sample: where, by which engine, its index, whether it stands, what broke it."""
+        write_reports([self], path)
+
+
+def write_reports(reports: Iterable[RobustnessReport], path: str | Path) -> None:
+    """Write several reports into one CSV, one row per report and sample."""
+    with write_whole(Path(path)) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["lam", "width", "attack", "sample", "is_clean", "is_robust", "broken_by"])
+        for report in reports:
+            where = ("", "") if report.point is None else (report.point.lam, report.point.width)
+            rows = zip(report.is_clean, report.is_robust, report.broken_by, strict=True)
+            for index, (is_clean, is_robust, name) in enumerate(rows):
+                writer.writerow([*where, report.attack, index, int(is_clean), int(is_robust), name])
+
+
+def _summed(notices: Sequence[str]) -> list[str]:
+    """Every notice once; those that count samples, with the sum of their counts."""
+    total = sum(int(match[1]) for notice in notices if (match := _ZERO_GRADIENTS.search(notice)))
+    unified = (_ZERO_GRADIENTS.sub(f"there are {total} points with zero gradient", notice) for notice in notices)
+    return list(dict.fromkeys(unified))
+
+
+def _square_notices(broken_by: NDArray[np.str_]) -> list[str]:
+    """Say what AutoAttack says where its random search beats its gradients; it sees one attack at a time here."""
+    share = float((broken_by == "square").mean())
+    if share <= _SQUARE_SHARE:
+        return []
+    return [
+        f"Square has broken {100 * share:.1f}% of the samples, which all attacks by gradients before it left standing: "
+        "they may be unreliable on this network. Use more queries, or an adaptive attack."
+    ]
