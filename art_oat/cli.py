@@ -74,9 +74,17 @@ _METAVAR = "NUMBERS"
 Out = Annotated[Path, typer.Option(help="Folder for weights, log, table and picture.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace weights of another training in --out.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the split, the weights and the training.")]
-AttackNames = Annotated[list[str] | None, typer.Option(help="pgd-K or autoattack; may be repeated.")]
+AttackNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="autoattack, autoattack-plus, screen, pgd-K, pgd-KxR (R restarts), art:NAME or torchattacks:NAME; "
+        "may be repeated."
+    ),
+]
 NbRobust = Annotated[int | None, typer.Option(min=10, help="Test images to attack; all if not given.")]
-NbWorkers = Annotated[int | None, typer.Option(min=1, help="Points to measure at once; one per core if not given.")]
+NbWorkers = Annotated[
+    int | None, typer.Option(min=1, help="Cohorts of images to attack at once; one per core if not given.")
+]
 
 
 @app.command(cls=_Command)
@@ -223,17 +231,22 @@ def evaluate(
     attack: AttackNames = None,
     nb_robust: NbRobust = None,
     eps: Annotated[float | None, typer.Option(help="Radius of the attacks; that of the training if not given.")] = None,
-    norm: Annotated[str | None, typer.Option(help="Linf or L2; that of the training if not given.")] = None,
+    norm: Annotated[str | None, typer.Option(help="Linf, L2 or L1; that of the training if not given.")] = None,
     lambdas: Annotated[
         Numbers, typer.Option(help="Where to measure; at the trained lams if not given.", metavar=_METAVAR)
     ] = None,
     widths: Annotated[
         Numbers, typer.Option(help="Where to measure; at the trained widths if not given.", metavar=_METAVAR)
     ] = None,
+    cohort_size: Annotated[int, typer.Option(min=1, help="Test images to attack at once.")] = 250,
     nb_workers: NbWorkers = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the subset and the attacks.")] = 0,
 ) -> None:
-    """Attack a trained network on the test images at every lam and width; write tradeoff.csv and tradeoff.png there."""
+    """Attack a trained network on the test images at every lam and width.
+
+    Writes tradeoff.csv, tradeoff.png and samples.csv (what broke which image) there. The same command goes on with an
+    evaluation that was interrupted.
+    """
     from art_oat.run import Measurement, Run
 
     with _refusals():
@@ -248,6 +261,7 @@ def evaluate(
             norm,  # type: ignore[arg-type]
             _numbers("lambdas", lambdas),
             _numbers("widths", widths),
+            cohort_size,
             seed,
         )
         images = recipe.dataset()
@@ -290,6 +304,9 @@ def _show(curve: TradeoffCurve) -> None:
         f"\nAccuracy in percent, +- one standard error; attacks: {curve.norm}, eps {curve.eps:.3g}, images in [0, 1].\n"
     )
     typer.echo(table(curve))
+    for point in curve.points:
+        for warning in point.warnings:
+            typer.secho(f"Warning at lam {point.lam:g}, width {point.width:g}: {warning}", fg="yellow")
 
 
 def _show_use(folder: Path, width: float) -> None:

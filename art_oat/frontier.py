@@ -14,6 +14,7 @@ from art_oat.files import write_whole
 from art_oat.inputs import refuse
 
 _ATTACK_PREFIX = "robust:"
+_SEPARATOR = " | "
 _COSTS: Mapping[str, type[int] | type[float]] = {"macs": int, "parameters": int, "latency": float}
 """What a point may cost, and as what kind of number; None where it was not measured."""
 
@@ -33,6 +34,7 @@ class MeasuredPoint:
         macs: Multiply-accumulates of one sample; at least 0.
         parameters: How many numbers the parameters of the plain network at this width hold; at least 0.
         latency: Seconds per batch; above 0.
+        warnings: Why ``robust`` may be too high, as far as an attack said so.
 
     Raises:
         ValueError: If a value is not as above.
@@ -48,6 +50,7 @@ class MeasuredPoint:
     macs: int | None = None
     parameters: int | None = None
     latency: float | None = None
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         shares = {"clean": self.clean, "robust": self.robust, **self.by_attack}
@@ -210,16 +213,24 @@ class Frontier:
         return f"{requirement} is missed by {lack}: the best is {reached} at {where}."
 
     def to_csv(self, path: str | Path) -> None:
-        """Write one row per point; an attack's own accuracy is the column ``robust:NAME``, costs stand where known."""
+        """Write one row per point; an attack's own accuracy is the column ``robust:NAME``.
+
+        Costs and warnings stand where there are any.
+        """
         attacks = list(dict.fromkeys(name for point in self.points for name in point.by_attack))
         unknown = {name for name in _COSTS if all(getattr(point, name) is None for point in self.points)}
-        columns = [column.name for column in fields(MeasuredPoint) if column.name not in {"by_attack", *unknown}]
+        unwritten = {"by_attack", "warnings", *unknown}
+        columns = [column.name for column in fields(MeasuredPoint) if column.name not in unwritten]
+        has_warnings = any(point.warnings for point in self.points)
         with write_whole(Path(path)) as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow([*self._header(), *columns, *(_ATTACK_PREFIX + name for name in attacks)])
+            names = [*columns, *(_ATTACK_PREFIX + name for name in attacks), *["warnings"] * has_warnings]
+            writer.writerow([*self._header(), *names])
             for point in self.points:
                 own = [getattr(point, column) for column in columns]
-                writer.writerow([*self._header().values(), *own, *(point.by_attack.get(name, "") for name in attacks)])
+                own += [point.by_attack.get(name, "") for name in attacks]
+                own += [_SEPARATOR.join(point.warnings)] * has_warnings
+                writer.writerow([*self._header().values(), *own])
 
     def _header(self) -> dict[str, str | float]:
         """Columns that are the same for all points."""
@@ -245,6 +256,7 @@ class Frontier:
 
 
 def _point(row: dict[str, str]) -> MeasuredPoint:
+    warnings = row.get("warnings")
     attacks = {name: value for name, value in row.items() if name.startswith(_ATTACK_PREFIX) and value}
     return MeasuredPoint(
         lam=float(row["lam"]),
@@ -254,5 +266,6 @@ def _point(row: dict[str, str]) -> MeasuredPoint:
         nb_clean=int(row["nb_clean"]),
         nb_robust=int(row["nb_robust"]),
         by_attack={name.removeprefix(_ATTACK_PREFIX): float(value) for name, value in attacks.items()},
+        warnings=tuple(warnings.split(_SEPARATOR)) if warnings else (),
         **{name: kind(row[name]) for name, kind in _COSTS.items() if row.get(name)},  # type: ignore[arg-type]
     )

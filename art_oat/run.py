@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -18,6 +19,7 @@ import torch
 from art_oat.attack import Norm
 from art_oat.data import Dataset, Split
 from art_oat.evaluation import TradeoffCurve
+from art_oat.evaluation.robustness_report import write_reports
 from art_oat.files import write_whole
 from art_oat.model import OATModel
 from art_oat.recipe import Recipe, fit, trainer_for
@@ -38,6 +40,7 @@ class Measurement:
         norm: ``"Linf"`` or ``"L2"``; None for that of the training.
         lambdas: Where to measure; None for the trained lams.
         widths: Where to measure; None for the trained widths.
+        cohort_size: How many images are attacked at once; as many cohorts as there are cores run side by side.
         seed: Of the subset and the attacks.
     """
 
@@ -47,14 +50,16 @@ class Measurement:
     norm: Norm | None = None
     lambdas: tuple[float, ...] | None = None
     widths: tuple[float, ...] | None = None
+    cohort_size: int = 250
     seed: int = 0
 
 
 class Run:
     """A folder with ``model.safetensors``, ``model.json``, ``training.csv``, ``tradeoff.csv`` and ``tradeoff.png``.
 
-    ``run.json`` beside them holds the settings that they were made with. What was made with the same settings, and
-    has not been changed since, is reused. ``training-state.pt`` is there while a training is not complete.
+    ``samples.csv`` says which attack broke which image. ``run.json`` holds the settings that all were made with. What
+    was made with the same settings, and has not been changed since, is reused. ``training-state.pt`` is there while a
+    training is not complete, a folder ``evaluation-...`` while a measurement is not.
 
     Args:
         folder: Where the files are, and go; made where it is missing.
@@ -154,10 +159,12 @@ class Run:
     def measure(self, measurement: Measurement, data: Dataset, *, nb_workers: int | None = None) -> TradeoffCurve:
         """Attack the trained network at every lam and width, unless it is done already; draw and return the curve.
 
+        A measurement that was cut goes on where it was: what it has found so far lies in a folder ``evaluation-...``.
+
         Args:
             measurement: What to measure.
             data: The test part is measured on.
-            nb_workers: How many points to measure at once; None for one per core.
+            nb_workers: How many cohorts to attack at once; None for one per core.
         """
         recipe = self.recipe
         settings = {
@@ -170,17 +177,23 @@ class Run:
             self.say(f"Reusing the measurements in {self._curve}: taken of the same weights with the same settings.")
             curve = TradeoffCurve.from_csv(self._curve)
         else:
-            curve = self._attack(recipe, measurement, data, nb_workers)
+            so_far = self.folder / f"evaluation-{_name_of(settings)}"
+            curve = self._attack(recipe, measurement, data, nb_workers, so_far)
             curve.to_csv(self._curve)
+            write_reports(curve.reports, self.folder / "samples.csv")
             self._state.keep("measurement", settings, [self._curve])
+            shutil.rmtree(so_far)
         curve.plot(self.folder / "tradeoff.png")
         return curve
 
-    def _attack(self, recipe: Recipe, measurement: Measurement, data: Dataset, nb_workers: int | None) -> TradeoffCurve:
+    def _attack(
+        self, recipe: Recipe, measurement: Measurement, data: Dataset, nb_workers: int | None, so_far: Path
+    ) -> TradeoffCurve:
         lambdas = recipe.lambdas if measurement.lambdas is None else measurement.lambdas
         widths = recipe.widths if measurement.widths is None else measurement.widths
-        nb_images = len(data.test.x)
-        self.say(f"Attacking {measurement.nb_robust or nb_images} of {nb_images} test images at {_every(widths)} ...")
+        nb_images, nb_attacked = len(data.test.x), measurement.nb_robust or len(data.test.x)
+        begin = "Going on attacking" if so_far.exists() else "Attacking"
+        self.say(f"{begin} {nb_attacked} of {nb_images} test images at {_every(widths)} ...")
         return TradeoffCurve.measure(
             recipe.classifier(load_model(self.folder), data),
             *data.test,
@@ -190,8 +203,10 @@ class Run:
             lambdas=lambdas,
             widths=widths,
             nb_robust=measurement.nb_robust,
+            cohort_size=measurement.cohort_size,
+            state=so_far,
             seed=measurement.seed,
-            nb_workers=nb_workers or min(os.cpu_count() or 1, len(lambdas) * len(widths)),
+            nb_workers=nb_workers or min(os.cpu_count() or 1, -(-nb_attacked // measurement.cohort_size)),
         )
 
 
@@ -208,6 +223,11 @@ def _training(recipe: Recipe, data: Dataset) -> dict[str, Any]:
 
 def _machine() -> str:
     return f"{platform.platform()}, {platform.processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+
+
+def _name_of(settings: dict[str, Any]) -> str:
+    """Return a short name for settings, different for different ones."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def data_digest(part: Split) -> str:

@@ -35,6 +35,9 @@ from art_oat.recipe import Recipe, trainer_for
 from art_oat.training import schedule_by_name
 from benchmarks.configs import Config, Part
 
+STATE = "training-state.pt"
+"""What a training that was cut goes on from."""
+
 BETA = 6.0
 """Weight of the divergence in TRADES (Zhang et al. 2019)."""
 
@@ -49,13 +52,14 @@ class Trained:
     Attributes:
         model: Trained, in evaluation mode.
         seconds: Wall time of the training alone, nothing measured in it.
-        cpu_seconds: Processor time of the same; unlike wall time, it hardly depends on what else the machine does.
+        cpu_seconds: Processor time of the same, which depends less on what else the machine does; None for a training
+            that was cut and gone on with.
         nb_bytes: Of weights and statistics; of a plain network for a single lam.
     """
 
     model: OATModel
     seconds: float
-    cpu_seconds: float
+    cpu_seconds: float | None
     nb_bytes: int
 
 
@@ -149,17 +153,19 @@ def _art_trainer(method: str, recipe: Recipe, data: Dataset, classifier: PyTorch
     )
 
 
-def _train_by_art(method: str, recipe: Recipe, data: Dataset) -> OATModel:
+def _train_by_art(method: str, recipe: Recipe, data: Dataset) -> tuple[OATModel, float]:
+    started = time.perf_counter()
     with borrowed_generators(seed=recipe.seed):
         network = recipe.architecture(data).build()
         classifier = _plain_classifier(network, recipe, data)
         np.random.seed(recipe.seed)  # noqa: NPY002 - what ART draws from
         batches = PacedBatches(recipe, data, classifier.optimizer)
         _art_trainer(method, recipe, data, classifier).fit_generator(batches, nb_epochs=recipe.nb_epochs)
-    return to_conditional(network, (1.0,), film_on=())
+    return to_conditional(network, (1.0,), film_on=()), time.perf_counter() - started
 
 
-def _train_by_own(recipe: Recipe, data: Dataset, folder: Path) -> OATModel:
+def _train_by_own(recipe: Recipe, data: Dataset, folder: Path) -> tuple[OATModel, float]:
+    """Train, or go on with a training that was cut; return the seconds of all its epochs, too."""
     trainer = trainer_for(recipe, data)
     trainer.fit(
         *data.train,
@@ -167,9 +173,9 @@ def _train_by_own(recipe: Recipe, data: Dataset, folder: Path) -> OATModel:
         nb_epochs=recipe.nb_epochs,
         scheduler=schedule_by_name(recipe.schedule),
         log_path=folder / "training.csv",
+        state_path=folder / STATE,
     )
-    model: OATModel = trainer.get_classifier().model
-    return model
+    return trainer.get_classifier().model, sum(record.seconds for record in trainer.history)
 
 
 def recipe_of(method: str, config: Config, seed: int) -> Recipe:
@@ -192,9 +198,9 @@ def train(method: str, config: Config, part: Part, folder: Path) -> Trained:
     Raises:
         ValueError: If there is no such method, or the folder holds another training.
     """
-    recipe = recipe_of(method, config, part.seed)
     if method not in methods(config.recipe.lambdas):
         raise ValueError(f"method must be one of {list(methods(config.recipe.lambdas))}, got {method!r}.")
+    recipe = recipe_of(method, config, part.seed)
     settings = json.loads(json.dumps({"method": method, "part": part.name, **asdict(recipe), "data_folder": None}))
     kept = folder / "trained.json"
     if kept.exists():
@@ -204,14 +210,15 @@ def train(method: str, config: Config, part: Part, folder: Path) -> Trained:
                 f"{folder} must hold a training of the same settings, but has another. Name another --runs."
             )
         return Trained(load_model(folder), **record)
-    started, cpu_started = time.perf_counter(), time.process_time()
+    is_resumed, started = (folder / STATE).exists(), time.process_time()
     is_own = method == "oat" or method.startswith("lam-")
-    model = _train_by_own(recipe, part.data, folder) if is_own else _train_by_art(method, recipe, part.data)
-    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
+    model, seconds = _train_by_own(recipe, part.data, folder) if is_own else _train_by_art(method, recipe, part.data)
+    cpu_seconds = None if is_resumed else time.process_time() - started
     save_model(model, folder, recipe.architecture(part.data))
     record = {"seconds": seconds, "cpu_seconds": cpu_seconds, "nb_bytes": nb_bytes(model)}
     with write_whole(kept) as file:
         json.dump({"settings": settings, **record}, file, indent=2)
+    (folder / STATE).unlink(missing_ok=True)
     return Trained(model.eval(), **record)
 
 

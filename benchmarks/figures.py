@@ -1,0 +1,69 @@
+"""The picture of a comparison: both accuracies of every method, and the frontiers that they make."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from art_oat.files import replaced
+
+if TYPE_CHECKING:
+    from benchmarks.tradeoff import Arm
+
+STYLES = {"oat": ("#1b6ca8", "o", "one network, lam dialed"), "dedicated": ("#c0392b", "s", "a network for each lam")}
+OTHERS = {"pgd-at": "v", "trades": "^", "awp": "D", "trades-awp": "P"}
+
+
+def plot(arms: Sequence["Arm"], title: str, path: Path) -> None:
+    """Draw clean against robust accuracy (AutoAttack), with standard errors, and robust accuracy against lam."""
+    figure = Figure(figsize=(10, 4.6), layout="constrained")
+    against_each_other, against_lam = figure.subplots(1, 2)
+    for name, (color, marker, label) in STYLES.items():
+        own = [arm for arm in arms if (arm.name == "oat") == (name == "oat") and arm.name not in OTHERS]
+        points = sorted(point for arm in own for point in _points(arm))
+        if points:
+            style = {"color": color, "marker": marker, "capsize": 2, "label": label}
+            _draw(against_each_other, against_lam, points, style)
+    for arm in arms:
+        if arm.name in OTHERS:
+            ((_, clean, clean_error, robust, robust_error),) = _points(arm)
+            style = {"color": "0.35", "marker": OTHERS[arm.name], "capsize": 2, "linestyle": "", "label": arm.name}
+            against_each_other.errorbar([robust], [clean], [clean_error], [robust_error], **style)
+    against_each_other.set(xlabel="robust accuracy (AutoAttack)", ylabel="clean accuracy")
+    against_lam.set(xlabel="lam", ylabel="accuracy", title="solid: clean, dashed: AutoAttack", ylim=(0, 1.03))
+    for axis in (against_each_other.xaxis, against_each_other.yaxis, against_lam.yaxis):
+        axis.set_major_formatter(PercentFormatter(1, decimals=0))
+    for axes in (against_each_other, against_lam):
+        axes.grid(alpha=0.25)
+    against_each_other.legend(fontsize=8)
+    figure.suptitle(title, fontsize=10)
+    with replaced(path) as partial:
+        figure.savefig(partial, dpi=150)
+
+
+def _points(arm: "Arm") -> list[tuple[float, float, float, float, float]]:
+    """Per lam: lam, clean accuracy, its standard error, robust accuracy, its standard error."""
+    shares, asked = np.nanmean(arm.right, axis=(2, 3)), np.isfinite(arm.right).sum(axis=(2, 3))
+    errors = np.sqrt(shares * (1 - shares) / asked)
+    lams = arm.lambdas if arm.name == "oat" else [float(arm.name.removeprefix("lam-"))] if "lam" in arm.name else [1.0]
+    return [(lam, *(float(it[row, i]) for row in (0, -1) for it in (shares, errors))) for i, lam in enumerate(lams)]
+
+
+def _draw(
+    against_each_other: Axes,
+    against_lam: Axes,
+    points: Sequence[tuple[float, float, float, float, float]],
+    style: dict[str, object],
+) -> None:
+    lams, clean, clean_errors, robust, robust_errors = zip(*points, strict=True)
+    against_each_other.errorbar(robust, clean, clean_errors, robust_errors, linestyle=":", elinewidth=0.7, **style)
+    for lam, x, y in zip(lams, robust, clean, strict=True):
+        against_each_other.annotate(
+            f"{lam:g}", (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7, color=style["color"]
+        )
+    against_lam.errorbar(lams, clean, clean_errors, linestyle="-", **style)
+    against_lam.errorbar(lams, robust, robust_errors, linestyle="--", **style)
