@@ -161,6 +161,12 @@ def test_a_csv_has_columns_for_costs_only_where_one_is_known(tmp_path):
     assert columns["with"] == [*columns["without"][:6], "macs", "parameters", "latency", *columns["without"][6:]]
 
 
+def test_csv_gives_back_warnings_and_which_points_are_without(tmp_path):
+    frontier = Frontier((dataclasses.replace(point(0, 0.9, 0.1), warnings=("a, b", "c")), point(1, 0.7, 0.6)))
+    frontier.to_csv(tmp_path / "curve.csv")
+    assert Frontier.from_csv(tmp_path / "curve.csv") == frontier
+
+
 def test_a_csv_of_another_kind_is_refused(tmp_path):
     path = tmp_path / "other.csv"
     path.write_text("a,b\n1,2\n")

@@ -1,3 +1,4 @@
+import csv
 import dataclasses
 import itertools
 import json
@@ -8,6 +9,7 @@ import pytest
 
 from art_oat import TradeoffCurve, load_model
 from art_oat.data import Split
+from art_oat.evaluation.cohort import Cohort
 from art_oat.recipe import Recipe
 from art_oat.run import Measurement, Run
 from art_oat.training.step import Step
@@ -15,7 +17,10 @@ from art_oat.training.step import Step
 RECIPE = Recipe(network="small-4-8", nb_epochs=1, eps=0.2, lambdas=(0.0, 0.5, 1.0))
 SLIM_RECIPE = dataclasses.replace(RECIPE, widths=(0.5, 1.0))
 MEASUREMENT = Measurement(attacks=("pgd-1",), nb_robust=10)
-FILES = {"run.json", "model.json", "model.safetensors", "tradeoff.csv", "tradeoff.png", "training.csv"}
+FILES = {
+    *("run.json", "model.json", "model.safetensors", "training.csv"),
+    *("tradeoff.csv", "tradeoff.png", "samples.csv"),
+}
 
 
 def told(folder, recipe=RECIPE, measurement=MEASUREMENT) -> tuple[TradeoffCurve, list[str]]:
@@ -77,13 +82,48 @@ def test_the_widths_to_measure_can_be_chosen(slim_folder):
     assert [(point.lam, point.width) for point in curve.points] == [(0.0, 0.5)]
 
 
-def test_points_of_one_lam_are_measured_side_by_side_too(slim_folder, monkeypatch):
+def test_cohorts_are_attacked_side_by_side(slim_folder, monkeypatch):
     asked = {}
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.setattr(TradeoffCurve, "measure", lambda *args, **options: asked.update(options) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        Run(slim_folder, print).measure(dataclasses.replace(MEASUREMENT, lambdas=(0.5,)), SLIM_RECIPE.dataset())
+        Run(slim_folder, print).measure(dataclasses.replace(MEASUREMENT, cohort_size=5), SLIM_RECIPE.dataset())
     assert asked["nb_workers"] == 2
+
+
+def test_a_measurement_that_was_cut_goes_on_and_says_so(tmp_path, monkeypatch):
+    expected, _ = told(tmp_path / "uncut")
+    run, lines = Run(tmp_path / "cut", print), []
+    run.train(RECIPE, RECIPE.dataset())
+    judge, judged = Cohort.judge, []
+
+    def cut_at_the_second(self, *arguments):
+        if len(judged) == 1:
+            raise KeyboardInterrupt
+        judged.append(arguments[1])
+        return judge(self, *arguments)
+
+    monkeypatch.setattr(Cohort, "judge", cut_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        run.measure(MEASUREMENT, RECIPE.dataset(), nb_workers=1)
+    monkeypatch.setattr(Cohort, "judge", lambda self, *arguments: (judged.append(1), judge(self, *arguments))[1])
+    curve = Run(tmp_path / "cut", lines.append).measure(MEASUREMENT, RECIPE.dataset(), nb_workers=1)
+    assert [point.robust for point in curve.points] == [point.robust for point in expected.points]
+    assert lines == ["Going on attacking 10 of 450 test images at every lam ..."]
+    assert len(judged) == len(RECIPE.lambdas)
+    assert {path.name for path in (tmp_path / "cut").iterdir()} == FILES
+
+
+def test_what_broke_each_image_is_written_down(folder):
+    told(folder)
+    with (folder / "samples.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    curve = TradeoffCurve.from_csv(folder / "tradeoff.csv")
+    for point in curve.points:
+        own = [row for row in rows if float(row["lam"]) == point.lam]
+        assert [int(row["sample"]) for row in own] == list(range(point.nb_robust))
+        assert sum(int(row["is_robust"]) for row in own) == point.robust * point.nb_robust
+        assert all((row["broken_by"] == "") == (row["is_robust"] == "1") for row in own)
 
 
 def test_a_width_that_was_not_trained_cannot_be_measured(slim_folder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -167,11 +168,23 @@ class CohortFile:
     verdicts: dict[str, Verdict] = field(default_factory=dict)
 
     def read(self, cohort: Cohort) -> None:
-        """Take in what is on disk: the verdicts here, the examples into the cohort."""
+        """Take in what is on disk: the verdicts here, the examples into the cohort.
+
+        Raises:
+            ValueError: If the file is damaged.
+        """
         if self.path is None or not self.path.exists():
             return
-        with np.load(self.path, allow_pickle=False) as file:
-            kept = {name: file[name] for name in file.files}
+        try:
+            with np.load(self.path, allow_pickle=False) as file:
+                kept = {name: file[name] for name in file.files}
+            self._take(kept, cohort)
+        except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"state must hold whole files, but {self.path} is damaged. Delete it, and its samples are judged anew."
+            ) from error
+
+    def _take(self, kept: dict[str, NDArray[Any]], cohort: Cohort) -> None:
         for key in kept.pop("keys").tolist():
             broken_by, seconds, notices = (kept[f"{name}:{key}"] for name in ("broken_by", "seconds", "notices"))
             self.verdicts[key] = Verdict(broken_by, float(seconds), tuple(notices.tolist()))

@@ -21,11 +21,13 @@ Judge: TypeAlias = str | Attack
 """What judges: a name, or an attack."""
 
 _PGD = re.compile(r"pgd-([1-9]\d*)(?:x([1-9]\d*))?")
+_LIBRARIES = ("art:", "torchattacks:")
 _AUTOATTACKS: Mapping[str, Mapping[str, Any]] = {
     "autoattack": {},
     "autoattack-plus": {"version": "plus"},
     "screen": {"parts": ("apgd-ce", "apgd-t")},
 }
+_AUTOATTACK_VERSIONS = {"standard": "autoattack", "plus": "autoattack-plus"}
 _DISPLAY_NAMES = {
     "autoattack": "AutoAttack",
     "autoattack-plus": "AutoAttack (plus)",
@@ -95,10 +97,30 @@ def _engine(name: str | None, judge: Any, classifier: PyTorchClassifier, eps: fl
     stages = _stages_named(judge, classifier, eps, norm) if isinstance(judge, str) else _stages_of(judge, classifier)
     for attack in stages.values():
         if isinstance(attack, AutoAttack):
-            refuse(attack.faults(classifier.nb_classes, classifier.clip_values))
-    usual = judge if isinstance(judge, str) else getattr(judge, "__name__", type(judge).__name__)
-    described = judge if isinstance(judge, str) else _described(judge)
-    return Engine(usual if name is None else name, stages, f"{described}, eps {eps}, {norm}")
+            faults = attack.faults(classifier.nb_classes, classifier.clip_values)
+            refuse([*_other_ball_faults(attack, eps, norm), *faults])
+    usual = _usual_name(judge)
+    if name is not None and name != usual and display_name(name) != name:
+        raise ValueError(f"attacks must not be named as others are, got {name!r} for {usual}. Name it otherwise.")
+    return Engine(usual if name is None else name, stages, judge if isinstance(judge, str) else _described(judge))
+
+
+def _other_ball_faults(attack: AutoAttack, eps: float, norm: Norm) -> list[str]:
+    if (attack.eps, attack.norm) == (eps, norm):
+        return []
+    expected = f"AutoAttack must have the eps and norm of the evaluation, {eps} ({norm})"
+    return [f"{expected}, got {attack.eps} ({attack.norm})."]
+
+
+def _usual_name(judge: Any) -> str:
+    """Return what a judge is called; parts of AutoAttack by what they are, never by its name."""
+    if isinstance(judge, str):
+        return judge
+    if isinstance(judge, AutoAttack):
+        whole = replace(judge, parts=None).in_parts()
+        is_whole = judge.in_parts().keys() == whole.keys()
+        return _AUTOATTACK_VERSIONS[judge.version] if is_whole else ", ".join(judge.in_parts())
+    return str(getattr(judge, "__name__", type(judge).__name__))
 
 
 def name_faults(name: str, *, eps: float, norm: Norm) -> list[str]:
@@ -109,12 +131,14 @@ def name_faults(name: str, *, eps: float, norm: Norm) -> list[str]:
     """
     if faults := ball_faults(eps, norm):
         return faults
+    if norm == "L1" and (_PGD.fullmatch(name) or name.startswith(_LIBRARIES)):
+        return [f"norm must be 'Linf' or 'L2' for {name}, got 'L1'. For that, use 'autoattack' or 'screen'."]
     try:
         if _own_stages(name, eps, norm):
             return []
     except ValueError as error:
         return [str(error)]
-    if name.startswith(("art:", "torchattacks:")):
+    if name.startswith(_LIBRARIES):
         return outside_faults(name, eps=eps, norm=norm, eps_step=eps / 4) and outside_faults(name, eps=eps, norm=norm)
     return [f"attack must be {_NAMES} (K steps, R restarts), or an attack, got {name!r}."]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -90,6 +91,8 @@ def evaluate(
     if nb_workers != 1 and not isinstance(classifier, OATClassifier | PinnedClassifier):
         kind = type(classifier).__name__
         faults.append(f"nb_workers must be 1 for a {kind}: ART copies it through files of its own.")
+    if len(evaluation.engines) > 1:
+        faults.append(f"attack must be one, got {len(evaluation.engines)}. TradeoffCurve.measure takes several.")
     refuse(faults)
     (report,) = evaluation.run(state, nb_workers=nb_workers, verbose=verbose)
     return report
@@ -103,8 +106,9 @@ def _point(classifier: Any, lam: float | None, width: float | None) -> tuple[Poi
             return None, [str(error)]
     if not isinstance(classifier, PyTorchClassifier):
         raise TypeError(f"classifier must be a PyTorchClassifier, got {type(classifier).__name__}.")
+    point = classifier.point if isinstance(classifier, PinnedClassifier) else None
     fixed = lam is None and width is None
-    return None, [] if fixed else [f"lam and width must be None for a {type(classifier).__name__}: it has no dials."]
+    return point, [] if fixed else [f"lam and width must be None for a {type(classifier).__name__}: it has no dials."]
 
 
 def plan(
@@ -122,11 +126,17 @@ def plan(
 ) -> tuple[Evaluation, list[str]]:
     """Return what is to be measured, and all that is wrong with it; see :func:`evaluate`."""
     x, y = as_array(x), as_array(y)
-    faults = [*data_faults(classifier, x, y), *count_faults({"cohort_size": cohort_size})]
+    faults = [*data_faults(classifier, x, y), *count_faults({"cohort_size": cohort_size}), *seed_faults(seed)]
     judges, engine_faults = engines(attack, classifier, eps=eps, norm=norm)
     rules = Rules(eps, norm, classifier.clip_values, seed, carries_examples)
     evaluation = Evaluation(classifier, x, y, list(points), judges, rules, cohort_size)
     return evaluation, [*faults, *engine_faults]
+
+
+def seed_faults(seed: Any) -> list[str]:
+    """Say why nothing can be drawn from a seed."""
+    is_whole = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
+    return [] if is_whole and seed >= 0 else [f"seed must be a whole number, at least 0, got {seed!r}."]
 
 
 @dataclass(frozen=True)
@@ -192,11 +202,11 @@ class Evaluation:
     def _opened(self, folder: Path) -> Path:
         """Make the folder of a new evaluation, or refuse that of another."""
         path, settings = folder / "evaluation.json", json.loads(json.dumps(self._settings()))
-        if not path.exists():
+        kept = _kept_settings(path)
+        if kept is None:
             with write_whole(path) as file:
                 json.dump(settings, file, indent=2)
             return folder
-        kept = json.loads(path.read_text(encoding="utf-8"))
         different = [name for name in settings | kept if settings.get(name) != kept.get(name)]
         if different:
             raise ValueError(
@@ -208,12 +218,15 @@ class Evaluation:
     def _settings(self) -> dict[str, Any]:
         """Everything that a verdict depends on."""
         classifier = self.classifier
-        weights = [tensor for _, tensor in sorted(classifier.model.state_dict().items())]
+        model = classifier.model.model if isinstance(classifier, PinnedClassifier) else classifier.model
+        weights = [tensor for _, tensor in sorted(model.state_dict().items())]
         return {
             "points": [None if point is None else [*point] for point in self.points],
             "attacks": {engine.name: engine.description for engine in self.engines},
-            "seed": self.rules.seed,
-            "cohort_size": self.cohort_size,
+            "eps": float(self.rules.eps),
+            "norm": self.rules.norm,
+            "seed": int(self.rules.seed),
+            "cohort_size": int(self.cohort_size),
             "carries_examples": self.rules.carries_examples,
             "clip_values": repr(classifier.clip_values),
             "preprocessing": [_described(operation) for operation in classifier.preprocessing_operations],
@@ -221,6 +234,21 @@ class Evaluation:
             "y": _digest(class_indices(self.y, classifier.nb_classes)),
             "weights": _digest(*(tensor.detach().cpu() for tensor in weights)),
         }
+
+
+def _kept_settings(path: Path) -> Any:
+    """Read what an evaluation was made of; None where there is none yet."""
+    if not path.exists():
+        if path.parent.exists() and (not path.parent.is_dir() or any(path.parent.glob("cohort-*.npz"))):
+            raise ValueError(f"state must be a folder of this evaluation, but {path.parent} is none. Name another.")
+        return None
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:  # no JSON, or no text
+        kept = None
+    if not isinstance(kept, dict):
+        raise ValueError(f"state must be a folder of this evaluation, but {path} is damaged. Delete the folder.")
+    return kept
 
 
 def as_module(classifier: PyTorchClassifier, point: Point) -> nn.Module:
@@ -239,7 +267,7 @@ def _as_tensors(classifier: PyTorchClassifier, x: Array, y: Array) -> tuple[Tens
         return classifier.as_tensors(x, y)
     weight = next(classifier.model.parameters())
     indices = torch.from_numpy(class_indices(y, classifier.nb_classes))
-    return torch.as_tensor(x).to(weight), indices.to(weight.device)
+    return torch.as_tensor(as_array(x)).to(weight), indices.to(weight.device)
 
 
 def _key(point: Point, engine: Engine) -> str:
@@ -257,7 +285,7 @@ def _digest(*arrays: NDArray[Any] | Tensor) -> str:
 
 def _described(operation: Preprocessor) -> str:
     parameters = {name: getattr(operation, name, None) for name in operation.params}
-    return f"{type(operation).__name__} {parameters}"
+    return re.sub(r" at 0x[0-9a-f]+", "", f"{type(operation).__name__} {parameters}")
 
 
 @contextmanager

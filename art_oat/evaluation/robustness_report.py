@@ -53,9 +53,8 @@ class RobustnessReport:
     ) -> RobustnessReport:
         """Join the verdicts on all cohorts, in their order."""
         broken_by = np.concatenate([verdict.broken_by for verdict in verdicts])
-        notices = [notice for verdict in verdicts for notice in verdict.notices]
         seconds = sum(verdict.seconds for verdict in verdicts)
-        return cls(attack, eps, norm, point, broken_by, seconds, (*_summed(notices), *_square_notices(broken_by)))
+        return cls(attack, eps, norm, point, broken_by, seconds, (*_summed(verdicts), *_square_notices(broken_by)))
 
     @property
     def is_clean(self) -> NDArray[np.bool_]:
@@ -122,11 +121,17 @@ def write_reports(reports: Iterable[RobustnessReport], path: str | Path) -> None
                 writer.writerow([*where, report.attack, index, int(is_clean), int(is_robust), name])
 
 
-def _summed(notices: Sequence[str]) -> list[str]:
-    """Every notice once; those that count samples, with the sum of their counts."""
-    total = sum(int(match[1]) for notice in notices if (match := _ZERO_GRADIENTS.search(notice)))
+def _summed(verdicts: Sequence[Verdict]) -> list[str]:
+    """Every notice once; those that count samples, with the sum over the cohorts, of each the attack with the most."""
+    total = sum(max(map(_nb_zero_gradients, verdict.notices), default=0) for verdict in verdicts)
+    notices = [notice for verdict in verdicts for notice in verdict.notices]
     unified = (_ZERO_GRADIENTS.sub(f"there are {total} points with zero gradient", notice) for notice in notices)
     return list(dict.fromkeys(unified))
+
+
+def _nb_zero_gradients(notice: str) -> int:
+    match = _ZERO_GRADIENTS.search(notice)
+    return int(match[1]) if match else 0
 
 
 def _square_notices(broken_by: NDArray[np.str_]) -> list[str]:

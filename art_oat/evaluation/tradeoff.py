@@ -18,7 +18,7 @@ from art_oat.classifier import OATClassifier
 from art_oat.condition import OperatingPoint
 from art_oat.evaluation.cost import Cost, measure_costs
 from art_oat.evaluation.engine import Judge
-from art_oat.evaluation.evaluation import as_module, plan
+from art_oat.evaluation.evaluation import as_module, plan, seed_faults
 from art_oat.evaluation.robustness_report import RobustnessReport
 from art_oat.frontier import Frontier, MeasuredPoint
 from art_oat.inputs import Array, as_array, class_indices, count_faults, refuse
@@ -111,7 +111,8 @@ class TradeoffCurve(Frontier):
         faults = [*count_faults(counts), *_subset_faults(nb_robust, len(x) if x.ndim else 0)]
         points, point_faults = _points(classifier.model, lambdas, widths)
         faults += [*classifier.data_faults(x, y), *point_faults]
-        attacked = np.arange(0) if faults else _subset(class_indices(y, classifier.nb_classes), nb_robust, seed)
+        faults += seed_faults(seed)
+        attacked = np.arange(0) if faults else subset(class_indices(y, classifier.nb_classes), nb_robust, seed)
         evaluation, plan_faults = plan(
             classifier,
             *((x, y) if faults else (x[attacked], y[attacked])),
@@ -205,7 +206,7 @@ def _costs(classifier: OATClassifier, x: Array, points: Sequence[OperatingPoint]
     return measure_costs(networks, as_network_sees_it.shape[1:], batch_size=batch_size)
 
 
-def _subset(y: NDArray[np.int64], size: int | None, seed: int) -> NDArray[np.int64]:
+def subset(y: NDArray[np.int64], size: int | None, seed: int) -> NDArray[np.int64]:
     """Indices of a stratified subset, ascending: every so-many-th of the samples in random order within each class."""
     if size is None:
         return np.arange(len(y))
@@ -230,4 +231,5 @@ def _measured(is_clean: Tensor, reports: Sequence[RobustnessReport], cost: Cost)
         nb_robust=len(is_robust),
         by_attack={report.attack: report.robust for report in reports},
         **asdict(cost),
+        warnings=tuple(f"{report.attack}: {warning}" for report in reports for warning in report.warnings),
     )

@@ -27,3 +27,4 @@ def test_distance_is_the_norm_of_what_was_added():
     x, delta = torch.zeros(2, 1, 2, 2), torch.tensor([[3.0, -4.0, 0.0, 0.0], [1.0, 1.0, 1.0, -1.0]]).view(2, 1, 2, 2)
     assert distance(x, x + delta, "Linf").tolist() == [4.0, 1.0]
     assert distance(x, x + delta, "L2").tolist() == [5.0, 2.0]
+    assert distance(x, x + delta, "L1").tolist() == [7.0, 4.0]

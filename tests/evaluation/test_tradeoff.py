@@ -192,7 +192,7 @@ def test_the_same_seed_gives_the_same_figures(classifier, y):
 @pytest.mark.parametrize("size", [5, 17, 40])
 def test_the_attacked_subset_has_the_shares_of_the_classes(size):
     y = np.repeat(np.arange(4), [16, 8, 8, 8])
-    index = tradeoff._subset(y, size, seed=0)
+    index = tradeoff.subset(y, size, seed=0)
     assert len(set(index.tolist())) == size
     for label, count in Counter(y[index].tolist()).items():
         assert abs(count - size * np.mean(y == label)) <= 1
@@ -236,6 +236,7 @@ def test_a_csv_from_before_costs_were_measured_is_read(tmp_path):
         ({"nb_robust": 41}, "nb_robust must be at most 40"),
         ({"nb_robust": 5.5}, "nb_robust must be a whole number"),
         ({"cohort_size": 0}, "cohort_size must be"),
+        ({"seed": -1}, "seed must be"),
         ({"nb_workers": 0}, "nb_workers must be"),
         ({"latency_batch_size": 0}, "latency_batch_size must be"),
         ({"lambdas": []}, "must each hold at least one number"),
