@@ -144,7 +144,7 @@ class Run:
 
     def _begin(self, recipe: Recipe, data: Dataset, begun: dict[str, Any], *, is_cut: bool) -> None:
         """Say what comes, and remove what must not pass for a result of it."""
-        stale = [self._curve, self.folder / "tradeoff.png"]
+        stale = [self._curve, self.folder / "tradeoff.png", self.folder / "samples.csv"]
         if is_cut and self._training_state.exists():
             self.say(f"Going on with the training in {self.folder}, which was cut short ...")
         else:

@@ -226,7 +226,7 @@ def test_the_same_training_again_after_cuts_has_the_weights_of_the_uncut_one(tmp
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     rows = [(tmp_path / run / "training.csv").read_text().splitlines() for run in ("cut", "whole")]
     assert len(rows[0]) == len(rows[1]) == 1 + LONGER.nb_epochs
-    assert {path.name for path in (tmp_path / "cut").iterdir()} == FILES - {"tradeoff.csv", "tradeoff.png"}
+    assert {path.name for path in (tmp_path / "cut").iterdir()} == FILES - {"tradeoff.csv", "tradeoff.png", "samples.csv"}
     assert train(tmp_path / "cut", **options)[0].startswith("Reusing the weights")
 
 
@@ -234,7 +234,7 @@ def test_asked_to_overwrite_a_training_that_was_cut_short_starts_anew(tmp_path):
     with cut_in(2):
         train(tmp_path)
     assert train(tmp_path, overwrites=True)[0].startswith("Training one network")
-    assert {path.name for path in tmp_path.iterdir()} == FILES - {"tradeoff.csv", "tradeoff.png"}
+    assert {path.name for path in tmp_path.iterdir()} == FILES - {"tradeoff.csv", "tradeoff.png", "samples.csv"}
 
 
 @pytest.mark.parametrize("nb_epochs", [3, 20])  # the first validation comes after 1 and after 4 epochs
