@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
@@ -47,8 +46,9 @@ def plot(arms: Sequence["Arm"], title: str, path: Path) -> None:
 
 def _points(arm: "Arm") -> list[tuple[float, float, float, float, float]]:
     """Per lam: lam, clean accuracy, its standard error, robust accuracy, its standard error."""
-    shares, asked = np.nanmean(arm.right, axis=(2, 3)), np.isfinite(arm.right).sum(axis=(2, 3))
-    errors = np.sqrt(shares * (1 - shares) / asked)
+    from benchmarks.tradeoff import accuracies  # which draws with this
+
+    shares, errors = accuracies(arm)
     lams = arm.lambdas if arm.name == "oat" else [float(arm.name.removeprefix("lam-"))] if "lam" in arm.name else [1.0]
     return [(lam, *(float(it[row, i]) for row in (0, -1) for it in (shares, errors))) for i, lam in enumerate(lams)]
 

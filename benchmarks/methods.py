@@ -1,14 +1,17 @@
 """One runner for every way to train: the one network, dedicated networks, and those of ART's own trainers.
 
-All of them start from the same network of the same seed and have the same optimizer, schedule, augmentation, batch size
-and attack budget. What comes out is always a conditional network: a plain one is that of a single lam without FiLM,
-and gives exactly the plain network's answers.
+All of them start from the same network of the same seed and have the same optimizer, schedule, average of weights,
+augmentation, batch size and attack budget. What comes out is always a conditional network: a plain one is that of a
+single lam without FiLM, and gives exactly the plain network's answers. Two differences remain: the dedicated network
+of lam 1 answers clean batches, too, for the statistics of its norms (ART's PGD-AT sees attacked ones alone); and ART's
+trainers compute in float32 with channels first, whatever the recipe says of ours.
 """
 
 import copy
 import json
 import math
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +36,9 @@ from art_oat.files import write_whole
 from art_oat.randomness import borrowed_generators
 from art_oat.recipe import Recipe, trainer_for
 from art_oat.training import schedule_by_name
+from art_oat.training.average import WeightAverage
 from benchmarks.configs import Config, Part
+from benchmarks.record import commit
 
 STATE = "training-state.pt"
 """What a training that was cut goes on from."""
@@ -55,12 +60,14 @@ class Trained:
         cpu_seconds: Processor time of the same, which depends less on what else the machine does; None for a training
             that was cut and gone on with.
         nb_bytes: Of weights and statistics; of a plain network for a single lam.
+        commit: Of the code that trained it.
     """
 
     model: OATModel
     seconds: float
     cpu_seconds: float | None
     nb_bytes: int
+    commit: str
 
 
 def methods(lambdas: tuple[float, ...]) -> dict[str, str]:
@@ -85,9 +92,12 @@ class PacedBatches(DataGenerator):  # type: ignore[misc]
         recipe: Says how the batches are made.
         data: Its train part is gone through, anew every epoch.
         optimizer: Its learning rates are changed.
+        tensors: What the recipe's moving average is taken of, if it has one: weights and statistics.
     """
 
-    def __init__(self, recipe: Recipe, data: Dataset, optimizer: optim.Optimizer) -> None:
+    def __init__(
+        self, recipe: Recipe, data: Dataset, optimizer: optim.Optimizer, tensors: Iterable[torch.Tensor] = ()
+    ) -> None:
         super().__init__(len(data.train.x), min(recipe.batch_size, len(data.train.x)))
         self.x, self.y = (torch.from_numpy(part) for part in data.train)
         self.augment = recipe.augment(data)
@@ -98,6 +108,7 @@ class PacedBatches(DataGenerator):  # type: ignore[misc]
         self.nb_steps = recipe.nb_epochs * math.ceil(self.size / self.batch_size)
         self.nb_given = 0
         self.waiting: list[torch.Tensor] = []
+        self.average = None if recipe.ema is None else WeightAverage(list(tensors), recipe.ema)
 
     def get_batch(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Return the next images ``[N, C, H, W]`` and class indices ``[N]``."""
@@ -106,9 +117,21 @@ class PacedBatches(DataGenerator):  # type: ignore[misc]
         factor = self.schedule(min(self.nb_given / self.nb_steps, 1.0))
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
+        self.end_step()
         self.nb_given += 1
         x = self.x[index] if self.augment is None else self.augment(self.x[index], self.generator)
         return x.numpy(), self.y[index].numpy()
+
+    def end_step(self) -> None:
+        """Let the average take in what the last batch has trained; the next batch does so by itself."""
+        if self.average is not None and self.nb_given:
+            self.average.update()
+
+    def end(self) -> None:
+        """Leave the average in the network, as ``OATTrainer`` does."""
+        self.end_step()
+        if self.average is not None:
+            self.average.install()
 
 
 def _plain_classifier(network: nn.Module, recipe: Recipe, data: Dataset) -> PyTorchClassifier:
@@ -158,9 +181,15 @@ def _train_by_art(method: str, recipe: Recipe, data: Dataset) -> tuple[OATModel,
     with borrowed_generators(seed=recipe.seed):
         network = recipe.architecture(data).build()
         classifier = _plain_classifier(network, recipe, data)
-        np.random.seed(recipe.seed)  # noqa: NPY002 - what ART draws from
-        batches = PacedBatches(recipe, data, classifier.optimizer)
-        _art_trainer(method, recipe, data, classifier).fit_generator(batches, nb_epochs=recipe.nb_epochs)
+        tensors = [*classifier.model.parameters(), *classifier.model.buffers()]
+        batches = PacedBatches(recipe, data, classifier.optimizer, tensors)
+        before = np.random.get_state()  # noqa: NPY002 - what ART draws from
+        try:
+            np.random.seed(recipe.seed)  # noqa: NPY002
+            _art_trainer(method, recipe, data, classifier).fit_generator(batches, nb_epochs=recipe.nb_epochs)
+        finally:
+            np.random.set_state(before)  # noqa: NPY002
+        batches.end()
     return to_conditional(network, (1.0,), film_on=()), time.perf_counter() - started
 
 
@@ -215,7 +244,12 @@ def train(method: str, config: Config, part: Part, folder: Path) -> Trained:
     model, seconds = _train_by_own(recipe, part.data, folder) if is_own else _train_by_art(method, recipe, part.data)
     cpu_seconds = None if is_resumed else time.process_time() - started
     save_model(model, folder, recipe.architecture(part.data))
-    record = {"seconds": seconds, "cpu_seconds": cpu_seconds, "nb_bytes": nb_bytes(model)}
+    record = {
+        "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
+        "nb_bytes": nb_bytes(model),
+        "commit": commit(Path(__file__).parent),
+    }
     with write_whole(kept) as file:
         json.dump({"settings": settings, **record}, file, indent=2)
     (folder / STATE).unlink(missing_ok=True)

@@ -10,9 +10,10 @@ Every network is trained by the same runner (``methods.py``) from the same initi
 schedule, augmentation, batch size and attack; the dedicated network of a lam is plain, and its loss is mixed at that
 lam for every sample. What is trained, and every cohort that is judged, is kept in --runs: the same command goes on.
 
-Judged by PGD-20 and AutoAttack (standard) at the radius of the training, in the network's last epoch. Differences are
-paired by image; intervals are 95% bootstrap intervals over images. Hypervolumes are measured from (1 / K, 0). Times are
-processor seconds on a CPU (one thread, whatever else runs) and wall seconds on a GPU.
+Judged by PGD-20 and AutoAttack (standard) at the radius of the training, after the last epoch. Differences are paired
+by image; intervals are 95% bootstrap intervals over images, which leave out what another training would change.
+Hypervolumes are measured from (1 / K, 0). Times are processor seconds on a CPU, as other work beside slows the clock on
+the wall more, and wall seconds on a GPU or where a training was cut.
 """
 
 import argparse
@@ -29,7 +30,6 @@ from numpy.typing import NDArray
 
 from art_oat import Frontier, MeasuredPoint, OATModel, TradeoffCurve
 from art_oat.attack import is_correct
-from art_oat.evaluation.tradeoff import subset
 from benchmarks.configs import CONFIGS, Config, Part
 from benchmarks.figures import plot
 from benchmarks.methods import Trained, methods, train
@@ -37,6 +37,7 @@ from benchmarks.record import RESULTS, environment, read, text, write
 
 NB_RESAMPLES = 2000
 COHORT_SIZE = 500
+DOCS = Path(__file__).parents[1] / "docs"
 Shares = NDArray[np.float64]
 
 
@@ -50,68 +51,84 @@ class Arm:
         right: Which images are answered right: clean, then under every judge, per lam, seed and image,
             ``[1 + judges, lams, seeds, images]``; NaN where one was not asked.
         seconds: Of training, a mean over the seeds; of all folds together.
+        clock: What they are seconds of, "processor" or "wall".
         nb_bytes: Of weights.
+        commits: Of the code that trained it.
     """
 
     name: str
     lambdas: tuple[float, ...]
     right: Shares
     seconds: float
+    clock: str
     nb_bytes: int
+    commits: str
 
 
 def judge(model: OATModel, config: Config, part: Part, folder: Path, nb_workers: int) -> tuple[Shares, Shares]:
     """Return which test images are right ``[lams, N]``, and which of the attacked stand ``[judges, lams, M]``."""
-    kept = folder / "judged.npz"
-    if not kept.exists():
-        classifier = config.recipe.classifier(model, part.data)
-        x, y = classifier.as_tensors(*part.data.test)
-        clean = [is_correct(classifier.at(lam).as_module(), x, y).cpu().numpy() for lam in model.lambdas]
-        curve = TradeoffCurve.measure(
-            classifier,
-            *part.data.test,
-            eps=config.recipe.eps,
-            norm=config.recipe.norm,
-            attack=config.judges,
-            nb_robust=config.nb_robust,
-            cohort_size=COHORT_SIZE,
-            state=folder / "evaluation",
-            nb_workers=nb_workers,
-        )
-        stands = [[it.is_robust for it in curve.reports if it.attack == name] for name in config.judges]
-        for report in curve.reports:
-            print(report, flush=True)
-        np.savez(kept, clean=np.array(clean, dtype=float), robust=np.array(stands, dtype=float))
-    with np.load(kept) as file:
-        return file["clean"], file["robust"]
+    classifier = config.recipe.classifier(model, part.data)
+    x, y = part.data.test
+    images, labels = classifier.as_tensors(x, y)
+    clean = [is_correct(classifier.at(lam).as_module(), images, labels).cpu().numpy() for lam in model.lambdas]
+    attacked = config.attacked(part)
+    curve = TradeoffCurve.measure(
+        classifier,
+        x[attacked],
+        y[attacked],
+        eps=config.recipe.eps,
+        norm=config.recipe.norm,
+        attack=config.judges,
+        cohort_size=COHORT_SIZE,
+        state=folder / "evaluation",
+        nb_workers=nb_workers,
+    )
+    for report in curve.reports:
+        print(report, flush=True)
+    stands = [[it.is_robust for it in curve.reports if it.attack == name] for name in config.judges]
+    return np.array(clean, dtype=float), np.array(stands, dtype=float)
 
 
 def study(config: Config, names: Sequence[str], runs: Path, nb_workers: int) -> list[Arm]:
     """Train and judge every method on every seed."""
     parts = list(config.parts())
     trained = {name: [train(name, config, part, runs / part.name / name) for part in parts] for name in names}
-    return [_arm(name, config, parts, found, runs, nb_workers) for name, found in trained.items()]
+    on_processor = all(it.cpu_seconds is not None for found in trained.values() for it in found)
+    clock = "wall" if torch.cuda.is_available() or not on_processor else "processor"
+    return [_arm(name, config, parts, found, clock, runs, nb_workers) for name, found in trained.items()]
 
 
 def _arm(
-    name: str, config: Config, parts: Sequence[Part], trained: Sequence[Trained], runs: Path, nb_workers: int
+    name: str,
+    config: Config,
+    parts: Sequence[Part],
+    trained: Sequence[Trained],
+    clock: str,
+    runs: Path,
+    nb_workers: int,
 ) -> Arm:
     lambdas = trained[0].model.lambdas
     nb_images = 1 + max(int(part.index.max()) for part in parts)
     right = np.full((1 + len(config.judges), len(lambdas), len(config.seeds), nb_images), np.nan)
     for part, result in zip(parts, trained, strict=True):
         clean, robust = judge(result.model, config, part, runs / part.name / name, nb_workers)
-        seed = config.seeds.index(part.seed)
-        of_seed = right[:, :, seed]
+        of_seed = right[:, :, config.seeds.index(part.seed)]
         of_seed[0][:, part.index] = clean
-        of_seed[1:][..., part.index[subset(part.data.test.y, config.nb_robust, 0)]] = robust
-    seconds = sum(_seconds(it) for it in trained) / len(config.seeds)
-    return Arm(name, lambdas, right, seconds, trained[0].nb_bytes)
+        of_seed[1:][..., part.index[config.attacked(part)]] = robust
+    seconds = [it.seconds if clock == "wall" else it.cpu_seconds or 0.0 for it in trained]
+    commits = "/".join(dict.fromkeys(it.commit for it in trained))
+    return Arm(name, lambdas, right, sum(seconds) / len(config.seeds), clock, trained[0].nb_bytes, commits)
 
 
-def _seconds(trained: Trained) -> float:
-    """Return processor time where that is the time that counts, else wall time."""
-    return trained.seconds if torch.cuda.is_available() or trained.cpu_seconds is None else trained.cpu_seconds
+def accuracies(arm: Arm) -> tuple[Shares, Shares]:
+    """Return means over seeds and images ``[1 + judges, lams]``, and their standard errors over images.
+
+    An image that several seeds answer is one image: its mean over the seeds is one observation.
+    """
+    asked = np.isfinite(arm.right).sum(axis=2)
+    per_image = np.where(asked, np.nansum(arm.right, axis=2) / np.maximum(asked, 1), np.nan)
+    errors = np.nanstd(per_image, axis=2) / np.sqrt(np.isfinite(per_image).sum(axis=2))
+    return np.nansum(arm.right, axis=(2, 3)) / asked.sum(axis=2), errors
 
 
 def frontier(shares: NDArray[np.float64], lambdas: Sequence[float]) -> Frontier:
@@ -150,7 +167,8 @@ def joined(arms: Sequence[Arm]) -> Arm:
     """Take the dedicated networks together: one point each, the sum of their times and sizes."""
     right = np.concatenate([arm.right for arm in arms], axis=1)
     lambdas = tuple(float(arm.name.removeprefix("lam-")) for arm in arms)
-    return Arm("dedicated", lambdas, right, sum(arm.seconds for arm in arms), sum(arm.nb_bytes for arm in arms))
+    seconds, nb_bytes = sum(arm.seconds for arm in arms), sum(arm.nb_bytes for arm in arms)
+    return Arm("dedicated", lambdas, right, seconds, arms[0].clock, nb_bytes, arms[0].commits)
 
 
 def resampled(ours: Arm, theirs: Arm, figure: Callable[[Shares, Shares], float]) -> dict[str, str]:
@@ -197,19 +215,20 @@ def summary(ours: Arm, theirs: Arm, nb_classes: int) -> list[dict[str, str]]:
 
 
 def rows(arms: Sequence[Arm], config: Config) -> list[dict[str, object]]:
-    """Return the table: a row per method and lam, accuracies in percent with their standard errors over answers."""
+    """Return the table: a row per method and lam, accuracies in percent with their standard errors over images."""
     what = methods(config.recipe.lambdas)
     result: list[dict[str, object]] = []
     for arm in arms:
-        shares, asked = np.nanmean(arm.right, axis=(2, 3)), np.isfinite(arm.right).sum(axis=(2, 3))
-        errors = 100 * np.sqrt(shares * (1 - shares) / asked)
+        shares, errors = accuracies(arm)
+        asked = np.isfinite(arm.right).any(axis=2).sum(axis=2)
         for place, lam in enumerate(arm.lambdas):
             row: dict[str, object] = {"method": arm.name, "lam": f"{lam:g}", "what": what[arm.name]}
             for index, name in enumerate(("clean", *config.judges)):
-                row |= {name: f"{100 * shares[index, place]:.2f}", f"{name} s.e.": f"{errors[index, place]:.2f}"}
-            row |= {"answers": asked[0, place], "answers attacked": asked[-1, place]}
-            seconds = arm.seconds / (config.nb_folds or 1)
-            result.append(row | {"training seconds": f"{seconds:.0f}", "bytes": arm.nb_bytes})
+                row |= {name: f"{100 * shares[index, place]:.2f}"}
+                row |= {f"{name} s.e.": f"{100 * errors[index, place]:.2f}"}
+            row |= {"images": asked[0, place], "images attacked": asked[-1, place]}
+            row |= {"training seconds": f"{arm.seconds / (config.nb_folds or 1):.1f}", "clock": arm.clock}
+            result.append(row | {"bytes": arm.nb_bytes, "trained at": arm.commits})
     return result
 
 
@@ -232,8 +251,16 @@ CLAIMS: Mapping[tuple[str, str], Sequence[Claim]] = {
 
 
 def check(data: str, name: str) -> bool:
-    """Compare the kept summary with what the README says; say which claims hold."""
-    figures = {row["figure"]: float(row["value"]) for row in read(_path(data, name, "_summary"))}
+    """Compare the kept summary with what the README says; say which claims hold.
+
+    Raises:
+        ValueError: If there is no result, or the README claims nothing of it.
+    """
+    path = _path(data, name, "_summary")
+    if not path.exists() or (data, name) not in CLAIMS:
+        known = ", ".join(f"--data {it[0]} --config {it[1]}" for it in CLAIMS)
+        raise ValueError(f"--check needs a result that the README speaks of, {known}, got {data} and {name}.")
+    figures = {row["figure"]: float(row["value"]) for row in read(path)}
     for claim in CLAIMS[data, name]:
         verdict = "holds" if claim.is_kept(figures) else "FAILS"
         print(f"{verdict}: {claim.figure} in [{claim.low:.4g}, {claim.high:.4g}], measured {figures[claim.figure]:.4g}")
@@ -259,12 +286,18 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", choices=sorted({data for data, _ in CONFIGS}), default="digits")
     parser.add_argument("--config", choices=sorted({name for _, name in CONFIGS}), default="small")
     parser.add_argument("--data-folder", help="where CIFAR-10 lies")
-    parser.add_argument("--methods", nargs="+", help="those of methods.py; the one network and the dedicated ones")
+    parser.add_argument("--methods", nargs="+", help="train and judge these alone, of methods.py; writes no result")
     parser.add_argument("--runs", type=Path, default=Path("runs/tradeoff"), help="keeps what is finished")
     parser.add_argument("--nb-workers", type=int, default=1, help="cohorts to judge at once")
     parser.add_argument("--check", action="store_true", help="compare the kept results with the README")
     parser.add_argument("--smoke", action="store_true", help="one epoch, a few images, nothing written")
-    return parser.parse_args()
+    given = parser.parse_args()
+    if (given.data, given.config) not in CONFIGS:
+        parser.error(f"--data and --config must be one of {', '.join(map(' '.join, CONFIGS))}.")
+    known = methods(CONFIGS[given.data, given.config].recipe.lambdas)
+    if unknown := set(given.methods or ()) - known.keys():
+        parser.error(f"--methods must be some of {', '.join(known)}, got {', '.join(sorted(unknown))}.")
+    return given
 
 
 def main() -> None:
@@ -272,21 +305,27 @@ def main() -> None:
     if given.check:
         sys.exit(not check(given.data, given.config))
     config = CONFIGS[given.data, given.config].in_folder(given.data_folder)
-    names = given.methods or ["oat", *(f"lam-{lam:g}" for lam in config.recipe.lambdas)]
+    names = given.methods or config.methods
     if given.smoke:
         with tempfile.TemporaryDirectory() as scratch:
             run(config.shortened(), names, Path(scratch), given.nb_workers)
         return
     arms, compared = run(config, names, given.runs / f"{given.data}-{given.config}", given.nb_workers)
+    if given.methods:
+        return
     folder = "" if given.data_folder is None else " --data-folder FOLDER"
-    more = "" if given.methods is None else f" --methods {' '.join(given.methods)}"
-    command = f"python -m benchmarks.tradeoff --data {given.data} --config {given.config}{folder}{more}"
+    command = f"python -m benchmarks.tradeoff --data {given.data} --config {given.config}{folder}"
     made_by = environment(command, config.seeds)
     write(_path(given.data, given.config), rows(arms, config), made_by)
     if compared:
         print(text(compared))
         write(_path(given.data, given.config, "_summary"), compared, made_by)
-    plot(arms, f"{given.data}, {given.config}", RESULTS / f"tradeoff_{given.data}_{given.config}.png")
+    title = {"digits": "scikit-learn's digits", "cifar10": "CIFAR-10 (JPEG-75)"}[given.data]
+    plot(
+        arms,
+        f"{title}, {config.recipe.network}, AutoAttack at eps {config.recipe.eps:.3g}; bars: one standard error",
+        DOCS / f"frontiers_{given.data}_{given.config}.png",
+    )
 
 
 if __name__ == "__main__":

@@ -226,7 +226,11 @@ def test_the_same_training_again_after_cuts_has_the_weights_of_the_uncut_one(tmp
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     rows = [(tmp_path / run / "training.csv").read_text().splitlines() for run in ("cut", "whole")]
     assert len(rows[0]) == len(rows[1]) == 1 + LONGER.nb_epochs
-    assert {path.name for path in (tmp_path / "cut").iterdir()} == FILES - {"tradeoff.csv", "tradeoff.png", "samples.csv"}
+    assert {path.name for path in (tmp_path / "cut").iterdir()} == FILES - {
+        "tradeoff.csv",
+        "tradeoff.png",
+        "samples.csv",
+    }
     assert train(tmp_path / "cut", **options)[0].startswith("Reusing the weights")
 
 

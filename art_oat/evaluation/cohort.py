@@ -179,7 +179,9 @@ class CohortFile:
             with np.load(self.path, allow_pickle=False) as file:
                 kept = {name: file[name] for name in file.files}
             self._take(kept, cohort)
-        except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        except OSError:  # it may be whole, and not readable now
+            raise
+        except (EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
             raise ValueError(
                 f"state must hold whole files, but {self.path} is damaged. Delete it, and its samples are judged anew."
             ) from error

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from art.attacks.attack import EvasionAttack
 from art.estimators.classification import PyTorchClassifier
 
 from art_oat.attack import PGD, AimedAttack, Attack, Norm, TensorAttack, aim, attack_named, is_tensor_attack
+from art_oat.attack.description import described
 from art_oat.attack.named import name_faults as outside_faults
 from art_oat.classifier import OATClassifier
 from art_oat.condition import OperatingPoint
@@ -43,12 +43,12 @@ class Engine:
     Attributes:
         name: What its figures are called.
         stages: Its attacks by name, in order.
-        description: Tells it from an engine that could find something else.
+        description: Tells it from an engine that could find something else; None where its attack does not say.
     """
 
     name: str
     stages: Mapping[str, TensorAttack | AimedAttack]
-    description: str
+    description: str | None
 
     def at(self, point: OperatingPoint | None) -> dict[str, TensorAttack]:
         """Return its attacks on the network of one point; None for a plain network."""
@@ -100,9 +100,17 @@ def _engine(name: str | None, judge: Any, classifier: PyTorchClassifier, eps: fl
             faults = attack.faults(classifier.nb_classes, classifier.clip_values)
             refuse([*_other_ball_faults(attack, eps, norm), *faults])
     usual = _usual_name(judge)
-    if name is not None and name != usual and display_name(name) != name:
+    name = usual if name is None else name
+    if (name != usual and _is_reserved(name)) or (not isinstance(judge, str | AutoAttack) and _is_reserved(usual)):
         raise ValueError(f"attacks must not be named as others are, got {name!r} for {usual}. Name it otherwise.")
-    return Engine(usual if name is None else name, stages, judge if isinstance(judge, str) else _described(judge))
+    return Engine(name, stages, judge if isinstance(judge, str) else described(judge))
+
+
+def _is_reserved(name: str) -> bool:
+    """Whether a name, or the way it is shown, is that of an engine that is called by name."""
+    lowered = name.lower()
+    shown = {text.lower() for text in _DISPLAY_NAMES.values()}
+    return lowered in _AUTOATTACKS or lowered in shown or _PGD.match(lowered) is not None
 
 
 def _other_ball_faults(attack: AutoAttack, eps: float, norm: Norm) -> list[str]:
@@ -120,7 +128,8 @@ def _usual_name(judge: Any) -> str:
         whole = replace(judge, parts=None).in_parts()
         is_whole = judge.in_parts().keys() == whole.keys()
         return _AUTOATTACK_VERSIONS[judge.version] if is_whole else ", ".join(judge.in_parts())
-    return str(getattr(judge, "__name__", type(judge).__name__))
+    library = next((name for name in _LIBRARIES if type(judge).__module__.startswith(name.rstrip(":") + ".")), "")
+    return library + str(getattr(judge, "__name__", type(judge).__name__))
 
 
 def name_faults(name: str, *, eps: float, norm: Norm) -> list[str]:
@@ -139,7 +148,8 @@ def name_faults(name: str, *, eps: float, norm: Norm) -> list[str]:
     except ValueError as error:
         return [str(error)]
     if name.startswith(_LIBRARIES):
-        return outside_faults(name, eps=eps, norm=norm, eps_step=eps / 4) and outside_faults(name, eps=eps, norm=norm)
+        faults_of = [outside_faults(name, eps=eps, norm=norm, eps_step=step) for step in (eps / 4, None)]
+        return [] if [] in faults_of else faults_of[-1]
     return [f"attack must be {_NAMES} (K steps, R restarts), or an attack, got {name!r}."]
 
 
@@ -184,16 +194,6 @@ def _stages_of(attack: Any, classifier: PyTorchClassifier) -> Mapping[str, Tenso
     if isinstance(classifier, OATClassifier):
         return {name: aim(attack, classifier)}
     raise TypeError(f"attack {name} needs an OATClassifier to aim at, got a {type(classifier).__name__}.")
-
-
-def _described(attack: Any) -> str:
-    """Write down the settings of an attack; those of ART keep them by name."""
-    if isinstance(attack, AutoAttack):
-        attack = replace(attack, notify=None)
-    if isinstance(attack, EvasionAttack):
-        names = [name for name in attack.attack_params if isinstance(getattr(attack, name, None), int | float | str)]
-        return f"{type(attack).__name__}({', '.join(f'{name}={getattr(attack, name)}' for name in sorted(names))})"
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(attack))
 
 
 def display_name(name: str) -> str:

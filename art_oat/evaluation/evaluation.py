@@ -6,9 +6,11 @@ import hashlib
 import itertools
 import json
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from multiprocessing import Manager
 from pathlib import Path
 from threading import Thread
@@ -28,10 +30,12 @@ from art_oat.classifier import OATClassifier, PinnedClassifier, PreprocessedNetw
 from art_oat.condition import OperatingPoint
 from art_oat.evaluation.cohort import Cohort, CohortFile, Rules, Verdict
 from art_oat.evaluation.engine import Engine, Judge, display_name, engines
-from art_oat.evaluation.robustness_report import RobustnessReport
+from art_oat.evaluation.robustness import AutoAttackWarning, autoattack_package
+from art_oat.evaluation.robustness_report import RobustnessReport, square_notices, summed_notices
 from art_oat.files import write_whole
 from art_oat.inputs import Array, as_array, class_indices, count_faults, refuse
 
+KEPT = "kept from before"
 Point = OperatingPoint | None
 """Where a conditional network is judged; None for a plain one."""
 
@@ -123,13 +127,14 @@ def plan(
     cohort_size: int,
     seed: int,
     carries_examples: bool = True,
+    index: NDArray[np.int64] | None = None,
 ) -> tuple[Evaluation, list[str]]:
     """Return what is to be measured, and all that is wrong with it; see :func:`evaluate`."""
     x, y = as_array(x), as_array(y)
     faults = [*data_faults(classifier, x, y), *count_faults({"cohort_size": cohort_size}), *seed_faults(seed)]
     judges, engine_faults = engines(attack, classifier, eps=eps, norm=norm)
     rules = Rules(eps, norm, classifier.clip_values, seed, carries_examples)
-    evaluation = Evaluation(classifier, x, y, list(points), judges, rules, cohort_size)
+    evaluation = Evaluation(classifier, x, y, list(points), judges, rules, cohort_size, index)
     return evaluation, [*faults, *engine_faults]
 
 
@@ -151,6 +156,7 @@ class Evaluation:
         engines: By what.
         rules: What holds for all attacks.
         cohort_size: How many samples make up a cohort; the last may be smaller.
+        index: Which samples of a larger set these are, for the reports; None for all of it.
     """
 
     classifier: PyTorchClassifier
@@ -160,6 +166,7 @@ class Evaluation:
     engines: list[Engine]
     rules: Rules
     cohort_size: int
+    index: NDArray[np.int64] | None = None
 
     def run(self, state: str | Path | None, *, nb_workers: int, verbose: bool) -> list[RobustnessReport]:
         """Judge every cohort; return a report per point and engine, points first."""
@@ -171,12 +178,27 @@ class Evaluation:
         with bar, _evaluating(self.classifier), _told(_Progress(bar), nb_workers) as tell:
             tasks = (delayed(self.judge)(number, folder, tell) for number in range(nb_cohorts))
             cohorts = list(Parallel(nb_workers, return_as="generator")(tasks))
-        return [
-            RobustnessReport.joined(
-                engine.name, self.rules.eps, self.rules.norm, point, [it[_key(point, engine)] for it in cohorts]
-            )
+        reports = [
+            self._report(point, engine, [verdicts[_key(point, engine)] for verdicts in cohorts])
             for point, engine in itertools.product(self.points, self.engines)
         ]
+        for warning in dict.fromkeys(warning for report in reports for warning in report.warnings):
+            warnings.warn(warning, AutoAttackWarning, stacklevel=3)  # where evaluate or measure was called
+        return reports
+
+    def _report(self, point: Point, engine: Engine, verdicts: Sequence[Verdict]) -> RobustnessReport:
+        """Join the verdicts on all cohorts."""
+        broken_by = np.concatenate([verdict.broken_by for verdict in verdicts])
+        return RobustnessReport(
+            attack=engine.name,
+            eps=self.rules.eps,
+            norm=self.rules.norm,
+            point=point,
+            broken_by=broken_by,
+            seconds=sum(verdict.seconds for verdict in verdicts),
+            warnings=(*summed_notices(verdicts), *square_notices(broken_by, [*engine.stages])),
+            index=np.arange(len(broken_by)) if self.index is None else self.index,
+        )
 
     def judge(self, number: int, folder: Path | None, tell: Callable[[tuple[str, int]], Any]) -> dict[str, Verdict]:
         """Judge one cohort at every point by every engine, as far as that was not done; keep each verdict at once."""
@@ -187,7 +209,7 @@ class Evaluation:
         for point, engine in itertools.product(self.points, self.engines):
             key = _key(point, engine)
             if key in file.verdicts:
-                tell(("kept from before", len(engine.stages)))
+                tell((KEPT, len(engine.stages)))
                 continue
             where = f"lam {point.lam:g}, " if point is not None else ""
             where += f"width {point.width:g}, " if point is not None and point.width != 1 else ""
@@ -201,6 +223,12 @@ class Evaluation:
 
     def _opened(self, folder: Path) -> Path:
         """Make the folder of a new evaluation, or refuse that of another."""
+        silent = [engine.name for engine in self.engines if engine.description is None]
+        if silent:
+            raise ValueError(
+                f"with state, an attack must say its settings, so that another is not taken for it, which "
+                f"{', '.join(silent)} does not. Give it a __repr__, or leave state out."
+            )
         path, settings = folder / "evaluation.json", json.loads(json.dumps(self._settings()))
         kept = _kept_settings(path)
         if kept is None:
@@ -225,6 +253,7 @@ class Evaluation:
             "attacks": {engine.name: engine.description for engine in self.engines},
             "eps": float(self.rules.eps),
             "norm": self.rules.norm,
+            "versions": [f"{name} {version(name)}" for name in ("art-oat", "torch", autoattack_package())],
             "seed": int(self.rules.seed),
             "cohort_size": int(self.cohort_size),
             "carries_examples": self.rules.carries_examples,
@@ -307,6 +336,8 @@ class _Progress:
 
     def __call__(self, event: tuple[str, int]) -> None:
         what, nb_done = event
+        if what == KEPT:
+            self.bar.initial += nb_done  # it took no time, and tells nothing of what is left
         self.bar.set_postfix_str(what, refresh=False)
         self.bar.update(nb_done)
         self.bar.refresh()

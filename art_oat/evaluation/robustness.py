@@ -127,12 +127,20 @@ def ball_faults(eps: Any, norm: Any) -> list[str]:
     return faults
 
 
+def autoattack_package() -> str:
+    """Return the name of the package whose AutoAttack runs: the authors' own where it is installed."""
+    try:
+        importlib.import_module("autoattack")
+    except ImportError:
+        return "pyautoattack"
+    return "autoattack"
+
+
 def _engine(network: nn.Module, options: dict[str, Any]) -> tuple[Any, str]:
     """Return the authors' implementation, their own package where it is installed, and what it calls a batch size."""
-    try:
-        package = importlib.import_module("autoattack")
-    except ImportError:
-        return pyautoattack.AutoAttack(network, **options), "batch_size"
+    package = importlib.import_module(autoattack_package())
+    if package is pyautoattack:
+        return package.AutoAttack(network, **options), "batch_size"
     return package.AutoAttack(network, **options, verbose=False), "bs"
 
 

@@ -37,6 +37,7 @@ class RobustnessReport:
             breaks, and ``""`` for one that stands.
         seconds: How long it took.
         warnings: What AutoAttack warns of: its figure may be too high.
+        index: Which of the samples given these are, ``[N]``, where a subset was attacked.
     """
 
     attack: str
@@ -45,16 +46,8 @@ class RobustnessReport:
     point: OperatingPoint | None
     broken_by: NDArray[np.str_]
     seconds: float
-    warnings: tuple[str, ...] = ()
-
-    @classmethod
-    def joined(
-        cls, attack: str, eps: float, norm: Norm, point: OperatingPoint | None, verdicts: Sequence[Verdict]
-    ) -> RobustnessReport:
-        """Join the verdicts on all cohorts, in their order."""
-        broken_by = np.concatenate([verdict.broken_by for verdict in verdicts])
-        seconds = sum(verdict.seconds for verdict in verdicts)
-        return cls(attack, eps, norm, point, broken_by, seconds, (*_summed(verdicts), *_square_notices(broken_by)))
+    warnings: tuple[str, ...]
+    index: NDArray[np.int64]
 
     @property
     def is_clean(self) -> NDArray[np.bool_]:
@@ -116,12 +109,12 @@ def write_reports(reports: Iterable[RobustnessReport], path: str | Path) -> None
         writer.writerow(["lam", "width", "attack", "sample", "is_clean", "is_robust", "broken_by"])
         for report in reports:
             where = ("", "") if report.point is None else (report.point.lam, report.point.width)
-            rows = zip(report.is_clean, report.is_robust, report.broken_by, strict=True)
-            for index, (is_clean, is_robust, name) in enumerate(rows):
+            rows = zip(report.index, report.is_clean, report.is_robust, report.broken_by, strict=True)
+            for index, is_clean, is_robust, name in rows:
                 writer.writerow([*where, report.attack, index, int(is_clean), int(is_robust), name])
 
 
-def _summed(verdicts: Sequence[Verdict]) -> list[str]:
+def summed_notices(verdicts: Sequence[Verdict]) -> list[str]:
     """Every notice once; those that count samples, with the sum over the cohorts, of each the attack with the most."""
     total = sum(max(map(_nb_zero_gradients, verdict.notices), default=0) for verdict in verdicts)
     notices = [notice for verdict in verdicts for notice in verdict.notices]
@@ -134,10 +127,10 @@ def _nb_zero_gradients(notice: str) -> int:
     return int(match[1]) if match else 0
 
 
-def _square_notices(broken_by: NDArray[np.str_]) -> list[str]:
+def square_notices(broken_by: NDArray[np.str_], stages: Sequence[str]) -> list[str]:
     """Say what AutoAttack says where its random search beats its gradients; it sees one attack at a time here."""
     share = float((broken_by == "square").mean())
-    if share <= _SQUARE_SHARE:
+    if share <= _SQUARE_SHARE or "square" not in stages[1:]:
         return []
     return [
         f"Square has broken {100 * share:.1f}% of the samples, which all attacks by gradients before it left standing: "

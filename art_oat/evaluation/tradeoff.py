@@ -123,6 +123,7 @@ class TradeoffCurve(Frontier):
             cohort_size=cohort_size,
             seed=seed,
             carries_examples=carries_examples,
+            index=attacked,
         )
         refuse(list(dict.fromkeys([*faults, *plan_faults])))
         costs = _costs(classifier, x, points, latency_batch_size)

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from art_oat import Frontier, MeasuredPoint
 from benchmarks import tradeoff
-from benchmarks.tradeoff import Arm, Claim, joined, largest_gap, resampled, robust_at, summary
+from benchmarks.tradeoff import Arm, Claim, accuracies, joined, largest_gap, resampled, robust_at, summary
 
 ROOT = Path(__file__).parents[2]
 LAMBDAS = (0.0, 1.0)
@@ -22,7 +23,7 @@ def arm(name: str, clean: list[float], robust: list[float], seconds: float = 1.0
     order = np.random.default_rng(1).permutation(100) / 100
     right = np.array([[order < share for share in shares] for shares in (clean, robust)], dtype=float)
     lambdas = LAMBDAS if len(clean) > 1 else (1.0,)
-    return Arm(name, lambdas, right[:, :, np.newaxis], seconds, 100)
+    return Arm(name, lambdas, right[:, :, np.newaxis], seconds, "processor", 100, "commit")
 
 
 def test_between_two_points_robust_accuracy_is_on_a_straight_line_and_beyond_the_last_there_is_none():
@@ -62,6 +63,13 @@ def test_images_that_were_not_asked_do_not_count():
     kept = np.nanmean(ours.right[1, 1])
     found = resampled(ours, theirs, lambda a, _: float(a[-1, 1]))
     assert float(found["value"]) == pytest.approx(kept, abs=1e-4)
+
+
+def test_seeds_that_agree_are_no_more_images():
+    one = arm("oat", [0.9, 0.7], [0.1, 0.5])
+    three = replace(one, right=np.repeat(one.right, 3, axis=2))
+    np.testing.assert_allclose(accuracies(one)[1][1], np.sqrt([0.1 * 0.9 / 100, 0.5 * 0.5 / 100]))
+    np.testing.assert_allclose(accuracies(three), accuracies(one))
 
 
 def test_the_interval_of_an_accuracy_is_that_of_its_standard_error():
