@@ -37,7 +37,7 @@ class Measurement:
         attacks: Names of the attacks, as ``TradeoffCurve.measure`` takes them.
         nb_robust: Size of the subset of test images that is attacked, in the classes' shares; None for all.
         eps: Radius; None for that of the training.
-        norm: ``"Linf"`` or ``"L2"``; None for that of the training.
+        norm: ``"Linf"``, ``"L2"`` or ``"L1"``; None for that of the training.
         lambdas: Where to measure; None for the trained lams.
         widths: Where to measure; None for the trained widths.
         cohort_size: How many images are attacked at once; as many cohorts as there are cores run side by side.
@@ -76,7 +76,8 @@ class Run:
         self.say = say
         self._models = [self.folder / WEIGHTS, self.folder / DESCRIPTION]
         self._training_state = self.folder / TRAINING_STATE
-        self._curve = self.folder / "tradeoff.csv"
+        self._curve, self._samples = self.folder / "tradeoff.csv", self.folder / "samples.csv"
+        self._measured = [self._curve, self._samples]
         self._state = _State(self.folder / "run.json")
 
     @property
@@ -144,7 +145,7 @@ class Run:
 
     def _begin(self, recipe: Recipe, data: Dataset, begun: dict[str, Any], *, is_cut: bool) -> None:
         """Say what comes, and remove what must not pass for a result of it."""
-        stale = [self._curve, self.folder / "tradeoff.png", self.folder / "samples.csv"]
+        stale = [*self._measured, self.folder / "tradeoff.png"]
         if is_cut and self._training_state.exists():
             self.say(f"Going on with the training in {self.folder}, which was cut short ...")
         else:
@@ -164,25 +165,22 @@ class Run:
         Args:
             measurement: What to measure.
             data: The test part is measured on.
-            nb_workers: How many cohorts to attack at once; None for one per core.
+            nb_workers: How many cohorts to attack at once; None for one per core, or one where there is a GPU.
         """
         recipe = self.recipe
-        settings = {
-            **asdict(measurement),
-            "model": _digest(self._models),
-            "data": data_digest(data.test),
-            "machine": _machine(),  # latency is another on another one
-        }
-        if self._state.holds("measurement", settings, [self._curve]):
+        what = {**asdict(measurement), "model": _digest(self._models), "data": data_digest(data.test)}
+        settings = what | {"machine": _machine()}  # latency is another on another one
+        if self._state.holds("measurement", settings, self._measured):
             self.say(f"Reusing the measurements in {self._curve}: taken of the same weights with the same settings.")
             curve = TradeoffCurve.from_csv(self._curve)
         else:
-            so_far = self.folder / f"evaluation-{_name_of(settings)}"
+            so_far = self.folder / f"evaluation-{_name_of(what)}"
             curve = self._attack(recipe, measurement, data, nb_workers, so_far)
             curve.to_csv(self._curve)
-            write_reports(curve.reports, self.folder / "samples.csv")
-            self._state.keep("measurement", settings, [self._curve])
-            shutil.rmtree(so_far)
+            write_reports(curve.reports, self._samples)
+            self._state.keep("measurement", settings, self._measured)
+            for done in self.folder.glob("evaluation-*"):  # this one, and those that were given up
+                shutil.rmtree(done)
         curve.plot(self.folder / "tradeoff.png")
         return curve
 
@@ -206,8 +204,13 @@ class Run:
             cohort_size=measurement.cohort_size,
             state=so_far,
             seed=measurement.seed,
-            nb_workers=nb_workers or min(os.cpu_count() or 1, -(-nb_attacked // measurement.cohort_size)),
+            nb_workers=nb_workers or _nb_workers(-(-nb_attacked // measurement.cohort_size)),
         )
+
+
+def _nb_workers(nb_cohorts: int) -> int:
+    """Return how many processes it is worth having: a GPU is not shared."""
+    return 1 if torch.cuda.is_available() else min(os.cpu_count() or 1, nb_cohorts)
 
 
 def _every(widths: tuple[float, ...]) -> str:

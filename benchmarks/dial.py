@@ -13,20 +13,37 @@ import argparse
 import tempfile
 from pathlib import Path
 
+import numpy as np
+
 from art_oat import TransferMatrix
-from art_oat.evaluation.tradeoff import subset
 from benchmarks.configs import CONFIGS, Config
 from benchmarks.methods import train
-from benchmarks.record import RESULTS
+from benchmarks.record import RESULTS, environment, write
 
 
 def measure(config: Config, runs: Path) -> TransferMatrix:
     part = next(config.parts())
     model = train("oat", config, part, runs / part.name / "oat").model
     x, y = part.data.test
-    index = subset(y, config.nb_robust, 0)
+    index = config.attacked(part)
     classifier = config.recipe.classifier(model, part.data)
     return TransferMatrix.measure(classifier, x[index], y[index], eps=config.recipe.eps)
+
+
+def summary(matrix: TransferMatrix) -> dict[str, str]:
+    """What an attacker leaves, by what he knows, in percent of images; and what drawing lam brings."""
+    figures = {
+        "images": matrix.right.shape[-1],
+        "knows lam, mean over lams": np.diag(matrix.robust).mean(),
+        "does not know lam, mean over lams": matrix.robust.mean(axis=1).min(),
+        "best fixed lam": matrix.worst_case.max(),
+        "lam drawn for every query": matrix.random_dial,
+        "gain of drawing": matrix.random_dial_gain,
+        "gain of drawing s.e.": matrix.random_dial_gain_error,
+        "lam drawn, asked again": matrix.random_dial_asked_again,
+        "worst fixed lam": matrix.worst_case.min(),
+    }
+    return {name: f"{value if name == 'images' else 100 * value:.4g}" for name, value in figures.items()}
 
 
 def main() -> None:
@@ -44,6 +61,9 @@ def main() -> None:
     matrix = measure(config, given.runs / f"{given.data}-small")
     print(matrix.table())
     matrix.to_csv(RESULTS / f"dial_{given.data}.csv")
+    folder = "" if given.data_folder is None else " --data-folder FOLDER"
+    made_by = environment(f"python -m benchmarks.dial --data {given.data}{folder}", config.seeds[:1])
+    write(RESULTS / f"dial_{given.data}_summary.csv", [summary(matrix)], made_by)
     matrix.plot(Path(__file__).parents[1] / "docs" / f"dial_{given.data}.png")
 
 

@@ -31,7 +31,7 @@ from art_oat.condition import OperatingPoint
 from art_oat.evaluation.cohort import Cohort, CohortFile, Rules, Verdict
 from art_oat.evaluation.engine import Engine, Judge, display_name, engines
 from art_oat.evaluation.robustness import AutoAttackWarning, autoattack_package
-from art_oat.evaluation.robustness_report import RobustnessReport, square_notices, summed_notices
+from art_oat.evaluation.robustness_report import RobustnessReport
 from art_oat.files import write_whole
 from art_oat.inputs import Array, as_array, class_indices, count_faults, refuse
 
@@ -179,26 +179,20 @@ class Evaluation:
             tasks = (delayed(self.judge)(number, folder, tell) for number in range(nb_cohorts))
             cohorts = list(Parallel(nb_workers, return_as="generator")(tasks))
         reports = [
-            self._report(point, engine, [verdicts[_key(point, engine)] for verdicts in cohorts])
+            RobustnessReport.joined(
+                engine.name,
+                self.rules.eps,
+                self.rules.norm,
+                point,
+                [verdicts[_key(point, engine)] for verdicts in cohorts],
+                stages=[*engine.stages],
+                index=self.index,
+            )
             for point, engine in itertools.product(self.points, self.engines)
         ]
         for warning in dict.fromkeys(warning for report in reports for warning in report.warnings):
             warnings.warn(warning, AutoAttackWarning, stacklevel=3)  # where evaluate or measure was called
         return reports
-
-    def _report(self, point: Point, engine: Engine, verdicts: Sequence[Verdict]) -> RobustnessReport:
-        """Join the verdicts on all cohorts."""
-        broken_by = np.concatenate([verdict.broken_by for verdict in verdicts])
-        return RobustnessReport(
-            attack=engine.name,
-            eps=self.rules.eps,
-            norm=self.rules.norm,
-            point=point,
-            broken_by=broken_by,
-            seconds=sum(verdict.seconds for verdict in verdicts),
-            warnings=(*summed_notices(verdicts), *square_notices(broken_by, [*engine.stages])),
-            index=np.arange(len(broken_by)) if self.index is None else self.index,
-        )
 
     def judge(self, number: int, folder: Path | None, tell: Callable[[tuple[str, int]], Any]) -> dict[str, Verdict]:
         """Judge one cohort at every point by every engine, as far as that was not done; keep each verdict at once."""
@@ -336,7 +330,7 @@ class _Progress:
 
     def __call__(self, event: tuple[str, int]) -> None:
         what, nb_done = event
-        if what == KEPT:
+        if what == KEPT and not self.bar.disable:
             self.bar.initial += nb_done  # it took no time, and tells nothing of what is left
         self.bar.set_postfix_str(what, refresh=False)
         self.bar.update(nb_done)

@@ -46,8 +46,40 @@ class RobustnessReport:
     point: OperatingPoint | None
     broken_by: NDArray[np.str_]
     seconds: float
-    warnings: tuple[str, ...]
-    index: NDArray[np.int64]
+    warnings: tuple[str, ...] = ()
+    index: NDArray[np.int64] | None = None
+
+    def __post_init__(self) -> None:
+        if self.index is None:
+            object.__setattr__(self, "index", np.arange(len(self.broken_by)))
+
+    @classmethod
+    def joined(
+        cls,
+        attack: str,
+        eps: float,
+        norm: Norm,
+        point: OperatingPoint | None,
+        verdicts: Sequence[Verdict],
+        *,
+        stages: Sequence[str] = (),
+        index: NDArray[np.int64] | None = None,
+    ) -> RobustnessReport:
+        """Join the verdicts on all cohorts, in their order.
+
+        Args:
+            attack: As the attribute.
+            eps: As the attribute.
+            norm: As the attribute.
+            point: As the attribute.
+            verdicts: One per cohort.
+            stages: Names of the engine's attacks, in order.
+            index: As the attribute; None for samples that are all there are.
+        """
+        broken_by = np.concatenate([verdict.broken_by for verdict in verdicts])
+        seconds = sum(verdict.seconds for verdict in verdicts)
+        warnings = (*_summed(verdicts), *_square_notices(broken_by, stages))
+        return cls(attack, eps, norm, point, broken_by, seconds, warnings, index)
 
     @property
     def is_clean(self) -> NDArray[np.bool_]:
@@ -109,12 +141,13 @@ def write_reports(reports: Iterable[RobustnessReport], path: str | Path) -> None
         writer.writerow(["lam", "width", "attack", "sample", "is_clean", "is_robust", "broken_by"])
         for report in reports:
             where = ("", "") if report.point is None else (report.point.lam, report.point.width)
+            assert report.index is not None
             rows = zip(report.index, report.is_clean, report.is_robust, report.broken_by, strict=True)
             for index, is_clean, is_robust, name in rows:
                 writer.writerow([*where, report.attack, index, int(is_clean), int(is_robust), name])
 
 
-def summed_notices(verdicts: Sequence[Verdict]) -> list[str]:
+def _summed(verdicts: Sequence[Verdict]) -> list[str]:
     """Every notice once; those that count samples, with the sum over the cohorts, of each the attack with the most."""
     total = sum(max(map(_nb_zero_gradients, verdict.notices), default=0) for verdict in verdicts)
     notices = [notice for verdict in verdicts for notice in verdict.notices]
@@ -127,7 +160,7 @@ def _nb_zero_gradients(notice: str) -> int:
     return int(match[1]) if match else 0
 
 
-def square_notices(broken_by: NDArray[np.str_], stages: Sequence[str]) -> list[str]:
+def _square_notices(broken_by: NDArray[np.str_], stages: Sequence[str]) -> list[str]:
     """Say what AutoAttack says where its random search beats its gradients; it sees one attack at a time here."""
     share = float((broken_by == "square").mean())
     if share <= _SQUARE_SHARE or "square" not in stages[1:]:

@@ -22,7 +22,10 @@ def test_attacks_that_could_find_something_else_are_told_apart(classifier):
         PGD(0.2),
         *fgm,
         *(AutoAttack(classifier, attacks=[it]) for it in fgm),
-        *(ProjectedGradientDescent(classifier, eps=np.full((1, 6, 6), eps), eps_step=0.01) for eps in (0.1, 0.2)),
+        *(
+            ProjectedGradientDescent(classifier, eps=np.full((1, 6, 6), eps), eps_step=np.full((1, 6, 6), 0.01))
+            for eps in (0.1, 0.2)
+        ),
         without_closure,
         another,
     ]
