@@ -2,22 +2,19 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from art_oat.files import replaced
-
-if TYPE_CHECKING:
-    from benchmarks.tradeoff import Arm
+from benchmarks.frontiers import Arm, accuracies
 
 STYLES = {"oat": ("#1b6ca8", "o", "one network, lam dialed"), "dedicated": ("#c0392b", "s", "a network for each lam")}
 OTHERS = {"pgd-at": "v", "trades": "^", "awp": "D", "trades-awp": "P"}
 
 
-def plot(arms: Sequence["Arm"], title: str, path: Path) -> None:
+def plot(arms: Sequence[Arm], title: str, path: Path) -> None:
     """Draw clean against robust accuracy (AutoAttack), with standard errors, and robust accuracy against lam."""
     figure = Figure(figsize=(10, 4.6), layout="constrained")
     against_each_other, against_lam = figure.subplots(1, 2)
@@ -44,10 +41,8 @@ def plot(arms: Sequence["Arm"], title: str, path: Path) -> None:
         figure.savefig(partial, dpi=150)
 
 
-def _points(arm: "Arm") -> list[tuple[float, float, float, float, float]]:
+def _points(arm: Arm) -> list[tuple[float, float, float, float, float]]:
     """Per lam: lam, clean accuracy, its standard error, robust accuracy, its standard error."""
-    from benchmarks.tradeoff import accuracies  # which draws with this
-
     shares, errors = accuracies(arm)
     lams = arm.lambdas if arm.name == "oat" else [float(arm.name.removeprefix("lam-"))] if "lam" in arm.name else [1.0]
     return [(lam, *(float(it[row, i]) for row in (0, -1) for it in (shares, errors))) for i, lam in enumerate(lams)]

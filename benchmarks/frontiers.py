@@ -1,0 +1,130 @@
+"""What a comparison of two frontiers says: hypervolumes, gaps and differences, with intervals over images."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from art_oat import Frontier, MeasuredPoint
+
+NB_RESAMPLES = 2000
+Shares = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A method on all seeds.
+
+    Attributes:
+        name: Of the method.
+        lambdas: Where it was judged.
+        right: Which images are answered right: clean, then under every judge, per lam, seed and image,
+            ``[1 + judges, lams, seeds, images]``; NaN where one was not asked.
+        seconds: Of training, a mean over the seeds; of all folds together.
+        clock: What they are seconds of, "processor" or "wall".
+        nb_bytes: Of weights.
+        commits: Of the code that trained it.
+    """
+
+    name: str
+    lambdas: tuple[float, ...]
+    right: Shares
+    seconds: float
+    clock: str
+    nb_bytes: int
+    commits: str
+
+
+def accuracies(arm: Arm) -> tuple[Shares, Shares]:
+    """Return means over seeds and images ``[1 + judges, lams]``, and their standard errors over images.
+
+    An image that several seeds answer is one image: its mean over the seeds is one observation.
+    """
+    asked = np.isfinite(arm.right).sum(axis=2)
+    per_image = np.where(asked, np.nansum(arm.right, axis=2) / np.maximum(asked, 1), np.nan)
+    errors = np.nanstd(per_image, axis=2) / np.sqrt(np.isfinite(per_image).sum(axis=2))
+    return np.nansum(arm.right, axis=(2, 3)) / asked.sum(axis=2), errors
+
+
+def frontier(shares: NDArray[np.float64], lambdas: Sequence[float]) -> Frontier:
+    """Return points from accuracies ``[1 + judges, lams]``: clean, and by the last judge."""
+    points = zip(lambdas, shares[0], shares[-1], strict=True)
+    return Frontier(tuple(MeasuredPoint(lam, 1.0, float(c), float(r), 1, 1) for lam, c, r in points))
+
+
+def robust_at(points: Frontier, clean: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the robust accuracy at clean accuracies, on straight lines between the points that no other beats.
+
+    Left of the first, where clean accuracy is lower than any, it is the largest; right of the last there is none.
+    """
+    best: list[MeasuredPoint] = []
+    for point in sorted(points.points, key=lambda point: (-point.clean, -point.robust)):
+        if not best or point.robust > best[-1].robust:
+            best.append(point)
+    best.reverse()
+    values = np.interp(clean, [point.clean for point in best], [point.robust for point in best])
+    return np.where(clean <= best[-1].clean, values, np.nan)
+
+
+def largest_gap(ours: Frontier, theirs: Frontier) -> float:
+    """Return by how much the other frontier is ahead at most, in robust accuracy at equal clean accuracy.
+
+    Over all clean accuracies that both reach; negative where it is behind everywhere.
+    """
+    lowest = min(point.clean for it in (ours, theirs) for point in it.points)
+    highest = min(max(point.clean for point in it.points) for it in (ours, theirs))
+    clean = np.unique([*np.linspace(lowest, highest, 1001), *(p.clean for it in (ours, theirs) for p in it.points)])
+    clean = clean[clean <= highest]
+    return float(np.max(robust_at(theirs, clean) - robust_at(ours, clean)))
+
+
+def joined(arms: Sequence[Arm]) -> Arm:
+    """Take the dedicated networks together: one point each, the sum of their times and sizes."""
+    right = np.concatenate([arm.right for arm in arms], axis=1)
+    lambdas = tuple(float(arm.name.removeprefix("lam-")) for arm in arms)
+    seconds, nb_bytes = sum(arm.seconds for arm in arms), sum(arm.nb_bytes for arm in arms)
+    return Arm("dedicated", lambdas, right, seconds, arms[0].clock, nb_bytes, arms[0].commits)
+
+
+def resampled(ours: Arm, theirs: Arm, figure: Callable[[Shares, Shares], float]) -> dict[str, str]:
+    """Return a figure made of mean accuracies ``[1 + judges, lams]``, with a 95% bootstrap interval over images."""
+    generator = np.random.default_rng(0)
+    nb_images = ours.right.shape[-1]
+    sums = [(np.nansum(arm.right, axis=2), np.isfinite(arm.right).sum(axis=2)) for arm in (ours, theirs)]
+    draws = []
+    for draw in range(NB_RESAMPLES + 1):
+        counts = np.bincount(generator.integers(nb_images, size=nb_images), minlength=nb_images) if draw else 1
+        draws.append(figure(*((total * counts).sum(axis=-1) / (asked * counts).sum(axis=-1) for total, asked in sums)))
+    low, high = np.percentile(draws[1:], (2.5, 97.5))
+    return {"value": f"{draws[0]:.4f}", "low": f"{low:.4f}", "high": f"{high:.4f}"}
+
+
+def summary(ours: Arm, theirs: Arm, nb_classes: int) -> list[dict[str, str]]:
+    """Compare two frontiers, both judged at the same lams."""
+    corner = (1 / nb_classes, 0.0)
+
+    def area(shares: Shares) -> float:
+        return frontier(shares, ours.lambdas).area(corner)
+
+    figures: dict[str, Callable[[Shares, Shares], float]] = {
+        "hypervolume, one network": lambda a, _: area(a),
+        "hypervolume, dedicated networks": lambda _, b: area(b),
+        "hypervolume ratio": lambda a, b: area(a) / area(b),
+        "largest gap at equal clean accuracy": lambda a, b: largest_gap(
+            frontier(a, ours.lambdas), frontier(b, ours.lambdas)
+        ),
+        "clean difference, mean over lams": lambda a, b: float((a[0] - b[0]).mean()),
+        "robust difference, mean over lams": lambda a, b: float((a[-1] - b[-1]).mean()),
+    }
+    for place, lam in enumerate(ours.lambdas):
+        for row, what in ((0, "clean"), (-1, "robust")):
+            figures[f"{what} difference at lam {lam:g}"] = lambda a, b, row=row, place=place: float(
+                a[row, place] - b[row, place]
+            )
+    ratios = {
+        "ratio of training times": ours.seconds / theirs.seconds,
+        "ratio of weights": ours.nb_bytes / theirs.nb_bytes,
+    }
+    measured = [{"figure": name, **resampled(ours, theirs, figure)} for name, figure in figures.items()]
+    return measured + [{"figure": name, "value": f"{ratio:.4f}"} for name, ratio in ratios.items()]
