@@ -148,7 +148,6 @@ CONFIGS: dict[tuple[str, str], Config] = {
     ("digits", "small"): DIGITS,
     ("digits", "baselines"): replace(DIGITS, seeds=(0,), others=BASELINES),
     ("cifar10", "small"): CIFAR10_SMALL,
-    ("cifar10", "weighted"): replace(CIFAR10_SMALL, recipe=replace(CIFAR10_SMALL.recipe, weight_of_one=5.0)),
     ("cifar10", "resnet18"): full_size("resnet18"),
     ("cifar10", "wrn-16-8"): full_size("wrn-16-8"),
 }

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from art_oat.files import replaced
 from benchmarks.frontiers import Arm, accuracies
@@ -32,6 +32,7 @@ def plot(arms: Sequence[Arm], title: str, path: Path) -> None:
     against_each_other.set(xlabel="robust accuracy (AutoAttack)", ylabel="clean accuracy")
     against_lam.set(xlabel="lam", ylabel="accuracy", title="solid: clean, dashed: AutoAttack", ylim=(0, 1.03))
     for axis in (against_each_other.xaxis, against_each_other.yaxis, against_lam.yaxis):
+        axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))  # steps of 2.5% would be labeled as 2 and 3
         axis.set_major_formatter(PercentFormatter(1, decimals=0))
     for axes in (against_each_other, against_lam):
         axes.grid(alpha=0.25)
