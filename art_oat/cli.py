@@ -252,7 +252,7 @@ def evaluate(
     with _refusals():
         trained = Run(run, typer.echo)
         recipe = trained.recipe
-        attacks = tuple(attack or Measurement.attacks)
+        attacks = tuple(attack or (("autoattack",) if norm == "L1" else Measurement.attacks))  # PGD knows no L1
         _check_attacks(attacks, recipe.eps if eps is None else eps, norm or recipe.norm)
         measurement = Measurement(
             attacks,
