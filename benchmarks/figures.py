@@ -36,10 +36,19 @@ def plot(arms: Sequence[Arm], title: str, path: Path) -> None:
         axis.set_major_formatter(PercentFormatter(1, decimals=0))
     for axes in (against_each_other, against_lam):
         axes.grid(alpha=0.25)
+    _widen(against_each_other)
     against_each_other.legend(fontsize=8)
     figure.suptitle(title, fontsize=10)
     with replaced(path) as partial:
         figure.savefig(partial, dpi=150)
+
+
+def _widen(axes: Axes) -> None:
+    """Show at least ten points of accuracy on either axis: noise must not look like a trend."""
+    for limits, change in ((axes.get_xlim(), axes.set_xlim), (axes.get_ylim(), axes.set_ylim)):
+        margin = max(0.1 - (limits[1] - limits[0]), 0) / 2
+        excess = max(limits[1] + margin - 1.005, 0)  # nothing is above 100%
+        change(limits[0] - margin - excess, limits[1] + margin - excess)
 
 
 def _points(arm: Arm) -> list[tuple[float, float, float, float, float]]:
