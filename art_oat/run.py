@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import shutil
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -18,7 +19,7 @@ import torch
 
 from art_oat.attack import Norm
 from art_oat.data import Dataset, Split
-from art_oat.evaluation import TradeoffCurve
+from art_oat.evaluation import AutoAttackWarning, TradeoffCurve
 from art_oat.evaluation.robustness_report import write_reports
 from art_oat.files import write_whole
 from art_oat.model import OATModel
@@ -175,7 +176,9 @@ class Run:
             curve = TradeoffCurve.from_csv(self._curve)
         else:
             so_far = self.folder / f"evaluation-{_name_of(what)}"
-            curve = self._attack(recipe, measurement, data, nb_workers, so_far)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", AutoAttackWarning)  # the points of the curve have them
+                curve = self._attack(recipe, measurement, data, nb_workers, so_far)
             curve.to_csv(self._curve)
             write_reports(curve.reports, self._samples)
             self._state.keep("measurement", settings, self._measured)
