@@ -82,8 +82,8 @@ class Config:
 
     def shortened(self) -> "Config":
         """Return the same comparison of one seed, one epoch and a few images, to try the code with."""
-        nb_train = None if self.nb_folds else 32
-        recipe = replace(self.recipe, nb_epochs=1, nb_train=nb_train, batch_size=16)
+        few = {} if self.nb_folds else {"nb_train": 32, "batch_size": 16}
+        recipe = replace(self.recipe, nb_epochs=1, **few)
         quick = ("pgd-1", "pgd-2")
         return replace(
             self, recipe=recipe, nb_epochs_dedicated=1, seeds=self.seeds[:1], nb_test=20, nb_robust=12, judges=quick
