@@ -11,7 +11,6 @@ import copy
 import json
 import math
 import time
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -92,11 +91,11 @@ class PacedBatches(DataGenerator):  # type: ignore[misc]
         recipe: Says how the batches are made.
         data: Its train part is gone through, anew every epoch.
         optimizer: Its learning rates are changed.
-        tensors: What the recipe's moving average is taken of, if it has one: weights and statistics.
+        average: Takes in what every batch has trained.
     """
 
     def __init__(
-        self, recipe: Recipe, data: Dataset, optimizer: optim.Optimizer, tensors: Iterable[torch.Tensor] = ()
+        self, recipe: Recipe, data: Dataset, optimizer: optim.Optimizer, average: WeightAverage | None = None
     ) -> None:
         super().__init__(len(data.train.x), min(recipe.batch_size, len(data.train.x)))
         self.x, self.y = (torch.from_numpy(part) for part in data.train)
@@ -108,7 +107,7 @@ class PacedBatches(DataGenerator):  # type: ignore[misc]
         self.nb_steps = recipe.nb_epochs * math.ceil(self.size / self.batch_size)
         self.nb_given = 0
         self.waiting: list[torch.Tensor] = []
-        self.average = None if recipe.ema is None else WeightAverage(list(tensors), recipe.ema)
+        self.average = average
 
     def get_batch(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Return the next images ``[N, C, H, W]`` and class indices ``[N]``."""
@@ -182,7 +181,8 @@ def _train_by_art(method: str, recipe: Recipe, data: Dataset) -> tuple[OATModel,
         network = recipe.architecture(data).build()
         classifier = _plain_classifier(network, recipe, data)
         tensors = [*classifier.model.parameters(), *classifier.model.buffers()]
-        batches = PacedBatches(recipe, data, classifier.optimizer, tensors)
+        average = None if recipe.ema is None else WeightAverage(tensors, recipe.ema)
+        batches = PacedBatches(recipe, data, classifier.optimizer, average)
         before = np.random.get_state()  # noqa: NPY002 - what ART draws from
         try:
             np.random.seed(recipe.seed)  # noqa: NPY002
