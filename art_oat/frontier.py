@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from art_oat.condition import OperatingPoint, is_finite_number
-from art_oat.files import write_whole
+from art_oat.files import parse_csv, write_whole
 from art_oat.inputs import refuse
 
 _ATTACK_PREFIX = "robust:"
@@ -243,12 +243,7 @@ class Frontier:
         Raises:
             ValueError: If a column is missing or a value is no number.
         """
-        with Path(path).open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        try:
-            return cls._from_rows(rows)
-        except (KeyError, TypeError, IndexError, ValueError) as error:
-            raise ValueError(f"{path} must be a CSV that to_csv wrote, but reading it failed: {error!r}.") from error
+        return parse_csv(Path(path), cls._from_rows)
 
     @classmethod
     def _from_rows(cls, rows: Sequence[dict[str, str]]) -> Self:

@@ -9,13 +9,13 @@ at every lam and at all of them at once, and answers each result at every lam; s
 results/dial_DATA.csv, which keeps every answer, and docs/dial_DATA.png.
 """
 
-import argparse
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from art_oat import TransferMatrix
+from benchmarks.arguments import command, parser
 from benchmarks.configs import CONFIGS, Config
 from benchmarks.methods import train
 from benchmarks.record import RESULTS, environment, write
@@ -47,12 +47,7 @@ def summary(matrix: TransferMatrix) -> dict[str, str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", choices=("digits", "cifar10"), default="digits")
-    parser.add_argument("--data-folder", help="where CIFAR-10 lies")
-    parser.add_argument("--runs", type=Path, default=Path("runs/tradeoff"), help="keeps what is trained")
-    parser.add_argument("--smoke", action="store_true", help="one epoch, a few images, nothing written")
-    given = parser.parse_args()
+    given = parser(__doc__).parse_args()
     config = CONFIGS[given.data, "small"].in_folder(given.data_folder)
     if given.smoke:
         with tempfile.TemporaryDirectory() as scratch:
@@ -61,8 +56,7 @@ def main() -> None:
     matrix = measure(config, given.runs / f"{given.data}-small")
     print(matrix.table())
     matrix.to_csv(RESULTS / f"dial_{given.data}.csv")
-    folder = "" if given.data_folder is None else " --data-folder FOLDER"
-    made_by = environment(f"python -m benchmarks.dial --data {given.data}{folder}", config.seeds[:1])
+    made_by = environment(command("dial", given), config.seeds[:1])
     write(RESULTS / f"dial_{given.data}_summary.csv", [summary(matrix)], made_by)
     matrix.plot(Path(__file__).parents[1] / "docs" / f"dial_{given.data}.png")
 

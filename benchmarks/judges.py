@@ -9,7 +9,6 @@ by AutoAttack (standard) and by the screen (its APGD-CE and targeted APGD-DLR), 
 on. Times are processor seconds of one process. Differences are from the standard one from scratch, in points.
 """
 
-import argparse
 import tempfile
 import time
 from dataclasses import replace
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from art_oat import TradeoffCurve
+from benchmarks.arguments import command, parser
 from benchmarks.configs import CONFIGS, Config
 from benchmarks.methods import train
 from benchmarks.record import RESULTS, environment, text, write
@@ -75,13 +75,9 @@ def _row(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", choices=("digits", "cifar10"), default="digits")
-    parser.add_argument("--data-folder", help="where CIFAR-10 lies")
-    parser.add_argument("--nb-robust", type=int, help="test images to attack")
-    parser.add_argument("--runs", type=Path, default=Path("runs/tradeoff"), help="keeps what is trained")
-    parser.add_argument("--smoke", action="store_true", help="one epoch, a few images, nothing written")
-    given = parser.parse_args()
+    asking = parser(__doc__)
+    asking.add_argument("--nb-robust", type=int, help="test images to attack")
+    given = asking.parse_args()
     config = CONFIGS[given.data, "small"].in_folder(given.data_folder)
     if given.smoke:
         with tempfile.TemporaryDirectory() as scratch:
@@ -90,10 +86,9 @@ def main() -> None:
     config = replace(config, nb_robust=given.nb_robust or config.nb_robust)
     measured = measure(config, given.runs / f"{given.data}-small")
     print(text(measured))
-    folder = "" if given.data_folder is None else " --data-folder FOLDER"
-    size = "" if given.nb_robust is None else f" --nb-robust {given.nb_robust}"
-    command = f"python -m benchmarks.judges --data {given.data}{folder}{size}"
-    write(RESULTS / f"judges_{given.data}.csv", measured, environment(command, config.seeds[:1]))
+    size = [] if given.nb_robust is None else [f"--nb-robust {given.nb_robust}"]
+    made_by = environment(command("judges", given, *size), config.seeds[:1])
+    write(RESULTS / f"judges_{given.data}.csv", measured, made_by)
 
 
 if __name__ == "__main__":

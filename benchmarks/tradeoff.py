@@ -29,6 +29,7 @@ import torch
 
 from art_oat import OATModel, TradeoffCurve
 from art_oat.attack import is_correct
+from benchmarks.arguments import command, parser
 from benchmarks.configs import CONFIGS, Config, Part
 from benchmarks.figures import plot
 from benchmarks.frontiers import Arm, Shares, accuracies, joined, summary
@@ -172,21 +173,17 @@ def run(config: Config, names: Sequence[str], runs: Path, nb_workers: int) -> tu
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", choices=sorted({data for data, _ in CONFIGS}), default="digits")
-    parser.add_argument("--config", choices=sorted({name for _, name in CONFIGS}), default="small")
-    parser.add_argument("--data-folder", help="where CIFAR-10 lies")
-    parser.add_argument("--methods", nargs="+", help="train and judge these alone, of methods.py; writes no result")
-    parser.add_argument("--runs", type=Path, default=Path("runs/tradeoff"), help="keeps what is finished")
-    parser.add_argument("--nb-workers", type=int, default=1, help="cohorts to judge at once")
-    parser.add_argument("--check", action="store_true", help="compare the kept results with the README")
-    parser.add_argument("--smoke", action="store_true", help="one epoch, a few images, nothing written")
-    given = parser.parse_args()
+    asking = parser(__doc__)
+    asking.add_argument("--config", choices=sorted({name for _, name in CONFIGS}), default="small")
+    asking.add_argument("--methods", nargs="+", help="train and judge these alone, of methods.py; writes no result")
+    asking.add_argument("--nb-workers", type=int, default=1, help="cohorts to judge at once")
+    asking.add_argument("--check", action="store_true", help="compare the kept results with the README")
+    given = asking.parse_args()
     if (given.data, given.config) not in CONFIGS:
-        parser.error(f"--data and --config must be one of {', '.join(map(' '.join, CONFIGS))}.")
+        asking.error(f"--data and --config must be one of {', '.join(map(' '.join, CONFIGS))}.")
     known = methods(CONFIGS[given.data, given.config].recipe.lambdas)
     if unknown := set(given.methods or ()) - known.keys():
-        parser.error(f"--methods must be some of {', '.join(known)}, got {', '.join(sorted(unknown))}.")
+        asking.error(f"--methods must be some of {', '.join(known)}, got {', '.join(sorted(unknown))}.")
     return given
 
 
@@ -203,9 +200,7 @@ def main() -> None:
     arms, compared = run(config, names, given.runs / f"{given.data}-{given.config}", given.nb_workers)
     if given.methods:
         return
-    folder = "" if given.data_folder is None else " --data-folder FOLDER"
-    command = f"python -m benchmarks.tradeoff --data {given.data} --config {given.config}{folder}"
-    made_by = environment(command, config.seeds)
+    made_by = environment(command("tradeoff", given, f"--config {given.config}"), config.seeds)
     write(_path(given.data, given.config), rows(arms, config), made_by)
     if compared:
         print(text(compared))

@@ -26,7 +26,12 @@ def described(attack: Any) -> str | None:
     if isinstance(attack, FunctionType):
         return None if attack.__closure__ else f"{attack.__qualname__} {_digest(attack.__code__.co_code)}"
     is_silent = type(attack).__repr__ is object.__repr__  # type: ignore[comparison-overlap]
-    return None if is_silent else _ADDRESS.sub("", repr(attack))
+    return None if is_silent else without_addresses(repr(attack))
+
+
+def without_addresses(text: str) -> str:
+    """Leave out where objects lie in memory, which is elsewhere in another process."""
+    return _ADDRESS.sub("", text)
 
 
 def _value(value: Any) -> str:
@@ -36,7 +41,7 @@ def _value(value: Any) -> str:
         return str([_value(part) for part in value])
     if isinstance(value, np.ndarray):
         return f"{value.dtype}{value.shape} {_digest(np.ascontiguousarray(value).tobytes())}"
-    return type(value).__name__ if isinstance(value, BaseEstimator) else _ADDRESS.sub("", repr(value))
+    return type(value).__name__ if isinstance(value, BaseEstimator) else without_addresses(repr(value))
 
 
 def _digest(content: bytes) -> str:

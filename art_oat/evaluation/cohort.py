@@ -120,7 +120,9 @@ class Cohort:
         broken_by = np.full(len(self.x), STANDS, dtype=object)
         standing = is_correct(network, self.x, self.y, len(self.x))
         broken_by[(~standing).cpu().numpy()] = WRONG
-        examples = self.examples.setdefault(engine, Examples.none_of(self.x))
+        if engine not in self.examples:
+            self.examples[engine] = Examples.none_of(self.x)
+        examples = self.examples[engine]
         if self.rules.carries_examples:
             tried = (standing & examples.is_found).nonzero().flatten()
             self._note(network, tried, examples.x_adv[tried], standing, broken_by, CARRIED)

@@ -160,9 +160,14 @@ def _own_stages(name: str, eps: float, norm: Norm) -> Mapping[str, TensorAttack 
     if not (match := _PGD.fullmatch(name)):
         return {}
     nb_steps, nb_restarts = int(match[1]), int(match[2] or 1)
-    attack = PGD(eps, 2.5 * eps / nb_steps, nb_steps, norm)
+    attack = pgd(eps, nb_steps, norm)
     once = f"pgd-{nb_steps}"
     return {once: attack} if nb_restarts == 1 else {f"{once} #{n}": attack for n in range(1, nb_restarts + 1)}
+
+
+def pgd(eps: float, nb_steps: int, norm: Norm) -> PGD:
+    """Return the PGD that judges: ``nb_steps`` steps of ``2.5 eps / nb_steps``."""
+    return PGD(eps, 2.5 * eps / nb_steps, nb_steps, norm)
 
 
 def _stages_named(

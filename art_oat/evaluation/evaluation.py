@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from art_oat.attack import Norm
+from art_oat.attack.description import without_addresses
 from art_oat.classifier import OATClassifier, PinnedClassifier, PreprocessedNetwork, data_faults
 from art_oat.condition import OperatingPoint
 from art_oat.evaluation.cohort import Cohort, CohortFile, Rules, Verdict
@@ -34,6 +34,7 @@ from art_oat.evaluation.robustness import AutoAttackWarning, autoattack_package
 from art_oat.evaluation.robustness_report import RobustnessReport
 from art_oat.files import write_whole
 from art_oat.inputs import Array, as_array, class_indices, count_faults, refuse
+from art_oat.model import OATModel
 
 KEPT = "kept from before"
 Point = OperatingPoint | None
@@ -136,6 +137,20 @@ def plan(
     rules = Rules(eps, norm, classifier.clip_values, seed, carries_examples)
     evaluation = Evaluation(classifier, x, y, list(points), judges, rules, cohort_size, index)
     return evaluation, [*faults, *engine_faults]
+
+
+def checked_points(
+    model: OATModel, pairs: Iterable[tuple[float, float | None]]
+) -> tuple[list[OperatingPoint], list[str]]:
+    """Return the operating points that pairs (lam, width) mean, each once, and what is wrong with the others."""
+    points: list[OperatingPoint] = []
+    faults: list[str] = []
+    for pair in pairs:
+        try:
+            points.append(model.point(*pair))
+        except (TypeError, ValueError) as error:
+            faults.append(str(error))
+    return list(dict.fromkeys(points)), list(dict.fromkeys(faults))
 
 
 def seed_faults(seed: Any) -> list[str]:
@@ -308,7 +323,7 @@ def _digest(*arrays: NDArray[Any] | Tensor) -> str:
 
 def _described(operation: Preprocessor) -> str:
     parameters = {name: getattr(operation, name, None) for name in operation.params}
-    return re.sub(r" at 0x[0-9a-f]+", "", f"{type(operation).__name__} {parameters}")
+    return without_addresses(f"{type(operation).__name__} {parameters}")
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from art_oat.classifier import OATClassifier
 from art_oat.condition import OperatingPoint
 from art_oat.evaluation.cost import Cost, measure_costs
 from art_oat.evaluation.engine import Judge
-from art_oat.evaluation.evaluation import as_module, plan, seed_faults
+from art_oat.evaluation.evaluation import as_module, checked_points, plan, seed_faults
 from art_oat.evaluation.robustness_report import RobustnessReport
 from art_oat.frontier import Frontier, MeasuredPoint
 from art_oat.inputs import Array, as_array, class_indices, count_faults, refuse
@@ -175,8 +175,6 @@ def _subset_faults(nb_robust: int | None, nb_samples: int) -> list[str]:
 def _points(
     model: OATModel, lambdas: Iterable[float] | None, widths: Iterable[float] | None
 ) -> tuple[list[OperatingPoint], list[str]]:
-    points: list[OperatingPoint] = []
-    faults: list[str] = []
     try:
         pairs = list(
             itertools.product(model.lambdas if lambdas is None else lambdas, model.widths if widths is None else widths)
@@ -184,13 +182,8 @@ def _points(
     except TypeError:
         return [], [f"lambdas and widths must each be several numbers, or None, got {lambdas} and {widths}."]
     if not pairs:
-        faults.append("lambdas and widths must each hold at least one number, got none.")
-    for pair in pairs:
-        try:
-            points.append(model.point(*pair))
-        except (TypeError, ValueError) as error:
-            faults.append(str(error))
-    return list(dict.fromkeys(points)), list(dict.fromkeys(faults))
+        return [], ["lambdas and widths must each hold at least one number, got none."]
+    return checked_points(model, pairs)
 
 
 def _order(points: Sequence[OperatingPoint]) -> list[OperatingPoint | None]:

@@ -19,8 +19,10 @@ from tqdm.auto import tqdm
 from art_oat.attack import PGD, Attack, ClipValues, Norm, TensorAttack, aim, is_correct, is_tensor_attack
 from art_oat.classifier import OATClassifier
 from art_oat.condition import OperatingPoint
+from art_oat.evaluation.engine import pgd
+from art_oat.evaluation.evaluation import checked_points
 from art_oat.evaluation.robustness import ball_faults, within_ball
-from art_oat.files import write_whole
+from art_oat.files import parse_csv, write_whole
 from art_oat.inputs import Array, as_array, count_faults, refuse
 from art_oat.model import OATModel
 
@@ -280,12 +282,7 @@ class TransferMatrix:
         Raises:
             ValueError: If a column is missing or a value is not as it was written.
         """
-        with Path(path).open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        try:
-            return cls._from_rows(rows)
-        except (KeyError, TypeError, IndexError, ValueError) as error:
-            raise ValueError(f"{path} must be a CSV that to_csv wrote, but reading it failed: {error!r}.") from error
+        return parse_csv(Path(path), cls._from_rows)
 
     @classmethod
     def _from_rows(cls, rows: Sequence[dict[str, str]]) -> Self:
@@ -365,7 +362,7 @@ def _bits(digits: str, count: int) -> NDArray[np.bool_]:
 
 
 def _pgd(eps: float, norm: Norm) -> PGD:
-    return PGD(eps, 2.5 * eps / _NB_STEPS, _NB_STEPS, norm)
+    return pgd(eps, _NB_STEPS, norm)
 
 
 def _name(attack: Any) -> str:
@@ -393,21 +390,15 @@ def _points(
     model: OATModel, lambdas: Iterable[float] | None, width: float | None
 ) -> tuple[list[OperatingPoint], list[str]]:
     """Return the operating points, lams ascending, and what is wrong with them."""
-    points: list[OperatingPoint] = []
-    faults: list[str] = []
     try:
         lams = list(model.lambdas if lambdas is None else lambdas)
     except TypeError:
         return [], [f"lambdas must be several numbers, or None, got {lambdas}."]
-    for lam in lams:
-        try:
-            points.append(model.point(lam, width))
-        except (TypeError, ValueError) as error:
-            faults.append(str(error))
-    points = sorted(set(points), key=lambda point: point.lam)
+    points, faults = checked_points(model, ((lam, width) for lam in lams))
+    points.sort(key=lambda point: point.lam)
     if not faults and len(points) < _MIN_LAMS:
         faults.append(f"lambdas must hold at least {_MIN_LAMS} different lams, got {lams}.")
-    return points, list(dict.fromkeys(faults))
+    return points, faults
 
 
 def _attacked(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import itertools
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from art.attacks.attack import EvasionAttack
 
+from art_oat.attack.description import without_addresses
 from art_oat.classifier import OATClassifier
 from art_oat.files import replaced
 from art_oat.training.checkpoint import BestEpoch
@@ -20,7 +20,6 @@ from art_oat.training.schedule import Pace, is_schedule
 from art_oat.training.step import Step
 
 _FORMAT = 1
-_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _NB_SHOWN = 5
 
 
@@ -158,7 +157,7 @@ def _text(part: Any) -> str:
     settings = ""
     if isinstance(part, EvasionAttack):  # says nothing of itself
         settings = repr({name: getattr(part, name, None) for name in part.attack_params})
-    return _ADDRESS.sub("", repr(part) + settings)
+    return without_addresses(repr(part) + settings)
 
 
 def _is_stepped(scheduler: Any) -> bool:
