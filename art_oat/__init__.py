@@ -5,7 +5,7 @@ Convert a network (:func:`to_conditional`), train it (:class:`OATTrainer`), meas
 at any operating point (:class:`OATClassifier`), ship it (:func:`fold`).
 """
 
-from art_oat.attack import PGD, TensorAttack
+from art_oat.attack import NFGSM, PGD, TensorAttack
 from art_oat.augmentation import RandomCropFlip
 from art_oat.classifier import OATClassifier, PinnedClassifier
 from art_oat.condition import OperatingPoint
@@ -23,13 +23,19 @@ from art_oat.pinned import PinnedNetwork
 from art_oat.surgery import UnsupportedModuleError, fold, register_conversion, to_conditional, to_published
 from art_oat.training import (
     Architecture,
+    CatastrophicOverfittingWarning,
     Checkpoint,
     EpochRecord,
+    MARTLoss,
     OATTrainer,
     OneCycle,
     Piecewise,
+    SlowStart,
+    SlowStartFastDecay,
     StratifiedSampling,
+    TRADESLoss,
     WarmupCosine,
+    WeightPerturbation,
     hybrid_loss,
     load_model,
     parameter_groups,
@@ -37,13 +43,16 @@ from art_oat.training import (
 )
 
 __all__ = [
+    "NFGSM",
     "PGD",
     "Architecture",
     "AutoAttack",
     "AutoAttackWarning",
+    "CatastrophicOverfittingWarning",
     "Checkpoint",
     "EpochRecord",
     "Frontier",
+    "MARTLoss",
     "MeasuredPoint",
     "OATClassifier",
     "OATModel",
@@ -55,12 +64,16 @@ __all__ = [
     "PinnedNetwork",
     "RandomCropFlip",
     "RobustnessReport",
+    "SlowStart",
+    "SlowStartFastDecay",
     "StratifiedSampling",
+    "TRADESLoss",
     "TensorAttack",
     "TradeoffCurve",
     "TransferMatrix",
     "UnsupportedModuleError",
     "WarmupCosine",
+    "WeightPerturbation",
     "evaluate",
     "fold",
     "hybrid_loss",

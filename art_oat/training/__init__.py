@@ -1,25 +1,41 @@
 """Trains every operating point of a network at once."""
 
+from art_oat.training.awp import WeightPerturbation
 from art_oat.training.checkpoint import Architecture, Checkpoint, load_model, save_model
 from art_oat.training.decay import parameter_groups
+from art_oat.training.guard import CatastrophicOverfittingWarning
 from art_oat.training.history import EpochRecord
-from art_oat.training.loss import hybrid_loss
+from art_oat.training.loss import MARTLoss, TRADESLoss, hybrid_loss, loss_by_name
 from art_oat.training.sampling import StratifiedSampling, WidthSampling
-from art_oat.training.schedule import OneCycle, Piecewise, WarmupCosine, schedule_by_name
+from art_oat.training.schedule import (
+    OneCycle,
+    Piecewise,
+    SlowStart,
+    SlowStartFastDecay,
+    WarmupCosine,
+    schedule_by_name,
+)
 from art_oat.training.trainer import OATTrainer
 
 __all__ = [
     "Architecture",
+    "CatastrophicOverfittingWarning",
     "Checkpoint",
     "EpochRecord",
+    "MARTLoss",
     "OATTrainer",
     "OneCycle",
     "Piecewise",
+    "SlowStart",
+    "SlowStartFastDecay",
     "StratifiedSampling",
+    "TRADESLoss",
     "WarmupCosine",
+    "WeightPerturbation",
     "WidthSampling",
     "hybrid_loss",
     "load_model",
+    "loss_by_name",
     "parameter_groups",
     "save_model",
     "schedule_by_name",

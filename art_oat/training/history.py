@@ -25,10 +25,13 @@ class EpochRecord:
         loss: Mean of the objective over the samples, and over the widths they were trained at, in nats.
         clean: Accuracy on the training batches in training mode, a fraction.
         robust: The same on the attacked samples; NaN where none was.
+        standing: Share of some held-out samples that stand after the trainer's ``fallback``, with the weights as
+            trained, not averaged; NaN where there is no such attack. After a collapse, that of the epoch undone.
         validation: Clean and robust accuracy at every trained lam and width; empty where none was measured.
         area: Under the trade-off of ``validation``, from the corner (1 / K, 0) that guessing
             reaches, averaged over the widths; NaN where none was measured.
         is_best: Whether ``area`` is the largest since ``fit`` was called.
+        is_undone: Whether robustness collapsed in this epoch, so that it was undone and run again by the ``fallback``.
     """
 
     epoch: int
@@ -38,9 +41,11 @@ class EpochRecord:
     loss: float
     clean: float
     robust: float
+    standing: float = math.nan
     validation: tuple[MeasuredPoint, ...] = ()
     area: float = math.nan
     is_best: bool = False
+    is_undone: bool = False
 
     def row(self) -> dict[str, float]:
         """Return the record as flat columns.
@@ -48,7 +53,7 @@ class EpochRecord:
         ``val_clean@0.1`` is the clean validation accuracy at lam 0.1, ``val_clean@0.1x0.5`` that at width 0.5.
         """
         columns = {name: value for name, value in vars(self).items() if name != "validation"}
-        columns["is_best"] = int(self.is_best)
+        columns |= {"is_best": int(self.is_best), "is_undone": int(self.is_undone)}
         for point in self.validation:
             where = f"{point.lam:g}" if point.width == 1 else f"{point.lam:g}x{point.width:g}"
             columns[f"val_clean@{where}"] = point.clean

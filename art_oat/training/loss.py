@@ -1,11 +1,19 @@
-"""Owns the training objective."""
+"""Owns the training objectives."""
 
 from __future__ import annotations
 
-from typing import Protocol
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from art_oat.attack.pgd import Objective
+from art_oat.condition import is_finite_number
+
+LossName = Literal["oat", "trades", "mart"]
 
 
 class Loss(Protocol):
@@ -51,6 +59,118 @@ def hybrid_loss(
         >>> hybrid_loss(scores, scores[:1], torch.tensor([3, 7]), torch.tensor([0.0, 0.5]))
         tensor(2.3026)
     """
+    is_attacked, criterion = _attacked(logits_adv, y, lam), criterion or nn.CrossEntropyLoss()
+    clean = _cross_entropy(criterion, logits, y)
+    adversarial = _cross_entropy(criterion, logits_adv, y[is_attacked])
+    total = ((1 - lam) * clean).sum() + (lam[is_attacked] * adversarial).sum()
+    return total / _total_weight(criterion, y)
+
+
+@dataclass(frozen=True)
+class TRADESLoss:
+    """Clean cross-entropy, and how far an attack moves the scores (TRADES, Zhang et al. 2019, arXiv:1901.08573).
+
+    ``mean(CE(f(x), y) + beta * lam * KL(softmax f(x) || softmax f(x_adv)))``. At ``lam = 1`` it is TRADES with
+    ``1 / lambda = beta``, at 0 natural training. Train with the attack that maximizes this divergence,
+    ``PGD(..., objective="kl")``, which is the trainer's default with this loss.
+
+    Class weights weigh both terms of a sample; label smoothing concerns the cross-entropy alone. Of probabilities as
+    labels the divergence counts by their mean class weight. Arguments and errors of a call are those of
+    :func:`hybrid_loss`.
+
+    Args:
+        beta: Weight of the divergence at ``lam = 1``, above 0; the published comparison uses 6.
+
+    Raises:
+        ValueError: If ``beta`` is not as above.
+    """
+
+    beta: float = 6.0
+    objective = "kl"
+
+    def __post_init__(self) -> None:
+        _check_beta(self.beta)
+
+    def __call__(
+        self, logits: Tensor, logits_adv: Tensor, y: Tensor, lam: Tensor, criterion: nn.CrossEntropyLoss | None = None
+    ) -> Tensor:
+        """Return the batch mean in nats; a scalar that carries gradient."""
+        is_attacked, criterion = _attacked(logits_adv, y, lam), criterion or nn.CrossEntropyLoss()
+        moved = _divergence(logits[is_attacked], logits_adv) * _weights(criterion, logits, y)[is_attacked]
+        total = _cross_entropy(criterion, logits, y).sum() + self.beta * (lam[is_attacked] * moved).sum()
+        return total / _total_weight(criterion, y)
+
+
+@dataclass(frozen=True)
+class MARTLoss:
+    """Adversarial training in which misclassified samples count more (MART, Wang et al., ICLR 2020).
+
+    From "Improving adversarial robustness requires revisiting misclassified examples":
+
+    ``mean((1 - lam) * CE(f(x), y) + lam * (BCE(f(x_adv), y) + beta * KL(p(x) || p(x_adv)) * (1 - p_y(x))))`` with
+    ``p = softmax f`` and ``BCE(f(x_adv), y) = -log p_y(x_adv) - log(1 - max_{k != y} p_k(x_adv))``. At ``lam = 1``
+    it is MART, at 0 natural training.
+
+    Class weights weigh all terms of a sample; label smoothing concerns ``CE`` and the first term of ``BCE``. Where
+    labels are probabilities and one class is meant, it is the most likely one. Arguments and errors of a call are those
+    of :func:`hybrid_loss`.
+
+    Args:
+        beta: Weight of the divergence, above 0; 5 as published.
+
+    Raises:
+        ValueError: If ``beta`` is not as above.
+    """
+
+    beta: float = 5.0
+    objective = "cross-entropy"
+
+    def __post_init__(self) -> None:
+        _check_beta(self.beta)
+
+    def __call__(
+        self, logits: Tensor, logits_adv: Tensor, y: Tensor, lam: Tensor, criterion: nn.CrossEntropyLoss | None = None
+    ) -> Tensor:
+        """Return the batch mean in nats; a scalar that carries gradient."""
+        is_attacked, criterion = _attacked(logits_adv, y, lam), criterion or nn.CrossEntropyLoss()
+        classes = (y if y.dim() == 1 else y.argmax(dim=1))[is_attacked].unsqueeze(1)
+        logits_of_attacked = logits[is_attacked]
+        doubt = 1 - logits_of_attacked.softmax(dim=1).gather(1, classes).squeeze(1)
+        moved = _divergence(logits_of_attacked, logits_adv)
+        terms = _margin(logits_adv, classes) + self.beta * moved * doubt
+        weighed = terms * _weights(criterion, logits, y)[is_attacked]
+        adversarial = _cross_entropy(criterion, logits_adv, y[is_attacked]) + weighed
+        clean = (1 - lam) * _cross_entropy(criterion, logits, y)
+        return (clean.sum() + (lam[is_attacked] * adversarial).sum()) / _total_weight(criterion, y)
+
+
+_BY_NAME: dict[str, Callable[[], Loss]] = {"oat": lambda: hybrid_loss, "trades": TRADESLoss, "mart": MARTLoss}
+
+
+def loss_by_name(name: LossName) -> Loss:
+    """Return an objective with its published weights: ``"oat"``, ``"trades"`` or ``"mart"``.
+
+    Raises:
+        ValueError: If the name is none of these.
+    """
+    if name not in _BY_NAME:
+        raise ValueError(f"loss must be one of {tuple(_BY_NAME)}, got {name!r}.")
+    return _BY_NAME[name]()
+
+
+def objective_of(loss: Loss) -> Objective:
+    """Return what an attack maximizes that goes with a loss: its ``objective``, or the cross-entropy."""
+    objective: Objective = getattr(loss, "objective", "cross-entropy")
+    return objective
+
+
+def _check_beta(beta: float) -> None:
+    if not (is_finite_number(beta) and beta > 0):
+        raise ValueError(f"beta must be a number above 0, got {beta!r}. At 0 nothing would make the network robust.")
+
+
+def _attacked(logits_adv: Tensor, y: Tensor, lam: Tensor) -> Tensor:
+    """Return which samples are attacked, bool ``[N]``; refuse what does not fit together."""
     is_attacked = lam > 0
     if lam.shape != y.shape[:1]:
         raise ValueError(f"lam must hold {len(y)} weights, one per sample, got {list(lam.shape)}.")
@@ -58,12 +178,33 @@ def hybrid_loss(
         raise ValueError(
             f"logits_adv must hold {int(is_attacked.sum())} rows, one per lam above 0, got {len(logits_adv)}."
         )
-    criterion = criterion or nn.CrossEntropyLoss()
-    clean = _cross_entropy(criterion, logits, y)
-    adversarial = _cross_entropy(criterion, logits_adv, y[is_attacked])
-    total = ((1 - lam) * clean).sum() + (lam[is_attacked] * adversarial).sum()
+    return is_attacked
+
+
+def _divergence(logits: Tensor, logits_adv: Tensor) -> Tensor:
+    """``KL(softmax(logits) || softmax(logits_adv))`` of each sample, ``[A]``."""
+    log_clean, log_adv = logits.log_softmax(dim=1), logits_adv.log_softmax(dim=1)
+    return F.kl_div(log_adv, log_clean, reduction="none", log_target=True).sum(dim=1)
+
+
+def _margin(logits: Tensor, classes: Tensor) -> Tensor:
+    """``-log(1 - p_k)`` of the most likely wrong class ``k``, for right ones ``[A, 1]``; exact also near 1."""
+    wrong = logits.scatter(1, classes, -math.inf).argmax(dim=1, keepdim=True)
+    return logits.logsumexp(dim=1) - logits.scatter(1, wrong, -math.inf).logsumexp(dim=1)
+
+
+def _weights(criterion: nn.CrossEntropyLoss, logits: Tensor, y: Tensor) -> Tensor:
+    """Class weight of each sample, ``[N]``."""
+    if criterion.weight is None:
+        return logits.new_ones(len(y))
+    weight = criterion.weight.to(logits)
+    return weight[y] if y.dim() == 1 else y.to(logits) @ weight
+
+
+def _total_weight(criterion: nn.CrossEntropyLoss, y: Tensor) -> Tensor | int:
+    """What torch divides by to take a mean."""
     has_probabilities = y.dim() > 1
-    return total / (len(y) if criterion.weight is None or has_probabilities else criterion.weight[y].sum())
+    return len(y) if criterion.weight is None or has_probabilities else criterion.weight[y].sum()
 
 
 def _cross_entropy(criterion: nn.CrossEntropyLoss, logits: Tensor, y: Tensor) -> Tensor:

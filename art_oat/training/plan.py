@@ -13,7 +13,7 @@ from art_oat.training.batches import is_pair
 from art_oat.training.checkpoint import Checkpoint
 from art_oat.training.history import EpochRecord
 from art_oat.training.schedule import Schedule, Scheduler, is_schedule, scheduler_faults
-from art_oat.training.state import state_faults
+from art_oat.training.state import scheduler_state_faults, state_faults
 
 Callback = Callable[[EpochRecord], Any]
 """Is told of every epoch; returns True, and nothing else, to end the training."""
@@ -34,6 +34,7 @@ class Plan:
     log_path: str | Path | None
     state_path: str | Path | None
     verbose: bool
+    has_fallback: bool = False
 
     @property
     def counts_steps(self) -> bool:
@@ -67,6 +68,8 @@ class Plan:
             for name, path in {"log_path": self.log_path, "state_path": self.state_path}.items()
             if path is not None and (not isinstance(path, str | Path) or Path(path).is_dir())
         ]
+        if self.state_path is not None or self.has_fallback:
+            faults += scheduler_state_faults(self.scheduler)
         if self.state_path is not None:
             faults += state_faults(self.scheduler, classifier)
         if self.callback is not None and not callable(self.callback):
@@ -92,7 +95,8 @@ class Plan:
 
     def _validation_faults(self, classifier: OATClassifier) -> list[str]:
         if self.validation_data is None:
-            return []
+            wanted = "validation_data must be given with a fallback: a collapse shows on samples that are held out."
+            return [wanted] if self.has_fallback else []
         if not is_pair(self.validation_data):
             return [f"validation_data must be a pair (x, y), got {type(self.validation_data).__name__}."]
         x, y = (as_array(part) for part in self.validation_data)

@@ -164,13 +164,21 @@ def _is_stepped(scheduler: Any) -> bool:
     return scheduler is not None and not is_schedule(scheduler)
 
 
+def scheduler_state_faults(scheduler: Any) -> list[str]:
+    """Say why a scheduler could not be set back to where it stood."""
+    if not _is_stepped(scheduler) or all(hasattr(scheduler, name) for name in ("state_dict", "load_state_dict")):
+        return []
+    kind = type(scheduler).__name__
+    return [
+        "scheduler must have state_dict() and load_state_dict() to go on from state_path, or from the last good state "
+        f"where there is a fallback, got {kind}."
+    ]
+
+
 def state_faults(scheduler: Any, classifier: OATClassifier) -> list[str]:
     """Say why a training by a scheduler could not go on from a file."""
-    if _is_stepped(scheduler) and not all(hasattr(scheduler, name) for name in ("state_dict", "load_state_dict")):
-        kind = type(scheduler).__name__
-        return [f"scheduler must have state_dict() and load_state_dict() to go on from state_path, got {kind}."]
     states: dict[str, Any] = {"optimizer": _groups(classifier.optimizer, None)}
-    if _is_stepped(scheduler):
+    if _is_stepped(scheduler) and not scheduler_state_faults(scheduler):
         states["scheduler"] = scheduler.state_dict()
     return [
         f"{name} must hold plain numbers and tensors to be read from state_path again, but: {error}"

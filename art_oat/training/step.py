@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -16,6 +16,7 @@ from art_oat.classifier import OATClassifier
 from art_oat.inputs import as_array, input_faults, range_faults, refuse
 from art_oat.model import OATModel
 from art_oat.training.average import WeightAverage
+from art_oat.training.awp import WeightPerturbation, adversarial_part, uses_clean_scores
 from art_oat.training.loss import Loss
 from art_oat.training.sampling import StratifiedSampling, WidthSampling, draw_widths
 
@@ -36,6 +37,7 @@ class Method:
     sampling: StratifiedSampling
     loss: Loss
     augmentation: Augmentation | None = None
+    weight_perturbation: WeightPerturbation | None = None
     ema: float | None = None
     width_sampling: WidthSampling = "random"
     distills: bool = False
@@ -96,15 +98,27 @@ class _Batch:
 
     Attributes:
         x: Inputs, ``[N, ...]``.
-        y: Labels, which the attack leads away from: class indices ``[N]`` or probabilities ``[N, K]``.
-        target: What the loss compares with: ``y``, or the scores of the largest width as probabilities.
+        y: Labels: class indices ``[N]`` or probabilities ``[N, K]``.
         lam: One per sample, ``[N]``.
     """
 
     x: Tensor
     y: Tensor
-    target: Tensor
     lam: Tensor
+
+    @property
+    def classes(self) -> Tensor:
+        """Class indices, ``[N]``, which the attack leads away from."""
+        return self.y if self.y.dim() == 1 else self.y.argmax(dim=1)
+
+    @property
+    def is_attacked(self) -> Tensor:
+        """Which samples are attacked, bool ``[N]``."""
+        return self.lam > 0
+
+
+class _NotFiniteError(RuntimeError):
+    """Training has diverged."""
 
 
 class Step:
@@ -135,6 +149,10 @@ class Step:
         self._last_x = torch.empty(0)
         self._is_channels_last = any(map(_is_channels_last, self.model.parameters()))
 
+    def attack_by(self, attack: AimedAttack) -> None:
+        """Go on by another attack."""
+        self.method = replace(self.method, attack=attack)
+
     def start_epoch(self, epoch: int) -> None:
         """Count anew."""
         self.epoch = epoch
@@ -146,13 +164,8 @@ class Step:
         x, y = self._arranged(self._augmented(x[order])), y[order]
         lam = self.method.sampling.draw(self.model.lambdas, len(x), self.generator).to(x)
         self.classifier.optimizer.zero_grad()
-        target = y
-        for width in draw_widths(self.method.width_sampling, self.model.widths, self.generator):
-            logits = self._add_gradient(_Batch(x, y, target, lam), width)
-            if self.method.distills and width == self.model.widths[-1]:
-                target = logits.softmax(dim=1)
-        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
-        self._check("gradient", nn.utils.get_total_norm(gradients))
+        with self._undone_where_unfit():
+            self._take_gradient(_Batch(x, y, lam))
         with torch.no_grad():
             torch._foreach_copy_(self.good_state, self.state)
         self._average()
@@ -160,22 +173,59 @@ class Step:
         self._is_ahead = True
         self._last_x = x
 
-    def _add_gradient(self, batch: _Batch, width: float) -> Tensor:
-        """Attack at one width, add the gradient of its loss to what is there, and return its clean scores."""
-        x, lam = batch.x, batch.lam
-        is_attacked = lam > 0
-        classes = batch.y if batch.y.dim() == 1 else batch.y.argmax(dim=1)
-        x_adv = self._arranged(x[is_attacked])
-        if len(x_adv):
-            attack = self.method.attack
-            with self._precision():
-                x_adv = attack(x_adv, classes[is_attacked], lam[is_attacked], self.generator, width=width)
+    def _take_gradient(self, batch: _Batch) -> None:
+        """Leave in the parameters the gradient of the step, summed over its widths."""
+        widths = draw_widths(self.method.width_sampling, self.model.widths, self.generator)
+        attacked = {width: self._attacked(batch, width) for width in widths}
         self.model.train()
-        with self._precision():  # another block: the first may hold casts of weights that were made without gradient
-            logits = self._scores(x, lam, width)
+        target = batch.y
+        with self._perturbed(batch, attacked):
+            for width, x_adv in attacked.items():
+                logits = self._add_gradient(batch, width, x_adv, target)
+                if self.method.distills and width == self.model.widths[-1]:
+                    target = logits.softmax(dim=1)
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        self._check("gradient", nn.utils.get_total_norm(gradients))
+
+    def _attacked(self, batch: _Batch, width: float) -> Tensor:
+        """Return the samples with lam above 0 after the attack at a width, ``[A, ...]``."""
+        is_attacked = batch.is_attacked
+        x = self._arranged(batch.x[is_attacked])
+        if not len(x):
+            return x
+        with self._precision():
+            return self.method.attack(
+                x, batch.classes[is_attacked], batch.lam[is_attacked], self.generator, width=width
+            )
+
+    def _perturbed(self, batch: _Batch, attacked: Mapping[float, Tensor]) -> AbstractContextManager[None]:
+        """Let the weights stand where they are worst within the block, if that is asked for."""
+        perturbation = self.method.weight_perturbation
+        if perturbation is None or not perturbation.is_due(self.epoch) or not bool(batch.is_attacked.any()):
+            return nullcontext()
+        return perturbation(self.model, self._adversarial_losses(batch, attacked))
+
+    def _adversarial_losses(self, batch: _Batch, attacked: Mapping[float, Tensor]) -> Iterator[Tensor]:
+        """Give what weights are perturbed by, width by width; labels count, also where scores are distilled."""
+        x, y, lam = (part[batch.is_attacked] for part in (batch.x, batch.y, batch.lam))
+        loss = self.method.loss
+        for width, x_adv in attacked.items():
+            with self._precision():
+                logits_adv = self._scores(x_adv, lam, width)
+                logits = self._scores(x, lam, width) if uses_clean_scores(loss) else logits_adv.detach()
+            yield adversarial_part(loss, logits, logits_adv, y, lam, self.classifier.loss)
+
+    def _add_gradient(self, batch: _Batch, width: float, x_adv: Tensor, target: Tensor) -> Tensor:
+        """Add the gradient of the loss at one width to what is there, and return the clean scores.
+
+        The loss compares with the target: the labels, or the scores of the largest width as probabilities.
+        """
+        lam, is_attacked, classes = batch.lam, batch.is_attacked, batch.classes
+        with self._precision():  # a block of its own: that of the attack may hold casts of weights without gradient
+            logits = self._scores(batch.x, lam, width)
             logits_adv = self._scores(x_adv, lam[is_attacked], width) if len(x_adv) else logits[:0]
-        criterion = self.classifier.loss if batch.target is batch.y else None  # a teacher's scores carry it already
-        loss = self.method.loss(logits, logits_adv, batch.target, lam, criterion)
+        criterion = self.classifier.loss if target is batch.y else None  # a teacher's scores carry it already
+        loss = self.method.loss(logits, logits_adv, target, lam, criterion)
         self._check("loss", loss)
         loss.backward()
         self.tally.add(loss.item(), logits.argmax(1) == classes, logits_adv.argmax(1) == classes[is_attacked])
@@ -203,7 +253,6 @@ class Step:
         scores = self.model(self.preprocess(x), lam, width)
         if isinstance(scores, Tensor) and scores.shape == (len(x), self.classifier.nb_classes):
             return scores.float() if self.method.precision == "bf16" else scores
-        self._go_back()
         got = f"shape {list(scores.shape)}" if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
         raise TypeError(
             f"the network must give scores [N, {self.classifier.nb_classes}] also in training mode, got {got}. "
@@ -212,8 +261,8 @@ class Step:
 
     def end_epoch(self) -> None:
         """Answer the last batch at every trained lam: the last step itself may have been the one that diverged."""
-        for point in itertools.product(self.model.lambdas, self.model.widths):
-            with torch.no_grad():
+        with torch.no_grad(), self._undone_where_unfit():
+            for point in itertools.product(self.model.lambdas, self.model.widths):
                 self._check("score", self.classifier.at(*point).as_module()(self._last_x).abs().max())
         self._average()
 
@@ -247,17 +296,25 @@ class Step:
     def _check(self, what: str, value: Tensor) -> None:
         if bool(value.isfinite()):
             return
-        self._go_back()
-        raise RuntimeError(
+        raise _NotFiniteError(
             f"training must stay finite, got a {what} of {value.item()} in epoch {self.epoch}. Weights and statistics "
             "are back at ones that had a finite loss and gradient; the optimizer's own state is not. "
             "Lower the learning rate, or look for extreme inputs."
         )
 
-    def _go_back(self) -> None:
-        with torch.no_grad():
-            torch._foreach_copy_(self.state, self.good_state)
-        self.classifier.optimizer.zero_grad()
+    @contextmanager
+    def _undone_where_unfit(self) -> Iterator[None]:
+        """Go back to the last good state where a pass within the block shows that it cannot be gone on with.
+
+        This comes last of all that ends with the block: perturbed weights, too, are back before it.
+        """
+        try:
+            yield
+        except (_NotFiniteError, TypeError):
+            with torch.no_grad():
+                torch._foreach_copy_(self.state, self.good_state)
+            self.classifier.optimizer.zero_grad()
+            raise
 
 
 def _is_channels_last(tensor: Tensor) -> bool:

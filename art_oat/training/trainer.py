@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,10 +26,12 @@ from art_oat.frontier import Frontier, MeasuredPoint
 from art_oat.inputs import Array, refuse
 from art_oat.model import OATModel
 from art_oat.randomness import borrowed_generators
+from art_oat.training.awp import WeightPerturbation
 from art_oat.training.batches import Batches, as_batches, is_generator, nb_batches, size_of, source_faults
 from art_oat.training.checkpoint import BestEpoch, Checkpoint
+from art_oat.training.guard import CatastrophicOverfittingWarning, Guard
 from art_oat.training.history import EpochRecord, write_history
-from art_oat.training.loss import Loss, hybrid_loss
+from art_oat.training.loss import Loss, hybrid_loss, objective_of
 from art_oat.training.plan import Callback, Plan
 from art_oat.training.sampling import StratifiedSampling, WidthSampling, width_sampling_faults
 from art_oat.training.schedule import Pace, Schedule, Scheduler, paced
@@ -34,6 +39,20 @@ from art_oat.training.state import Ongoing, StateFile, described
 from art_oat.training.step import Augmentation, Method, Precision, Step, Tally, precision_faults
 
 _Validation = tuple[Tensor, Tensor]
+_SETTINGS = (
+    "attack",
+    "fallback",
+    "sampling",
+    "loss",
+    "weight_perturbation",
+    "augmentation",
+    "ema",
+    "width_sampling",
+    "distills",
+    "precision",
+    "seed",
+)
+"""What of a trainer decides the result."""
 
 
 class OATTrainer(Trainer):
@@ -53,12 +72,20 @@ class OATTrainer(Trainer):
             honored) and the optimizer. Weights are those it has: train again to train on.
         attack: Any attack of this library, of ART (made for this classifier or a view of it) or of torchattacks
             (made for any network; its images are in [0, 1], which stands for the clip values), or a callable
-            ``(network, x, y) -> x_adv`` on tensors; None for ``PGD()``, which is PGD-7 at 8/255. Attacks from outside
+            ``(network, x, y) -> x_adv`` on tensors; None for ``PGD()``, which is PGD-7 at 8/255, on the divergence
+            with a loss that has ``objective = "kl"``, such as :class:`~art_oat.TRADESLoss`. Attacks from outside
             run on copies, once per group of equal lam in a batch, see :func:`art_oat.attack.aim`; the object given
             stays as it is, and what is changed on it counts from the next ``fit`` on. All differentiate through the
             classifier's preprocessing.
+        fallback: A stronger attack, for one-step training such as by :class:`~art_oat.NFGSM`. It attacks some of
+            ``validation_data`` after every epoch. Where robust accuracy collapses (catastrophic overfitting), the epoch
+            is undone with a :class:`~art_oat.CatastrophicOverfittingWarning`, and ``fit`` goes on by the fallback from
+            the last good state, see :class:`~art_oat.training.guard.Guard`. Validation, too, is by the fallback. None
+            to trust ``attack``.
         sampling: How lams are drawn; None for the published uniform draw.
-        loss: The objective.
+        loss: The objective: :func:`~art_oat.hybrid_loss`, :class:`~art_oat.TRADESLoss`, :class:`~art_oat.MARTLoss` or
+            any function with their arguments. Label smoothing is that of the classifier's loss.
+        weight_perturbation: Train where nearby weights would do worst (AWP); None to train where they are.
         augmentation: Any callable ``(x, generator) -> x`` on tensors ``[N, ...]`` that keeps shape, dtype and clip
             range; it comes before the attack. Its first result is checked in every call of ``fit``. None for none.
         ema: Decay, in ``(0, 1)``, of a moving average of weights and statistics, see
@@ -95,8 +122,10 @@ class OATTrainer(Trainer):
         classifier: OATClassifier,
         attack: Attack | None = None,
         *,
+        fallback: Attack | None = None,
         sampling: StratifiedSampling | None = None,
         loss: Loss = hybrid_loss,
+        weight_perturbation: WeightPerturbation | None = None,
         augmentation: Augmentation | None = None,
         ema: float | None = None,
         width_sampling: WidthSampling = "random",
@@ -107,6 +136,11 @@ class OATTrainer(Trainer):
         _check_classifier(classifier)
         if sampling is not None and not isinstance(sampling, StratifiedSampling):
             raise TypeError(f"sampling must be a StratifiedSampling, got {type(sampling).__name__}.")
+        if not isinstance(weight_perturbation, WeightPerturbation | None):
+            kind = type(weight_perturbation).__name__
+            raise TypeError(f"weight_perturbation must be a WeightPerturbation or None, got {kind}.")
+        if not callable(loss):
+            raise TypeError(f"loss must be callable on (logits, logits_adv, y, lam, criterion), got {loss!r}.")
         if augmentation is not None and not callable(augmentation):
             raise TypeError(f"augmentation must be callable on (x, generator), got {type(augmentation).__name__}.")
         if ema is not None and not (is_finite_number(ema) and 0 < ema < 1):
@@ -118,11 +152,15 @@ class OATTrainer(Trainer):
             ]
         )
         super().__init__(classifier)
-        self.attack = PGD() if attack is None else attack
-        aim(self.attack, classifier)  # refuses what cannot be aimed, before anything else is done
+        self.attack = PGD(objective=objective_of(loss)) if attack is None else attack
+        self.fallback = fallback
+        for part in (self.attack, fallback):
+            if part is not None:
+                aim(part, classifier)  # refuses what cannot be aimed, before anything else is done
         self.sampling = StratifiedSampling() if sampling is None else sampling
         self.sampling.check(classifier.model.lambdas)
         self.loss = loss
+        self.weight_perturbation = weight_perturbation
         self.augmentation = augmentation
         self.ema = ema
         self.width_sampling = width_sampling
@@ -166,7 +204,8 @@ class OATTrainer(Trainer):
                 a batch, where batches are given) that are all one-hot count as indices. None with a ``DataLoader``
                 or generator.
             validation_data: Inputs and labels (not soft) on which clean and robust accuracy are measured, at every
-                trained lam and width, by the training attack.
+                trained lam and width, by the training attack, or by the ``fallback`` where there is one, which needs
+                them.
             batch_size: Samples per step; a ``DataLoader`` and a generator have their own.
             nb_epochs: How often every sample is seen, at least 1.
             scheduler: Has ``step()``, as torch's schedulers (a ``ReduceLROnPlateau`` sees the mean training loss); or
@@ -210,6 +249,7 @@ class OATTrainer(Trainer):
             log_path=log_path,
             state_path=state_path,
             verbose=verbose,
+            has_fallback=self.fallback is not None,
         )
         faults = [*source_faults(x, y, batch_size, self.classifier), *plan.faults(self.classifier)]
         if plan.counts_steps and isinstance(x, DataLoader) and nb_batches(x) is None:
@@ -248,13 +288,13 @@ class OATTrainer(Trainer):
         count = nb_batches(batches)
         nb_steps = None if count is None else plan.nb_epochs * count
         attack = aim(self.attack, self.classifier)
-        method = self._method(attack)
         file = self._state_file(batches, plan)
         saved = None if file is None else file.read()  # refuses that of another training, before anything is touched
         nb_done = 0 if saved is None else saved["nb_done"]
-        step = Step(self.classifier, method, self._generator)
+        step = Step(self.classifier, self._method(attack), self._generator)
         best = BestEpoch(self._model, plan.as_checkpoint(), is_restored=plan.restore_best)
         validation = None if plan.validation_data is None else self.classifier.as_tensors(*plan.validation_data)
+        guard = self._guard(attack, validation)
         self.best_epoch = None
         with (
             self._seeded(),
@@ -264,18 +304,18 @@ class OATTrainer(Trainer):
         ):
             ongoing = Ongoing(self.classifier, step, pace, best, self._generator)
             if saved is not None:
-                self._restore(saved, ongoing)
+                self._restore(saved, ongoing, guard)
             for epoch in range(nb_done + 1, plan.nb_epochs + 1):
                 bar.set_description(f"epoch {epoch}/{plan.nb_epochs}")
-                started = time.perf_counter()
-                self._run_epoch(batches, step, pace, bar)
+                started = self._run_guarded_epoch(batches, ongoing, guard, bar)
                 trained = time.perf_counter()
                 with step.averaged():
-                    points = self._measure(validation, attack) if validation and plan.is_validated_after(epoch) else ()
-                    record = self._record(step.tally, tuple(points), best, times=(started, trained))
+                    judge = attack if guard is None else guard.strong
+                    points = self._measure(validation, judge) if validation and plan.is_validated_after(epoch) else ()
+                    record = self._record(step.tally, tuple(points), best, (started, trained), guard)
                     is_ended = self._conclude(record, best, plan)
                 if file is not None:
-                    file.write(self._saved(ongoing, nb_done=plan.nb_epochs if is_ended else epoch))
+                    file.write(self._saved(ongoing, guard, nb_done=plan.nb_epochs if is_ended else epoch))
                 if is_ended:
                     return
 
@@ -285,29 +325,72 @@ class OATTrainer(Trainer):
             self.sampling,
             self.loss,
             self.augmentation,
+            self.weight_perturbation,
             self.ema,
             self.width_sampling,
             self.distills,
             self.precision,
         )
 
+    def _guard(self, attack: AimedAttack, validation: _Validation | None) -> Guard | None:
+        if self.fallback is None or validation is None or self._model.lambdas[-1] == 0:
+            return None
+        return Guard(self.classifier, attack, aim(self.fallback, self.classifier), *validation, self.seed)
+
     def _state_file(self, batches: Batches, plan: Plan) -> StateFile | None:
         """Where the state of the training goes, or comes from; None for nowhere."""
         if plan.state_path is None:
             return None
-        names = ("attack", "sampling", "loss", "augmentation", "ema", "width_sampling", "distills", "precision", "seed")
-        parts = {name: getattr(self, name) for name in names} | plan.settings() | size_of(batches)
+        parts = {name: getattr(self, name) for name in _SETTINGS} | plan.settings() | size_of(batches)
         return StateFile(Path(plan.state_path), described(parts, self.classifier, plan.scheduler))
 
-    def _saved(self, ongoing: Ongoing, *, nb_done: int) -> dict[str, Any]:
-        history = [record.state_dict() for record in self.history]
-        return {"nb_done": nb_done, "history": history, "ongoing": ongoing.state_dict()}
+    def _saved(self, ongoing: Ongoing, guard: Guard | None, *, nb_done: int) -> dict[str, Any]:
+        return {
+            "nb_done": nb_done,
+            "history": [record.state_dict() for record in self.history],
+            "guard": None if guard is None else guard.state_dict(),
+            "ongoing": ongoing.state_dict(),
+        }
 
-    def _restore(self, saved: dict[str, Any], ongoing: Ongoing) -> None:
+    def _restore(self, saved: dict[str, Any], ongoing: Ongoing, guard: Guard | None) -> None:
         """Go back to where a training of which this was saved stood."""
         ongoing.load_state_dict(saved["ongoing"])
+        if guard is not None:
+            guard.load_state_dict(saved["guard"])
+            if guard.has_tripped:
+                ongoing.step.attack_by(guard.strong)
         self.history = [EpochRecord.from_state(record) for record in saved["history"]]
         self.best_epoch = ongoing.best.epoch
+
+    def _run_guarded_epoch(self, batches: Batches, ongoing: Ongoing, guard: Guard | None, bar: Any) -> float:
+        """Run an epoch, and again by the fallback where robustness collapsed; return when the last run began."""
+        started, step = time.perf_counter(), ongoing.step
+        if guard is None or guard.has_tripped:
+            self._run_epoch(batches, step, ongoing.pace, bar)
+            return started
+        last_good, nb_before = copy.deepcopy(ongoing.state_dict()), bar.n
+        self._run_epoch(batches, step, ongoing.pace, bar)
+        if not guard.has_collapsed():
+            return started
+        self._note_collapse(ongoing, guard, started)
+        ongoing.load_state_dict(last_good)
+        step.attack_by(guard.strong)
+        bar.update(nb_before - bar.n)
+        started = time.perf_counter()
+        self._run_epoch(batches, step, ongoing.pace, bar)
+        return started
+
+    def _note_collapse(self, ongoing: Ongoing, guard: Guard, started: float) -> None:
+        """Write an epoch down that will be undone, and say so."""
+        record = self._record(ongoing.step.tally, (), ongoing.best, (started, time.perf_counter()), guard)
+        self.history[-1] = replace(record, is_undone=True)
+        warnings.warn(
+            f"robust accuracy on held-out samples collapsed in epoch {record.epoch}: {guard.standing:.1%} stand after "
+            f"the fallback, {guard.reference:.1%} did before or stand after the attack of the training. The epoch is "
+            f"undone, and training goes on by {self.fallback}.",
+            CatastrophicOverfittingWarning,
+            stacklevel=5,
+        )
 
     def _run_epoch(self, batches: Batches, step: Step, pace: Pace, bar: Any) -> None:
         step.start_epoch(len(self.history) + 1)
@@ -334,7 +417,12 @@ class OATTrainer(Trainer):
                 model.train(was_training)
 
     def _record(
-        self, tally: Tally, points: tuple[MeasuredPoint, ...], best: BestEpoch, *, times: tuple[float, float]
+        self,
+        tally: Tally,
+        points: tuple[MeasuredPoint, ...],
+        best: BestEpoch,
+        times: tuple[float, float],
+        guard: Guard | None,
     ) -> EpochRecord:
         """Write down an epoch that started and was trained at the given times."""
         started, trained = times
@@ -347,6 +435,7 @@ class OATTrainer(Trainer):
             loss=tally.loss,
             clean=tally.clean,
             robust=tally.robust,
+            standing=math.nan if guard is None else guard.standing,
             validation=points,
             area=area,
             is_best=best.is_beaten_by(area),
@@ -364,7 +453,7 @@ class OATTrainer(Trainer):
         return plan.callback is not None and plan.callback(record) is True
 
     def _measure(self, validation: _Validation, attack: AimedAttack) -> Iterator[MeasuredPoint]:
-        """Clean and robust accuracy at every trained point, by the training attack with the same draws every epoch."""
+        """Clean and robust accuracy at every trained point, by an attack with the same draws every epoch."""
         x, y = validation
         for lam, width in itertools.product(self._model.lambdas, self._model.widths):
             view = self.classifier.at(lam, width)

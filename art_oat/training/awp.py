@@ -1,0 +1,134 @@
+"""Owns adversarial weight perturbation: training where nearby weights would do worst."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from art_oat.condition import is_finite_number
+from art_oat.inputs import refuse
+from art_oat.randomness import borrowed_generators
+from art_oat.training.loss import Loss, hybrid_loss
+
+
+@dataclass(frozen=True)
+class WeightPerturbation:
+    """Adversarial weight perturbation, AWP (Wu et al. 2020, arXiv:2004.05884), in one step.
+
+    Every weight of more than one dimension moves along the gradient ``v`` of the adversarial loss, in proportion to its
+    own size: ``w + gamma * ||w|| * v / ||v||``. The gradient of the step is taken there, and applied to ``w``. Norms
+    and biases stay.
+
+    Given to :class:`~art_oat.OATTrainer`, a step perturbs once, by the sum over its widths and lams of
+    ``lam * (loss at lam 1)``, see :func:`adversarial_part`. In a loop of one's own, it is called::
+
+        with WeightPerturbation(0.01)(model, [loss(model(x_adv), y)]):
+            loss(model(x_adv), y).backward()
+        optimizer.step()
+
+    Args:
+        gamma: Size of the perturbation relative to the weights, above 0; published are 0.01 with cross-entropy and
+            0.005 with :class:`~art_oat.TRADESLoss`.
+        warmup_epochs: How many epochs of a trainer come before the first that is perturbed, at least 0.
+
+    Raises:
+        ValueError: If an argument is not as above; names every fault.
+    """
+
+    gamma: float = 0.01
+    warmup_epochs: int = 0
+
+    def __post_init__(self) -> None:
+        faults = []
+        if not (is_finite_number(self.gamma) and self.gamma > 0):
+            faults.append(f"gamma must be a number above 0, got {self.gamma!r}.")
+        if isinstance(self.warmup_epochs, bool) or not isinstance(self.warmup_epochs, int) or self.warmup_epochs < 0:
+            faults.append(f"warmup_epochs must be a whole number of at least 0, got {self.warmup_epochs!r}.")
+        refuse(faults)
+
+    def is_due(self, epoch: int) -> bool:
+        """Whether epoch ``epoch``, from 1, is perturbed."""
+        return epoch > self.warmup_epochs
+
+    @contextmanager
+    def __call__(self, model: nn.Module, losses: Iterable[Tensor]) -> Iterator[None]:
+        """Let weights stand where losses are higher within the block, and exactly where they stood after it.
+
+        Args:
+            model: Its trainable weights are perturbed; those that the losses do not depend on stay.
+            losses: Scalars whose gradients are summed. Looked at once, one after the other, so that a generator holds
+                one graph at a time; what it changes in buffers of the model and torch's generators is put back.
+        """
+        weights = [weight for weight in model.parameters() if weight.requires_grad and weight.dim() > 1]
+        gradients = _gradients(model, weights, losses)
+        kept = [weight.detach().clone() for weight in weights]
+        try:
+            with torch.no_grad():
+                for weight, gradient in zip(weights, gradients, strict=True):
+                    length = gradient.norm()
+                    weight.add_(gradient * torch.where(length > 0, self.gamma * weight.norm() / length, 0))
+            yield
+        finally:
+            with torch.no_grad():
+                for weight, value in zip(weights, kept, strict=True):
+                    weight.copy_(value)
+
+
+def _gradients(model: nn.Module, weights: Sequence[Tensor], losses: Iterable[Tensor]) -> list[Tensor]:
+    """Sum up the gradients of losses; buffers and torch's generators come back as they were."""
+    total = [torch.zeros_like(weight) for weight in weights]
+    buffers = list(model.buffers())
+    kept = [buffer.clone() for buffer in buffers]
+    device = weights[0].device if weights else torch.device("cpu")
+    try:
+        with borrowed_generators(device), torch.enable_grad():
+            for loss in losses if weights else ():
+                for sum_, part in zip(total, torch.autograd.grad(loss, weights, allow_unused=True), strict=True):
+                    if part is not None:
+                        sum_.add_(part)
+    finally:
+        with torch.no_grad():
+            for buffer, value in zip(buffers, kept, strict=True):
+                buffer.copy_(value)
+    return total
+
+
+def adversarial_part(
+    loss: Loss,
+    logits: Tensor,
+    logits_adv: Tensor,
+    y: Tensor,
+    lam: Tensor,
+    criterion: nn.CrossEntropyLoss | None = None,
+) -> Tensor:
+    """Weigh what a loss is at lam 1 by lam: the sum over lams of ``lam * share * loss(its samples at lam 1)``.
+
+    At ``lam = 1`` that is the loss which AWP was published for: of :func:`~art_oat.hybrid_loss` the adversarial
+    cross-entropy, of TRADES and MART all of it.
+
+    Args:
+        loss: A mean over samples.
+        logits: Scores on clean inputs, ``[A, K]``; not looked at where :func:`uses_clean_scores` says so.
+        logits_adv: Scores on attacked inputs, ``[A, K]``.
+        y: As the loss takes it, for ``A`` samples.
+        lam: Above 0, ``[A]``.
+        criterion: As the loss takes it.
+
+    Returns:
+        Mean over the ``A`` samples in nats; a scalar that carries gradient.
+    """
+    total = logits_adv.new_zeros(())
+    for value in lam.unique().tolist():
+        group = lam == value
+        at_one = loss(logits[group], logits_adv[group], y[group], torch.ones_like(lam[group]), criterion)
+        total = total + value * group.double().mean().to(at_one) * at_one
+    return total
+
+
+def uses_clean_scores(loss: Loss) -> bool:
+    """Whether scores on clean inputs enter a loss at lam 1; of losses that are not ours, it may be."""
+    return loss is not hybrid_loss
