@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -31,12 +33,15 @@ from art_oat.training import (
     Checkpoint,
     OATTrainer,
     StratifiedSampling,
+    WeightPerturbation,
     WidthSampling,
+    loss_by_name,
     parameter_groups,
     save_model,
     schedule_by_name,
 )
 from art_oat.training.decay import ParameterKind
+from art_oat.training.loss import LossName, objective_of
 from art_oat.training.sampling import width_sampling_faults
 from art_oat.training.schedule import ScheduleName
 from art_oat.training.step import Precision, precision_faults
@@ -61,6 +66,9 @@ class Recipe:
         nb_train: Training images to keep, in the classes' shares; None for all.
         network: ``"small"`` or ``"small-16-32-64"`` (channels), ``"resnet18"``, ``"resnet34"``, ``"wrn-16-8"`` (any
             depth and widen factor).
+        pretrained: File with weights of the plain network to start from, its ``state_dict`` as ``.safetensors`` or as
+            ``torch.save`` writes it; None to start from random ones. A naturally trained network becomes robust in few
+            epochs, with ``schedule="slow-start"``.
         has_film: Whether the network is told lam by FiLM. Without it and with one lam, the training is that of the
             plain network at a fixed lam (adversarial training at 1, natural training at 0).
         lambdas: The lams to train, distinct, in ``[0, 1]``.
@@ -69,10 +77,16 @@ class Recipe:
         width_sampling: Which widths a step trains: ``"random"``, ``"all"`` or ``"sandwich"``, see
             :class:`~art_oat.training.OATTrainer`.
         distills: Whether narrower widths learn from the answers of the widest.
-        attack: ``"pgd-K"``, ``"art:NAME"`` or ``"torchattacks:NAME"``, see :func:`~art_oat.attack.attack_named`.
+        attack: ``"pgd-K"``, ``"n-fgsm"``, ``"art:NAME"`` or ``"torchattacks:NAME"``, see
+            :func:`~art_oat.attack.attack_named`.
+        fallback: Likewise: what the training goes on by where robustness collapses, see
+            :class:`~art_oat.training.OATTrainer`; with its own default step. None to trust ``attack``.
         eps: Radius of the attack, images in ``[0, 1]``.
         eps_step: Step of the attack; None for its default.
         norm: ``"Linf"`` or ``"L2"``.
+        loss: ``"oat"``, ``"trades"`` (PGD then attacks the divergence) or ``"mart"``.
+        awp: ``gamma`` of the adversarial perturbation of weights, above 0: 0.01 as published, 0.005 with ``"trades"``;
+            None for none.
         weight_of_one: Weight of lam = 1 among the attacked samples; the other lams above 0 have 1 each.
         nb_epochs: Passes over the training images.
         batch_size: Samples per step.
@@ -97,6 +111,7 @@ class Recipe:
     data_folder: str | None = None
     nb_train: int | None = None
     network: str = "small"
+    pretrained: str | None = None
     has_film: bool = True
     lambdas: tuple[float, ...] = DEFAULT_LAMBDAS
     widths: tuple[float, ...] = (1.0,)
@@ -104,9 +119,12 @@ class Recipe:
     width_sampling: WidthSampling = "random"
     distills: bool = False
     attack: str = "pgd-7"
+    fallback: str | None = None
     eps: float = 8 / 255
     eps_step: float | None = None
     norm: Norm = "Linf"
+    loss: LossName = "oat"
+    awp: float | None = None
     weight_of_one: float = 1.0
     nb_epochs: int = 30
     batch_size: int = 128
@@ -126,7 +144,11 @@ class Recipe:
             if isinstance(values := getattr(self, name), Iterable):  # a file gives a list
                 object.__setattr__(self, name, tuple(values))
         faults = name_faults(self.attack, eps=self.eps, norm=self.norm, eps_step=self.eps_step)
+        if self.fallback is not None:
+            faults += name_faults(self.fallback, eps=self.eps, norm=self.norm)
         for check in (
+            lambda: loss_by_name(self.loss),
+            lambda: None if self.awp is None else WeightPerturbation(self.awp),
             lambda: architecture(self.network, in_channels=1, nb_classes=2),
             lambda: schedule_by_name(self.schedule),
             lambda: check_lambdas(self.lambdas),
@@ -139,8 +161,9 @@ class Recipe:
         refuse([*faults, *self._number_faults(), *self._choice_faults()])
         if self.data.endswith(".npz"):
             object.__setattr__(self, "data", str(Path(self.data).expanduser().resolve()))
-        if self.data_folder is not None:
-            object.__setattr__(self, "data_folder", str(Path(self.data_folder).expanduser().resolve()))
+        for name in ("data_folder", "pretrained"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, str(Path(getattr(self, name)).expanduser().resolve()))
 
     def _number_faults(self) -> list[str]:
         counts = {"nb_epochs": self.nb_epochs, "batch_size": self.batch_size}
@@ -223,9 +246,14 @@ def trainer_for(recipe: Recipe, data: Dataset) -> OATTrainer:
     groups = parameter_groups(model, recipe.weight_decay, exempt=recipe.exempt)
     optimizer = torch.optim.SGD(groups, recipe.learning_rate, momentum=0.9, nesterov=True)
     classifier = recipe.classifier(model, data, optimizer)
+    loss = loss_by_name(recipe.loss)
+    named = partial(attack_named, classifier=classifier, eps=recipe.eps, norm=recipe.norm)
     return OATTrainer(
         classifier,
-        attack_named(recipe.attack, classifier, eps=recipe.eps, norm=recipe.norm, eps_step=recipe.eps_step),
+        named(recipe.attack, eps_step=recipe.eps_step, objective=objective_of(loss)),
+        fallback=None if recipe.fallback is None else named(recipe.fallback),
+        loss=loss,
+        weight_perturbation=None if recipe.awp is None else WeightPerturbation(recipe.awp),
         sampling=StratifiedSampling({1.0: recipe.weight_of_one} if 1.0 in recipe.lambdas else {}),
         augmentation=recipe.augment(data),
         ema=recipe.ema,
@@ -270,6 +298,8 @@ def fit(
 def _model(recipe: Recipe, data: Dataset) -> OATModel:
     with borrowed_generators(seed=recipe.seed):
         network = recipe.architecture(data).build()
+    if recipe.pretrained is not None:
+        _load_weights(network, Path(recipe.pretrained))
     model = to_conditional(
         network,
         recipe.lambdas,
@@ -280,6 +310,22 @@ def _model(recipe: Recipe, data: Dataset) -> OATModel:
         seed=recipe.seed,
     )
     return model.to(memory_format=torch.channels_last) if recipe.channels_last else model  # type: ignore[call-overload]
+
+
+def _load_weights(network: nn.Module, path: Path) -> None:
+    """Give a plain network the weights in a file; nothing in the file is executed."""
+    try:
+        if path.suffix == ".safetensors":
+            weights = safetensors.torch.load_file(path)
+        else:
+            weights = torch.load(path, map_location="cpu", weights_only=True)
+        network.load_state_dict(weights)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"pretrained must name a file with weights, got {path}, where there is none.") from None
+    except Exception as error:  # whatever reading raises
+        raise ValueError(
+            f"pretrained must hold weights of a {type(network).__name__}, {path} does not: {error}"
+        ) from error
 
 
 def architecture(name: str, *, in_channels: int, nb_classes: int) -> Architecture:

@@ -223,8 +223,14 @@ def _every(widths: tuple[float, ...]) -> str:
 
 
 def _training(recipe: Recipe, data: Dataset) -> dict[str, Any]:
-    digests = [data_digest(data.train), data_digest(data.validation)]
-    return {"recipe": asdict(recipe), "data": digests, "version": version("art-oat")}
+    settings = {
+        "recipe": asdict(recipe),
+        "data": [data_digest(data.train), data_digest(data.validation)],
+        "version": version("art-oat"),
+    }
+    if recipe.pretrained is not None and Path(recipe.pretrained).is_file():  # that there is one is checked elsewhere
+        settings["pretrained"] = _digest([Path(recipe.pretrained)])
+    return settings
 
 
 def _machine() -> str:

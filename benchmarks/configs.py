@@ -1,12 +1,12 @@
 """What is compared on which data: the configurations of ``tradeoff.py``."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from art_oat.data import Dataset, Split, load
 from art_oat.demo import RECIPE
@@ -20,7 +20,7 @@ class Part(NamedTuple):
     Attributes:
         name: Tells it from the others of its configuration.
         seed: Of the split and the training.
-        data: Its validation part is not looked at.
+        data: Its validation part is not looked at, but by the guard of one-step training.
         index: Which image of the configuration each test image is, the same for every seed.
     """
 
@@ -44,6 +44,11 @@ class Config:
         attacks_first: Whether these are the first, rather than drawn in the classes' shares.
         judges: By what, the deciding one last.
         others: Methods beside the one network and the dedicated ones, see ``methods.py``.
+        variants: Changes to the recipe of the one network, by name.
+        lambdas: Where networks are judged; None for the lams they are trained at.
+        nb_held_out: Training images of a fold that nothing is trained on, and that the guard of one-step training
+            looks at.
+        is_choosing: Whether these are judged in place of the test images.
     """
 
     recipe: Recipe
@@ -55,11 +60,15 @@ class Config:
     attacks_first: bool = False
     judges: tuple[str, ...] = ("pgd-20", "autoattack")
     others: tuple[str, ...] = ()
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    lambdas: tuple[float, ...] | None = None
+    nb_held_out: int = 0
+    is_choosing: bool = False
 
     @property
     def methods(self) -> tuple[str, ...]:
         """Every method that is compared."""
-        return ("oat", *(f"lam-{lam:g}" for lam in self.recipe.lambdas), *self.others)
+        return tuple(self.variants) or ("oat", *(f"lam-{lam:g}" for lam in self.recipe.lambdas), *self.others)
 
     def attacked(self, part: Part) -> NDArray[np.int64]:
         """Return which test images of a part are attacked."""
@@ -94,7 +103,7 @@ class Config:
         for seed in self.seeds:
             if self.nb_folds is None:
                 data = replace(self.recipe, seed=seed).dataset()
-                test = Split(*(part[: self.nb_test] for part in data.test))
+                test = Split(*(part[: self.nb_test] for part in (data.validation if self.is_choosing else data.test)))
                 yield Part(f"seed-{seed}", seed, data._replace(test=test), np.arange(len(test.x)))
             else:
                 yield from self._folds(seed, self.nb_folds)
@@ -105,10 +114,13 @@ class Config:
         order = np.lexsort((*x.reshape(len(x), -1).T, y))  # the same for every seed
         x, y = x[order], y[order]
         folds = StratifiedKFold(nb_folds, shuffle=True, random_state=seed).split(x, y)
-        for number, (train, test) in enumerate(folds):
-            known = Split(x[train], y[train])
-            data = Dataset(known, known, Split(x[test], y[test]))
-            yield Part(f"seed-{seed}-fold-{number}", seed, data, test)
+        for number, (known, test) in enumerate(folds):
+            train = held_out = known
+            if self.nb_held_out:
+                train, held_out = train_test_split(known, test_size=self.nb_held_out, stratify=y[known], random_state=0)
+            judged = held_out if self.is_choosing else test
+            data = Dataset(*(Split(x[index], y[index]) for index in (train, held_out, judged)))
+            yield Part(f"seed-{seed}-fold-{number}", seed, data, judged)
 
 
 BASELINES = ("pgd-at", "trades", "awp", "trades-awp")

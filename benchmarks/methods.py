@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 from art.attacks.evasion import ProjectedGradientDescent
 from art.data_generators import DataGenerator
@@ -31,11 +32,12 @@ from torch import nn, optim
 from art_oat import OATModel, fold, load_model, parameter_groups, save_model, to_conditional
 from art_oat.attack import PGD
 from art_oat.data import Dataset
-from art_oat.files import write_whole
+from art_oat.files import replaced, write_whole
 from art_oat.randomness import borrowed_generators
 from art_oat.recipe import Recipe, trainer_for
 from art_oat.training import schedule_by_name
 from art_oat.training.average import WeightAverage
+from art_oat.training.guard import NB_HELD_OUT
 from benchmarks.configs import Config, Part
 from benchmarks.record import commit
 
@@ -47,6 +49,14 @@ BETA = 6.0
 
 GAMMA = {"PGD": 0.01, "TRADES": 0.005}
 """Size of the weight perturbation, relative to the weights (Wu et al. 2020)."""
+
+
+ART_METHODS = {
+    "pgd-at": "AdversarialTrainerMadryPGD of ART",
+    "trades": "AdversarialTrainerTRADESPyTorch of ART",
+    "awp": "AdversarialTrainerAWPPyTorch of ART, on PGD",
+    "trades-awp": "AdversarialTrainerAWPPyTorch of ART, on TRADES",
+}
 
 
 @dataclass(frozen=True)
@@ -74,10 +84,7 @@ def methods(lambdas: tuple[float, ...]) -> dict[str, str]:
     return {
         "oat": "one network for all lams",
         **{f"lam-{lam:g}": f"plain network, loss mixed at lam {lam:g}" for lam in lambdas},
-        "pgd-at": "AdversarialTrainerMadryPGD of ART",
-        "trades": "AdversarialTrainerTRADESPyTorch of ART",
-        "awp": "AdversarialTrainerAWPPyTorch of ART, on PGD",
-        "trades-awp": "AdversarialTrainerAWPPyTorch of ART, on TRADES",
+        **ART_METHODS,
     }
 
 
@@ -196,8 +203,15 @@ def _train_by_art(method: str, recipe: Recipe, data: Dataset) -> tuple[OATModel,
 def _train_by_own(recipe: Recipe, data: Dataset, folder: Path) -> tuple[OATModel, float]:
     """Train, or go on with a training that was cut; return the seconds of all its epochs, too."""
     trainer = trainer_for(recipe, data)
+    held_out = (
+        None
+        if recipe.fallback is None
+        else data.validation._replace(x=data.validation.x[:NB_HELD_OUT], y=data.validation.y[:NB_HELD_OUT])
+    )
     trainer.fit(
         *data.train,
+        validation_data=held_out,
+        validation_interval=recipe.nb_epochs,
         batch_size=recipe.batch_size,
         nb_epochs=recipe.nb_epochs,
         scheduler=schedule_by_name(recipe.schedule),
@@ -208,15 +222,18 @@ def _train_by_own(recipe: Recipe, data: Dataset, folder: Path) -> tuple[OATModel
 
 
 def recipe_of(method: str, config: Config, seed: int) -> Recipe:
-    """Return what a method trains by: the one network by the configuration's recipe, others by the dedicated one's."""
-    if method == "oat":
-        return replace(config.recipe, seed=seed)
+    """Return what a method trains by: the recipe of the one network or changes to it, or that of the dedicated one."""
+    if method == "oat" or method in config.variants:
+        return replace(config.recipe, seed=seed, **config.variants.get(method, {}))
     lam = float(method.removeprefix("lam-")) if method.startswith("lam-") else 1.0
     return replace(config.dedicated(lam), seed=seed)
 
 
 def train(method: str, config: Config, part: Part, folder: Path) -> Trained:
-    """Train by one of :func:`methods`; reuse what the folder holds of the same training.
+    """Train by one of :func:`methods` or a variant; reuse what the folder holds of the same training.
+
+    A variant that starts from "pretrained" weights starts from those of the dedicated network of lam 0, which is
+    trained first, in a folder beside.
 
     Args:
         method: Its name.
@@ -227,10 +244,14 @@ def train(method: str, config: Config, part: Part, folder: Path) -> Trained:
     Raises:
         ValueError: If there is no such method, or the folder holds another training.
     """
-    if method not in methods(config.recipe.lambdas):
-        raise ValueError(f"method must be one of {list(methods(config.recipe.lambdas))}, got {method!r}.")
+    known = [*methods(config.recipe.lambdas), *config.variants]
+    if method not in known:
+        raise ValueError(f"method must be one of {known}, got {method!r}.")
     recipe = recipe_of(method, config, part.seed)
-    settings = json.loads(json.dumps({"method": method, "part": part.name, **asdict(recipe), "data_folder": None}))
+    if recipe.pretrained is not None:
+        recipe = replace(recipe, pretrained=str(_natural_weights(config, part, folder.parent / "lam-0")))
+    changed = {"data_folder": None, "pretrained": recipe.pretrained is not None}
+    settings = json.loads(json.dumps({"method": method, "part": part.name, **asdict(recipe), **changed}))
     kept = folder / "trained.json"
     if kept.exists():
         record = json.loads(kept.read_text(encoding="utf-8"))
@@ -239,21 +260,33 @@ def train(method: str, config: Config, part: Part, folder: Path) -> Trained:
                 f"{folder} must hold a training of the same settings, but has another. Name another --runs."
             )
         return Trained(load_model(folder), **record)
-    is_resumed, started = (folder / STATE).exists(), time.process_time()
-    is_own = method == "oat" or method.startswith("lam-")
-    model, seconds = _train_by_own(recipe, part.data, folder) if is_own else _train_by_art(method, recipe, part.data)
-    cpu_seconds = None if is_resumed else time.process_time() - started
-    save_model(model, folder, recipe.architecture(part.data))
-    record = {
-        "seconds": seconds,
-        "cpu_seconds": cpu_seconds,
-        "nb_bytes": nb_bytes(model),
-        "commit": commit(Path(__file__).parent),
-    }
+    trained = _train_anew(method, recipe, part.data, folder)
     with write_whole(kept) as file:
-        json.dump({"settings": settings, **record}, file, indent=2)
+        json.dump({"settings": settings, **_record(trained)}, file, indent=2)
     (folder / STATE).unlink(missing_ok=True)
-    return Trained(model.eval(), **record)
+    return trained
+
+
+def _natural_weights(config: Config, part: Part, folder: Path) -> Path:
+    """Return the file with the weights of a plain network that was trained naturally."""
+    path = folder / "plain.safetensors"
+    trained = train("lam-0", config, part, folder)
+    with replaced(path) as partial:
+        safetensors.torch.save_file(fold(trained.model, 0.0).state_dict(), partial)
+    return path
+
+
+def _train_anew(method: str, recipe: Recipe, data: Dataset, folder: Path) -> Trained:
+    is_resumed, started = (folder / STATE).exists(), time.process_time()
+    is_by_art = method in ART_METHODS
+    model, seconds = _train_by_art(method, recipe, data) if is_by_art else _train_by_own(recipe, data, folder)
+    cpu_seconds = None if is_resumed else time.process_time() - started
+    save_model(model, folder, recipe.architecture(data))
+    return Trained(model.eval(), seconds, cpu_seconds, nb_bytes(model), commit(Path(__file__).parent))
+
+
+def _record(trained: Trained) -> dict[str, Any]:
+    return {name: value for name, value in vars(trained).items() if name != "model"}
 
 
 def nb_bytes(model: OATModel) -> int:

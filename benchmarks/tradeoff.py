@@ -45,7 +45,8 @@ def judge(model: OATModel, config: Config, part: Part, folder: Path, nb_workers:
     classifier = config.recipe.classifier(model, part.data)
     x, y = part.data.test
     images, labels = classifier.as_tensors(x, y)
-    clean = [is_correct(classifier.at(lam).as_module(), images, labels).cpu().numpy() for lam in model.lambdas]
+    lambdas = config.lambdas or model.lambdas
+    clean = [is_correct(classifier.at(lam).as_module(), images, labels).cpu().numpy() for lam in lambdas]
     attacked = config.attacked(part)
     curve = TradeoffCurve.measure(
         classifier,
@@ -54,6 +55,7 @@ def judge(model: OATModel, config: Config, part: Part, folder: Path, nb_workers:
         eps=config.recipe.eps,
         norm=config.recipe.norm,
         attack=config.judges,
+        lambdas=lambdas,
         cohort_size=COHORT_SIZE,
         state=folder / "evaluation",
         nb_workers=nb_workers,
@@ -82,7 +84,7 @@ def _arm(
     runs: Path,
     nb_workers: int,
 ) -> Arm:
-    lambdas = trained[0].model.lambdas
+    lambdas = config.lambdas or trained[0].model.lambdas
     nb_images = 1 + max(int(part.index.max()) for part in parts)
     right = np.full((1 + len(config.judges), len(lambdas), len(config.seeds), nb_images), np.nan)
     for part, result in zip(parts, trained, strict=True):
@@ -103,7 +105,7 @@ def rows(arms: Sequence[Arm], config: Config) -> list[dict[str, object]]:
         shares, errors = accuracies(arm)
         asked = np.isfinite(arm.right).any(axis=2).sum(axis=2)
         for place, lam in enumerate(arm.lambdas):
-            row: dict[str, object] = {"method": arm.name, "lam": f"{lam:g}", "what": what[arm.name]}
+            row: dict[str, object] = {"method": arm.name, "lam": f"{lam:g}", "what": what.get(arm.name, "")}
             for index, name in enumerate(("clean", *config.judges)):
                 row |= {name: f"{100 * shares[index, place]:.2f}"}
                 row |= {f"{name} s.e.": f"{100 * errors[index, place]:.2f}"}

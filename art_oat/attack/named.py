@@ -9,27 +9,36 @@ from typing import Any
 import art.attacks.evasion
 import numpy as np
 
-from art_oat.attack.pgd import PGD
+from art_oat.attack.pgd import NFGSM, PGD, Objective
 from art_oat.attack.protocol import Norm
 from art_oat.classifier import OATClassifier
 from art_oat.inputs import refuse
 
 _PGD = re.compile(r"pgd-([1-9]\d*)")
-_EXAMPLES = "pgd-7, art:AutoProjectedGradientDescent or torchattacks:MIFGSM"
+_NFGSM = "n-fgsm"
+_EXAMPLES = "pgd-7, n-fgsm, art:AutoProjectedGradientDescent or torchattacks:MIFGSM"
 
 
 def attack_named(
-    name: str, classifier: OATClassifier, *, eps: float, norm: Norm = "Linf", eps_step: float | None = None
+    name: str,
+    classifier: OATClassifier,
+    *,
+    eps: float,
+    norm: Norm = "Linf",
+    eps_step: float | None = None,
+    objective: Objective = "cross-entropy",
 ) -> Any:
     """Return the attack that a name means, as ``OATTrainer`` takes it.
 
     Args:
-        name: ``"pgd-K"`` (K steps of :class:`~art_oat.attack.PGD`), ``"art:NAME"`` (a class of
-            ``art.attacks.evasion``) or ``"torchattacks:NAME"``; with its own defaults for what is not given here.
+        name: ``"pgd-K"`` (K steps of :class:`~art_oat.attack.PGD`), ``"n-fgsm"``
+            (:class:`~art_oat.attack.NFGSM`), ``"art:NAME"`` (a class of ``art.attacks.evasion``) or
+            ``"torchattacks:NAME"``; with its own defaults for what is not given here.
         classifier: What is attacked.
         eps: Radius, as the attack counts it: in units of the inputs, for torchattacks of inputs in [0, 1].
         norm: ``"Linf"`` or ``"L2"``.
         eps_step: Step, likewise; None for the attack's default.
+        objective: What PGD maximizes; all others keep to what they do.
 
     Raises:
         ImportError: If torchattacks is asked for and not installed.
@@ -37,7 +46,9 @@ def attack_named(
     """
     refuse(name_faults(name, eps=eps, norm=norm, eps_step=eps_step))
     if match := _PGD.fullmatch(name):
-        return PGD(eps, eps_step, int(match[1]), norm)
+        return PGD(eps, eps_step, int(match[1]), norm, objective=objective)
+    if name == _NFGSM:
+        return NFGSM(eps, eps_step)
     kind = _class_of(name)
     wanted = {**_arguments(name, eps, norm, eps_step), "n_classes": classifier.nb_classes}
     given = {key: value for key, value in wanted.items() if key in _parameters(kind)}
@@ -58,6 +69,8 @@ def name_faults(name: str, *, eps: float, norm: Norm = "Linf", eps_step: float |
         faults.append(str(error))
     if _PGD.fullmatch(name):
         return faults
+    if name == _NFGSM:
+        return faults if norm == "Linf" else [*faults, f"norm must be Linf for {name}, got {norm}."]
     kind = _class_of(name)
     if kind is None:
         return [*faults, f"attack must be a name such as {_EXAMPLES}, got {name!r}."]
