@@ -13,8 +13,8 @@ from torch import Tensor
 from art_oat.attack import AimedAttack, is_correct
 from art_oat.classifier import OATClassifier
 
-NB_HELD_OUT = 256
-"""Samples that are attacked after every epoch; an accuracy of one half on them has a standard error of 3 points."""
+NB_HELD_OUT = 128
+"""Samples that are attacked after every epoch; an accuracy of one half on them has a standard error of 4 points."""
 
 _LEAST_SHARE = 0.5
 _NB_ERRORS = 3.0
@@ -36,7 +36,7 @@ class Guard:
         classifier: Is trained.
         weak: What it is trained by.
         strong: What it shall stand.
-        x: Held-out inputs, ``[N, ...]``; up to 256 of them are drawn.
+        x: Held-out inputs, ``[N, ...]``; up to 128 of them are drawn.
         y: Class indices, ``[N]``.
         seed: Of the draw and the attacks, the same for every epoch.
     """
