@@ -42,11 +42,11 @@ def _config(recipe: Recipe, base: Config, **changes: Any) -> Config:
     return replace(base, recipe=recipe, judges=("autoattack",), lambdas=LAMBDAS, others=(), **changes)
 
 
-def variants(config: Config, learning_rate: float) -> dict[str, dict[str, Any]]:
-    """Return the changes to a recipe by name; the learning rate is that of fine-tuning."""
+def variants(config: Config, learning_rate: float, batch_size: int) -> dict[str, dict[str, Any]]:
+    """Return the changes to a recipe by name; learning rate and batch size are those of fine-tuning."""
     one_step = {"attack": "n-fgsm", "eps_step": None, "fallback": "pgd-7"}
-    tuned = {"pretrained": "lam-0", "schedule": "slow-start", "learning_rate": learning_rate}
-    tuned["nb_epochs"] = config.recipe.nb_epochs // FEWER
+    tuned = {"pretrained": "lam-0", "schedule": "slow-start", "nb_epochs": config.recipe.nb_epochs // FEWER}
+    tuned |= {"learning_rate": learning_rate, "batch_size": batch_size}
     return {
         "oat": {},
         "oat, awp": {"awp": 0.01},
@@ -60,17 +60,17 @@ def variants(config: Config, learning_rate: float) -> dict[str, dict[str, Any]]:
     }
 
 
-def _with_variants(config: Config, learning_rate: float) -> Config:
-    return replace(config, variants=variants(config, learning_rate))
+def _with_variants(config: Config, learning_rate: float, batch_size: int) -> Config:
+    return replace(config, variants=variants(config, learning_rate, batch_size))
 
 
 _DIGITS = _config(replace(DIGITS.recipe, nb_epochs=64, ema=None), DIGITS, nb_held_out=120, nb_robust=150)
 _CIFAR10 = _config(
-    Recipe(data="cifar10", network="small-16-32-64", nb_train=4000, nb_epochs=40, learning_rate=0.2),
-    Config(Recipe(), 40),
+    Recipe(data="cifar10", network="small-16-32-64", nb_train=4000, nb_epochs=32, learning_rate=0.2),
+    Config(Recipe(), nb_epochs_dedicated=32),
     nb_robust=250,
 )
-CONFIGS = {"digits": _with_variants(_DIGITS, 0.2), "cifar10": _with_variants(_CIFAR10, 0.2)}
+CONFIGS = {"digits": _with_variants(_DIGITS, 0.2, 16), "cifar10": _with_variants(_CIFAR10, 0.2, 32)}
 
 
 def candidates(config: Config) -> Config:
@@ -79,7 +79,11 @@ def candidates(config: Config) -> Config:
     sizes = {"oat": {}, "oat, awp 0.005": {"awp": 0.005}, "oat, awp 0.01": {"awp": 0.01}}
     variants = {
         **(sizes if config.nb_folds else {}),  # takes too long on CIFAR-10
-        **{f"fine-tuned, lr {rate:g}": {**fine, "learning_rate": rate} for rate in (0.05, 0.1, 0.2, 0.4)},
+        **{
+            f"fine-tuned, lr {rate:g}, batch {size}": {**fine, "learning_rate": rate, "batch_size": size}
+            for size in (128, 32, 16)
+            for rate in (0.05, 0.1, 0.2)
+        },
     }
     judged = {"nb_test": 1000, "nb_held_out": 240 if config.nb_folds else 0}
     return replace(

@@ -3,11 +3,28 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, MultiStepLR, OneCycleLR, SequentialLR
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    ExponentialLR,
+    LinearLR,
+    LRScheduler,
+    MultiStepLR,
+    OneCycleLR,
+    SequentialLR,
+)
 from torch.utils.data import DataLoader, IterableDataset
 
 from art_oat import PGD, OATTrainer, hybrid_loss
-from art_oat.training.schedule import OneCycle, Piecewise, WarmupCosine, paced, schedule_by_name
+from art_oat.training.schedule import (
+    OneCycle,
+    Piecewise,
+    SlowStart,
+    SlowStartFastDecay,
+    WarmupCosine,
+    paced,
+    schedule_by_name,
+)
+from tests.conftest import make_classifier
 from tests.networks import images, labels
 
 X, Y = images(20, torch.float32).numpy(), labels(20).numpy()
@@ -73,14 +90,15 @@ def test_piecewise_gives_the_learning_rates_of_torch(nb_steps):
     )
 
 
-@pytest.mark.parametrize("schedule", [OneCycle(0.4, 0.2, 0.1), WarmupCosine(0.3, 0.2, 0.1)])
+@pytest.mark.parametrize("schedule", [OneCycle(0.4, 0.2, 0.1), WarmupCosine(0.3, 0.2, 0.1), SlowStart(0.3, 0.2, 0.1)])
 def test_a_schedule_starts_ends_and_peaks_where_it_says_and_does_not_jump(schedule):
     progress = np.linspace(0, 1, 1001)
     factors = np.array([schedule(point) for point in progress])
     assert factors[0] == pytest.approx(0.2)
     assert factors[-1] == pytest.approx(0.1)
     assert factors.max() == pytest.approx(1)
-    assert np.abs(np.diff(factors)).max() < 0.005  # the steepest slope is pi / 2 / 0.3 < 5 per unit of progress
+    # the steepest slopes per unit of progress are 0.8 pi / 2 / 0.4, 0.9 pi / 2 / 0.7 and log(10) / 0.7, all below 5
+    assert np.abs(np.diff(factors)).max() < 0.005
 
 
 def test_constant_keeps_the_learning_rates():
@@ -88,7 +106,13 @@ def test_constant_keeps_the_learning_rates():
 
 
 @pytest.mark.parametrize(
-    ("name", "schedule"), [("one-cycle", OneCycle()), ("cosine", WarmupCosine()), ("piecewise", Piecewise())]
+    ("name", "schedule"),
+    [
+        ("one-cycle", OneCycle()),
+        ("cosine", WarmupCosine()),
+        ("piecewise", Piecewise()),
+        ("slow-start", SlowStart()),
+    ],
 )
 def test_a_schedule_has_a_name(name, schedule):
     assert schedule_by_name(name) == schedule
@@ -105,6 +129,17 @@ def test_an_unknown_name_is_refused():
         (lambda: OneCycle(1.0, start=-1), r"start must be a number in \[0, 1\].* peak_at must be a number in \(0, 1\)"),
         (lambda: WarmupCosine(1, end=2), r"end must be a number in \[0, 1\].* warmup must be a number in \[0, 1\)"),
         (lambda: Piecewise({50: 0.1, 0.5: -1}), "factors must map progress"),
+        (
+            lambda: SlowStart(0, start=-1, end=0),
+            r"start must be a number in \[0, 1\], got -1.* end must be a number in \(0, 1\], got 0.*"
+            r" peak_at must be a number in \(0, 1\), got 0",
+        ),
+        (lambda: SlowStart(1.0, end=math.nan), r"end must be a number in \(0, 1\], got nan.* peak_at must .*, got 1.0"),
+        (lambda: SlowStart(start=True, end=1.5), r"start must be .*, got True.* end must be .*, got 1.5"),
+        (lambda: SlowStartFastDecay(sgd(), 0), "nb_steps must be a whole number, at least 1, got 0"),
+        (lambda: SlowStartFastDecay(sgd(), 2.5), "nb_steps must be a whole number, at least 1, got 2.5"),
+        (lambda: SlowStartFastDecay(sgd(), 9, peak_at=2), r"peak_at must be a number in \(0, 1\), got 2"),
+        (lambda: SlowStartFastDecay(sgd(), 9, start=2, end=0), "start must be .* end must be"),
     ],
 )
 def test_faulty_arguments_are_refused(make, message):
@@ -112,9 +147,149 @@ def test_faulty_arguments_are_refused(make, message):
         make()
 
 
-def fit(classifier, scheduler, *, loss=hybrid_loss, x=X, y=Y) -> None:
+@pytest.mark.parametrize("schedule", [SlowStart(), SlowStart(0.3, start=0.0, end=0.2), SlowStart(0.9, 0.5, 1.0)])
+def test_slow_start_equals_its_formula(schedule):
+    peak_at, start, end = schedule.peak_at, schedule.start, schedule.end
+    for progress in np.linspace(0, 1, 101):
+        rise = start * (peak_at - progress) / peak_at + progress / peak_at
+        fall = math.exp(math.log(end) * (progress - peak_at) / (1 - peak_at))
+        assert schedule(progress) == pytest.approx(rise if progress < peak_at else fall, rel=1e-12)
+
+
+@pytest.mark.parametrize("peak_at", [0.1, 0.5, 0.7])
+def test_slow_start_is_continuous_at_its_peak_of_1(peak_at):
+    schedule = SlowStart(peak_at)
+    before, after = (schedule(math.nextafter(peak_at, side)) for side in (0, 1))
+    assert schedule(peak_at) == 1
+    assert before == pytest.approx(1, abs=1e-14)
+    assert after == pytest.approx(1, abs=1e-14)
+
+
+def test_slow_start_never_falls_before_its_peak_and_never_rises_after_it():
+    factors = [SlowStart(0.4)(progress) for progress in np.linspace(0, 1, 101)]
+    assert np.all(np.diff(factors[:41]) > 0)
+    assert np.all(np.diff(factors[40:]) < 0)
+
+
+@pytest.mark.parametrize("start", [0.0, 0.01, 1 / 6, 0.2])
+def test_slow_start_in_ten_epochs_rises_in_equal_steps_over_five_then_halves_with_each(start):
+    factors = [SlowStart(start=start)(epoch / 10) for epoch in range(11)]
+    np.testing.assert_allclose(np.diff(factors[:6]), (1 - start) / 5, rtol=1e-12)
+    np.testing.assert_allclose(factors[5:], [1, 1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32], rtol=1e-12)
+
+
+def test_slow_start_from_a_sixth_rises_in_sixths():
+    factors = [SlowStart(start=1 / 6)(epoch / 10) for epoch in range(6)]
+    np.testing.assert_allclose(factors, np.arange(1, 7) / 6, rtol=1e-12)  # the first step is as large as the others
+
+
+def test_slow_start_gives_the_learning_rates_of_torch():
+    def linear_then_exponential(optimizer):
+        parts = [LinearLR(optimizer, 0.2, total_iters=12), ExponentialLR(optimizer, (1 / 8) ** (1 / 28))]
+        return SequentialLR(optimizer, parts, milestones=[12])
+
+    assert_same_rates(SlowStart(0.3, start=0.2, end=1 / 8), linear_then_exponential, 40)
+
+
+@pytest.mark.parametrize("nb_steps", [1, 10, 37])
+@pytest.mark.parametrize("options", [{}, {"peak_at": 0.21, "start": 0.2, "end": 0.1}])
+def test_the_scheduler_of_torch_gives_every_group_the_learning_rates_of_slow_start(nb_steps, options):
+    optimizer = sgd()
+    scheduler = SlowStartFastDecay(optimizer, nb_steps, **options)
+    assert isinstance(scheduler, LRScheduler)
+    assert_same_rates(
+        SlowStart(**options), lambda optimizer: SlowStartFastDecay(optimizer, nb_steps, **options), nb_steps
+    )
+    for step in range(nb_steps + 1):
+        expected = np.array(RATES) * SlowStart(**options)(step / nb_steps)
+        np.testing.assert_allclose(rates_of(optimizer), expected, rtol=1e-14)
+        np.testing.assert_allclose(scheduler.get_last_lr(), expected, rtol=1e-14)
+        optimizer.step()
+        scheduler.step()
+
+
+def stepped(optimizer, scheduler, nb_steps: int) -> list[list[float]]:
+    """The learning rates that the next steps are taken with."""
+    seen = []
+    for _ in range(nb_steps):
+        seen.append(rates_of(optimizer))
+        optimizer.step()
+        scheduler.step()
+    return seen
+
+
+def test_the_scheduler_of_torch_stays_at_its_last_factor_after_the_training():
+    optimizer = sgd()
+    rates = stepped(optimizer, SlowStartFastDecay(optimizer, 4), 8)
+    np.testing.assert_allclose(rates[4:], np.tile(np.array(RATES) / 32, (4, 1)), rtol=1e-14)
+
+
+def test_the_scheduler_of_torch_goes_on_from_a_state_that_was_written_and_read(tmp_path):
+    optimizer = sgd()
+    whole = stepped(optimizer, SlowStartFastDecay(optimizer, 12), 12)
+
+    optimizer = sgd()
+    scheduler = SlowStartFastDecay(optimizer, 12)
+    stepped(optimizer, scheduler, 5)
+    torch.save({"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}, tmp_path / "state.pt")
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+
+    optimizer = sgd((1.0, 1.0))
+    scheduler = SlowStartFastDecay(optimizer, 12)
+    optimizer.load_state_dict(state["optimizer"])
+    scheduler.load_state_dict(state["scheduler"])
+    assert stepped(optimizer, scheduler, 7) == whole[5:]
+
+
+def test_the_scheduler_of_torch_goes_on_from_a_number_of_steps():
+    optimizer = sgd()
+    scheduler = SlowStartFastDecay(optimizer, 12)
+    whole = stepped(optimizer, scheduler, 12)
+
+    optimizer = sgd()
+    stepped(optimizer, SlowStartFastDecay(optimizer, 12), 5)  # writes initial_lr, as torch wants it here
+    again = SlowStartFastDecay(optimizer, 12, last_epoch=4)
+    np.testing.assert_allclose(stepped(optimizer, again, 7), whole[5:], rtol=1e-14)
+
+
+def fit(classifier, scheduler, *, loss=hybrid_loss, x=X, y=Y, **options) -> None:
     trainer = OATTrainer(classifier, PGD(eps=0.1, nb_steps=1), loss=loss)
-    trainer.fit(x, y, batch_size=10, nb_epochs=3, scheduler=scheduler, verbose=False)
+    trainer.fit(x, y, batch_size=10, nb_epochs=3, scheduler=scheduler, verbose=False, **options)
+
+
+def by_torch(classifier) -> SlowStartFastDecay:
+    """For the three epochs of two steps each of :func:`fit`."""
+    return SlowStartFastDecay(classifier.optimizer, 6)
+
+
+def test_training_by_the_scheduler_of_torch_equals_training_by_slow_start():
+    trained = [make_classifier() for _ in range(3)]
+    fit(trained[0], SlowStart())
+    fit(trained[1], by_torch(trained[1]), scheduler_interval="step")
+    fit(trained[2], None)
+    first, second, constant = (classifier.model.state_dict() for classifier in trained)
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+    assert not torch.equal(first["network.head.weight"], constant["network.head.weight"])
+
+
+@pytest.mark.parametrize("is_torchs", [False, True])
+def test_a_training_by_a_slow_start_that_is_cut_goes_on_to_the_same_weights(tmp_path, is_torchs):
+    def train(path, callback=None):
+        classifier = make_classifier()
+        scheduler = by_torch(classifier) if is_torchs else SlowStart()
+        fit(classifier, scheduler, scheduler_interval="step", state_path=path, callback=callback)
+        return classifier.model.state_dict()
+
+    def cut(record):
+        if record.epoch == 2:
+            raise KeyboardInterrupt
+
+    path, epochs = tmp_path / "state.pt", []
+    with pytest.raises(KeyboardInterrupt):
+        train(path, cut)
+    again = train(path, lambda record: epochs.append(record.epoch))
+    assert epochs == [2, 3]  # the state after the first is there
+    torch.testing.assert_close(again, train(None), rtol=0, atol=0)
 
 
 def test_fit_takes_every_step_at_the_rate_of_its_progress_and_gives_the_learning_rate_back(classifier):
