@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -155,11 +155,27 @@ def train(
     eps: Annotated[float, typer.Option(help="Radius of the attack, images in [0, 1].")] = 8 / 255,
     eps_step: Annotated[float | None, typer.Option(help="Step of the attack; its default if not given.")] = None,
     norm: Annotated[str, typer.Option(help="Linf or L2.")] = "Linf",
-    attack: Annotated[str, typer.Option(help="pgd-K, art:NAME or torchattacks:NAME.")] = "pgd-7",
+    pretrained: Annotated[
+        Path | None,
+        typer.Option(help="Weights of the plain network to start from, .safetensors or .pt; best with slow-start."),
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option(help="published, robust (with AWP and averaged weights) or fast (one step, guarded).")
+    ] = "published",
+    attack: Annotated[
+        str | None, typer.Option(help="pgd-K, n-fgsm, art:NAME or torchattacks:NAME; the recipe's if not given.")
+    ] = None,
+    fallback: Annotated[
+        str | None, typer.Option(help="Attack to go on by where robustness collapses; the recipe's if not given.")
+    ] = None,
+    loss: Annotated[str | None, typer.Option(help="oat, trades or mart; the recipe's if not given.")] = None,
+    awp: Annotated[
+        float | None, typer.Option(help="Size of a perturbation of weights, such as 0.01; the recipe's if not given.")
+    ] = None,
     weight_of_one: Annotated[float, typer.Option(help="Weight of lam = 1 among the attacked samples.")] = 1.0,
     nb_epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 30,
     batch_size: Annotated[int, typer.Option(min=2, help="Samples per step.")] = 128,
-    schedule: Annotated[str, typer.Option(help="one-cycle, cosine, piecewise or constant.")] = "one-cycle",
+    schedule: Annotated[str, typer.Option(help="one-cycle, cosine, piecewise, slow-start or constant.")] = "one-cycle",
     learning_rate: Annotated[float, typer.Option(help="Largest learning rate of the schedule.")] = 0.1,
     weight_decay: Annotated[
         float, typer.Option(help="Of convolutions and linear layers, not of norms and FiLM.")
@@ -167,7 +183,9 @@ def train(
     augmentation: Annotated[
         str, typer.Option(help="crop-flip, crop, none, or auto: what suits the data set.")
     ] = "auto",
-    ema: Annotated[float | None, typer.Option(help="Decay of an average of weights, such as 0.999.")] = None,
+    ema: Annotated[
+        float | None, typer.Option(help="Decay of an average of weights, such as 0.999; the recipe's if not given.")
+    ] = None,
     label_smoothing: Annotated[
         float, typer.Option(min=0, max=0.99, help="Share of every label spread over all.")
     ] = 0.0,
@@ -184,6 +202,7 @@ def train(
     """
     from art_oat.recipe import Recipe
     from art_oat.run import Run
+    from art_oat.training.named import combination
 
     started = time.perf_counter()
     with _refusals():
@@ -191,17 +210,20 @@ def train(
             raise ValueError(
                 "heads, width_sampling and distills are for several widths: name them, --widths 0.5 0.75 1."
             )
-        recipe = Recipe(
+        named = combination(recipe)  # type: ignore[arg-type]
+        given = {"attack": attack, "fallback": fallback, "loss": loss, "awp": awp, "ema": ema}
+        chosen = {name: value for name, value in given.items() if value is not None}
+        settings = Recipe(
             data=data,
             data_folder=data_folder,
             nb_train=nb_train,
             network=network,
+            pretrained=None if pretrained is None else str(pretrained),
             lambdas=_numbers("lambdas", lambdas) or Recipe.lambdas,
             widths=_numbers("widths", widths) or Recipe.widths,
             heads=heads or Recipe.heads,  # type: ignore[arg-type]
             width_sampling=width_sampling or Recipe.width_sampling,  # type: ignore[arg-type]
             distills=Recipe.distills if distills is None else distills,
-            attack=attack,
             eps=eps,
             eps_step=eps_step,
             norm=norm,  # type: ignore[arg-type]
@@ -212,15 +234,15 @@ def train(
             learning_rate=learning_rate,
             weight_decay=weight_decay,
             augmentation=augmentation,  # type: ignore[arg-type]
-            ema=ema,
             label_smoothing=label_smoothing,
             precision=precision,  # type: ignore[arg-type]
             channels_last=channels_last,
             seed=seed,
+            **asdict(replace(named, **chosen)),  # type: ignore[arg-type]
         )
         run = Run(out, typer.echo)
-        images = recipe.dataset(download=download)
-        run.train(recipe, images, overwrites=overwrite)
+        images = settings.dataset(download=download)
+        run.train(settings, images, overwrites=overwrite)
     typer.echo(f"Done in {time.perf_counter() - started:.0f} s. Weights and log are in {out}. Now measure them:")
     typer.echo(f"  art-oat evaluate {out} --nb-robust {min(1000, len(images.test.x))}")
 

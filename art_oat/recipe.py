@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -14,8 +13,7 @@ import torch
 from torch import nn
 
 from art_oat import models
-from art_oat.attack import Norm, attack_named
-from art_oat.attack.named import name_faults
+from art_oat.attack import Norm
 from art_oat.augmentation import RandomCropFlip
 from art_oat.classifier import OATClassifier
 from art_oat.condition import is_finite_number
@@ -33,15 +31,14 @@ from art_oat.training import (
     Checkpoint,
     OATTrainer,
     StratifiedSampling,
-    WeightPerturbation,
     WidthSampling,
-    loss_by_name,
     parameter_groups,
     save_model,
     schedule_by_name,
 )
 from art_oat.training.decay import ParameterKind
-from art_oat.training.loss import LossName, objective_of
+from art_oat.training.loss import LossName
+from art_oat.training.named import Combination
 from art_oat.training.sampling import width_sampling_faults
 from art_oat.training.schedule import ScheduleName
 from art_oat.training.step import Precision, precision_faults
@@ -80,9 +77,10 @@ class Recipe:
         attack: ``"pgd-K"``, ``"n-fgsm"``, ``"art:NAME"`` or ``"torchattacks:NAME"``, see
             :func:`~art_oat.attack.attack_named`.
         fallback: Likewise: what the training goes on by where robustness collapses, see
-            :class:`~art_oat.training.OATTrainer`; with its own default step. None to trust ``attack``.
+            :class:`~art_oat.training.OATTrainer`. None to trust ``attack``.
         eps: Radius of the attack, images in ``[0, 1]``.
-        eps_step: Step of the attack; None for its default.
+        eps_step: Step of attack and fallback; None for their defaults. ``"n-fgsm"`` takes none:
+            it goes ``eps`` far.
         norm: ``"Linf"`` or ``"L2"``.
         loss: ``"oat"``, ``"trades"`` (PGD then attacks the divergence) or ``"mart"``.
         awp: ``gamma`` of the adversarial perturbation of weights, above 0: 0.01 as published, 0.005 with ``"trades"``;
@@ -143,12 +141,8 @@ class Recipe:
         for name in ("lambdas", "widths", "exempt"):
             if isinstance(values := getattr(self, name), Iterable):  # a file gives a list
                 object.__setattr__(self, name, tuple(values))
-        faults = name_faults(self.attack, eps=self.eps, norm=self.norm, eps_step=self.eps_step)
-        if self.fallback is not None:
-            faults += name_faults(self.fallback, eps=self.eps, norm=self.norm)
+        faults = self.combination.faults(eps=self.eps, eps_step=self.eps_step, norm=self.norm)
         for check in (
-            lambda: loss_by_name(self.loss),
-            lambda: None if self.awp is None else WeightPerturbation(self.awp),
             lambda: architecture(self.network, in_channels=1, nb_classes=2),
             lambda: schedule_by_name(self.schedule),
             lambda: check_lambdas(self.lambdas),
@@ -164,6 +158,11 @@ class Recipe:
         for name in ("data_folder", "pretrained"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, str(Path(getattr(self, name)).expanduser().resolve()))
+
+    @property
+    def combination(self) -> Combination:
+        """What the training is combined from."""
+        return Combination(self.attack, self.fallback, self.loss, self.awp, self.ema)
 
     def _number_faults(self) -> list[str]:
         counts = {"nb_epochs": self.nb_epochs, "batch_size": self.batch_size}
@@ -246,21 +245,15 @@ def trainer_for(recipe: Recipe, data: Dataset) -> OATTrainer:
     groups = parameter_groups(model, recipe.weight_decay, exempt=recipe.exempt)
     optimizer = torch.optim.SGD(groups, recipe.learning_rate, momentum=0.9, nesterov=True)
     classifier = recipe.classifier(model, data, optimizer)
-    loss = loss_by_name(recipe.loss)
-    named = partial(attack_named, classifier=classifier, eps=recipe.eps, norm=recipe.norm)
     return OATTrainer(
         classifier,
-        named(recipe.attack, eps_step=recipe.eps_step, objective=objective_of(loss)),
-        fallback=None if recipe.fallback is None else named(recipe.fallback),
-        loss=loss,
-        weight_perturbation=None if recipe.awp is None else WeightPerturbation(recipe.awp),
         sampling=StratifiedSampling({1.0: recipe.weight_of_one} if 1.0 in recipe.lambdas else {}),
         augmentation=recipe.augment(data),
-        ema=recipe.ema,
         width_sampling=recipe.width_sampling,
         distills=recipe.distills,
         precision=recipe.precision,
         seed=recipe.seed,
+        **recipe.combination.arguments(classifier, eps=recipe.eps, eps_step=recipe.eps_step, norm=recipe.norm),
     )
 
 

@@ -15,7 +15,7 @@ from art_oat.classifier import OATClassifier
 from art_oat.inputs import refuse
 
 _PGD = re.compile(r"pgd-([1-9]\d*)")
-_NFGSM = "n-fgsm"
+ONE_STEP = "n-fgsm"
 _EXAMPLES = "pgd-7, n-fgsm, art:AutoProjectedGradientDescent or torchattacks:MIFGSM"
 
 
@@ -37,7 +37,7 @@ def attack_named(
         classifier: What is attacked.
         eps: Radius, as the attack counts it: in units of the inputs, for torchattacks of inputs in [0, 1].
         norm: ``"Linf"`` or ``"L2"``.
-        eps_step: Step, likewise; None for the attack's default.
+        eps_step: Step, likewise; None for the attack's default. ``"n-fgsm"`` takes none: it goes ``eps`` far.
         objective: What PGD maximizes; all others keep to what they do.
 
     Raises:
@@ -47,8 +47,8 @@ def attack_named(
     refuse(name_faults(name, eps=eps, norm=norm, eps_step=eps_step))
     if match := _PGD.fullmatch(name):
         return PGD(eps, eps_step, int(match[1]), norm, objective=objective)
-    if name == _NFGSM:
-        return NFGSM(eps, eps_step)
+    if name == ONE_STEP:
+        return NFGSM(eps)
     kind = _class_of(name)
     wanted = {**_arguments(name, eps, norm, eps_step), "n_classes": classifier.nb_classes}
     given = {key: value for key, value in wanted.items() if key in _parameters(kind)}
@@ -69,8 +69,9 @@ def name_faults(name: str, *, eps: float, norm: Norm = "Linf", eps_step: float |
         faults.append(str(error))
     if _PGD.fullmatch(name):
         return faults
-    if name == _NFGSM:
-        return faults if norm == "Linf" else [*faults, f"norm must be Linf for {name}, got {norm}."]
+    if name == ONE_STEP:
+        faults += [] if norm == "Linf" else [f"norm must be Linf for {name}, got {norm}."]
+        return faults + ([] if eps_step is None else [f"eps_step must be None for {name}, which goes eps far at once."])
     kind = _class_of(name)
     if kind is None:
         return [*faults, f"attack must be a name such as {_EXAMPLES}, got {name!r}."]

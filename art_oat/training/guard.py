@@ -30,7 +30,8 @@ class Guard:
     In catastrophic overfitting (Wong et al. 2020, arXiv:2001.03994) the network stands the one step that it is trained
     by, and falls to many, from one epoch to the next. Robust accuracy has collapsed where the stronger attack leaves
     less than half of what it left after the best epoch so far, or of what the attack of the training leaves, and that
-    by more than 3 standard errors, at any width. Each sample has one lam, the lams above 0 in turn.
+    by more than 3 standard errors, at any width. Where that is what guessing reaches, within as many errors, nothing
+    has been learned yet that could be lost. Each sample has one lam, the lams above 0 in turn.
 
     Args:
         classifier: Is trained.
@@ -72,8 +73,12 @@ class Guard:
         return self.classifier.model.widths
 
     def _is_collapse(self, standing: float, reference: float) -> bool:
-        error = math.sqrt(reference * (1 - reference) / len(self.y))
-        return reference - standing > max((1 - _LEAST_SHARE) * reference, _NB_ERRORS * error)
+        guessing = 1 / self.classifier.nb_classes
+        has_learned = reference - guessing > self._noise(guessing)
+        return has_learned and reference - standing > max((1 - _LEAST_SHARE) * reference, self._noise(reference))
+
+    def _noise(self, share: float) -> float:
+        return _NB_ERRORS * math.sqrt(share * (1 - share) / len(self.y))
 
     def _stand(self, attack: AimedAttack, width: float) -> float:
         """Share of the held-out samples that is answered right after an attack."""

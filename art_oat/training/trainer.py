@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from art.defences.trainer.trainer import Trainer
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from art_oat.attack import PGD, AimedAttack, Attack, aim, withstand
+from art_oat.attack import PGD, AimedAttack, Attack, Norm, aim, withstand
 from art_oat.classifier import OATClassifier
 from art_oat.condition import is_finite_number
 from art_oat.frontier import Frontier, MeasuredPoint
@@ -32,6 +32,7 @@ from art_oat.training.checkpoint import BestEpoch, Checkpoint
 from art_oat.training.guard import CatastrophicOverfittingWarning, Guard
 from art_oat.training.history import EpochRecord, write_history
 from art_oat.training.loss import Loss, hybrid_loss, objective_of
+from art_oat.training.named import RecipeName, combination
 from art_oat.training.plan import Callback, Plan
 from art_oat.training.sampling import StratifiedSampling, WidthSampling, width_sampling_faults
 from art_oat.training.schedule import Pace, Schedule, Scheduler, paced
@@ -170,6 +171,40 @@ class OATTrainer(Trainer):
         self.history: list[EpochRecord] = []
         self.best_epoch: int | None = None
         self._generator = torch.Generator().manual_seed(seed)
+
+    @classmethod
+    def recipe(
+        cls,
+        name: RecipeName,
+        classifier: OATClassifier,
+        *,
+        eps: float = 8 / 255,
+        eps_step: float | None = None,
+        norm: Norm = "Linf",
+        augmentation: Augmentation | None = None,
+        precision: Precision = "float32",
+        seed: int = 0,
+    ) -> Self:
+        """Return a trainer that combines what was measured to go together; its attributes say what.
+
+        Args:
+            name: ``"published"``: PGD-7 and the hybrid loss, as OAT was published. ``"robust"``: the same with weights
+                perturbed (AWP) and averaged. ``"fast"``: :class:`~art_oat.NFGSM`, one step in place of seven, with
+                averaged weights; PGD-7 is the ``fallback``, so ``fit`` needs ``validation_data``.
+            classifier: As the trainer takes it.
+            eps: Radius of the attacks, in units of ``x``.
+            eps_step: Step of PGD; None for its default. One step is always ``eps`` long.
+            norm: ``"Linf"``, or ``"L2"``, which ``"fast"`` does not take.
+            augmentation: As the trainer takes it.
+            precision: As the trainer takes it.
+            seed: As the trainer takes it.
+
+        Raises:
+            TypeError: As the trainer.
+            ValueError: If there is no such recipe, or it does not take the norm, and as the trainer.
+        """
+        parts = combination(name).arguments(classifier, eps=eps, eps_step=eps_step, norm=norm)
+        return cls(classifier, augmentation=augmentation, precision=precision, seed=seed, **parts)
 
     @property
     def _model(self) -> OATModel:
