@@ -64,10 +64,12 @@ def _with_variants(config: Config, learning_rate: float, batch_size: int) -> Con
     return replace(config, variants=variants(config, learning_rate, batch_size))
 
 
-_DIGITS = _config(replace(DIGITS.recipe, nb_epochs=64, ema=None), DIGITS, nb_held_out=120, nb_robust=150)
+_DIGITS = _config(replace(DIGITS.recipe, nb_epochs=64, ema=None), DIGITS, nb_held_out=120, nb_robust=100)
 _CIFAR10 = _config(
-    Recipe(data="cifar10", network="small-16-32-64", nb_train=4000, nb_epochs=32, learning_rate=0.2),
-    Config(Recipe(), nb_epochs_dedicated=32),
+    Recipe(
+        data="cifar10", network="small-16-32-64", nb_train=4000, nb_epochs=24, learning_rate=0.2, channels_last=True
+    ),
+    Config(Recipe(), nb_epochs_dedicated=24),
     nb_robust=250,
 )
 CONFIGS = {"digits": _with_variants(_DIGITS, 0.2, 16), "cifar10": _with_variants(_CIFAR10, 0.2, 32)}
