@@ -72,7 +72,7 @@ _CIFAR10 = _config(
     Config(Recipe(), nb_epochs_dedicated=24),
     nb_robust=250,
 )
-CONFIGS = {"digits": _with_variants(_DIGITS, 0.2, 16), "cifar10": _with_variants(_CIFAR10, 0.2, 32)}
+CONFIGS = {"digits": _with_variants(_DIGITS, 0.2, 16), "cifar10": _with_variants(_CIFAR10, 0.1, 16)}
 
 
 def candidates(config: Config) -> Config:

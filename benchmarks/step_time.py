@@ -43,8 +43,9 @@ BATCH_SIZE = 64
 _SHAPE, _NB_CLASSES = (3, 32, 32), 10
 
 
-def classifier_of(network: nn.Module) -> OATClassifier:
+def classifier_of(network: nn.Module, *, is_channels_last: bool) -> OATClassifier:
     model = to_conditional(network)
+    model = model.to(memory_format=torch.channels_last) if is_channels_last else model  # type: ignore[call-overload]
     optimizer = optim.SGD(model.parameters(), 0.1, momentum=0.9)
     return OATClassifier(model, nn.CrossEntropyLoss(), _SHAPE, _NB_CLASSES, optimizer, clip_values=(0, 1))
 
@@ -59,10 +60,12 @@ def own_steps(build: Callable[[], nn.Module]) -> dict[str, Step]:
         "trades, awp": (PGD(objective="kl"), TRADESLoss(), awp),
         "mart": (PGD(), MARTLoss(), {}),
         ONE_STEP: (NFGSM(), hybrid_loss, {}),
+        f"{ONE_STEP}, channels last": (NFGSM(), hybrid_loss, {}),
+        f"{ONE_STEP}, channels last, bf16": (NFGSM(), hybrid_loss, {"precision": "bf16"}),
     }
     steps = {}
     for name, (attack, loss, options) in kinds.items():
-        classifier = classifier_of(build())
+        classifier = classifier_of(build(), is_channels_last="channels last" in name)
         method = Method(aim(attack, classifier), StratifiedSampling(), loss, **options)
         steps[name] = Step(classifier, method, torch.Generator().manual_seed(0))
         steps[name].start_epoch(1)

@@ -140,8 +140,9 @@ class OATTrainer(Trainer):
         if not isinstance(weight_perturbation, WeightPerturbation | None):
             kind = type(weight_perturbation).__name__
             raise TypeError(f"weight_perturbation must be a WeightPerturbation or None, got {kind}.")
-        if not callable(loss):
-            raise TypeError(f"loss must be callable on (logits, logits_adv, y, lam, criterion), got {loss!r}.")
+        if not callable(loss) or isinstance(loss, type):
+            what = f"the class {loss.__name__}: write {loss.__name__}()" if isinstance(loss, type) else repr(loss)
+            raise TypeError(f"loss must be callable on (logits, logits_adv, y, lam, criterion), got {what}.")
         if augmentation is not None and not callable(augmentation):
             raise TypeError(f"augmentation must be callable on (x, generator), got {type(augmentation).__name__}.")
         if ema is not None and not (is_finite_number(ema) and 0 < ema < 1):

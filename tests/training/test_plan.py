@@ -2,16 +2,19 @@ import numpy as np
 import pytest
 import torch
 
-from art_oat import Architecture, OATTrainer
+from art_oat import PGD, Architecture, OATTrainer
+from art_oat.training import OneCycle
 from art_oat.training.checkpoint import Checkpoint
 from tests.networks import images, labels
 
 X, Y = images(20, torch.float32).numpy(), labels(20).numpy()
 
 
-def fault(classifier, **options) -> str:
+def fault(classifier, fallback=None, **options) -> str:
+    before = {name: tensor.clone() for name, tensor in classifier.model.state_dict().items()}
     with pytest.raises(ValueError, match=r"must|needs") as caught:
-        OATTrainer(classifier).fit(X, Y, **options)
+        OATTrainer(classifier, fallback=fallback).fit(X, Y, **options)
+    torch.testing.assert_close(dict(classifier.model.state_dict()), before, rtol=0, atol=0)
     return str(caught.value)
 
 
@@ -42,3 +45,26 @@ def test_faults_of_options_and_of_data_are_named_together(classifier):
 def test_soft_labels_are_not_measured_by(classifier):
     soft = np.full((20, 5), 0.2)
     assert "validation y must hold exactly one 1 per row" in fault(classifier, validation_data=(X, soft))
+
+
+class Stepped:
+    """A scheduler that cannot say where it stands."""
+
+    def step(self) -> None:
+        pass
+
+
+def test_a_collapse_cannot_be_told_without_validation_nor_undone_by_a_scheduler_that_cannot_go_back(classifier):
+    message = fault(classifier, PGD(eps=0.1), scheduler=Stepped())
+    assert "validation_data must be given with a fallback" in message
+    assert "scheduler must have state_dict() and load_state_dict()" in message
+    assert "where there is a fallback, got Stepped" in message
+
+
+@pytest.mark.parametrize(
+    ("fallback", "scheduler"), [(None, Stepped()), (PGD(eps=0.1), OneCycle()), (PGD(eps=0.1), None)]
+)
+def test_whatever_is_not_to_be_undone_or_can_be_is_taken(classifier, fallback, scheduler):
+    trainer = OATTrainer(classifier, PGD(eps=0.1, nb_steps=1), fallback=fallback)
+    trainer.fit(X, Y, (X, Y), nb_epochs=1, scheduler=scheduler, verbose=False)
+    assert len(trainer.history) == 1

@@ -15,7 +15,19 @@ from torch import nn
 from torch.optim import lr_scheduler
 from torch.utils.data import DataLoader, TensorDataset
 
-from art_oat import PGD, OATClassifier, OATTrainer, RandomCropFlip, StratifiedSampling, hybrid_loss, to_conditional
+from art_oat import (
+    NFGSM,
+    PGD,
+    MARTLoss,
+    OATClassifier,
+    OATTrainer,
+    RandomCropFlip,
+    StratifiedSampling,
+    TRADESLoss,
+    WeightPerturbation,
+    hybrid_loss,
+    to_conditional,
+)
 from art_oat.training import OneCycle, WarmupCosine
 from art_oat.training.step import Step
 from tests.networks import LAMBDAS, WIDTHS, MobileSqueezeExcite, images, labels
@@ -110,6 +122,10 @@ VARIANTS = {
     "all widths": ({"width_sampling": "all", "distills": True}, {}, {"widths": WIDTHS, "heads": "per-width"}),
     "random width": ({"width_sampling": "random"}, {}, {"widths": WIDTHS}),
     "bf16": ({"precision": "bf16"}, {}, {}),
+    "perturbed weights": ({"weight_perturbation": WeightPerturbation(0.1)}, {}, {}),
+    "perturbed after a warmup": ({"weight_perturbation": WeightPerturbation(0.1, 2), "loss": MARTLoss()}, {}, {}),
+    "trades": ({"loss": TRADESLoss(), "attack": PGD(eps=0.1, nb_steps=1, objective="kl")}, {}, {}),
+    "guarded": ({"attack": NFGSM(eps=0.1), "fallback": ATTACK}, {}, {}),
     "AdamW": ({}, {}, {"make_optimizer": lambda weights: torch.optim.AdamW(weights, lr=torch.tensor(0.01))}),
     "loader": ({}, {"source": (DataLoader(TensorDataset(torch.from_numpy(X), torch.from_numpy(Y)), 10),)}, {}),
 }
@@ -237,6 +253,12 @@ def test_a_training_that_its_callback_ended_is_finished(tmp_path):
         ({"sampling": StratifiedSampling({1.0: 2})}, {}, "sampling was Strat"),
         ({"loss": lambda logits, *_: logits.sum()}, {}, "loss was <function hybrid_loss>, is <function <lambda>>"),
         ({"precision": "bf16"}, {}, "precision was 'float32', is 'bf16'"),
+        ({"fallback": PGD(eps=0.2)}, {}, r"fallback was None, is PGD\(eps=0.2"),
+        (
+            {"weight_perturbation": WeightPerturbation(0.1, 2)},
+            {},
+            r"weight_perturbation was None, is WeightPerturbation\(gamma=0.1, warmup_epochs=2\)",
+        ),
         ({"classifier": with_dropout(widths=WIDTHS)}, {}, r"widths was \(1.0,\), is \(0.5, 0.75, 1.0\).*and .* more"),
         (
             {"classifier": with_dropout(make_optimizer=lambda weights: torch.optim.SGD(weights, lr=0.2))},
