@@ -124,6 +124,15 @@ def test_widths_are_trained_as_asked_and_evaluated_where_asked(tmp_path):
     assert [(point.lam, point.width) for point in points] == [(1.0, 0.25), (1.0, 1.0)]
 
 
+def test_options_that_are_given_come_before_those_of_the_recipe(tmp_path):
+    arguments = ("train", "--data", "digits", "--nb-train", "50", "--network", "small-4", "--nb-epochs", "1")
+    result = call(*arguments, "--recipe", "fast", "--fallback", "pgd-1", "--loss", "trades", "--out", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    recipe = Run(tmp_path, print).recipe
+    assert (recipe.attack, recipe.fallback, recipe.loss) == ("n-fgsm", "pgd-1", "trades")
+    assert (recipe.awp, recipe.ema) == (None, 0.999)
+
+
 def test_the_same_command_goes_on_with_a_training_that_was_cut_short(tmp_path, monkeypatch):
     arguments = ("train", "--data", "digits", "--out", str(tmp_path), "--nb-train", "50", *TRAINED, "--nb-epochs", "2")
     arguments = (*arguments, "--precision", "bf16", "--channels-last")
@@ -171,6 +180,10 @@ def test_weights_of_another_training_are_replaced_only_on_demand(tmp_path):
         ),
         (("--data", "digits", "--attack", "art:Nothing"), "attack must be a name"),
         (("--data", "digits", "--precision", "fp8"), "precision must be one of"),
+        (("--data", "digits", "--recipe", "best"), "recipe must be one of"),
+        (("--data", "digits", "--recipe", "fast", "--norm", "L2"), "norm must be Linf for n-fgsm"),
+        (("--data", "digits", "--loss", "hinge", "--awp", "-1"), "gamma must be a number above 0"),
+        (("--data", "digits", "--pretrained", "nowhere.pt"), "pretrained must name a file with weights"),
         (("--data", "cifar10", "--data-folder", "nowhere"), "cifar-10-python.tar.gz"),
     ],
 )

@@ -4,6 +4,7 @@ import inspect
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy
 
 from art_oat import PGD, OperatingPoint, RandomCropFlip, fold, load_model, parameter_groups
@@ -74,6 +75,37 @@ def test_without_film_one_lam_trains_the_plain_network(lam):
         optimizer.step()
     trained = fold(trainer.get_classifier().model, lam)
     torch.testing.assert_close(trained.state_dict(), network.state_dict(), rtol=1e-4, atol=1e-4)  # float32, shuffled
+
+
+@pytest.fixture
+def plain():
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        return architecture(RECIPE.network, in_channels=1, nb_classes=10).build()
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "weights.pt"])
+@pytest.mark.parametrize("lam", [0.0, 1.0])
+def test_a_training_starts_from_the_answers_of_pretrained_weights(tmp_path, plain, name, lam):
+    path = tmp_path / name
+    (save_file if path.suffix == ".safetensors" else torch.save)(plain.state_dict(), path)
+    data = RECIPE.dataset()
+    model = trainer_for(dataclasses.replace(RECIPE, pretrained=str(path)), data).get_classifier().model.eval()
+    x = torch.from_numpy(data.test.x[:8])
+    torch.testing.assert_close(model(x, lam), plain.eval()(x))
+
+
+def test_pretrained_weights_that_do_not_fit_are_refused(tmp_path, plain):
+    data = RECIPE.dataset()
+    with pytest.raises(FileNotFoundError, match="pretrained must name a file with weights"):
+        trainer_for(dataclasses.replace(RECIPE, pretrained=str(tmp_path / "none.pt")), data)
+    torch.save(plain.state_dict(), tmp_path / "weights.pt")
+    other = dataclasses.replace(RECIPE, network="small-4", pretrained=str(tmp_path / "weights.pt"))
+    with pytest.raises(ValueError, match="pretrained must hold weights of a SmallCNN"):
+        trainer_for(other, data)
+    (tmp_path / "weights.pt").write_bytes(b"not weights")
+    with pytest.raises(ValueError, match="pretrained must hold weights"):
+        trainer_for(dataclasses.replace(RECIPE, pretrained=str(tmp_path / "weights.pt")), data)
 
 
 def test_what_is_exempt_does_not_decay():

@@ -5,13 +5,21 @@ import pytest
 import torchattacks
 from art.attacks.evasion import AutoProjectedGradientDescent, ProjectedGradientDescent
 
-from art_oat import PGD
+from art_oat import NFGSM, PGD
 from art_oat.attack.named import attack_named, name_faults
 from tests.conftest import make_classifier
 
 
 def test_pgd_has_as_many_steps_as_its_name_says():
     assert attack_named("pgd-3", make_classifier(), eps=0.2, norm="L2") == PGD(0.2, nb_steps=3, norm="L2")
+
+
+def test_pgd_maximizes_what_is_asked_for():
+    assert attack_named("pgd-7", make_classifier(), eps=0.2, objective="kl") == PGD(0.2, objective="kl")
+
+
+def test_one_step_goes_eps_far():
+    assert attack_named("n-fgsm", make_classifier(), eps=0.2) == NFGSM(0.2)
 
 
 @pytest.mark.parametrize(("norm", "expected"), [("Linf", np.inf), ("L2", 2)])
@@ -45,6 +53,8 @@ def test_an_attack_of_torchattacks_gets_the_radius_and_the_step():
         ("torchattacks:PGD", {"norm": "L2"}, "norm must be Linf for torchattacks:PGD, got L2"),
         ("torchattacks:PGDL2", {}, "norm must be L2 for torchattacks:PGDL2, got Linf"),
         ("pgd-7", {"eps": -1}, "eps must be a number above 0"),
+        ("n-fgsm", {"norm": "L2"}, "norm must be Linf for n-fgsm, got L2"),
+        ("n-fgsm", {"eps_step": 0.1}, "eps_step must be None for n-fgsm, which goes eps far at once"),
     ],
 )
 def test_a_name_that_means_no_such_attack_is_refused(name, options, message):

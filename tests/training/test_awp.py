@@ -604,7 +604,7 @@ def test_with_any_method_a_vanishing_perturbation_changes_no_bit_and_a_large_one
     """A weight plus 1e-30 is that weight in float32: draws, statistics and gradients must be what they are without."""
     method, conversion = COMBINATIONS[name]
     found = []
-    for perturbation in (None, WeightPerturbation(1e-30), WeightPerturbation(0.3), WeightPerturbation(0.3)):
+    for perturbation in (None, WeightPerturbation(1e-30), WeightPerturbation(0.3)):
         classifier = single(**conversion)
         torch.manual_seed(len(found))  # the global generator has no say
         random_state = torch.get_rng_state()
@@ -612,9 +612,8 @@ def test_with_any_method_a_vanishing_perturbation_changes_no_bit_and_a_large_one
         assert torch.equal(torch.get_rng_state(), random_state)
         momenta = [part["momentum_buffer"] for part in classifier.optimizer.state.values()]
         found.append((values(classifier.model), momenta, trainer._generator.get_state()))
-    without, vanishing, large, repeated = found
+    without, vanishing, large = found
     torch.testing.assert_close(vanishing, without, rtol=0, atol=0)
-    torch.testing.assert_close(repeated, large, rtol=0, atol=0)
     assert not is_same(large[0], without[0])
     assert all(tensor.isfinite().all() for tensor in large[0].values())
 
