@@ -166,11 +166,13 @@ def train(
         str | None, typer.Option(help="pgd-K, n-fgsm, art:NAME or torchattacks:NAME; the recipe's if not given.")
     ] = None,
     fallback: Annotated[
-        str | None, typer.Option(help="Attack to go on by where robustness collapses; the recipe's if not given.")
+        str | None,
+        typer.Option(help="Attack to go on by where robustness collapses, '' for none; the recipe's if not given."),
     ] = None,
     loss: Annotated[str | None, typer.Option(help="oat, trades or mart; the recipe's if not given.")] = None,
     awp: Annotated[
-        float | None, typer.Option(help="Size of a perturbation of weights, such as 0.01; the recipe's if not given.")
+        float | None,
+        typer.Option(help="Size of a perturbation of weights, such as 0.01, 0 for none; the recipe's if not given."),
     ] = None,
     weight_of_one: Annotated[float, typer.Option(help="Weight of lam = 1 among the attacked samples.")] = 1.0,
     nb_epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 30,
@@ -184,7 +186,8 @@ def train(
         str, typer.Option(help="crop-flip, crop, none, or auto: what suits the data set.")
     ] = "auto",
     ema: Annotated[
-        float | None, typer.Option(help="Decay of an average of weights, such as 0.999; the recipe's if not given.")
+        float | None,
+        typer.Option(help="Decay of an average of weights, such as 0.999, 0 for none; the recipe's if not given."),
     ] = None,
     label_smoothing: Annotated[
         float, typer.Option(min=0, max=0.99, help="Share of every label spread over all.")
@@ -212,7 +215,7 @@ def train(
             )
         named = combination(recipe)  # type: ignore[arg-type]
         given = {"attack": attack, "fallback": fallback, "loss": loss, "awp": awp, "ema": ema}
-        chosen = {name: value for name, value in given.items() if value is not None}
+        chosen = {name: value or None for name, value in given.items() if value is not None}
         settings = Recipe(
             data=data,
             data_folder=data_folder,
@@ -238,7 +241,7 @@ def train(
             precision=precision,  # type: ignore[arg-type]
             channels_last=channels_last,
             seed=seed,
-            **asdict(replace(named, **chosen)),  # type: ignore[arg-type]
+            **asdict(named.changed(**chosen)),
         )
         run = Run(out, typer.echo)
         images = settings.dataset(download=download)

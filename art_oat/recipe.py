@@ -292,7 +292,7 @@ def _model(recipe: Recipe, data: Dataset) -> OATModel:
     with borrowed_generators(seed=recipe.seed):
         network = recipe.architecture(data).build()
     if recipe.pretrained is not None:
-        _load_weights(network, Path(recipe.pretrained))
+        _load_weights(network, weights_file(recipe.pretrained))
     model = to_conditional(
         network,
         recipe.lambdas,
@@ -305,6 +305,17 @@ def _model(recipe: Recipe, data: Dataset) -> OATModel:
     return model.to(memory_format=torch.channels_last) if recipe.channels_last else model  # type: ignore[call-overload]
 
 
+def weights_file(path: str) -> Path:
+    """Return the file that ``pretrained`` names.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"pretrained must name a file with weights, got {path}, where there is none.")
+    return Path(path)
+
+
 def _load_weights(network: nn.Module, path: Path) -> None:
     """Give a plain network the weights in a file; nothing in the file is executed."""
     try:
@@ -313,8 +324,8 @@ def _load_weights(network: nn.Module, path: Path) -> None:
         else:
             weights = torch.load(path, map_location="cpu", weights_only=True)
         network.load_state_dict(weights)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"pretrained must name a file with weights, got {path}, where there is none.") from None
+    except OSError:
+        raise
     except Exception as error:  # whatever reading raises
         raise ValueError(
             f"pretrained must hold weights of a {type(network).__name__}, {path} does not: {error}"

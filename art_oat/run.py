@@ -23,7 +23,7 @@ from art_oat.evaluation import AutoAttackWarning, TradeoffCurve
 from art_oat.evaluation.robustness_report import write_reports
 from art_oat.files import write_whole
 from art_oat.model import OATModel
-from art_oat.recipe import Recipe, fit, trainer_for
+from art_oat.recipe import Recipe, fit, trainer_for, weights_file
 from art_oat.training import load_model
 from art_oat.training.checkpoint import DESCRIPTION, WEIGHTS
 
@@ -228,8 +228,8 @@ def _training(recipe: Recipe, data: Dataset) -> dict[str, Any]:
         "data": [data_digest(data.train), data_digest(data.validation)],
         "version": version("art-oat"),
     }
-    if recipe.pretrained is not None and Path(recipe.pretrained).is_file():  # that there is one is checked elsewhere
-        settings["pretrained"] = _digest([Path(recipe.pretrained)])
+    if recipe.pretrained is not None:
+        settings["pretrained"] = _digest([weights_file(recipe.pretrained)])
     return settings
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from art_oat.condition import is_finite_number
 from art_oat.inputs import refuse
 from art_oat.randomness import borrowed_generators
-from art_oat.training.loss import Loss, hybrid_loss
+from art_oat.training.loss import Loss, hybrid_loss, total_weight
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,14 @@ class WeightPerturbation:
 
     Every weight of more than one dimension moves along the gradient ``v`` of the adversarial loss, in proportion to its
     own size: ``w + gamma * ||w|| * v / ||v||``. The gradient of the step is taken there, and applied to ``w``. Norms
-    and biases stay.
+    and biases stay. Of ``w`` only the part counts that the loss depends on (where ``v`` is not 0), so that a step that
+    trains a narrow width alone is not perturbed by the size of the whole.
 
     Given to :class:`~art_oat.OATTrainer`, a step perturbs once, by the sum over its widths and lams of
-    ``lam * (loss at lam 1)``, see :func:`adversarial_part`. In a loop of one's own, it is called::
+    ``lam * (loss at lam 1)``, see :func:`adversarial_part`. In a loop of one's own, it is called with the loss to
+    climb, as a function::
 
-        with WeightPerturbation(0.01)(model, [loss(model(x_adv), y)]):
+        with WeightPerturbation(0.01)(model, lambda: loss(model(x_adv), y)):
             loss(model(x_adv), y).backward()
         optimizer.step()
 
@@ -55,13 +57,13 @@ class WeightPerturbation:
         return epoch > self.warmup_epochs
 
     @contextmanager
-    def __call__(self, model: nn.Module, losses: Iterable[Tensor]) -> Iterator[None]:
+    def __call__(self, model: nn.Module, losses: Callable[[], Tensor | Iterable[Tensor]]) -> Iterator[None]:
         """Let weights stand where losses are higher within the block, and exactly where they stood after it.
 
         Args:
             model: Its trainable weights are perturbed; those that the losses do not depend on stay.
-            losses: Scalars whose gradients are summed. Looked at once, one after the other, so that a generator holds
-                one graph at a time; what it changes in buffers of the model and torch's generators is put back.
+            losses: Returns a scalar, or scalars whose gradients are summed, one after the other, so that a generator
+                holds one graph at a time. What it changes in the model's buffers and torch's generators is put back.
         """
         weights = [weight for weight in model.parameters() if weight.requires_grad and weight.dim() > 1]
         gradients = _gradients(model, weights, losses)
@@ -69,8 +71,8 @@ class WeightPerturbation:
         try:
             with torch.no_grad():
                 for weight, gradient in zip(weights, gradients, strict=True):
-                    length = gradient.norm()
-                    weight.add_(gradient * torch.where(length > 0, self.gamma * weight.norm() / length, 0))
+                    length, size = gradient.norm(), (weight * (gradient != 0)).norm()
+                    weight.add_(gradient * torch.where(length > 0, self.gamma * size / length, 0))
             yield
         finally:
             with torch.no_grad():
@@ -78,7 +80,9 @@ class WeightPerturbation:
                     weight.copy_(value)
 
 
-def _gradients(model: nn.Module, weights: Sequence[Tensor], losses: Iterable[Tensor]) -> list[Tensor]:
+def _gradients(
+    model: nn.Module, weights: Sequence[Tensor], losses: Callable[[], Tensor | Iterable[Tensor]]
+) -> list[Tensor]:
     """Sum up the gradients of losses; buffers and torch's generators come back as they were."""
     total = [torch.zeros_like(weight) for weight in weights]
     buffers = list(model.buffers())
@@ -86,7 +90,8 @@ def _gradients(model: nn.Module, weights: Sequence[Tensor], losses: Iterable[Ten
     device = weights[0].device if weights else torch.device("cpu")
     try:
         with borrowed_generators(device), torch.enable_grad():
-            for loss in losses if weights else ():
+            found = losses() if weights else ()
+            for loss in (found,) if isinstance(found, Tensor) else found:
                 for sum_, part in zip(total, torch.autograd.grad(loss, weights, allow_unused=True), strict=True):
                     if part is not None:
                         sum_.add_(part)
@@ -110,6 +115,8 @@ def adversarial_part(
     At ``lam = 1`` that is the loss which AWP was published for: of :func:`~art_oat.hybrid_loss` the adversarial
     cross-entropy, of TRADES and MART all of it.
 
+    Shares are those of the samples, or of their class weights where the loss is a mean by these.
+
     Args:
         loss: A mean over samples.
         logits: Scores on clean inputs, ``[A, K]``; not looked at where :func:`uses_clean_scores` says so.
@@ -121,11 +128,13 @@ def adversarial_part(
     Returns:
         Mean over the ``A`` samples in nats; a scalar that carries gradient.
     """
-    total = logits_adv.new_zeros(())
+    total, whole = logits_adv.new_zeros(()), total_weight(criterion, y)
     for value in lam.unique().tolist():
         group = lam == value
-        at_one = loss(logits[group], logits_adv[group], y[group], torch.ones_like(lam[group]), criterion)
-        total = total + value * group.double().mean().to(at_one) * at_one
+        share = total_weight(criterion, y[group]) / whole
+        if share > 0:  # a class of weight 0 may be all there is
+            at_one = loss(logits[group], logits_adv[group], y[group], torch.ones_like(lam[group]), criterion)
+            total = total + value * share * at_one
     return total
 
 

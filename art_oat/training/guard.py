@@ -30,8 +30,10 @@ class Guard:
     In catastrophic overfitting (Wong et al. 2020, arXiv:2001.03994) the network stands the one step that it is trained
     by, and falls to many, from one epoch to the next. Robust accuracy has collapsed where the stronger attack leaves
     less than half of what it left after the best epoch so far, or of what the attack of the training leaves, and that
-    by more than 3 standard errors, at any width. Where that is what guessing reaches, within as many errors, nothing
-    has been learned yet that could be lost. Each sample has one lam, the lams above 0 in turn.
+    by more than 3 standard errors; at any width, among all samples or among those of the largest lam. Every other
+    sample has that, the rest the other lams above 0 in turn. Where the reference is what guessing reaches, within as
+    many errors, nothing has been learned yet that could be lost; and few samples are no proof: with 30, a fall from one
+    half to a tenth is just seen.
 
     Args:
         classifier: Is trained.
@@ -40,6 +42,11 @@ class Guard:
         x: Held-out inputs, ``[N, ...]``; up to 128 of them are drawn.
         y: Class indices, ``[N]``.
         seed: Of the draw and the attacks, the same for every epoch.
+
+    Attributes:
+        has_tripped: Whether there was a collapse.
+        standing: Share that stands after the stronger attack, where the network does worst; NaN before an epoch.
+        reference: What that was compared with.
     """
 
     def __init__(
@@ -49,46 +56,52 @@ class Guard:
         self.classifier = classifier
         self.weak, self.strong = weak, strong
         self.x, self.y = x[chosen], y[chosen]
-        attacked = itertools.cycle(lam for lam in classifier.model.lambdas if lam > 0)
-        self.lam = torch.tensor(list(itertools.islice(attacked, len(chosen))), dtype=torch.float64).to(x)
+        *others, largest = [lam for lam in classifier.model.lambdas if lam > 0]
+        turns = itertools.chain.from_iterable((largest, other) for other in itertools.cycle(others or [largest]))
+        self.lam = torch.tensor(list(itertools.islice(turns, len(chosen))), dtype=torch.float64).to(x)
+        self._groups = (torch.ones_like(self.lam, dtype=torch.bool), self.lam == self.lam.max())
         self.seed = seed
         self.has_tripped = False
         self.standing = math.nan
         self.reference = math.nan
-        self._best: dict[float, float] = {}
+        self._best: dict[str, float] = {}
 
     def has_collapsed(self) -> bool:
         """Attack the network as it is now; remember what stands, and whether that is a collapse."""
-        found = {width: (self._stand(self.strong, width), self._stand(self.weak, width)) for width in self._widths}
-        references = {width: max(weak, self._best.get(width, 0.0)) for width, (_, weak) in found.items()}
-        worst = min(found, key=lambda width: found[width][0] - references[width])
-        self.standing, self.reference = found[worst][0], references[worst]
-        self.has_tripped = self._is_collapse(self.standing, self.reference)
+        found: dict[str, tuple[float, float, int]] = {}
+        for width in self.classifier.model.widths:
+            strong, weak = self._stands(self.strong, width), self._stands(self.weak, width)
+            for number, group in enumerate(self._groups):
+                name = f"{width:g} {number}"
+                reference = max(_share(weak[group]), self._best.get(name, 0.0))
+                found[name] = _share(strong[group]), reference, int(group.sum())
+        worst = max(found, key=lambda name: (self._is_collapse(*found[name]), found[name][1] - found[name][0]))
+        self.standing, self.reference, _ = found[worst]
+        self.has_tripped = self._is_collapse(*found[worst])
         if not self.has_tripped:
-            self._best = {width: max(strong, self._best.get(width, 0.0)) for width, (strong, _) in found.items()}
+            self._best = {name: max(share, self._best.get(name, 0.0)) for name, (share, _, _) in found.items()}
         return self.has_tripped
 
-    @property
-    def _widths(self) -> tuple[float, ...]:
-        return self.classifier.model.widths
-
-    def _is_collapse(self, standing: float, reference: float) -> bool:
+    def _is_collapse(self, standing: float, reference: float, nb_samples: int) -> bool:
+        """Whether a share of some samples lies so far below another that it is neither noise nor unlearned."""
         guessing = 1 / self.classifier.nb_classes
-        has_learned = reference - guessing > self._noise(guessing)
-        return has_learned and reference - standing > max((1 - _LEAST_SHARE) * reference, self._noise(reference))
+        has_learned = reference - guessing > _noise(reference, guessing, nb_samples)
+        is_fall = reference - standing > max((1 - _LEAST_SHARE) * reference, _noise(reference, standing, nb_samples))
+        return has_learned and is_fall
 
-    def _noise(self, share: float) -> float:
-        return _NB_ERRORS * math.sqrt(share * (1 - share) / len(self.y))
-
-    def _stand(self, attack: AimedAttack, width: float) -> float:
-        """Share of the held-out samples that is answered right after an attack."""
+    def _stands(self, attack: AimedAttack, width: float) -> Tensor:
+        """Return which held-out samples are answered right after an attack, bool ``[N]``."""
         x_adv = attack(self.x, self.y, self.lam, torch.Generator().manual_seed(self.seed), width=width)
-        right = 0
+        stands = torch.zeros_like(self.y, dtype=torch.bool)
         for lam in self.lam.unique().tolist():
             group = self.lam == lam
-            view = self.classifier.at(lam, width).as_module()
-            right += int(is_correct(view, x_adv[group], self.y[group]).sum())
-        return right / len(self.y)
+            stands[group] = is_correct(self.classifier.at(lam, width).as_module(), x_adv[group], self.y[group])
+        return stands
+
+    def take_standing(self) -> float:
+        """Return what stands, once; NaN until the network is attacked again."""
+        standing, self.standing = self.standing, math.nan
+        return standing
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was best so far, and whether there was a collapse."""
@@ -97,3 +110,13 @@ class Guard:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`state_dict` returned."""
         self._best, self.has_tripped = dict(state["best"]), state["has_tripped"]
+
+
+def _share(stands: Tensor) -> float:
+    return float(stands.double().mean())
+
+
+def _noise(first: float, second: float, nb_samples: int) -> float:
+    """Three standard errors of a difference of shares; one success and one failure more, for shares of 0 and 1."""
+    smoothed = [(share * nb_samples + 1) / (nb_samples + 2) for share in (first, second)]
+    return _NB_ERRORS * math.sqrt(sum(share * (1 - share) for share in smoothed) / nb_samples)

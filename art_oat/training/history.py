@@ -18,20 +18,22 @@ class EpochRecord:
     """What one epoch of training did.
 
     Attributes:
-        epoch: Counts from 1 over all calls of ``fit``.
-        seconds: Time spent training.
+        epoch: Counts from 1 over all calls of ``fit``; the run that follows one that was undone has its number.
+        seconds: Time spent training, and attacking held-out samples for the sake of the ``fallback``.
         validation_seconds: Time spent measuring.
         learning_rate: Of the optimizer's first group, after the epoch's scheduler step.
-        loss: Mean of the objective over the samples, and over the widths they were trained at, in nats.
+        loss: Mean of the objective over the samples, and over the widths they were trained at, in nats; like the next
+            two at the perturbed weights where weights are perturbed.
         clean: Accuracy on the training batches in training mode, a fraction.
         robust: The same on the attacked samples; NaN where none was.
         standing: Share of some held-out samples that stand after the trainer's ``fallback``, with the weights as
-            trained, not averaged; NaN where there is no such attack. After a collapse, that of the epoch undone.
+            trained, not averaged, where they do worst; NaN where there is no such attack, or it is what trains by now.
         validation: Clean and robust accuracy at every trained lam and width; empty where none was measured.
         area: Under the trade-off of ``validation``, from the corner (1 / K, 0) that guessing
             reaches, averaged over the widths; NaN where none was measured.
         is_best: Whether ``area`` is the largest since ``fit`` was called.
         is_undone: Whether robustness collapsed in this epoch, so that it was undone and run again by the ``fallback``.
+            No callback is told of such an epoch.
     """
 
     epoch: int

@@ -63,7 +63,7 @@ def hybrid_loss(
     clean = _cross_entropy(criterion, logits, y)
     adversarial = _cross_entropy(criterion, logits_adv, y[is_attacked])
     total = ((1 - lam) * clean).sum() + (lam[is_attacked] * adversarial).sum()
-    return total / _total_weight(criterion, y)
+    return total / total_weight(criterion, y)
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class TRADESLoss:
         is_attacked, criterion = _attacked(logits_adv, y, lam), criterion or nn.CrossEntropyLoss()
         moved = _divergence(logits[is_attacked], logits_adv) * _weights(criterion, logits, y)[is_attacked]
         total = _cross_entropy(criterion, logits, y).sum() + self.beta * (lam[is_attacked] * moved).sum()
-        return total / _total_weight(criterion, y)
+        return total / total_weight(criterion, y)
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class MARTLoss:
         weighed = terms * _weights(criterion, logits, y)[is_attacked]
         adversarial = _cross_entropy(criterion, logits_adv, y[is_attacked]) + weighed
         clean = (1 - lam) * _cross_entropy(criterion, logits, y)
-        return (clean.sum() + (lam[is_attacked] * adversarial).sum()) / _total_weight(criterion, y)
+        return (clean.sum() + (lam[is_attacked] * adversarial).sum()) / total_weight(criterion, y)
 
 
 _BY_NAME: dict[str, Callable[[], Loss]] = {"oat": lambda: hybrid_loss, "trades": TRADESLoss, "mart": MARTLoss}
@@ -201,10 +201,11 @@ def _weights(criterion: nn.CrossEntropyLoss, logits: Tensor, y: Tensor) -> Tenso
     return weight[y] if y.dim() == 1 else y.to(logits) @ weight
 
 
-def _total_weight(criterion: nn.CrossEntropyLoss, y: Tensor) -> Tensor | int:
-    """What torch divides by to take a mean."""
+def total_weight(criterion: nn.CrossEntropyLoss | None, y: Tensor) -> float:
+    """Return what torch divides by to take a mean: the sum of class weights for indices, else the number of samples."""
     has_probabilities = y.dim() > 1
-    return len(y) if criterion.weight is None or has_probabilities else criterion.weight[y].sum()
+    is_count = criterion is None or criterion.weight is None or has_probabilities
+    return len(y) if is_count else float(criterion.weight[y].sum())  # type: ignore[union-attr, index]
 
 
 def _cross_entropy(criterion: nn.CrossEntropyLoss, logits: Tensor, y: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
-"""Owns the named recipes: combinations of attack, loss and the rest that were measured together."""
+"""Owns the named recipes: combinations of attack, loss and the rest."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -38,8 +38,11 @@ class Combination:
     def faults(self, *, eps: float, eps_step: float | None, norm: Norm) -> list[str]:
         """Say what is wrong, also with the size of the attacks; of ``ema`` the trainer says it."""
         faults = name_faults(self.attack, eps=eps, norm=norm, eps_step=self._step_of_attack(eps_step))
-        if self.fallback is not None:
-            faults += name_faults(self.fallback, eps=eps, norm=norm, eps_step=eps_step)
+        if self.fallback == ONE_STEP:
+            faults.append(f"fallback must take many steps, such as pgd-7, got {ONE_STEP}.")
+        elif self.fallback is not None:
+            found = name_faults(self.fallback, eps=eps, norm=norm, eps_step=eps_step)
+            faults += [f"fallback: {fault}" for fault in found if fault not in faults]
         for check in (
             lambda: loss_by_name(self.loss),
             lambda: None if self.awp is None else WeightPerturbation(self.awp),
@@ -48,7 +51,19 @@ class Combination:
                 check()
             except ValueError as error:
                 faults.append(str(error))
-        return list(dict.fromkeys(faults))
+        return faults
+
+    def changed(self, **given: Any) -> Combination:
+        """Return the combination with some parts exchanged, and what goes with these where it is not given itself.
+
+        Without its attack, there is nothing for the fallback to guard; with ``"trades"``, weights are perturbed by
+        0.005 where they are perturbed, as published.
+        """
+        if given.get("attack", self.attack) != self.attack:
+            given = {"fallback": None, **given}
+        if given.get("loss", self.loss) == "trades" and self.awp is not None:
+            given = {"awp": 0.005, **given}
+        return replace(self, **given)
 
     def arguments(self, classifier: OATClassifier, *, eps: float, eps_step: float | None, norm: Norm) -> dict[str, Any]:
         """Return what :class:`~art_oat.OATTrainer` takes.
@@ -64,9 +79,9 @@ class Combination:
         """
         refuse(self.faults(eps=eps, eps_step=eps_step, norm=norm))
         loss = loss_by_name(self.loss)
-        named = partial(attack_named, classifier=classifier, eps=eps, norm=norm)
+        named = partial(attack_named, classifier=classifier, eps=eps, norm=norm, objective=objective_of(loss))
         return {
-            "attack": named(self.attack, eps_step=self._step_of_attack(eps_step), objective=objective_of(loss)),
+            "attack": named(self.attack, eps_step=self._step_of_attack(eps_step)),
             "fallback": None if self.fallback is None else named(self.fallback, eps_step=eps_step),
             "loss": loss,
             "weight_perturbation": None if self.awp is None else WeightPerturbation(self.awp),

@@ -148,8 +148,7 @@ class SlowStart:
     ``start + (1 - start) p / peak_at`` before the peak, ``end ** ((p - peak_at) / (1 - peak_at))`` after it. After
     adversarial fine-tuning (Jeddi et al. 2020, arXiv:2012.13628): the rate stays low while a natural network meets
     attacks for the first time, and is low again before it overfits to them. The paper's exact formula was not at hand;
-    this form, with a peak half-way and a fall to 1/32, is what a public re-implementation does in ten epochs: a rise in
-    equal steps over five, then a halving with each.
+    this is the form chosen: in ten epochs, a rise in equal steps over five, then a halving with each of the others.
 
     Args:
         peak_at: Progress at which the factor is 1, in ``(0, 1)``.

@@ -117,8 +117,12 @@ class _Batch:
         return self.lam > 0
 
 
-class _NotFiniteError(RuntimeError):
-    """Training has diverged."""
+class _UnfitError(Exception):
+    """The last step, or the network itself, cannot be gone on with; holds the error to raise once that is undone."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class Step:
@@ -203,12 +207,12 @@ class Step:
         perturbation = self.method.weight_perturbation
         if perturbation is None or not perturbation.is_due(self.epoch) or not bool(batch.is_attacked.any()):
             return nullcontext()
-        return perturbation(self.model, self._adversarial_losses(batch, attacked))
+        return perturbation(self.model, lambda: self._adversarial_losses(batch, attacked))
 
     def _adversarial_losses(self, batch: _Batch, attacked: Mapping[float, Tensor]) -> Iterator[Tensor]:
         """Give what weights are perturbed by, width by width; labels count, also where scores are distilled."""
         x, y, lam = (part[batch.is_attacked] for part in (batch.x, batch.y, batch.lam))
-        loss = self.method.loss
+        x, loss = self._arranged(x), self.method.loss
         for width, x_adv in attacked.items():
             with self._precision():
                 logits_adv = self._scores(x_adv, lam, width)
@@ -254,9 +258,11 @@ class Step:
         if isinstance(scores, Tensor) and scores.shape == (len(x), self.classifier.nb_classes):
             return scores.float() if self.method.precision == "bf16" else scores
         got = f"shape {list(scores.shape)}" if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
-        raise TypeError(
-            f"the network must give scores [N, {self.classifier.nb_classes}] also in training mode, got {got}. "
-            "Convert a network that returns the scores alone: wrap it, or switch its auxiliary heads off."
+        raise _UnfitError(
+            TypeError(
+                f"the network must give scores [N, {self.classifier.nb_classes}] also in training mode, got {got}. "
+                "Convert a network that returns the scores alone: wrap it, or switch its auxiliary heads off."
+            )
         )
 
     def end_epoch(self) -> None:
@@ -296,10 +302,12 @@ class Step:
     def _check(self, what: str, value: Tensor) -> None:
         if bool(value.isfinite()):
             return
-        raise _NotFiniteError(
-            f"training must stay finite, got a {what} of {value.item()} in epoch {self.epoch}. Weights and statistics "
-            "are back at ones that had a finite loss and gradient; the optimizer's own state is not. "
-            "Lower the learning rate, or look for extreme inputs."
+        raise _UnfitError(
+            RuntimeError(
+                f"training must stay finite, got a {what} of {value.item()} in epoch {self.epoch}. Weights and "
+                "statistics are back at ones that had a finite loss and gradient; the optimizer's own state is not. "
+                "Lower the learning rate, or look for extreme inputs."
+            )
         )
 
     @contextmanager
@@ -310,11 +318,11 @@ class Step:
         """
         try:
             yield
-        except (_NotFiniteError, TypeError):
+        except _UnfitError as unfit:
             with torch.no_grad():
                 torch._foreach_copy_(self.state, self.good_state)
             self.classifier.optimizer.zero_grad()
-            raise
+            raise unfit.error from None
 
 
 def _is_channels_last(tensor: Tensor) -> bool:

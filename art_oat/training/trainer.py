@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from art_oat.attack import PGD, AimedAttack, Attack, Norm, aim, withstand
+from art_oat.attack import NFGSM, PGD, AimedAttack, Attack, Norm, aim, withstand
 from art_oat.classifier import OATClassifier
 from art_oat.condition import is_finite_number
 from art_oat.frontier import Frontier, MeasuredPoint
@@ -81,8 +81,9 @@ class OATTrainer(Trainer):
         fallback: A stronger attack, for one-step training such as by :class:`~art_oat.NFGSM`. It attacks some of
             ``validation_data`` after every epoch. Where robust accuracy collapses (catastrophic overfitting), the epoch
             is undone with a :class:`~art_oat.CatastrophicOverfittingWarning`, and ``fit`` goes on by the fallback from
-            the last good state, see :class:`~art_oat.training.guard.Guard`. Validation, too, is by the fallback. None
-            to trust ``attack``.
+            the last good state, see :class:`~art_oat.training.guard.Guard`. What a ``DataLoader``, a generator of
+            ART's, an attack or an augmentation remembers is not undone. Validation, too, is by the fallback. None to
+            trust ``attack``.
         sampling: How lams are drawn; None for the published uniform draw.
         loss: The objective: :func:`~art_oat.hybrid_loss`, :class:`~art_oat.TRADESLoss`, :class:`~art_oat.MARTLoss` or
             any function with their arguments. Label smoothing is that of the classifier's loss.
@@ -155,10 +156,9 @@ class OATTrainer(Trainer):
         )
         super().__init__(classifier)
         self.attack = PGD(objective=objective_of(loss)) if attack is None else attack
+        aim(self.attack, classifier)  # refuses what cannot be aimed, before anything else is done
+        _check_fallback(fallback, classifier)
         self.fallback = fallback
-        for part in (self.attack, fallback):
-            if part is not None:
-                aim(part, classifier)  # refuses what cannot be aimed, before anything else is done
         self.sampling = StratifiedSampling() if sampling is None else sampling
         self.sampling.check(classifier.model.lambdas)
         self.loss = loss
@@ -182,7 +182,10 @@ class OATTrainer(Trainer):
         eps: float = 8 / 255,
         eps_step: float | None = None,
         norm: Norm = "Linf",
+        sampling: StratifiedSampling | None = None,
         augmentation: Augmentation | None = None,
+        width_sampling: WidthSampling = "random",
+        distills: bool = False,
         precision: Precision = "float32",
         seed: int = 0,
     ) -> Self:
@@ -196,16 +199,28 @@ class OATTrainer(Trainer):
             eps: Radius of the attacks, in units of ``x``.
             eps_step: Step of PGD; None for its default. One step is always ``eps`` long.
             norm: ``"Linf"``, or ``"L2"``, which ``"fast"`` does not take.
-            augmentation: As the trainer takes it.
-            precision: As the trainer takes it.
-            seed: As the trainer takes it.
+            sampling: As the trainer takes it, like all that follow.
+            augmentation: See there.
+            width_sampling: See there.
+            distills: See there.
+            precision: See there.
+            seed: See there.
 
         Raises:
             TypeError: As the trainer.
             ValueError: If there is no such recipe, or it does not take the norm, and as the trainer.
         """
         parts = combination(name).arguments(classifier, eps=eps, eps_step=eps_step, norm=norm)
-        return cls(classifier, augmentation=augmentation, precision=precision, seed=seed, **parts)
+        return cls(
+            classifier,
+            sampling=sampling,
+            augmentation=augmentation,
+            width_sampling=width_sampling,
+            distills=distills,
+            precision=precision,
+            seed=seed,
+            **parts,
+        )
 
     @property
     def _model(self) -> OATModel:
@@ -408,20 +423,20 @@ class OATTrainer(Trainer):
         self._run_epoch(batches, step, ongoing.pace, bar)
         if not guard.has_collapsed():
             return started
-        self._note_collapse(ongoing, guard, started)
+        record = self._record(step.tally, (), ongoing.best, (started, time.perf_counter()), guard)
+        self.history[-1] = replace(record, is_undone=True)
         ongoing.load_state_dict(last_good)
         step.attack_by(guard.strong)
         bar.update(nb_before - bar.n)
+        self._tell_of_collapse(record, guard)
         started = time.perf_counter()
         self._run_epoch(batches, step, ongoing.pace, bar)
         return started
 
-    def _note_collapse(self, ongoing: Ongoing, guard: Guard, started: float) -> None:
-        """Write an epoch down that will be undone, and say so."""
-        record = self._record(ongoing.step.tally, (), ongoing.best, (started, time.perf_counter()), guard)
-        self.history[-1] = replace(record, is_undone=True)
+    def _tell_of_collapse(self, record: EpochRecord, guard: Guard) -> None:
+        """Say what was undone; last, as whoever makes warnings errors ends the training here."""
         warnings.warn(
-            f"robust accuracy on held-out samples collapsed in epoch {record.epoch}: {guard.standing:.1%} stand after "
+            f"robust accuracy on held-out samples collapsed in epoch {record.epoch}: {record.standing:.1%} stand after "
             f"the fallback, {guard.reference:.1%} did before or stand after the attack of the training. The epoch is "
             f"undone, and training goes on by {self.fallback}.",
             CatastrophicOverfittingWarning,
@@ -429,7 +444,7 @@ class OATTrainer(Trainer):
         )
 
     def _run_epoch(self, batches: Batches, step: Step, pace: Pace, bar: Any) -> None:
-        step.start_epoch(len(self.history) + 1)
+        step.start_epoch(self._next_epoch)
         area = {"area": f"{self.history[-1].area:.3f}"} if self.history and self.history[-1].validation else {}
         for x, y in batches:
             step(x, y)
@@ -440,6 +455,11 @@ class OATTrainer(Trainer):
             raise ValueError("an epoch must hold at least one batch, got none. Is drop_last set?")
         step.end_epoch()
         pace.end_epoch(step.tally.loss)
+
+    @property
+    def _next_epoch(self) -> int:
+        """The number of the epoch to come; one that was undone gives its number to the one that is run again."""
+        return 1 + sum(not record.is_undone for record in self.history)
 
     @contextmanager
     def _seeded(self) -> Iterator[None]:
@@ -464,14 +484,14 @@ class OATTrainer(Trainer):
         started, trained = times
         area = _area(points, self.classifier.nb_classes)
         record = EpochRecord(
-            epoch=len(self.history) + 1,
+            epoch=self._next_epoch,
             seconds=trained - started,
             validation_seconds=time.perf_counter() - trained,
             learning_rate=float(self.classifier.optimizer.param_groups[0]["lr"]),
             loss=tally.loss,
             clean=tally.clean,
             robust=tally.robust,
-            standing=math.nan if guard is None else guard.standing,
+            standing=math.nan if guard is None else guard.take_standing(),
             validation=points,
             area=area,
             is_best=best.is_beaten_by(area),
@@ -515,6 +535,17 @@ def _check_classifier(classifier: Any) -> None:
         raise ValueError("the classifier's loss must count every label (no ignore_index) and have reduction 'mean'.")
     if classifier.optimizer is None:
         raise ValueError("the classifier must hold an optimizer to be trained: OATClassifier(..., optimizer=...).")
+
+
+def _check_fallback(fallback: Any, classifier: OATClassifier) -> None:
+    """Refuse what cannot be aimed, or says nothing of robustness; None is nothing to refuse."""
+    if isinstance(fallback, NFGSM):
+        raise ValueError("fallback must keep to the radius and take many steps, got an NFGSM. Take PGD, as PGD(eps).")
+    try:
+        if fallback is not None:
+            aim(fallback, classifier)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"fallback: {error}") from error
 
 
 @contextmanager
