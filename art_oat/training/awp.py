@@ -21,12 +21,12 @@ class WeightPerturbation:
 
     Every weight of more than one dimension moves along the gradient ``v`` of the adversarial loss, in proportion to its
     own size: ``w + gamma * ||w|| * v / ||v||``. The gradient of the step is taken there, and applied to ``w``. Norms
-    and biases stay. Of ``w`` only the part counts that the loss depends on (where ``v`` is not 0), so that a step that
-    trains a narrow width alone is not perturbed by the size of the whole.
+    and biases stay.
 
     Given to :class:`~art_oat.OATTrainer`, a step perturbs once, by the sum over its widths and lams of
-    ``lam * (loss at lam 1)``, see :func:`adversarial_part`. In a loop of one's own, it is called with the loss to
-    climb, as a function::
+    ``lam * (loss at lam 1)``, see :func:`adversarial_part`. Where a step trains narrower widths alone, ``||w||`` is the
+    size of the part that they use, or else they would be perturbed by the size of the whole. In a loop of one's own, it
+    is called with the loss to climb, as a function::
 
         with WeightPerturbation(0.01)(model, lambda: loss(model(x_adv), y)):
             loss(model(x_adv), y).backward()
@@ -57,13 +57,17 @@ class WeightPerturbation:
         return epoch > self.warmup_epochs
 
     @contextmanager
-    def __call__(self, model: nn.Module, losses: Callable[[], Tensor | Iterable[Tensor]]) -> Iterator[None]:
+    def __call__(
+        self, model: nn.Module, losses: Callable[[], Tensor | Iterable[Tensor]], *, is_partial: bool = False
+    ) -> Iterator[None]:
         """Let weights stand where losses are higher within the block, and exactly where they stood after it.
 
         Args:
             model: Its trainable weights are perturbed; those that the losses do not depend on stay.
             losses: Returns a scalar, or scalars whose gradients are summed, one after the other, so that a generator
                 holds one graph at a time. What it changes in the model's buffers and torch's generators is put back.
+            is_partial: Whether the losses use a part of the weights only; then the entries of a weight that have a
+                gradient count as its size.
         """
         weights = [weight for weight in model.parameters() if weight.requires_grad and weight.dim() > 1]
         gradients = _gradients(model, weights, losses)
@@ -71,8 +75,8 @@ class WeightPerturbation:
         try:
             with torch.no_grad():
                 for weight, gradient in zip(weights, gradients, strict=True):
-                    length, size = gradient.norm(), (weight * (gradient != 0)).norm()
-                    weight.add_(gradient * torch.where(length > 0, self.gamma * size / length, 0))
+                    length, used = gradient.norm(), weight * (gradient != 0) if is_partial else weight
+                    weight.add_(gradient * torch.where(length > 0, self.gamma * used.norm() / length, 0))
             yield
         finally:
             with torch.no_grad():

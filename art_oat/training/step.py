@@ -207,7 +207,8 @@ class Step:
         perturbation = self.method.weight_perturbation
         if perturbation is None or not perturbation.is_due(self.epoch) or not bool(batch.is_attacked.any()):
             return nullcontext()
-        return perturbation(self.model, lambda: self._adversarial_losses(batch, attacked))
+        is_partial = self.model.widths[-1] not in attacked
+        return perturbation(self.model, lambda: self._adversarial_losses(batch, attacked), is_partial=is_partial)
 
     def _adversarial_losses(self, batch: _Batch, attacked: Mapping[float, Tensor]) -> Iterator[Tensor]:
         """Give what weights are perturbed by, width by width; labels count, also where scores are distilled."""
