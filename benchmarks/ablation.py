@@ -30,9 +30,10 @@ from typing import Any
 from art_oat.recipe import Recipe
 from benchmarks.arguments import command, parser
 from benchmarks.configs import DIGITS, Config
+from benchmarks.figures import plot_differences
 from benchmarks.frontiers import Arm, Shares, accuracies, frontier, resampled
-from benchmarks.record import RESULTS, environment, text, write
-from benchmarks.tradeoff import study
+from benchmarks.record import RESULTS, environment, read, text, write
+from benchmarks.tradeoff import DOCS, study
 
 LAMBDAS = (0.0, 0.2, 1.0)
 SEED_OF_CHOICE = 100
@@ -166,6 +167,15 @@ def main() -> None:
     if not given.variants:
         made_by = environment(command("ablation", given, *["--choose"] * given.choose), config.seeds)
         write(RESULTS / f"ablation_{given.data}{ending}.csv", table, made_by)
+    if not given.variants and not given.choose:
+        draw()
+
+
+def draw() -> None:
+    """Draw what is kept of all data."""
+    titles = {"digits": "digits", "cifar10": "CIFAR-10 (JPEG-75), 4,000 images"}
+    paths = {title: RESULTS / f"ablation_{data}.csv" for data, title in titles.items()}
+    plot_differences({title: read(path) for title, path in paths.items() if path.exists()}, DOCS / "ablation.png")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The picture of a comparison: both accuracies of every method, and the frontiers that they make."""
+"""The pictures of comparisons: frontiers of several methods, and differences of variants to one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -39,6 +39,37 @@ def plot(arms: Sequence[Arm], title: str, path: Path) -> None:
     _widen(against_each_other)
     against_each_other.legend(fontsize=8)
     figure.suptitle(title, fontsize=10)
+    with replaced(path) as partial:
+        figure.savefig(partial, dpi=150)
+
+
+DIFFERENCES = {
+    "clean difference": ("0.55", "s", "clean, mean over lams"),
+    "robust difference": ("#1b6ca8", "o", "AutoAttack, mean over lams"),
+    "robust difference at 1": ("#c0392b", "D", "AutoAttack, lam 1"),
+}
+
+
+def plot_differences(tables: Mapping[str, Sequence[Mapping[str, str]]], path: Path) -> None:
+    """Draw what variants gain over the first row of each table, in points, with 95% intervals; one panel per title."""
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    for axes, (title, table) in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables.items(), strict=True):
+        variants = table[1:]
+        for number, (name, (color, marker, label)) in enumerate(DIFFERENCES.items()):
+            values, low, high = ([float(row[f"{name}{end}"]) for row in variants] for end in ("", " low", " high"))
+            margins = [
+                [v - a for v, a in zip(values, low, strict=True)],
+                [b - v for v, b in zip(values, high, strict=True)],
+            ]
+            places = [place + 0.22 * (number - 1) for place in range(len(variants))]
+            style = {"fmt": marker, "color": color, "capsize": 2, "markersize": 4}
+            axes.errorbar(values, places, xerr=margins, label=label, **style)
+        axes.axvline(0, color="0.3", linewidth=0.8)
+        axes.set_yticks(range(len(variants)), [f"{row['variant']} ({float(row['seconds']):.0f} s)" for row in variants])
+        axes.invert_yaxis()
+        axes.grid(alpha=0.25, axis="x")
+        axes.set(title=title, xlabel=f"points more than {table[0]['variant']} ({float(table[0]['seconds']):.0f} s)")
+    figure.get_axes()[0].legend(fontsize=8)
     with replaced(path) as partial:
         figure.savefig(partial, dpi=150)
 
