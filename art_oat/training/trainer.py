@@ -339,13 +339,14 @@ class OATTrainer(Trainer):
         count = nb_batches(batches)
         nb_steps = None if count is None else plan.nb_epochs * count
         attack = aim(self.attack, self.classifier)
+        judge = attack if self.fallback is None else aim(self.fallback, self.classifier)
         file = self._state_file(batches, plan)
         saved = None if file is None else file.read()  # refuses that of another training, before anything is touched
         nb_done = 0 if saved is None else saved["nb_done"]
         step = Step(self.classifier, self._method(attack), self._generator)
         best = BestEpoch(self._model, plan.as_checkpoint(), is_restored=plan.restore_best)
         validation = None if plan.validation_data is None else self.classifier.as_tensors(*plan.validation_data)
-        guard = self._guard(attack, validation)
+        guard = self._guard(attack, judge, validation)
         self.best_epoch = None
         with (
             self._seeded(),
@@ -361,7 +362,6 @@ class OATTrainer(Trainer):
                 started = self._run_guarded_epoch(batches, ongoing, guard, bar)
                 trained = time.perf_counter()
                 with step.averaged():
-                    judge = attack if guard is None else guard.strong
                     points = self._measure(validation, judge) if validation and plan.is_validated_after(epoch) else ()
                     record = self._record(step.tally, tuple(points), best, (started, trained), guard)
                     is_ended = self._conclude(record, best, plan)
@@ -383,10 +383,10 @@ class OATTrainer(Trainer):
             self.precision,
         )
 
-    def _guard(self, attack: AimedAttack, validation: _Validation | None) -> Guard | None:
+    def _guard(self, attack: AimedAttack, judge: AimedAttack, validation: _Validation | None) -> Guard | None:
         if self.fallback is None or validation is None or self._model.lambdas[-1] == 0:
             return None
-        return Guard(self.classifier, attack, aim(self.fallback, self.classifier), *validation, self.seed)
+        return Guard(self.classifier, attack, judge, *validation, self.seed)
 
     def _state_file(self, batches: Batches, plan: Plan) -> StateFile | None:
         """Where the state of the training goes, or comes from; None for nowhere."""

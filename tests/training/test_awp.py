@@ -72,14 +72,15 @@ def gradients(network: nn.Module, nb_losses: int = 1) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("gamma", [0.01, 0.5])
 @pytest.mark.parametrize("nb_losses", [1, 3])
-def test_weights_move_along_the_gradient_of_the_summed_losses_in_proportion_to_their_own_size(gamma, nb_losses):
+@pytest.mark.parametrize("is_partial", [False, True])
+def test_weights_move_along_the_gradient_of_the_summed_losses_in_proportion_to_their_size(gamma, nb_losses, is_partial):
     network = trained_network()
     before, gradient = values(network), gradients(network, nb_losses)
-    with WeightPerturbation(gamma)(network, losses(network, nb_losses)):
+    with WeightPerturbation(gamma)(network, lambda: losses(network, nb_losses), is_partial=is_partial):
         for name, weight in network.named_parameters():
             w, v = before[name], gradient[name]
-            length = v.pow(2).sum().sqrt()
-            expected = w + gamma * w.pow(2).sum().sqrt() * v / length if w.dim() > 1 else w
+            used = w[v != 0] if is_partial else w
+            expected = w + gamma * used.pow(2).sum().sqrt() * v / v.pow(2).sum().sqrt() if w.dim() > 1 else w
             assert_near(weight.detach(), expected)
             assert torch.equal(weight, w) == (w.dim() == 1)
 
@@ -91,23 +92,53 @@ def test_the_loss_rises_as_fast_as_the_lengths_of_weights_and_gradients_say():
     def loss() -> Tensor:
         return next(losses(network))
 
-    slope = sum(weight.norm() * gradients(network)[name].norm() for name, weight in network.named_parameters()
-                if weight.dim() > 1)  # fmt: skip
+    gradient = gradients(network)
+    slope = sum(w.norm() * gradient[name].norm() for name, w in network.named_parameters() if w.dim() > 1)
     before = loss()
-    with WeightPerturbation(gamma)(network, losses(network)):
+    with WeightPerturbation(gamma)(network, lambda: losses(network)):
         after = loss()
     # what is left out is of the second order, gamma times curvature
     assert ((after - before) / gamma / slope).item() == pytest.approx(1, abs=1e-3)
 
 
 def test_the_perturbation_does_not_depend_on_the_scale_of_the_loss():
+    def scaled(scale: float, network: nn.Module) -> Tensor:
+        return scale * next(losses(network))
+
     found = []
     for scale in (1.0, 1e-12, 1e12):
         network = trained_network()
-        with WeightPerturbation(GAMMA)(network, (scale * loss for loss in losses(network))):
+        with WeightPerturbation(GAMMA)(network, functools.partial(scaled, scale, network)):
             found.append(values(network))
     for other in found[1:]:
         assert_near(other, found[0])
+
+
+@pytest.mark.parametrize(("width", "shape"), [(0.5, (4, 3)), (0.75, (6, 5)), (1.0, (8, 6))])
+def test_a_narrow_width_is_perturbed_by_the_size_of_its_own_part_of_a_weight(width, shape):
+    model, (after_it, before_it) = to_conditional(Residual().double(), LAMBDAS, widths=WIDTHS).train(), shape
+    weight = model.network.body[3].weight  # normalized before and after: no channel is dead for all of the batch
+    before = weight.detach().clone()
+    with WeightPerturbation(GAMMA)(
+        model, lambda: F.cross_entropy(model(images(), 0.3, width), labels()), is_partial=True
+    ):
+        moved = (weight - before).detach()
+    assert moved.norm().item() == pytest.approx(GAMMA * before[:after_it, :before_it].norm().item(), rel=1e-10)
+    assert moved[after_it:].count_nonzero() == moved[:, before_it:].count_nonzero() == 0
+
+
+def test_a_scalar_is_as_good_as_scalars_that_sum_to_it():
+    found = []
+    for perturb_by in (
+        lambda network: torch.stack(list(losses(network, 3))).sum(),
+        lambda network: losses(network, 3),
+        lambda network: list(losses(network, 3)),
+    ):
+        network = trained_network().eval()
+        with WeightPerturbation(GAMMA)(network, functools.partial(perturb_by, network)):
+            found.append(values(network))
+    assert_near(found[1], found[0])
+    assert_near(found[2], found[0])
 
 
 def test_frozen_weights_and_those_that_no_loss_depends_on_stay():
@@ -115,7 +146,7 @@ def test_frozen_weights_and_those_that_no_loss_depends_on_stay():
     network.spare = nn.Linear(3, 4).double()
     network.head.weight.requires_grad_(False)
     before = values(network)
-    with WeightPerturbation(GAMMA)(network, losses(network)):
+    with WeightPerturbation(GAMMA)(network, lambda: losses(network)):
         assert torch.equal(network.spare.weight, before["spare.weight"])
         assert torch.equal(network.head.weight, before["head.weight"])
         assert not torch.equal(network.expand[0].weight, before["expand.0.weight"])
@@ -126,7 +157,7 @@ def test_weights_of_zeros_and_weights_without_gradient_stay():
     network = nn.Sequential(first, second, third)
     nn.init.zeros_(second.weight)  # hence no gradient reaches the first, and nothing the third
     before = values(network)
-    with WeightPerturbation(GAMMA)(network, [F.cross_entropy(network(images()[:, 0, 0, :3]), labels() % 3)]):
+    with WeightPerturbation(GAMMA)(network, lambda: F.cross_entropy(network(images()[:, 0, 0, :3]), labels() % 3)):
         assert second.weight.isfinite().all()
         assert is_same(values(network), before)
 
@@ -137,7 +168,7 @@ def test_a_weight_that_is_used_twice_moves_once_along_its_whole_gradient():
     network, x = nn.Sequential(encoder, nn.Tanh(), decoder), images()[:, 0, 0]
     w = encoder.weight.detach().clone().requires_grad_()
     (v,) = torch.autograd.grad((x @ w.T).tanh().matmul(w.T).square().mean(), w)
-    with WeightPerturbation(GAMMA)(network, [network(x).square().mean()]):
+    with WeightPerturbation(GAMMA)(network, lambda: network(x).square().mean()):
         assert_near(encoder.weight.detach(), (w + GAMMA * w.norm() * v / v.norm()).detach())
         assert decoder.weight is encoder.weight
 
@@ -145,13 +176,13 @@ def test_a_weight_that_is_used_twice_moves_once_along_its_whole_gradient():
 def test_a_network_without_weights_of_several_dimensions_is_not_looked_at():
     network = nn.BatchNorm2d(1).double()
     before = values(network)
-    with WeightPerturbation(GAMMA)(network, losses(network)):
+    with WeightPerturbation(GAMMA)(network, lambda: losses(network)):
         assert is_same(values(network), before)
 
 
 def test_losses_may_be_computed_where_gradients_are_off():
     network, before = trained_network(), values(trained_network())
-    with torch.no_grad(), WeightPerturbation(GAMMA)(network, losses(network)):
+    with torch.no_grad(), WeightPerturbation(GAMMA)(network, lambda: losses(network)):
         assert not is_same(values(network), before)
 
 
@@ -169,8 +200,8 @@ def test_weights_come_back_to_the_bit_however_the_block_ends(error, memory_forma
     before = values(network)
 
     def run() -> None:
-        single = (F.cross_entropy(network(images(dtype=torch.float32)), labels()) for _ in range(1))
-        with WeightPerturbation(GAMMA)(network, single):
+        x = images(dtype=torch.float32)
+        with WeightPerturbation(GAMMA)(network, lambda: F.cross_entropy(network(x), labels())):
             assert not torch.equal(network.expand[0].weight, before["expand.0.weight"])
             if error is not None:
                 raise error
@@ -194,7 +225,7 @@ def test_where_a_loss_fails_nothing_has_changed(error):
         network(images())  # draws, and moves statistics
         raise error
 
-    with pytest.raises(error), WeightPerturbation(GAMMA)(network, failing()):
+    with pytest.raises(error), WeightPerturbation(GAMMA)(network, failing):
         pytest.fail("the block must not run")
     assert is_same(values(network), before)
     assert torch.equal(torch.get_rng_state(), random_state)
@@ -203,7 +234,7 @@ def test_where_a_loss_fails_nothing_has_changed(error):
 def test_losses_without_a_finite_gradient_do_no_harm_beyond_the_block():
     network = trained_network()
     before = values(network)
-    with WeightPerturbation(GAMMA)(network, (loss * math.nan for loss in losses(network))):
+    with WeightPerturbation(GAMMA)(network, lambda: (loss * math.nan for loss in losses(network))):
         pass
     assert is_same(values(network), before)
 
@@ -214,8 +245,9 @@ def test_the_step_after_it_draws_and_counts_as_if_there_had_been_no_pass():
     for perturbs in (True, False):
         network, drawn = trained_network(), []
         network.dropout.register_forward_hook(lambda part, inputs, output, drawn=drawn: drawn.append(output == 0))
+        passes = functools.partial(losses, network, 3 if perturbs else 0)
         torch.manual_seed(5)
-        with WeightPerturbation(1e-300)(network, losses(network, 3 if perturbs else 0)):  # adds less than a rounding
+        with WeightPerturbation(1e-300)(network, passes):  # adds less than a rounding
             network(images(seed=7))
         found.append((drawn[-1], values(network), torch.get_rng_state()))
         assert len(drawn) == (4 if perturbs else 1)
@@ -227,7 +259,7 @@ def test_the_step_after_it_draws_and_counts_as_if_there_had_been_no_pass():
 
 def test_statistics_that_the_block_itself_moves_are_kept():
     network = trained_network()
-    with WeightPerturbation(GAMMA)(network, losses(network)):
+    with WeightPerturbation(GAMMA)(network, lambda: losses(network)):
         network(images())
         within = values(network)
     for name, buffer in network.named_buffers():
@@ -238,7 +270,7 @@ def test_statistics_that_the_block_itself_moves_are_kept():
 def test_the_gradients_that_parameters_hold_are_left_alone():
     network = trained_network()
     network.head.weight.grad = torch.full_like(network.head.weight, 3.0)
-    with WeightPerturbation(GAMMA)(network, losses(network)):
+    with WeightPerturbation(GAMMA)(network, lambda: losses(network)):
         pass
     assert (network.head.weight.grad == 3).all()
     assert all(weight.grad is None for weight in network.parameters() if weight is not network.head.weight)
@@ -247,7 +279,7 @@ def test_the_gradients_that_parameters_hold_are_left_alone():
 def test_plain_networks_follow_the_weights_into_the_block_and_out_of_it(model):
     pinned, x = model.pinned(0.3), images()
     before = pinned(x)
-    with WeightPerturbation(GAMMA)(model, (F.cross_entropy(model(x, 0.3), labels()) for _ in range(1))):
+    with WeightPerturbation(GAMMA)(model, lambda: F.cross_entropy(model(x, 0.3), labels())):
         assert_near(pinned(x), model(x, 0.3).detach())
         assert not torch.allclose(pinned(x), before, atol=1e-3)
     assert torch.equal(pinned(x), before)
@@ -343,12 +375,15 @@ def test_label_smoothing_and_probabilities_as_labels_count_in_the_adversarial_pa
     assert_near(actual, -(LAM * (smoothed * CHANCES_ADV.log()).sum(dim=1)).mean())
 
 
-def test_class_weights_weigh_among_the_samples_of_one_lam():
-    weight = torch.tensor([1.0, 2.0, 0.5, 3.0], dtype=torch.float64)
-    each, w = -of_label(CHANCES_ADV).log(), weight[CLASSES]
-    groups = {0.1: [0, 1], 0.4: [2], 1.0: [3, 4]}
-    expected = sum(lam * len(i) / 5 * (w * each)[i].sum() / w[i].sum() for lam, i in groups.items())
-    assert_near(adversarial_part(hybrid_loss, CLEAN, ATTACKED, CLASSES, LAM, nn.CrossEntropyLoss(weight)), expected)
+@pytest.mark.parametrize(
+    ("loss", "at_one"), [(hybrid_loss, -of_label(CHANCES_ADV).log()), (TRADESLoss(), trades_at_one(6))]
+)
+@pytest.mark.parametrize("weight", [[1.0, 2.0, 0.5, 3.0], [1.0, 0.0, 0.5, 0.0]])  # at lam 0.4 there is class 1 alone
+def test_with_class_weights_the_adversarial_part_is_the_weighted_mean(loss, at_one, weight):
+    criterion = nn.CrossEntropyLoss(torch.tensor(weight, dtype=torch.float64))
+    w = criterion.weight[CLASSES]
+    actual = adversarial_part(loss, CLEAN, ATTACKED, CLASSES, LAM, criterion)
+    assert_near(actual, (w * LAM * at_one).sum() / w.sum())
 
 
 def test_a_loss_that_is_a_mean_with_lam_as_a_factor_is_its_own_adversarial_part():
@@ -418,15 +453,25 @@ def attack_of(kind: str) -> PGD:
 
 
 def one_step_written_out(
-    classifier: OATClassifier, kind: str, widths: tuple[float, ...], *, gamma: float, distills: bool = False
+    classifier: OATClassifier,
+    kind: str,
+    widths: tuple[float, ...] | None,
+    *,
+    gamma: float,
+    distills: bool = False,
+    seed: int = 3,
 ) -> dict[str, Tensor]:
-    """One perturbation by the gradient of the lam-weighted sum over widths, then one step of plain gradient descent."""
-    model, generator = classifier.model, torch.Generator().manual_seed(3)
+    """One perturbation by the gradient of the lam-weighted sum over widths, then one step of plain gradient descent.
+
+    Without widths, one is drawn.
+    """
+    model, generator = classifier.model, torch.Generator().manual_seed(seed)
     torch.randint(2**31, (), generator=generator)  # the seed of dropout
     order = torch.randperm(20, generator=generator)
     order = order[torch.randperm(20, generator=generator)]
     x, target = X[order], (1 - SMOOTHING) * F.one_hot(Y[order], 5).double() + SMOOTHING / 5
     lam = StratifiedSampling().draw(LAMBDAS, 20, generator)
+    widths = widths or (WIDTHS[int(torch.randint(3, (), generator=generator))],)
     is_attacked = lam > 0
     lam_adv, weights = lam[is_attacked], [weight for weight in model.parameters() if weight.dim() > 1]
 
@@ -450,7 +495,8 @@ def one_step_written_out(
     with torch.no_grad():
         for weight, v in zip(weights, torch.autograd.grad(total, weights, allow_unused=True), strict=True):
             if v is not None and v.norm() > 0:
-                weight.add_(gamma * weight.norm() * v / v.norm())
+                used = weight if 1.0 in widths else weight * (v != 0)
+                weight.add_(gamma * used.norm() * v / v.norm())
         for buffer, value in zip(model.buffers(), buffers, strict=True):
             buffer.copy_(value)
     losses = []
@@ -495,6 +541,15 @@ def test_one_step_equals_the_method_written_out(kind, widths, options):
     actual = values(classifier.model)
     torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)  # float64, some ten thousand sums
     assert not torch.allclose(actual["network.head.weight"], unperturbed["network.head.weight"], atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 5])  # draw 0.75, 1 and 0.5
+def test_one_step_at_a_random_width_equals_the_method_written_out(seed):
+    classifier = exact_classifier(widths=WIDTHS)
+    options = {"width_sampling": "random", "weight_perturbation": WeightPerturbation(GAMMA), "seed": seed}
+    OATTrainer(classifier, ATTACK, **options).fit(X.numpy(), Y.numpy(), batch_size=20, nb_epochs=1, verbose=False)
+    expected = one_step_written_out(exact_classifier(widths=WIDTHS), "oat", None, gamma=GAMMA, seed=seed)
+    torch.testing.assert_close(values(classifier.model), expected, rtol=1e-9, atol=1e-9)  # as above
 
 
 def test_a_single_perturbation_is_shared_by_all_widths():
