@@ -272,7 +272,8 @@ def _natural_weights(config: Config, part: Part, folder: Path) -> Path:
     path = folder / "plain.safetensors"
     trained = train("lam-0", config, part, folder)
     with replaced(path) as partial:
-        safetensors.torch.save_file(fold(trained.model, 0.0).state_dict(), partial)
+        weights = fold(trained.model, 0.0).state_dict()
+        safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in weights.items()}, partial)
     return path
 
 
