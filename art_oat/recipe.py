@@ -74,7 +74,7 @@ class Recipe:
         width_sampling: Which widths a step trains: ``"random"``, ``"all"`` or ``"sandwich"``, see
             :class:`~art_oat.training.OATTrainer`.
         distills: Whether narrower widths learn from the answers of the widest.
-        attack: ``"pgd-K"``, ``"n-fgsm"``, ``"art:NAME"`` or ``"torchattacks:NAME"``, see
+        attack: ``"pgd-K"``, ``"n-fgsm"``, ``"n-fgsm-1"`` (noise in eps), ``"art:NAME"`` or ``"torchattacks:NAME"``, see
             :func:`~art_oat.attack.attack_named`.
         fallback: Likewise: what the training goes on by where robustness collapses, see
             :class:`~art_oat.training.OATTrainer`. None to trust ``attack``.

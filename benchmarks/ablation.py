@@ -75,7 +75,15 @@ _CIFAR10 = _config(
     Config(Recipe(), nb_epochs_dedicated=24),
     nb_robust=250,
 )
-CONFIGS = {"digits": _with_variants(_DIGITS, 0.2, 16), "cifar10": _with_variants(_CIFAR10, 0.1, 16)}
+_LESS_NOISE = {"attack": "n-fgsm-1", "eps_step": None, "fallback": "pgd-7", "ema": 0.99}
+"""Chosen on held-out images of two folds of seed 100, PGD-50, mean over lam 0.2 and 1: noise 2 eps 65.2%, 1 eps 70.3%,
+0.5 eps 66.6%."""
+
+_DIGITS = _with_variants(_DIGITS, 0.2, 16)
+CONFIGS = {
+    "digits": replace(_DIGITS, variants={**_DIGITS.variants, "n-fgsm-1, ema": _LESS_NOISE}),
+    "cifar10": _with_variants(_CIFAR10, 0.1, 16),
+}
 
 
 def candidates(config: Config) -> Config:

@@ -15,7 +15,7 @@ from art_oat.classifier import OATClassifier
 from art_oat.inputs import refuse
 
 _PGD = re.compile(r"pgd-([1-9]\d*)")
-ONE_STEP = "n-fgsm"
+_ONE_STEP = re.compile(r"n-fgsm(?:-(\d+\.?\d*))?")
 _EXAMPLES = "pgd-7, n-fgsm, art:AutoProjectedGradientDescent or torchattacks:MIFGSM"
 
 
@@ -32,8 +32,8 @@ def attack_named(
 
     Args:
         name: ``"pgd-K"`` (K steps of :class:`~art_oat.attack.PGD`), ``"n-fgsm"``
-            (:class:`~art_oat.attack.NFGSM`), ``"art:NAME"`` (a class of ``art.attacks.evasion``) or
-            ``"torchattacks:NAME"``; with its own defaults for what is not given here.
+            (:class:`~art_oat.attack.NFGSM`; ``"n-fgsm-1"`` with a noise of 1 eps), ``"art:NAME"`` (a class of
+            ``art.attacks.evasion``) or ``"torchattacks:NAME"``; with its own defaults for what is not given here.
         classifier: What is attacked.
         eps: Radius, as the attack counts it: in units of the inputs, for torchattacks of inputs in [0, 1].
         norm: ``"Linf"`` or ``"L2"``.
@@ -47,8 +47,8 @@ def attack_named(
     refuse(name_faults(name, eps=eps, norm=norm, eps_step=eps_step))
     if match := _PGD.fullmatch(name):
         return PGD(eps, eps_step, int(match[1]), norm, objective=objective)
-    if name == ONE_STEP:
-        return NFGSM(eps)
+    if match := _ONE_STEP.fullmatch(name):
+        return NFGSM(eps, noise=float(match[1])) if match[1] else NFGSM(eps)
     kind = _class_of(name)
     wanted = {**_arguments(name, eps, norm, eps_step), "n_classes": classifier.nb_classes}
     given = {key: value for key, value in wanted.items() if key in _parameters(kind)}
@@ -69,7 +69,8 @@ def name_faults(name: str, *, eps: float, norm: Norm = "Linf", eps_step: float |
         faults.append(str(error))
     if _PGD.fullmatch(name):
         return faults
-    if name == ONE_STEP:
+    if match := _ONE_STEP.fullmatch(name):
+        faults += ["noise must be above 0, as in n-fgsm-1, got 0."] if match[1] and float(match[1]) == 0 else []
         faults += [] if norm == "Linf" else [f"norm must be Linf for {name}, got {norm}."]
         return faults + ([] if eps_step is None else [f"eps_step must be None for {name}, which goes eps far at once."])
     kind = _class_of(name)
@@ -82,6 +83,11 @@ def name_faults(name: str, *, eps: float, norm: Norm = "Linf", eps_step: float |
     if "norm" not in parameters and name.endswith("L2") != (norm == "L2"):
         faults.append(f"norm must be {'L2' if name.endswith('L2') else 'Linf'} for {name}, got {norm}.")
     return faults + _step_faults(name, parameters, eps, eps_step)
+
+
+def is_one_step(name: str) -> bool:
+    """Whether a name means an attack of one step, which goes ``eps`` far and leaves the ball."""
+    return _ONE_STEP.fullmatch(name) is not None
 
 
 def _step_faults(name: str, parameters: Any, eps: float, eps_step: float | None) -> list[str]:

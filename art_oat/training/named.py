@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Literal, get_args
 
 from art_oat.attack import Norm, attack_named
-from art_oat.attack.named import ONE_STEP, name_faults
+from art_oat.attack.named import is_one_step, name_faults
 from art_oat.classifier import OATClassifier
 from art_oat.inputs import refuse
 from art_oat.training.awp import WeightPerturbation
@@ -38,8 +38,8 @@ class Combination:
     def faults(self, *, eps: float, eps_step: float | None, norm: Norm) -> list[str]:
         """Say what is wrong, also with the size of the attacks; of ``ema`` the trainer says it."""
         faults = name_faults(self.attack, eps=eps, norm=norm, eps_step=self._step_of_attack(eps_step))
-        if self.fallback == ONE_STEP:
-            faults.append(f"fallback must take many steps, such as pgd-7, got {ONE_STEP}.")
+        if self.fallback is not None and is_one_step(self.fallback):
+            faults.append(f"fallback must take many steps, such as pgd-7, got {self.fallback}.")
         elif self.fallback is not None:
             found = name_faults(self.fallback, eps=eps, norm=norm, eps_step=eps_step)
             faults += [f"fallback: {fault}" for fault in found if fault not in faults]
@@ -90,7 +90,7 @@ class Combination:
 
     def _step_of_attack(self, eps_step: float | None) -> float | None:
         """Keep a step that is meant for the fallback from an attack that takes none."""
-        return None if self.attack == ONE_STEP and self.fallback is not None else eps_step
+        return None if is_one_step(self.attack) and self.fallback is not None else eps_step
 
 
 COMBINATIONS: Mapping[RecipeName, Combination] = {
