@@ -18,8 +18,9 @@ def test_pgd_maximizes_what_is_asked_for():
     assert attack_named("pgd-7", make_classifier(), eps=0.2, objective="kl") == PGD(0.2, objective="kl")
 
 
-def test_one_step_goes_eps_far():
+def test_one_step_goes_eps_far_from_as_much_noise_as_its_name_says():
     assert attack_named("n-fgsm", make_classifier(), eps=0.2) == NFGSM(0.2)
+    assert attack_named("n-fgsm-0.5", make_classifier(), eps=0.2) == NFGSM(0.2, noise=0.5)
 
 
 @pytest.mark.parametrize(("norm", "expected"), [("Linf", np.inf), ("L2", 2)])
@@ -54,6 +55,8 @@ def test_an_attack_of_torchattacks_gets_the_radius_and_the_step():
         ("torchattacks:PGDL2", {}, "norm must be L2 for torchattacks:PGDL2, got Linf"),
         ("pgd-7", {"eps": -1}, "eps must be a number above 0"),
         ("n-fgsm", {"norm": "L2"}, "norm must be Linf for n-fgsm, got L2"),
+        ("n-fgsm-0", {}, "noise must be above 0"),
+        ("n-fgsm-", {}, "attack must be a name such as pgd-7"),
         ("n-fgsm", {"eps_step": 0.1}, "eps_step must be None for n-fgsm, which goes eps far at once"),
     ],
 )
