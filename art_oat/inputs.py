@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,17 @@ def refuse(faults: Sequence[str]) -> None:
     """
     if faults:
         raise ValueError(" ".join(faults))
+
+
+def refusals(*checks: Callable[[], Any]) -> list[str]:
+    """Return what checks refuse: the texts of the ``ValueError``s that they raise."""
+    faults = []
+    for check in checks:
+        try:
+            check()
+        except ValueError as error:
+            faults.append(str(error))
+    return faults
 
 
 def input_faults(x: Array, input_shape: tuple[int, ...], name: str = "x") -> list[str]:

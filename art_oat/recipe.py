@@ -18,7 +18,7 @@ from art_oat.augmentation import RandomCropFlip
 from art_oat.classifier import OATClassifier
 from art_oat.condition import is_finite_number
 from art_oat.data import Dataset, load
-from art_oat.inputs import count_faults, refuse
+from art_oat.inputs import count_faults, refusals, refuse
 from art_oat.layers import DEFAULT_LAMBDAS
 from art_oat.layers.encoding import check_lambdas
 from art_oat.layers.slimmable import check_widths
@@ -142,16 +142,12 @@ class Recipe:
             if isinstance(values := getattr(self, name), Iterable):  # a file gives a list
                 object.__setattr__(self, name, tuple(values))
         faults = self.combination.faults(eps=self.eps, eps_step=self.eps_step, norm=self.norm)
-        for check in (
+        faults += refusals(
             lambda: architecture(self.network, in_channels=1, nb_classes=2),
             lambda: schedule_by_name(self.schedule),
             lambda: check_lambdas(self.lambdas),
             lambda: check_widths(self.widths),
-        ):
-            try:
-                check()
-            except ValueError as error:
-                faults.append(str(error))
+        )
         refuse([*faults, *self._number_faults(), *self._choice_faults()])
         if self.data.endswith(".npz"):
             object.__setattr__(self, "data", str(Path(self.data).expanduser().resolve()))

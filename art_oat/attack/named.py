@@ -12,7 +12,7 @@ import numpy as np
 from art_oat.attack.pgd import NFGSM, PGD, Objective
 from art_oat.attack.protocol import Norm
 from art_oat.classifier import OATClassifier
-from art_oat.inputs import refuse
+from art_oat.inputs import refusals, refuse
 
 _PGD = re.compile(r"pgd-([1-9]\d*)")
 _ONE_STEP = re.compile(r"n-fgsm(?:-(\d+\.?\d*))?")
@@ -62,11 +62,7 @@ def name_faults(name: str, *, eps: float, norm: Norm = "Linf", eps_step: float |
     Raises:
         ImportError: If torchattacks is asked for and not installed.
     """
-    faults = []
-    try:
-        PGD(eps, eps_step, norm=norm)  # the rules for all
-    except ValueError as error:
-        faults.append(str(error))
+    faults = refusals(lambda: PGD(eps, eps_step, norm=norm))  # the rules for all
     if _PGD.fullmatch(name):
         return faults
     if match := _ONE_STEP.fullmatch(name):

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from art_oat.attack import Norm, attack_named
 from art_oat.attack.named import is_one_step, name_faults
 from art_oat.classifier import OATClassifier
-from art_oat.inputs import refuse
+from art_oat.inputs import refusals, refuse
 from art_oat.training.awp import WeightPerturbation
 from art_oat.training.loss import LossName, loss_by_name, objective_of
 
@@ -43,15 +43,10 @@ class Combination:
         elif self.fallback is not None:
             found = name_faults(self.fallback, eps=eps, norm=norm, eps_step=eps_step)
             faults += [f"fallback: {fault}" for fault in found if fault not in faults]
-        for check in (
+        return faults + refusals(
             lambda: loss_by_name(self.loss),
             lambda: None if self.awp is None else WeightPerturbation(self.awp),
-        ):
-            try:
-                check()
-            except ValueError as error:
-                faults.append(str(error))
-        return faults
+        )
 
     def changed(self, **given: Any) -> Combination:
         """Return the combination with some parts exchanged, and what goes with these where it is not given itself.
