@@ -192,9 +192,14 @@ def train(
     label_smoothing: Annotated[
         float, typer.Option(min=0, max=0.99, help="Share of every label spread over all.")
     ] = 0.0,
-    precision: Annotated[str, typer.Option(help="float32, or bf16: passes in bfloat16, for GPUs.")] = "float32",
+    precision: Annotated[
+        str, typer.Option(help="float32, or bf16: passes in bfloat16, faster where the hardware has it.")
+    ] = "float32",
+    attack_precision: Annotated[
+        str | None, typer.Option(help="That of the attack alone, float32 or bf16; as --precision if not given.")
+    ] = None,
     channels_last: Annotated[
-        bool, typer.Option("--channels-last", help="Lay weights and images out with channels last, for GPUs.")
+        bool, typer.Option("--channels-last", help="Lay weights and images out with channels last, which is faster.")
     ] = False,
     seed: Seed = 0,
     overwrite: Overwrite = False,
@@ -239,6 +244,7 @@ def train(
             augmentation=augmentation,  # type: ignore[arg-type]
             label_smoothing=label_smoothing,
             precision=precision,  # type: ignore[arg-type]
+            attack_precision=attack_precision,  # type: ignore[arg-type]
             channels_last=channels_last,
             seed=seed,
             **asdict(named.changed(**chosen)),

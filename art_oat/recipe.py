@@ -97,8 +97,9 @@ class Recipe:
         ema: Decay of the average of weights; None for none.
         label_smoothing: In ``[0, 1)``.
         precision: What the passes of the training compute in, ``"float32"`` or ``"bf16"``; weights stay float32.
+        attack_precision: What its attack computes in, where that is to be another one; None for the same.
         channels_last: Whether weights and images are laid out in memory with channels last while the network is
-            trained, which is faster on GPUs; the result is the same to rounding.
+            trained, which is faster; the result is the same to rounding.
         seed: Of the split, the weights and the training.
 
     Raises:
@@ -134,6 +135,7 @@ class Recipe:
     ema: float | None = None
     label_smoothing: float = 0.0
     precision: Precision = "float32"
+    attack_precision: Precision | None = None
     channels_last: bool = False
     seed: int = 0
 
@@ -194,7 +196,7 @@ class Recipe:
             faults.append(f"channels_last must be True or False, got {self.channels_last!r}.")
         if not set(self.exempt) <= set(get_args(ParameterKind)):
             faults.append(f"exempt must hold some of {get_args(ParameterKind)}, got {self.exempt}.")
-        faults += precision_faults(self.precision)
+        faults += precision_faults(self.precision, self.attack_precision)
         return faults + width_sampling_faults(self.width_sampling, distills=self.distills)
 
     def augment(self, data: Dataset) -> RandomCropFlip | None:
@@ -248,6 +250,7 @@ def trainer_for(recipe: Recipe, data: Dataset) -> OATTrainer:
         width_sampling=recipe.width_sampling,
         distills=recipe.distills,
         precision=recipe.precision,
+        attack_precision=recipe.attack_precision,
         seed=recipe.seed,
         **recipe.combination.arguments(classifier, eps=recipe.eps, eps_step=recipe.eps_step, norm=recipe.norm),
     )

@@ -42,8 +42,7 @@ What the published code does, and where ours differs:
 
 Differences from "published" are paired by image, averaged over lams and seeds, with a 95% bootstrap interval over
 images. That does not hold what another seed of the training would change, which was more than 5 points in trainings of
-200 steps: take several seeds. Times are those of whole steps on one batch, in turns (A B C A B C ...), medians over
-rounds.
+200 steps: take several seeds. Times are those of whole steps on one batch, in turns, see ``turns.py``.
 """
 
 import argparse
@@ -52,12 +51,11 @@ import importlib
 import math
 import re
 import shlex
-import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +85,7 @@ from art_oat.randomness import borrowed_generators
 from art_oat.training.step import Method, Step
 from benchmarks import record
 from benchmarks.attack_sources import interval
+from benchmarks.turns import take_turns
 
 REPOSITORY = "VITA-Group/Once-for-All-Adversarial-Training"
 CLASSES = {
@@ -451,20 +450,9 @@ def step_seconds(folder: Path, settings: Settings) -> dict[str, float]:
     generator = torch.Generator().manual_seed(seed)
     x = torch.rand(settings.batch_size, *SHAPE, generator=generator).to(built.codes)
     y = torch.randint(NB_CLASSES, (settings.batch_size,), generator=generator).to(x.device)
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
     with borrowed_generators(x.device, seed):
-        for _ in range(settings.nb_rounds + 1):
-            for name, step in steps.items():
-                seconds[name].append(_seconds(step, x, y))
-    return {name: statistics.median(values[1:]) for name, values in seconds.items()}
-
-
-def _seconds(step: Callable[[Tensor, Tensor], None], x: Tensor, y: Tensor) -> float:
-    started = time.perf_counter()
-    step(x, y)
-    if x.device.type != "cpu":
-        torch.accelerator.synchronize(x.device)
-    return time.perf_counter() - started
+        turns = take_turns({name: partial(step, x, y) for name, step in steps.items()}, settings.nb_rounds)
+    return {name: turns.median(name) for name in steps}
 
 
 def rows(found: Mapping[str, NDArray[np.float64]], seconds: Mapping[str, float]) -> Iterator[dict[str, object]]:

@@ -9,7 +9,7 @@ import art_oat
 
 ROOT = Path(art_oat.__file__).parent
 ORDER = [
-    {"condition", "replica", "inputs", "files", "models", "randomness"},
+    {"condition", "fast", "replica", "inputs", "files", "models", "randomness"},
     {"data", "augmentation"},
     {"layers"},
     {"pinned"},
@@ -24,7 +24,18 @@ ORDER = [
     {"cli"},
 ]
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
-TORCH_ALONE = {"condition", "replica", "randomness", "layers", "pinned", "model", "surgery", "models", "augmentation"}
+TORCH_ALONE = {
+    "condition",
+    "fast",
+    "replica",
+    "randomness",
+    "layers",
+    "pinned",
+    "model",
+    "surgery",
+    "models",
+    "augmentation",
+}
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 
 

@@ -17,7 +17,11 @@ LossName = Literal["oat", "trades", "mart"]
 
 
 class Loss(Protocol):
-    """A training objective; see :func:`hybrid_loss` for the arguments."""
+    """A training objective; see :func:`hybrid_loss` for the arguments.
+
+    One that is a sum of a term of ``logits`` and a term of ``logits_adv`` may say so by an attribute
+    ``is_separable = True``: a step then holds the graph of one pass at a time, and needs half the memory.
+    """
 
     def __call__(
         self, logits: Tensor, logits_adv: Tensor, y: Tensor, lam: Tensor, criterion: nn.CrossEntropyLoss | None = None
@@ -162,6 +166,11 @@ def objective_of(loss: Loss) -> Objective:
     """Return what an attack maximizes that goes with a loss: its ``objective``, or the cross-entropy."""
     objective: Objective = getattr(loss, "objective", "cross-entropy")
     return objective
+
+
+def is_separable(loss: Loss) -> bool:
+    """Whether a loss is a sum of a term of the clean scores and a term of the attacked ones."""
+    return loss is hybrid_loss or getattr(loss, "is_separable", False) is True
 
 
 def _check_beta(beta: float) -> None:

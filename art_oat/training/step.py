@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from art_oat.attack import AimedAttack
 from art_oat.classifier import OATClassifier
+from art_oat.fast import is_fast
 from art_oat.inputs import as_array, input_faults, range_faults, refuse
 from art_oat.model import OATModel
 from art_oat.training.average import WeightAverage
 from art_oat.training.awp import WeightPerturbation, adversarial_part, uses_clean_scores
-from art_oat.training.loss import Loss
+from art_oat.training.dropout import QuickDropout
+from art_oat.training.loss import Loss, is_separable
 from art_oat.training.sampling import StratifiedSampling, WidthSampling, draw_widths
 
 _IMAGE_AXES = len(("N", "C", "H", "W"))
@@ -26,7 +28,7 @@ Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 """Changes inputs ``[N, ...]`` at random, drawn from the generator it is given; keeps shape and clip range."""
 
 Precision = Literal["float32", "bf16"]
-"""What attack and forward passes of a training compute in; weights, loss and measurements stay float32."""
+"""What the attack, or the forward passes, of a training compute in; weights, loss and measurements stay float32."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +44,20 @@ class Method:
     width_sampling: WidthSampling = "random"
     distills: bool = False
     precision: Precision = "float32"
+    attack_precision: Precision | None = None
 
 
-def precision_faults(precision: str, model: OATModel | None = None) -> list[str]:
+def precision_faults(precision: str, attack_precision: str | None = None, model: OATModel | None = None) -> list[str]:
     """Say whether a precision is unknown, or does not suit the weights of a model."""
-    if precision not in get_args(Precision):
-        return [f"precision must be one of {get_args(Precision)}, got {precision!r}."]
+    named = {"precision": precision} | ({} if attack_precision is None else {"attack_precision": attack_precision})
     dtype = torch.float32 if model is None else model.encoding.table.dtype
-    if precision == "bf16" and dtype != torch.float32:
-        return [f"precision bf16 needs weights in float32, got {dtype}. Convert them: model.float()."]
-    return []
+    faults = []
+    for name, value in named.items():
+        if value not in get_args(Precision):
+            faults.append(f"{name} must be one of {get_args(Precision)}, got {value!r}.")
+        elif value == "bf16" and dtype != torch.float32:
+            faults.append(f"{name} bf16 needs weights in float32, got {dtype}. Convert them: model.float().")
+    return faults
 
 
 @dataclass
@@ -151,6 +157,7 @@ class Step:
         self._is_ahead = False  # whether the weights hold a step that the average does not
         self._is_augmentation_checked = False
         self._last_x = torch.empty(0)
+        self.dropout = QuickDropout(classifier.device)
         self._is_channels_last = any(map(_is_channels_last, self.model.parameters()))
 
     def attack_by(self, attack: AimedAttack) -> None:
@@ -197,7 +204,7 @@ class Step:
         x = self._arranged(batch.x[is_attacked])
         if not len(x):
             return x
-        with self._precision():
+        with self._precision(self.method.attack_precision or self.method.precision):
             return self.method.attack(
                 x, batch.classes[is_attacked], batch.lam[is_attacked], self.generator, width=width
             )
@@ -215,7 +222,7 @@ class Step:
         x, y, lam = (part[batch.is_attacked] for part in (batch.x, batch.y, batch.lam))
         x, loss = self._arranged(x), self.method.loss
         for width, x_adv in attacked.items():
-            with self._precision():
+            with self._precision(self.method.precision):
                 logits_adv = self._scores(x_adv, lam, width)
                 logits = self._scores(x, lam, width) if uses_clean_scores(loss) else logits_adv.detach()
             yield adversarial_part(loss, logits, logits_adv, y, lam, self.classifier.loss)
@@ -226,18 +233,24 @@ class Step:
         The loss compares with the target: the labels, or the scores of the largest width as probabilities.
         """
         lam, is_attacked, classes = batch.lam, batch.is_attacked, batch.classes
-        with self._precision():  # a block of its own: that of the attack may hold casts of weights without gradient
-            logits = self._scores(batch.x, lam, width)
-            logits_adv = self._scores(x_adv, lam[is_attacked], width) if len(x_adv) else logits[:0]
         criterion = self.classifier.loss if target is batch.y else None  # a teacher's scores carry it already
+        # a block for each pass: one may hold casts of weights without gradient, or of a graph that is gone
+        with self._precision(self.method.precision):
+            logits = self._scores(batch.x, lam, width)
+        if is_separable(self.method.loss) and is_fast("terms"):
+            self.method.loss(logits, logits.detach()[is_attacked], target, lam, criterion).backward()
+            logits = logits.detach()
+        with self._precision(self.method.precision):
+            logits_adv = self._scores(x_adv, lam[is_attacked], width) if len(x_adv) else logits[:0]
         loss = self.method.loss(logits, logits_adv, target, lam, criterion)
         self._check("loss", loss)
-        loss.backward()
+        if loss.requires_grad:
+            loss.backward()
         self.tally.add(loss.item(), logits.argmax(1) == classes, logits_adv.argmax(1) == classes[is_attacked])
         return logits.detach()
 
-    def _precision(self) -> AbstractContextManager[Any]:
-        is_lower = self.method.precision == "bf16"
+    def _precision(self, precision: Precision) -> AbstractContextManager[Any]:
+        is_lower = precision == "bf16"
         return torch.autocast(self.classifier.device.type, torch.bfloat16) if is_lower else nullcontext()
 
     def _arranged(self, x: Tensor) -> Tensor:
@@ -255,7 +268,8 @@ class Step:
         return result
 
     def _scores(self, x: Tensor, lam: Tensor, width: float) -> Tensor:
-        scores = self.model(self.preprocess(x), lam, width)
+        with self.dropout.installed():
+            scores = self.model(self.preprocess(x), lam, width)
         if isinstance(scores, Tensor) and scores.shape == (len(x), self.classifier.nb_classes):
             return scores.float() if self.method.precision == "bf16" else scores
         got = f"shape {list(scores.shape)}" if isinstance(scores, Tensor) else f"a {type(scores).__name__}"

@@ -51,6 +51,7 @@ _SETTINGS = (
     "width_sampling",
     "distills",
     "precision",
+    "attack_precision",
     "seed",
 )
 """What of a trainer decides the result."""
@@ -103,6 +104,9 @@ class OATTrainer(Trainer):
             weights and label smoothing apply to the largest width alone.
         precision: ``"bf16"``: attack and forward passes run under ``torch.autocast`` in bfloat16, on the classifier's
             device; the loss, the weights, their gradients and all that is measured stay float32.
+        attack_precision: That of the attack, where it is to be another one; None for the same. In bfloat16 the attack
+            of the training, two thirds of its arithmetic, takes half the time on a processor that has it, and is as
+            strong, see ``benchmarks/attack_precision.py``.
         seed: What the order of samples, the lams, the widths, augmentation, the attack's random starts and dropout are
             drawn from. The same seed and weights give exactly the same training on the same machine, as far as the data
             come in the same order: a ``DataLoader`` or a generator of ART's shuffles by its own randomness.
@@ -133,6 +137,7 @@ class OATTrainer(Trainer):
         width_sampling: WidthSampling = "random",
         distills: bool = False,
         precision: Precision = "float32",
+        attack_precision: Precision | None = None,
         seed: int = 0,
     ) -> None:
         _check_classifier(classifier)
@@ -151,7 +156,7 @@ class OATTrainer(Trainer):
         refuse(
             [
                 *width_sampling_faults(width_sampling, distills=distills),
-                *precision_faults(precision, classifier.model),
+                *precision_faults(precision, attack_precision, classifier.model),
             ]
         )
         super().__init__(classifier)
@@ -168,6 +173,7 @@ class OATTrainer(Trainer):
         self.width_sampling = width_sampling
         self.distills = distills
         self.precision: Precision = precision
+        self.attack_precision = attack_precision
         self.seed = seed
         self.history: list[EpochRecord] = []
         self.best_epoch: int | None = None
@@ -187,6 +193,7 @@ class OATTrainer(Trainer):
         width_sampling: WidthSampling = "random",
         distills: bool = False,
         precision: Precision = "float32",
+        attack_precision: Precision | None = None,
         seed: int = 0,
     ) -> Self:
         """Return a trainer that combines what was measured to go together; its attributes say what.
@@ -204,6 +211,7 @@ class OATTrainer(Trainer):
             width_sampling: See there.
             distills: See there.
             precision: See there.
+            attack_precision: See there.
             seed: See there.
 
         Raises:
@@ -218,6 +226,7 @@ class OATTrainer(Trainer):
             width_sampling=width_sampling,
             distills=distills,
             precision=precision,
+            attack_precision=attack_precision,
             seed=seed,
             **parts,
         )
@@ -381,6 +390,7 @@ class OATTrainer(Trainer):
             self.width_sampling,
             self.distills,
             self.precision,
+            self.attack_precision,
         )
 
     def _guard(self, attack: AimedAttack, judge: AimedAttack, validation: _Validation | None) -> Guard | None:

@@ -68,9 +68,9 @@ def test_the_film_of_a_smaller_width_does_to_its_channels_what_the_whole_one_doe
 
 
 def test_what_a_smaller_width_learns_of_its_channels_the_whole_film_learns_and_of_the_others_nothing():
-    film, whole = random_film(), random_film()
+    film, whole = random_film().double(), random_film().double()
     whole.load_state_dict(film.state_dict())
-    x, code = torch.randn(4, 5, 6, 6), torch.randn(4, 8)
+    x, code = torch.randn(4, 5, 6, 6, dtype=torch.float64), torch.randn(4, 8, dtype=torch.float64)
     NarrowFiLM(film, 3)(x[:, :3], code).square().sum().backward()
     whole(x, code)[:, :3].square().sum().backward()
     for parameter, expected in zip(film.parameters(), whole.parameters(), strict=True):

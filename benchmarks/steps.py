@@ -1,0 +1,67 @@
+"""Single training steps on random images, for studies of their cost."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn, optim
+
+from art_oat import PGD, OATClassifier, StratifiedSampling, hybrid_loss, to_conditional
+from art_oat.attack import TensorAttack, aim
+from art_oat.layers import DEFAULT_LAMBDAS
+from art_oat.training.step import Method, Step
+
+SHAPE, NB_CLASSES = (3, 32, 32), 10
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """How a step is done, where it is not as ``OATTrainer`` does by default.
+
+    Attributes:
+        attack: Of the training.
+        lambdas: Trained; a single one with ``has_film=False`` is plain adversarial training.
+        widths: Trained.
+        has_film: Whether norms are modulated.
+        is_channels_last: How weights and images lie in memory.
+        method: Further settings of :class:`~art_oat.training.step.Method`.
+    """
+
+    attack: TensorAttack = field(default_factory=PGD)
+    lambdas: Sequence[float] = DEFAULT_LAMBDAS
+    widths: Sequence[float] = (1.0,)
+    has_film: bool = True
+    is_channels_last: bool = False
+    method: dict[str, Any] = field(default_factory=dict)
+
+
+def classifier_of(network: nn.Module, settings: StepSettings) -> OATClassifier:
+    """Convert a plain network, with an optimizer as published: SGD, momentum 0.9, weight decay 5e-4."""
+    film_on = None if settings.has_film else ()
+    model = to_conditional(network, settings.lambdas, film_on=film_on, widths=settings.widths, input_shape=SHAPE)
+    if settings.is_channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=5e-4)
+    return OATClassifier(model, nn.CrossEntropyLoss(), SHAPE, NB_CLASSES, optimizer, clip_values=(0, 1))
+
+
+def step_of(network: nn.Module, settings: StepSettings | None = None) -> Step:
+    """Return what trains a plain network, once converted, by one batch per call."""
+    settings = settings or StepSettings()
+    classifier = classifier_of(network, settings)
+    method = {"loss": hybrid_loss, **settings.method}
+    step = Step(
+        classifier,
+        Method(aim(settings.attack, classifier), StratifiedSampling(), **method),
+        torch.Generator().manual_seed(0),
+    )
+    step.start_epoch(1)
+    return step
+
+
+def batch(nb_samples: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """Draw random images in [0, 1], ``[N, 3, 32, 32]``, and class indices ``[N]``; the same in every call."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(nb_samples, *SHAPE, generator=generator)
+    return x.to(device), torch.randint(NB_CLASSES, (nb_samples,), generator=generator).to(device)
