@@ -4,8 +4,8 @@
     python -m benchmarks.step_time --official DIR    # the published code's PGD-7 step beside, see official.py
     python -m benchmarks.step_time --smoke           # two rounds of a small network; writes nothing
 
-All steps take the same random batch, in turns, see ``turns.py``; ratios are medians over rounds. Below each network, the
-cost of an epoch of 4,000 images by one step, the guard's attacks on 128 held-out images included.
+All steps take the same random batch, in turns, see ``turns.py``; ratios are medians over rounds. Below each network,
+the cost of an epoch of 4,000 images by one step, the guard's attacks on 128 held-out images included.
 """
 
 import argparse

@@ -1,0 +1,106 @@
+"""Whether the attack of the training is as strong in bfloat16 as in float32, on networks that were trained robust.
+
+    python -m benchmarks.attack_precision --data digits                          # 3 minutes on one core
+    python -m benchmarks.attack_precision --data cifar10 --data-folder FOLDER    # 10 minutes on one core
+    python -m benchmarks.attack_precision --smoke                                # seconds; writes nothing
+
+The one networks of ``tradeoff.py`` (trained if --runs does not hold them) are attacked at every lam above 0 by the
+attack they were trained with, PGD-7, in float32 and under autocast in bfloat16, from the same three random starts. What
+comes out is answered in float32. Differences are bfloat16 minus float32, paired by image, with a 95% bootstrap interval
+over images; so is "noise", the same difference between two sets of starts, both in float32: what is smaller, no
+training sees.
+"""
+
+import tempfile
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from art_oat import PGD
+from benchmarks.arguments import command, parser
+from benchmarks.attack_sources import interval
+from benchmarks.configs import CONFIGS, Config, Part
+from benchmarks.methods import train
+from benchmarks.record import RESULTS, environment, text, write
+
+NB_STARTS = 3
+Answers = NDArray[np.float64]
+
+
+def answered(config: Config, part: Part, runs: Path, *, is_bf16: bool, first_start: int) -> Answers:
+    """Return loss and correctness of every attacked test image, means over starts: ``[2, lams above 0, N]``."""
+    model = train("oat", config, part, runs / part.name / "oat").model
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    classifier, recipe = config.recipe.classifier(model, part.data), config.recipe
+    x, y = classifier.as_tensors(*part.data.test)
+    attack = PGD(recipe.eps, recipe.eps_step, norm=recipe.norm)
+    found = []
+    for lam in recipe.lambdas[1:]:
+        network = classifier.at(lam).as_module()
+        answers = []
+        for start in range(first_start, first_start + NB_STARTS):
+            generator = torch.Generator().manual_seed(start)
+            with torch.autocast("cpu", torch.bfloat16) if is_bf16 else nullcontext():
+                x_adv = attack(network, x, y, clip_values=classifier.clip_values, generator=generator)
+            with torch.no_grad():
+                scores = network(x_adv)
+            answers.append(torch.stack([F.cross_entropy(scores, y, reduction="none"), (scores.argmax(1) == y).float()]))
+        found.append(torch.stack(answers).mean(dim=0).double().numpy())
+    return np.stack(found, axis=1)
+
+
+def rows(config: Config, runs: Path) -> list[dict[str, object]]:
+    """Compare at every lam, and in the mean over lams, over all parts."""
+    kinds = {"float32": (False, 0), "bf16": (True, 0), "again": (False, NB_STARTS)}
+    answers = {
+        name: np.concatenate(
+            [answered(config, part, runs, is_bf16=is_bf16, first_start=start) for part in config.parts()], axis=2
+        )
+        for name, (is_bf16, start) in kinds.items()
+    }
+    lams = {f"{lam:g}": index for index, lam in enumerate(config.recipe.lambdas[1:])}
+    every = {"mean": slice(None)} | {lam: slice(index, index + 1) for lam, index in lams.items()}
+    return [
+        _row(lam, {name: values[:, chosen].mean(axis=1) for name, values in answers.items()})
+        for lam, chosen in every.items()
+    ]
+
+
+def _row(lam: str, answers: dict[str, Answers]) -> dict[str, object]:
+    row: dict[str, object] = {"lam": lam}
+    for index, (what, factor) in enumerate((("loss", 1.0), ("robust", 100.0))):
+        reference = factor * answers["float32"][index]
+        row |= {f"{what} float32": f"{reference.mean():.4f}"}
+        for name, column in (("bf16", "difference"), ("again", "noise")):
+            difference = factor * answers[name][index] - reference
+            low, high = interval(difference)
+            row |= {
+                f"{what} {column}": f"{difference.mean():+.4f}",
+                f"{what} {column} 95%": f"{low:+.4f} to {high:+.4f}",
+            }
+    return row | {"answers": len(answers["float32"][0])}
+
+
+def main() -> None:
+    given = parser(__doc__).parse_args()
+    config = CONFIGS[given.data, "small"].in_folder(given.data_folder)
+    if given.smoke:
+        with tempfile.TemporaryDirectory() as scratch:
+            print(text(rows(replace(config.shortened(), seeds=config.seeds[:1]), Path(scratch))))
+        return
+    table = rows(config, given.runs / f"{given.data}-small")
+    print(text(table))
+    write(
+        RESULTS / f"attack_precision_{given.data}.csv",
+        table,
+        environment(command("attack_precision", given), config.seeds),
+    )
+
+
+if __name__ == "__main__":
+    main()
