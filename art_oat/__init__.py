@@ -17,6 +17,7 @@ from art_oat.evaluation import (
     TransferMatrix,
     evaluate,
 )
+from art_oat.fast import without_fast_paths
 from art_oat.frontier import Frontier, MeasuredPoint
 from art_oat.model import OATModel
 from art_oat.pinned import PinnedNetwork
@@ -83,4 +84,5 @@ __all__ = [
     "save_model",
     "to_conditional",
     "to_published",
+    "without_fast_paths",
 ]

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Literal, get_args
 
-FastPath = Literal["affine", "split", "dropout", "terms"]
-"""``affine``: scale and shift per channel by the batch-norm kernel. ``split``: the sides of a dual norm are cut by one
+FastPath = Literal["affine", "source", "split", "dropout", "terms"]
+"""``affine``: scale and shift per channel by the batch-norm kernel. ``source``: FiLM keeps what its norm got in place
+of what the norm gave, which the norm keeps anyway. ``split``: the sides of a dual norm are cut by one
 operation whose gradient is one copy. ``dropout``: masks from 16 random bits each. ``terms``: the gradient of the clean
 term of a loss is taken before the attacked samples are answered, which halves the memory of a step."""
 
@@ -27,8 +28,8 @@ def without_fast_paths(*paths: FastPath) -> Iterator[None]:
     Results are the same up to rounding, except that ``"dropout"`` draws other masks of the same distribution.
 
     Args:
-        *paths: Which to leave: ``"affine"``, ``"split"``, ``"dropout"``, ``"terms"``; all of them where none is
-            named.
+        *paths: Which to leave: ``"affine"``, ``"source"``, ``"split"``, ``"dropout"``, ``"terms"``; all of
+            them where none is named.
 
     Raises:
         ValueError: If there is no such path.

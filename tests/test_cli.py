@@ -205,3 +205,35 @@ def test_what_is_for_several_widths_is_refused_with_one(tmp_path):
     assert result.exit_code != 0
     assert "are for several widths" in " ".join(result.output.replace("│", " ").split())
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ((), ("float32", None)),
+        (("--attack-precision", "bf16"), ("float32", "bf16")),
+        (("--precision", "bf16", "--attack-precision", "float32"), ("bf16", "float32")),
+    ],
+)
+def test_attack_and_passes_are_trained_in_the_precision_asked_for(tmp_path, options, expected):
+    arguments = ("train", "--data", "digits", "--out", str(tmp_path), "--nb-train", "50", *TRAINED)
+    trained = call(*arguments, *options)
+    assert trained.exit_code == 0, trained.output
+    recipe = Run(tmp_path, print).recipe
+    assert (recipe.precision, recipe.attack_precision) == expected
+
+
+def test_an_unknown_precision_of_the_attack_is_refused_before_anything_is_written(tmp_path):
+    arguments = ("train", "--data", "digits", "--out", str(tmp_path / "new"), *TRAINED)
+    result = call(*arguments, "--attack-precision", "fp8")
+    assert result.exit_code == 2
+    assert "attack_precision must be one of" in " ".join(result.output.replace("│", " ").split())
+    assert not (tmp_path / "new").exists()
+
+
+def test_weights_of_a_training_with_another_precision_of_the_attack_are_not_reused(tmp_path):
+    arguments = ("train", "--data", "digits", "--out", str(tmp_path), "--nb-train", "50", *TRAINED)
+    assert call(*arguments).exit_code == 0
+    refused = call(*arguments, "--attack-precision", "bf16")
+    assert refused.exit_code == 2
+    assert "--overwrite" in refused.output

@@ -212,3 +212,15 @@ def test_augmentation_suits_the_data(data, augmentation, expected):
     images = np.zeros((1, 3, 32, 32), dtype=np.float32)
     split = Split(images, np.zeros(1, dtype=np.int64))
     assert Recipe(data=data, augmentation=augmentation).augment(Dataset(split, split, split)) == expected
+
+
+@pytest.mark.parametrize("attack_precision", [None, "float32", "bf16"])
+def test_a_recipe_says_what_the_attack_computes_in(attack_precision):
+    recipe = dataclasses.replace(RECIPE, attack_precision=attack_precision)
+    trainer = trainer_for(recipe, recipe.dataset())
+    assert (trainer.precision, trainer.attack_precision) == ("float32", attack_precision)
+
+
+def test_a_recipe_names_the_faults_of_both_precisions():
+    with pytest.raises(ValueError, match=r"precision must be one of .*'fp8'.*attack_precision must be one of .*'fp4'"):
+        Recipe(precision="fp8", attack_precision="fp4")

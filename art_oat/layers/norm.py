@@ -12,7 +12,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from art_oat.condition import Condition, current_condition
 from art_oat.fast import is_fast
-from art_oat.layers.film import FiLM, NarrowFiLM, channel_affine
+from art_oat.layers.affine import Source, channel_affine
+from art_oat.layers.film import FiLM, NarrowFiLM
 
 
 class ConditionalLayer(nn.Module, ABC):
@@ -99,22 +100,24 @@ class DualBatchNorm(BatchNormLayer):
         """Normalize and modulate ``x [N, C, ...]`` by the condition of the pass under way."""
         condition = current_condition()
         condition.check_batch(len(x))
-        normalized = self._normalize(x, condition)
-        return normalized if self.film is None else self.film(normalized, condition.code)
+        order, inverse = condition.order, condition.inverse_order
+        x = x if order is None else x[order]
+        sides = [
+            (side, part, _normalize_side(side, part))
+            for side, part in zip((self.clean, self.adversarial), _cut(x, condition), strict=True)
+            if part is not None
+        ]
+        normalized = sides[0][-1] if len(sides) == 1 else torch.cat([answer for *_, answer in sides])
+        if self.film is None:
+            return normalized if inverse is None else normalized[inverse]
+        code = condition.code if order is None else condition.code[order]
+        modulated: Tensor = self.film(normalized, code, _source(x, sides))
+        return modulated if inverse is None else modulated[inverse]
 
     @property
     def nb_channels(self) -> int:
         """Return the number of channels ``C``."""
         return self.clean.num_features
-
-    def _normalize(self, x: Tensor, condition: Condition) -> Tensor:
-        if condition.nb_clean in (0, len(condition.lam)):
-            return _normalize_side(self.clean if condition.nb_clean else self.adversarial, x)
-        order, nb_clean = condition.order, condition.nb_clean
-        x = x if order is None else x[order]
-        clean, adversarial = _cut(x, nb_clean)
-        normalized = torch.cat([_normalize_side(self.clean, clean), _normalize_side(self.adversarial, adversarial)])
-        return normalized if order is None else normalized[condition.inverse_order]
 
     def normalization(self, condition: Condition) -> tuple[Tensor, Tensor]:
         """Return scale and shift of the side that each lam belongs to, each ``[G, C]``."""
@@ -226,12 +229,32 @@ def _normalize_side(norm: _BatchNorm, x: Tensor) -> Tensor:
     return result
 
 
-def _cut(x: Tensor, nb_first: int) -> tuple[Tensor, Tensor]:
-    """Cut a batch in two; the gradient of a split is one copy, that of two slices four passes over the batch."""
+def _cut(x: Tensor, condition: Condition) -> tuple[Tensor | None, Tensor | None]:
+    """Return clean and other samples, which come in this order; None where there are none.
+
+    The gradient of a split is one copy, that of two slices four passes over the batch.
+    """
+    nb_clean = condition.nb_clean
+    if nb_clean in (0, len(condition.lam)):
+        return (x, None) if nb_clean else (None, x)
     if is_fast("split"):
-        first, rest = x.split([nb_first, len(x) - nb_first])
-        return first, rest
-    return x[:nb_first], x[nb_first:]
+        clean, others = x.split([nb_clean, len(x) - nb_clean])
+        return clean, others
+    return x[:nb_clean], x[nb_clean:]
+
+
+def _source(x: Tensor, sides: list[tuple[_BatchNorm, Tensor, Tensor]]) -> Source | None:
+    """Say how normalized features come from ``x``, if torch's node of every side says by which statistics."""
+    lines = []
+    for norm, part, normalized in sides:
+        node = normalized.grad_fn
+        if type(node).__name__ != "NativeBatchNormBackward0" or not node._saved_result1.numel():  # type: ignore[union-attr]
+            return None
+        mean, slope = node._saved_result1, node._saved_result2  # type: ignore[union-attr]
+        slope = slope if norm.weight is None else slope * norm.weight.detach()
+        offset = -mean * slope if norm.bias is None else norm.bias.detach() - mean * slope
+        lines.append(torch.stack([slope, offset]).unsqueeze(1).expand(-1, len(part), -1))
+    return Source(x, *torch.cat(lines, dim=1))
 
 
 def _affine(norm: _BatchNorm) -> tuple[Tensor, Tensor]:

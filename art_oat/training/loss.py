@@ -20,7 +20,8 @@ class Loss(Protocol):
     """A training objective; see :func:`hybrid_loss` for the arguments.
 
     One that is a sum of a term of ``logits`` and a term of ``logits_adv`` may say so by an attribute
-    ``is_separable = True``: a step then holds the graph of one pass at a time, and needs half the memory.
+    ``is_separable = True``: a step then holds the graph of one pass at a time, and needs half the memory. It calls the
+    loss twice for that.
     """
 
     def __call__(

@@ -167,6 +167,7 @@ class Step:
     def start_epoch(self, epoch: int) -> None:
         """Count anew."""
         self.epoch = epoch
+        self.dropout = QuickDropout(self.classifier.device)  # where a training goes on from a file, it looks anew, too
         self.tally = Tally()
 
     def __call__(self, x: Tensor, y: Tensor) -> None:
@@ -237,14 +238,18 @@ class Step:
         # a block for each pass: one may hold casts of weights without gradient, or of a graph that is gone
         with self._precision(self.method.precision):
             logits = self._scores(batch.x, lam, width)
+        has_gradient = False
         if is_separable(self.method.loss) and is_fast("terms"):
-            self.method.loss(logits, logits.detach()[is_attacked], target, lam, criterion).backward()
+            term = self.method.loss(logits, logits.detach()[is_attacked], target, lam, criterion)
+            has_gradient = term.requires_grad  # a loss may have no clean term
+            if has_gradient:
+                term.backward()
             logits = logits.detach()
         with self._precision(self.method.precision):
             logits_adv = self._scores(x_adv, lam[is_attacked], width) if len(x_adv) else logits[:0]
         loss = self.method.loss(logits, logits_adv, target, lam, criterion)
         self._check("loss", loss)
-        if loss.requires_grad:
+        if loss.requires_grad or not has_gradient:  # without attacked samples, the clean term may be all there is
             loss.backward()
         self.tally.add(loss.item(), logits.argmax(1) == classes, logits_adv.argmax(1) == classes[is_attacked])
         return logits.detach()

@@ -119,7 +119,7 @@ class OATTrainer(Trainer):
     Raises:
         TypeError: If an argument is of another kind than above.
         ValueError: If the classifier has no optimizer, its loss leaves labels out or is not a mean, ``sampling``
-            weighs a lam that is not trained, ``ema`` lies outside ``(0, 1)``, ``width_sampling`` or ``precision`` is
+            weighs a lam that is not trained, ``ema`` lies outside ``(0, 1)``, ``width_sampling`` or a precision is
             unknown, ``distills`` goes with ``"random"``, or ``"bf16"`` with weights that are not float32.
     """
 

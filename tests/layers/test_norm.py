@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 from art_oat.condition import Condition, conditioned
+from art_oat.fast import without_fast_paths
 from art_oat.layers import DualBatchNorm, FiLM
+from tests.networks import Dense, Residual, SharedNorm, images, resnet, shaken
 
 LAM = torch.tensor([0.5, 0.0, 1.0, 0.0, 0.1])
 
@@ -99,3 +101,33 @@ def test_a_batch_that_does_not_fit_its_lams_is_refused():
 def test_a_layer_outside_a_pass_is_refused():
     with pytest.raises(RuntimeError, match="only inside its OATModel"):
         dual()(torch.randn(4, 3, 4, 4))
+
+
+ORDERS = {
+    "clean ones first": [0.0, 0.0, 0.1, 1.0, 0.4, 0.2],
+    "clean ones in between": [0.5, 0.0, 1.0, 0.0, 0.1, 0.0],
+    "one clean": [0.2, 0.3, 0.0, 0.4, 1.0, 0.1],
+    "one attacked": [0.0, 0.0, 0.3, 0.0, 0.0, 0.0],
+    "all clean": [0.0] * 6,
+    "all attacked": [0.4] * 6,
+}
+
+
+@pytest.mark.parametrize("make", [Residual, SharedNorm, Dense, resnet])
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_sides_cut_in_one_operation_teach_as_sides_cut_in_two_and_leave_the_same_statistics(make, order, memory_format):
+    model = shaken(make()).to(memory_format=memory_format).train()
+    twin, results = copy.deepcopy(model), []
+    for network, paths in ((model, ("affine",)), (twin, ("affine", "split"))):
+        x, lam = images(6).requires_grad_(), torch.tensor(ORDERS[order], dtype=torch.float64)
+        with without_fast_paths(*paths):
+            scores = network(x, lam)
+            scores.square().sum().backward()
+        gradients = {name: weight.grad for name, weight in network.named_parameters() if weight.grad is not None}
+        results.append((scores.detach(), dict(network.named_buffers()), x.grad, gradients))
+    (scores, statistics, *gradients), (plain_scores, plain_statistics, *plain_gradients) = results
+    assert torch.equal(scores, plain_scores)
+    torch.testing.assert_close(statistics, plain_statistics, rtol=0, atol=0)
+    # the same terms, summed in another order
+    torch.testing.assert_close(gradients, plain_gradients, rtol=1e-10, atol=1e-10)

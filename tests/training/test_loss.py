@@ -1,3 +1,4 @@
+import functools
 import itertools
 import math
 from decimal import Decimal
@@ -10,7 +11,7 @@ from torch.nn import functional as F
 
 from art_oat import MARTLoss, TRADESLoss, hybrid_loss
 from art_oat.training import loss_by_name
-from art_oat.training.loss import objective_of
+from art_oat.training.loss import is_separable, objective_of
 
 LAM = torch.tensor([0.0, 0.0, 0.1, 0.4, 1.0], dtype=torch.float64)
 Y = torch.tensor([0, 3, 1, 2, 3])
@@ -329,3 +330,43 @@ def test_an_unknown_name_is_refused():
 )
 def test_the_attack_that_goes_with_a_loss_maximizes_the_divergence_for_trades_alone(loss, objective):
     assert objective_of(loss) == objective
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("y", [Y, PROBABILITIES], ids=["indices", "probabilities"])
+def test_a_loss_is_called_separable_exactly_where_its_mixed_second_derivative_is_0(name, criterion, y):
+    clean, attacked = scores(0).requires_grad_(), scores(1)[2:].requires_grad_()
+    loss = LOSSES[name](clean, attacked, y, LAM, criterion)
+    (of_clean,) = torch.autograd.grad(loss, clean, create_graph=True)
+    (mixed,) = torch.autograd.grad((of_clean * scores(3)).sum(), attacked, allow_unused=True)
+    is_sum = mixed is None or bool((mixed == 0).all())
+    assert is_separable(LOSSES[name]) == is_sum
+
+
+@pytest.mark.parametrize("y", [Y, PROBABILITIES], ids=["indices", "probabilities"])
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_the_hybrid_loss_changes_with_the_clean_scores_by_as_much_whatever_the_attacked_ones_are(y, criterion):
+    changes = [
+        hybrid_loss(scores(0), attacked[2:], y, LAM, criterion)
+        - hybrid_loss(scores(3), attacked[2:], y, LAM, criterion)
+        for attacked in (scores(1), scores(2), 100 * scores(2))
+    ]
+    # a difference of losses of up to 300
+    torch.testing.assert_close(torch.stack(changes), changes[0].expand(3), rtol=0, atol=1e-12)
+
+
+class Claiming:
+    """A loss of somebody else's, which says of itself whether it is separable."""
+
+    def __init__(self, claim: object) -> None:
+        self.is_separable = claim
+
+    def __call__(self, *arguments):
+        return hybrid_loss(*arguments)
+
+
+@pytest.mark.parametrize("claim", [True, False, None, 1, "yes"])
+def test_a_loss_of_somebody_elses_is_separable_only_where_it_says_so(claim):
+    assert is_separable(Claiming(claim)) == (claim is True)
+    assert not is_separable(functools.partial(hybrid_loss, criterion=None))

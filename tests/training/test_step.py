@@ -1,5 +1,7 @@
 import copy
 import dataclasses
+import functools
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -7,15 +9,28 @@ import torch
 from art.attacks.evasion import DeepFool, ProjectedGradientDescentPyTorch
 from art.data_generators import NumpyDataGenerator
 from torch import nn
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from art_oat import PGD, OATClassifier, OATTrainer, RandomCropFlip, hybrid_loss, to_conditional
+from art_oat import (
+    PGD,
+    MARTLoss,
+    OATClassifier,
+    OATTrainer,
+    RandomCropFlip,
+    TRADESLoss,
+    WeightPerturbation,
+    hybrid_loss,
+    to_conditional,
+)
+from art_oat.attack import distance
 from art_oat.data.loader import digits
+from art_oat.fast import without_fast_paths
 from art_oat.layers.norm import ChannelAffine
 from art_oat.models import ResNet
 from art_oat.recipe import Recipe, train
 from tests.conftest import make_classifier
-from tests.networks import WIDTHS, Residual, images, labels
+from tests.networks import LAMBDAS, WIDTHS, MobileSqueezeExcite, Residual, images, labels
 
 X, Y = images(20, torch.float32).numpy(), labels(20).numpy()
 SOFT = np.random.default_rng(0).dirichlet(np.ones(5), 20).astype(np.float32)
@@ -268,3 +283,274 @@ def test_a_network_with_channels_last_is_trained_on_such_batches_and_to_the_same
         assert set(attack.is_channels_last) == {memory_format == torch.channels_last}
     assert results[1]["network.stem.0.weight"].is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(results[1], results[0], rtol=1e-3, atol=1e-5)  # float32, summed in another order
+
+
+def double(*, lambdas=LAMBDAS, make=Residual, learning_rate: float = 0.0, **conversion) -> OATClassifier:
+    """In float64; at a learning rate of 0 the gradient of the last step stays the only trace in the weights."""
+    torch.manual_seed(0)
+    model = to_conditional(make().double(), lambdas, **conversion)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.3 * torch.randn_like(weight))
+    optimizer = torch.optim.SGD(model.parameters(), lr=learning_rate)
+    return OATClassifier(model, nn.CrossEntropyLoss(), (1, 6, 6), 5, optimizer, clip_values=(0, 1))
+
+
+def one_step(classifier: OATClassifier, y=Y, *, criterion=None, nb_epochs: int = 1, **arguments) -> OATTrainer:
+    classifier._loss = criterion or classifier.loss
+    trainer = OATTrainer(classifier, arguments.pop("attack", ATTACK), **arguments)
+    trainer.fit(X, y, batch_size=20, nb_epochs=nb_epochs, verbose=False)
+    return trainer
+
+
+def gradients(classifier: OATClassifier) -> dict[str, torch.Tensor]:
+    return {name: weight.grad for name, weight in classifier.model.named_parameters() if weight.grad is not None}
+
+
+ALL_WIDTHS = {"widths": WIDTHS, "heads": "per-width"}
+CLASS_WEIGHTS = torch.tensor([1.0, 2.0, 0.5, 3.0, 1.5], dtype=torch.float64)
+STEPS = {
+    "plain": ({}, {}),
+    "all widths": (ALL_WIDTHS, {"width_sampling": "all"}),
+    "one width": ({"widths": WIDTHS}, {"width_sampling": "random"}),
+    "distilled": (ALL_WIDTHS, {"width_sampling": "all", "distills": True}),
+    "class weights": ({}, {"criterion": nn.CrossEntropyLoss(CLASS_WEIGHTS)}),
+    "label smoothing": ({}, {"criterion": nn.CrossEntropyLoss(CLASS_WEIGHTS, label_smoothing=0.2)}),
+    "soft labels": ({}, {"y": SOFT, "criterion": nn.CrossEntropyLoss(CLASS_WEIGHTS, label_smoothing=0.2)}),
+    "soft labels, distilled": (ALL_WIDTHS, {"y": SOFT, "width_sampling": "all", "distills": True}),
+    "clean alone": ({"lambdas": (0.0,)}, {}),
+    "attacked alone": ({"lambdas": (1.0,)}, {}),
+    "without 0": ({"lambdas": (0.2, 1.0)}, {}),
+    "perturbed weights": ({}, {"weight_perturbation": WeightPerturbation(0.1)}),
+    "perturbed weights of all widths": (
+        ALL_WIDTHS,
+        {"width_sampling": "all", "weight_perturbation": WeightPerturbation(0.1)},
+    ),
+    "dropout": ({"make": MobileSqueezeExcite}, {}),
+    "published film": ({"film": "published"}, {}),
+    "shared statistics": ({"statistics": "shared"}, {}),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_the_gradient_of_a_loss_taken_term_by_term_is_that_of_their_sum(name):
+    conversion, method = STEPS[name]
+    found = []
+    for paths in ((), ("terms",)):
+        classifier = double(**conversion)
+        with without_fast_paths(*paths) if paths else nullcontext():
+            trainer = one_step(classifier, **method)
+        found.append((gradients(classifier), dict(classifier.model.named_buffers()), trainer.history[0].loss))
+    (by_term, statistics, loss), (of_sum, plain_statistics, plain_loss) = found
+    # the same terms, summed in another order
+    torch.testing.assert_close(by_term, of_sum, rtol=1e-10, atol=1e-10)
+    assert sum(gradient.abs().sum() for gradient in by_term.values()) > 0
+    torch.testing.assert_close(statistics, plain_statistics, rtol=0, atol=0)
+    assert loss == plain_loss
+
+
+class Watched:
+    """The hybrid loss, which notes through which scores gradient may flow."""
+
+    def __init__(self, **claims: object) -> None:
+        self.carriers: list[tuple[bool, bool]] = []
+        self.sizes: list[tuple[int, int]] = []
+        vars(self).update(claims)
+
+    def __call__(self, logits, logits_adv, y, lam, criterion=None):
+        self.carriers.append((logits.requires_grad, logits_adv.requires_grad))
+        self.sizes.append((len(logits), len(logits_adv)))
+        return hybrid_loss(logits, logits_adv, y, lam, criterion)
+
+
+@pytest.mark.parametrize("paths", [(), ("terms",)])
+@pytest.mark.parametrize("claims", [{}, {"is_separable": False}, {"is_separable": 1}, {"is_separable": True}])
+def test_only_a_loss_that_claims_to_be_separable_is_taken_in_turn(claims, paths):
+    loss = Watched(**claims)
+    with without_fast_paths(*paths) if paths else nullcontext():
+        one_step(double(), loss=loss)
+    in_turn = [(True, False), (False, True)]
+    assert loss.carriers == (in_turn if claims.get("is_separable") is True and not paths else [(True, True)])
+    assert len(set(loss.sizes)) == 1  # every call sees all samples: a loss may check that they fit
+
+
+def test_a_loss_that_claims_to_be_separable_trains_as_it_would_without_the_claim():
+    found = []
+    for loss in (Watched(is_separable=True), Watched(), hybrid_loss):
+        classifier = double()
+        one_step(classifier, loss=loss)
+        found.append(gradients(classifier))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(found[0], found[2], rtol=0, atol=0)
+
+
+def test_losses_that_are_no_sum_of_two_terms_are_taken_at_once():
+    for loss in (TRADESLoss(), MARTLoss()):
+        found = []
+        for paths in ((), ("terms",)):
+            classifier = double()
+            with without_fast_paths(*paths) if paths else nullcontext():
+                one_step(classifier, loss=loss)
+            found.append(gradients(classifier))
+        torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+
+
+class Kept:
+    """What autograd keeps for a backward pass; knows how much is kept at once."""
+
+    alive = most = 0
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor = tensor
+        Kept.alive += 1
+        Kept.most = max(Kept.most, Kept.alive)
+
+    def __del__(self) -> None:
+        Kept.alive -= 1
+
+
+def most_kept(**arguments) -> int:
+    """The largest number of tensors that the graphs of a step hold at once; the attack makes none."""
+    Kept.alive = Kept.most = 0
+    with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.tensor):
+        one_step(double(), attack=lambda network, x, y: x, **arguments)
+    return Kept.most
+
+
+def test_a_separable_loss_keeps_the_graph_of_one_pass_at_a_time():
+    in_turn = most_kept()
+    with without_fast_paths("terms"):
+        at_once = most_kept()
+    assert most_kept(loss=Watched()) == at_once
+    # half of it would be kept of two equal passes; that on clean inputs also sorts samples by the sides of the norms
+    assert at_once / 2 <= in_turn < 0.6 * at_once
+
+
+@pytest.mark.parametrize("paths", [(), ("terms",)])
+@pytest.mark.parametrize("number", [1, 2, 3, 4])  # clean and attacked pass of the first step, and of the second
+def test_scores_that_are_not_finite_in_either_pass_are_told_of_and_undone(number, paths):
+    classifier, passes = double(learning_rate=0.1), []
+
+    def spoil(part, inputs, scores):
+        if part.training:
+            passes.append(state(classifier))
+            return scores * (float("nan") if len(passes) == number else 1.0)
+        return None
+
+    classifier.model.network.head.register_forward_hook(spoil)
+    before = state(classifier)
+    with (
+        without_fast_paths(*paths) if paths else nullcontext(),
+        pytest.raises(RuntimeError, match=f"got a loss of nan in epoch {(number + 1) // 2}"),
+    ):
+        one_step(classifier, nb_epochs=2)
+    names = dict(classifier.model.named_parameters())
+    good = {name: before[name] for name in names}  # the first step is not known to be good until the second has a loss
+    assert is_same(good, state(classifier))
+    assert all(weight.grad is None for weight in names.values())
+    if number <= 2:
+        assert is_same(before, state(classifier))
+
+
+def attacked_term(logits, logits_adv, y, lam, criterion=None):
+    """A loss of attacked scores alone, which is a sum of two terms too."""
+    return F.cross_entropy(logits_adv, y[lam > 0])
+
+
+def test_a_separable_loss_may_have_no_clean_term():
+    found = []
+    for claim in (True, False):
+        loss, classifier = functools.partial(attacked_term), double()
+        loss.is_separable = claim
+        one_step(classifier, loss=loss)
+        found.append(gradients(classifier))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-10, atol=1e-10)
+
+
+def test_a_loss_that_carries_no_gradient_is_refused():
+    with pytest.raises(RuntimeError, match="grad"):
+        one_step(double(), loss=lambda *arguments: hybrid_loss(*arguments).detach())
+
+
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
+
+
+@pytest.mark.parametrize("precision", DTYPES)
+@pytest.mark.parametrize("attack_precision", [None, *DTYPES])
+@pytest.mark.parametrize("perturbation", [None, WeightPerturbation(0.1)])
+def test_attack_and_passes_of_training_each_compute_in_the_precision_asked_for(
+    precision, attack_precision, perturbation
+):
+    classifier, attack, seen = make_classifier(), Noting(), set()
+
+    def note(part, inputs, result):
+        if part.training:  # plain networks, which have the hook as well, never are
+            seen.add(result.dtype)
+
+    for part in (classifier.model.network.body[0], classifier.model.network.head):
+        part.register_forward_hook(note)
+    options = {"precision": precision, "attack_precision": attack_precision, "weight_perturbation": perturbation}
+    OATTrainer(classifier, attack, **options).fit(X, Y, (X, Y), batch_size=10, nb_epochs=1, verbose=False)
+    nb_points = len(classifier.model.lambdas)
+    assert attack.scores == 2 * [DTYPES[attack_precision or precision]] + nb_points * [torch.float32]  # validation
+    assert seen == {DTYPES[precision]}
+
+
+def test_the_precision_of_the_attack_changes_nothing_but_what_the_attack_finds():
+    def unmoved(network, x, y):
+        network(x)
+        return x
+
+    assert is_same(fit(X, Y, attack=unmoved, attack_precision="bf16"), fit(X, Y, attack=unmoved))
+    assert not is_same(fit(X, Y, attack_precision="bf16"), fit(X, Y))
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+def test_an_attack_in_bf16_gives_images_in_float32_within_its_radius(norm):
+    attack, found = PGD(eps=0.1, nb_steps=3, norm=norm), []
+
+    def noting(network, x, y, *, clip_values=None, generator=None):
+        found.append((x, attack(network, x, y, clip_values=clip_values, generator=generator)))
+        return found[-1][1]
+
+    fit(X, Y, attack=noting, attack_precision="bf16")
+    for x, x_adv in found:
+        assert x_adv.dtype == torch.float32
+        far = distance(x, x_adv, norm)
+        assert far.max() <= 0.1 + 1e-6  # roundings of float32
+        assert far.min() > 0.01
+
+
+def test_the_same_seed_gives_the_same_training_with_an_attack_in_bf16():
+    options = {"augmentation": mirror_some, "attack_precision": "bf16"}
+    first, again = (fit(X, Y, seed=1, **options) for _ in range(2))
+    assert is_same(first, again)
+    assert not is_same(first, fit(X, Y, seed=2, **options))
+
+
+@pytest.mark.parametrize("attack_precision", ["fp8", "", True, torch.bfloat16])
+def test_an_unknown_precision_of_the_attack_is_refused(classifier, attack_precision):
+    with pytest.raises(ValueError, match=r"attack_precision must be one of \('float32', 'bf16'\), got "):
+        OATTrainer(classifier, attack_precision=attack_precision)
+
+
+def test_every_fault_of_both_precisions_is_named(classifier):
+    with pytest.raises(
+        ValueError, match=r"precision must be one of .*, got 'fp8'.*attack_precision must .*, got 'fp4'"
+    ):
+        OATTrainer(classifier, precision="fp8", attack_precision="fp4")
+    needs = "bf16 needs weights in float32"
+    with pytest.raises(ValueError, match=f"precision {needs}, .*attack_precision {needs}, got torch.float64"):
+        OATTrainer(double(), precision="bf16", attack_precision="bf16")
+    with pytest.raises(ValueError, match=f"^attack_precision {needs}, got torch.float64"):
+        OATTrainer(double(), attack_precision="bf16")
+
+
+@pytest.mark.parametrize("make", [MobileSqueezeExcite, Residual])
+def test_the_masks_of_a_step_are_drawn_quickly_unless_that_is_switched_off(make):
+    """Other masks show; a network without dropout is none the wiser."""
+    first, again = (fit(X, Y, classifier=double(make=make, learning_rate=0.1)) for _ in range(2))
+    with without_fast_paths("dropout"):
+        by_torch = fit(X, Y, classifier=double(make=make, learning_rate=0.1))
+    assert is_same(first, again)
+    assert is_same(first, by_torch) == (make is Residual)

@@ -641,3 +641,36 @@ def test_the_scale_of_class_weights_does_not_weigh_widths_against_each_other(sca
     plain = OATTrainer(make_classifier(widths=WIDTHS), ATTACK, width_sampling="all", distills=True)
     plain.fit(X, Y, batch_size=20, nb_epochs=1, verbose=False)
     assert trainer.history[0].loss == pytest.approx(plain.history[0].loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("attack_precision", ["float32", "bf16"])
+def test_the_file_of_a_training_with_another_precision_of_the_attack_is_refused(tmp_path, attack_precision):
+    fit(make_classifier(), state_path=tmp_path / "state.pt")
+    classifier = make_classifier()
+    before = state(classifier)
+    trainer = OATTrainer(classifier, ATTACK, attack_precision=attack_precision)
+    with pytest.raises(ValueError, match=f"attack_precision was None, is '{attack_precision}'"):
+        trainer.fit(X, Y, batch_size=10, nb_epochs=2, state_path=tmp_path / "state.pt", verbose=False)
+    assert is_same(state(classifier), before)
+
+
+def test_a_training_with_an_attack_in_bf16_that_is_cut_is_gone_on_with(tmp_path):
+    def interrupt(record):
+        if record.epoch == 2:
+            raise KeyboardInterrupt
+
+    def train(classifier, **options):
+        trainer = OATTrainer(classifier, ATTACK, attack_precision="bf16")
+        trainer.fit(X, Y, batch_size=10, nb_epochs=2, verbose=False, **options)
+        return state(classifier)
+
+    path = tmp_path / "state.pt"
+    with pytest.raises(KeyboardInterrupt):
+        train(make_classifier(), state_path=path, callback=interrupt)
+    assert is_same(train(make_classifier(), state_path=path), train(make_classifier()))
+
+
+def test_a_named_recipe_takes_the_precision_of_its_attack(classifier):
+    trainer = OATTrainer.recipe("published", classifier, attack_precision="bf16")
+    assert (trainer.precision, trainer.attack_precision) == ("float32", "bf16")
+    assert OATTrainer.recipe("published", classifier).attack_precision is None
