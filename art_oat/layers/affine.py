@@ -105,8 +105,8 @@ class _Learned(torch.autograd.Function):
         scale, x, slope, offset = ctx.saved_tensors
         (gradient,) = gradients
         spatial = tuple(range(_SPATIAL, x.dim()))
-        of_shift = gradient.sum(spatial, dtype=scale.dtype)
-        of_scale = (gradient * x).sum(spatial, dtype=scale.dtype)
+        of_shift = gradient.sum(spatial).to(scale.dtype)  # torch sums up half precision in float32
+        of_scale = (gradient * x).sum(spatial).to(scale.dtype)
         if slope is not None:
             of_scale = torch.addcmul(of_scale * slope, of_shift, offset)
         if _is_mixed(gradient, scale):
