@@ -1,6 +1,6 @@
 """What a conditional network costs: training steps, predictions, attacks and imports, each against the usual way.
 
-    python -m benchmarks.speed --official DIR           # all rows: 40 minutes on two cores, nothing else running
+    python -m benchmarks.speed --official DIR           # all rows: 20 minutes on two cores, nothing else running
     python -m benchmarks.speed --only predict fold      # rows whose name begins so; writes nothing
     python -m benchmarks.speed --official DIR --check   # fails where a ratio is above what the README promises plus 10%
     python -m benchmarks.speed --smoke                  # one round of each row on tiny networks; writes nothing
@@ -95,7 +95,7 @@ class Row:
     goal: float | None
     promise: float
     pair: Callable[[Given], Pair]
-    nb_rounds: int = 15
+    nb_rounds: int = 9
 
     @property
     def is_against_published(self) -> bool:
@@ -283,17 +283,17 @@ ROWS = (
         0.24,
         against_published("wrn-16-2", 64, replace(BF16, attack=NFGSM())),
     ),
-    Row("train wrn-16-2, channels last", "ART's Madry trainer", 0.63, 0.63, against_art(madry), 7),
-    Row("train wrn-16-2, channels last", "ART's TRADES trainer", 0.54, 0.54, against_art(trades), 7),
-    Row("train wrn-16-2, channels last", "ART's AWP trainer", 0.55, 0.55, against_art(awp), 7),
+    Row("train wrn-16-2, channels last", "ART's Madry trainer", 0.63, 0.63, against_art(madry), 5),
+    Row("train wrn-16-2, channels last", "ART's TRADES trainer", 0.54, 0.54, against_art(trades), 5),
+    Row("train wrn-16-2, channels last", "ART's AWP trainer", 0.55, 0.55, against_art(awp), 5),
     Row("step of three widths", "a step of each of three networks", 0.95, 1.0, widths_together, 7),
-    Row("predict, batch 128", "ART's plain classifier", 1.0, 1.0, predictions(128)),
-    Row("predict, batch 1", "ART's plain classifier", 1.05, 1.05, predictions(1)),
+    Row("predict, batch 128", "ART's plain classifier", 1.0, 1.0, predictions(128), 15),
+    Row("predict, batch 1", "ART's plain classifier", 1.05, 1.05, predictions(1), 15),
     Row("predict first at a point, batch 32", "ART's plain classifier", 1.5, 1.5, first_prediction, 9),
     Row("ART's PGD on at(lam)", "ART's PGD on a plain classifier", 0.75, 0.75, attacks, 9),
-    Row("fold", "the plain network", 1.0, 1.0, folded),
+    Row("fold", "the plain network", 1.0, 1.0, folded, 15),
     Row("screen, a curve of six lams", "AutoAttack", 0.35, 0.35, screens, 3),
-    Row("loop of the demo's training", "its steps alone", 1.05, 1.05, loops, 3),
+    Row("loop of the demo's training", "its steps alone", 1.05, 1.05, loops, 2),
     Row("import", "import of art and torchattacks", 1.1, 1.1, imports, 9),
 )
 
