@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test check lint types wheel clean
+.PHONY: demo test check lint types speed wheel clean
 
 demo: $(INSTALLED)
 	$(BIN)/art-oat demo
@@ -19,6 +19,10 @@ lint: $(INSTALLED)
 
 types: $(INSTALLED)
 	$(BIN)/mypy
+
+# Times, so with nothing else running; rows against the published code want OFFICIAL=DIR, a checkout of it.
+speed: $(INSTALLED)
+	$(BIN)/python -m benchmarks.speed --check $(if $(OFFICIAL),--official $(OFFICIAL))
 
 wheel: $(INSTALLED)
 	rm -rf dist

@@ -185,7 +185,8 @@ class DualAffineBatchNorm(BatchNormLayer):
         if self.film is not None:
             film_scale, film_shift = self.film.coefficients(condition.code)
             scale, shift = scale * film_scale, shift * film_scale + film_shift
-        return channel_affine(_normalize_side(self.statistics, x), scale, shift)
+        normalized = _normalize_side(self.statistics, x)
+        return channel_affine(normalized, scale, shift, _source(x, [(self.statistics, x, normalized)]))
 
     @property
     def nb_channels(self) -> int:

@@ -23,6 +23,7 @@ from art_oat.training.loss import Loss, is_separable
 from art_oat.training.sampling import StratifiedSampling, WidthSampling, draw_widths
 
 _IMAGE_AXES = len(("N", "C", "H", "W"))
+_NB_PROBES = 8
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 """Changes inputs ``[N, ...]`` at random, drawn from the generator it is given; keeps shape and clip range."""
@@ -183,7 +184,7 @@ class Step:
         self._average()
         self.classifier.optimizer.step()
         self._is_ahead = True
-        self._last_x = x
+        self._last_x = x[:_NB_PROBES]
 
     def _take_gradient(self, batch: _Batch) -> None:
         """Leave in the parameters the gradient of the step, summed over its widths."""
@@ -286,7 +287,10 @@ class Step:
         )
 
     def end_epoch(self) -> None:
-        """Answer the last batch at every trained lam: the last step itself may have been the one that diverged."""
+        """Answer a few samples at every trained lam: the last step itself may have been the one that diverged.
+
+        A weight that is not finite shows in every answer.
+        """
         with torch.no_grad(), self._undone_where_unfit():
             for point in itertools.product(self.model.lambdas, self.model.widths):
                 self._check("score", self.classifier.at(*point).as_module()(self._last_x).abs().max())

@@ -1,0 +1,396 @@
+"""What a training step costs: as the work grows, in memory, and beside what the machine's convolutions could do.
+
+    python -m benchmarks.scaling             # all of it: 11 minutes on two cores, nothing else running
+    python -m benchmarks.scaling growth      # 6 minutes; likewise memory (2 minutes), roofline (3 minutes)
+    python -m benchmarks.scaling --smoke     # one round of small networks; writes nothing
+
+A step is one of PGD-7 on random images, in float32 with channels last, on WRN-16-2 with dropout 0.3 at batch 64, where
+nothing else is said.
+
+``growth``: seconds, FLOPs and memory over batch, lams, widths (all in every step, the widest always among them) and
+depth. "exponent" is the slope in log-log: 1 in proportion, 0 where the size does not matter. Then what bends the line:
+of the straight line of least relative residuals, where it starts (as a share of the cost at the smallest size), and by
+how much, and where, the cost is farthest from it. What bends as GFLOP do is the arithmetic: of k lams one is 0, for
+which nothing is attacked; each further width is narrower; the stem has no depth.
+
+``memory``: MB (1e6 bytes) of tensors. "held" lies there between two steps: weights, gradients, the optimizer's state,
+what is kept to go back to, images. "peak" is the most at any time of a step, "above" what of it is not held: on a
+processor added up from all allocations that torch's profiler sees, on a GPU the allocator's own account. A step drops
+the gradients of the one before, early or late, and "above" depends on when; "activations" is the same with gradients
+left in place. The system agrees: VmHWM of a process of its own rose by 186.8 MB for 186.8 above (oat, WRN-16-2) and by
+187.0 for 186.8 (plain), after writing 5 to /proc/self/clear_refs; with MALLOC_MMAP_THRESHOLD_=65536, without which
+malloc keeps what was freed, and little shows.
+
+``roofline``: the convolutions of a step are taken again alone, each as often and on tensors of the same shape, layout
+and type: this is the machine's rate, in all and by kind. "fraction" is FLOPs / (seconds * that rate), the share of a
+step that its convolutions would take; a little too small, as equal ones take the same tensors, which caches may hold.
+"""
+
+import argparse
+import gc
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from art.defences.trainer import AdversarialTrainerMadryPGD
+from art.estimators.classification import PyTorchClassifier
+from torch import Tensor, nn, optim
+from torch.autograd.profiler import profile, record_function
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from art_oat import PGD
+from art_oat.randomness import borrowed_generators
+from benchmarks import record
+from benchmarks.official import Settings, plain_network
+from benchmarks.steps import NB_CLASSES, SHAPE, StepSettings, batch, step_of
+from benchmarks.turns import take_turns
+
+Action = Callable[[], object]
+Rows = list[dict[str, object]]
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+PLAIN, PRODUCT = "plain PGD-AT", "a matrix product"
+WIDTHS = (0.25, 0.5, 0.75, 1.0)
+PRODUCT_SIZE = 2048
+_START = "the step that counts"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A step to measure: its network, by a name of ``official.py``, the size of its batch, and how it is done."""
+
+    network: str
+    nb_samples: int
+    settings: StepSettings
+
+    def plain_network(self) -> nn.Module:
+        network = plain_network(Settings(network=self.network)).to(DEVICE)
+        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def action(self) -> Action:
+        return partial(step_of(self.plain_network(), self.settings), *batch(self.nb_samples, DEVICE))
+
+
+LAST = StepSettings(is_channels_last=True)
+SMALL, WIDE = Subject("wrn-10-1", 6, LAST), Subject("wrn-16-2", 64, LAST)
+RESNET, WIDEST = Subject("resnet-34", 16, LAST), Subject("wrn-16-8", 12, LAST)
+
+
+class Memory(NamedTuple):
+    """Bytes of tensors that lie there between two steps, and the most that a step needs above that."""
+
+    held: int
+    above: int
+
+
+def memory_of(build: Callable[[], Action]) -> Memory:
+    """Build an action, take it once, and follow what it allocates and frees when it is taken again."""
+    return (_on_gpu if DEVICE.type == "cuda" else _on_processor)(build)
+
+
+def _on_processor(build: Callable[[], Action]) -> Memory:
+    """Follow it from the start: the profiler does not see that something is freed unless it saw it allocated."""
+    gc.collect()  # what is left in cycles must not be freed within, neither from before nor from the first time
+    with profile(profile_memory=True) as trace:
+        action = build()
+        action()
+        gc.collect()
+        with record_function(_START):
+            pass
+        action()
+    held = now = most = 0
+    for event in sorted(trace.kineto_results.events(), key=lambda event: event.start_ns()):
+        if event.name() == _START:
+            held = most = now
+        elif event.name() == "[memory]":
+            now += event.nbytes()
+            most = max(most, now)
+    return Memory(held, most - held)
+
+
+def _on_gpu(build: Callable[[], Action]) -> Memory:
+    before = torch.cuda.memory_allocated()
+    action = build()
+    action()
+    gc.collect()
+    held = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    action()
+    return Memory(held - before, torch.cuda.max_memory_allocated() - held)
+
+
+@contextmanager
+def gradients_in_place() -> Iterator[None]:
+    """Let optimizers set gradients to zero within the block, where they would drop them."""
+    original = optim.Optimizer.zero_grad
+    try:
+        optim.Optimizer.zero_grad = lambda optimizer: original(optimizer, set_to_none=False)  # type: ignore[method-assign]
+        yield
+    finally:
+        optim.Optimizer.zero_grad = original  # type: ignore[method-assign]
+
+
+def plain_action(subject: Subject) -> Action:
+    """Train the plain network on the attacked batch alone, as Madry et al. 2018 do; only PGD itself is ours.
+
+    As theirs and ART's do, this drops the gradients of the step before after the attack.
+    """
+    network, (x, y) = subject.plain_network(), batch(subject.nb_samples, DEVICE)
+    x = x.contiguous(memory_format=torch.channels_last)
+    optimizer = optim.SGD(network.parameters(), 0.1, momentum=0.9, weight_decay=5e-4)
+    attack = PGD()
+
+    def step() -> None:
+        x_adv = attack(network.eval(), x, y, clip_values=(0, 1))
+        optimizer.zero_grad()
+        F.cross_entropy(network.train()(x_adv), y).backward()
+        optimizer.step()
+
+    return step
+
+
+def art_action(subject: Subject) -> Action:
+    """Fit one batch by ART's Madry trainer."""
+    network, (x, y) = subject.plain_network(), (part.numpy() for part in batch(subject.nb_samples))
+    optimizer = optim.SGD(network.parameters(), 0.1, momentum=0.9, weight_decay=5e-4)
+    classifier = PyTorchClassifier(network, nn.CrossEntropyLoss(), SHAPE, NB_CLASSES, optimizer, clip_values=(0, 1))
+    attack = PGD()
+    steps = {"eps": attack.eps, "eps_step": attack.step, "max_iter": attack.nb_steps}
+    return partial(AdversarialTrainerMadryPGD(classifier, 1, subject.nb_samples, **steps).fit, x, y)
+
+
+def memory(is_smoke: bool) -> dict[str, Rows]:
+    """Compare what our step needs with adversarial training of the plain network."""
+    return {"scaling_memory": [row for it in ([SMALL] if is_smoke else [WIDE, RESNET]) for row in memory_rows(it)]}
+
+
+def memory_rows(subject: Subject) -> Rows:
+    builds = {PLAIN: partial(plain_action, subject), "ART's Madry trainer": partial(art_action, subject)}
+    builds["oat"] = subject.action
+    found = {name: memory_of(build) for name, build in builds.items()}
+    with gradients_in_place():
+        activations = {name: memory_of(build).above for name, build in builds.items()}
+    return [
+        {
+            "network": subject.network,
+            "batch": subject.nb_samples,
+            "step": name,
+            "MB held": f"{held / 1e6:.2f}",
+            "MB above": f"{above / 1e6:.2f}",
+            "MB peak": f"{(held + above) / 1e6:.2f}",
+            "MB activations": f"{activations[name] / 1e6:.2f}",
+            "ratio of peak": f"{(held + above) / sum(found[PLAIN]):.3f}",
+            "ratio of activations": f"{activations[name] / activations[PLAIN]:.3f}",
+        }
+        for name, (held, above) in found.items()
+    ]
+
+
+class Arithmetic(TorchDispatchMode):
+    """Counts the FLOPs within its block by torch's formulas, and which convolutions there are of each kind.
+
+    ``FlopCounterMode`` itself follows modules, too, and fails where an attack asks for the gradient of inputs alone.
+    """
+
+    KINDS = ("forward", "gradient to input", "gradient to weight")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+        self.convolutions: dict[str, Counter[tuple[Any, ...]]] = {kind: Counter() for kind in self.KINDS}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func.overloadpacket)
+        if formula is not None:
+            self.flops += formula(*args, **(kwargs or {}), out_val=result)
+            self._note(func, *map(_described, args))
+        return result
+
+    def _note(self, func: Any, *described: Any) -> None:
+        forward, to_input, to_weight = self.convolutions.values()
+        if func is torch.ops.aten.convolution.default:
+            forward[func, *described] += 1
+        elif func is torch.ops.aten.convolution_backward.default:
+            *others, (is_to_input, is_to_weight, _) = described  # which are two computations
+            to_input[func, *others, (True, False, False)] += is_to_input
+            to_weight[func, *others, (False, True, False)] += is_to_weight
+
+    def again(self, kind: str) -> Action:
+        """Return an action that takes all convolutions of a kind again, alone, of random tensors."""
+        calls = [
+            (func, [it.made() if isinstance(it, _Like) else it for it in described], count)
+            for (func, *described), count in self.convolutions[kind].items()
+        ]
+
+        def take() -> None:
+            for func, arguments, count in calls:
+                for _ in range(count):
+                    func(*arguments)
+
+        return take
+
+
+class _Like(NamedTuple):
+    """What about a tensor decides how long a convolution of it takes."""
+
+    shape: torch.Size
+    strides: tuple[int, ...]
+    dtype: torch.dtype
+
+    def made(self) -> Tensor:
+        size = 1 + sum((length - 1) * stride for length, stride in zip(self.shape, self.strides, strict=True))
+        return torch.randn(size, dtype=self.dtype, device=DEVICE).as_strided(self.shape, self.strides)
+
+
+def _described(argument: Any) -> Any:
+    """Return an argument as something that can be counted."""
+    if isinstance(argument, Tensor):
+        return _Like(argument.shape, argument.stride(), argument.dtype)
+    return tuple(argument) if isinstance(argument, list) else argument
+
+
+def arithmetic_of(action: Action) -> Arithmetic:
+    with Arithmetic() as arithmetic:
+        action()
+    return arithmetic
+
+
+def roofline(is_smoke: bool) -> dict[str, Rows]:
+    """Measure what share of a step its convolutions would take."""
+    subjects = [SMALL] if is_smoke else [WIDE, RESNET, WIDEST]
+    return {"scaling_roofline": [roofline_row(it, name, is_smoke) for it in subjects for name in ("float32", "bf16")]}
+
+
+def roofline_row(subject: Subject, precision: str, is_smoke: bool) -> dict[str, object]:
+    step = replace(subject, settings=replace(LAST, method={"precision": precision})).action()
+    arithmetic = arithmetic_of(step)
+    alone = {kind: arithmetic.again(kind) for kind in Arithmetic.KINDS}
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    factors = torch.randn(2, *[64 if is_smoke else PRODUCT_SIZE] * 2, dtype=dtype, device=DEVICE)
+    actions = {"step": step, **alone, PRODUCT: partial(torch.mm, *factors)}
+    turns = take_turns(actions, 1 if is_smoke else 3, f"{subject.network} {precision}")
+    seconds = {name: turns.median(name) for name in actions}
+    gflop = {name: arithmetic_of(action).flops / 1e9 for name, action in actions.items()}
+    rates = {"convolutions": sum(map(gflop.__getitem__, alone)) / sum(map(seconds.__getitem__, alone))}
+    rates |= {name: gflop[name] / seconds[name] for name in actions}
+    return {
+        "network": subject.network,
+        "batch": subject.nb_samples,
+        "precision": precision,
+        "GFLOP": f"{gflop['step']:.4g}",
+        "seconds": f"{seconds['step']:.4g}",
+        "fraction": f"{rates['step'] / rates['convolutions']:.3f}",
+        **{f"GFLOP/s, {name}": f"{rates[name]:.3g}" for name in ("step", "convolutions", *alone, PRODUCT)},
+        "rounds": turns.nb_rounds,
+        "rounds dropped": turns.nb_dropped,
+    }
+
+
+class Axis(NamedTuple):
+    """What grows: through which sizes, and what a step becomes by it."""
+
+    sizes: Sequence[int]
+    at: Callable[[Subject, int], Subject]
+
+
+def with_lams(subject: Subject, nb_lams: int) -> Subject:
+    """Spread the lams evenly over [0, 1], 0 and 1 among them."""
+    return replace(subject, settings=replace(LAST, lambdas=[index / (nb_lams - 1) for index in range(nb_lams)]))
+
+
+def with_widths(subject: Subject, nb_widths: int) -> Subject:
+    """Train the largest widths, all of them in every step."""
+    return replace(subject, settings=replace(LAST, widths=WIDTHS[-nb_widths:], method={"width_sampling": "all"}))
+
+
+def with_depth(subject: Subject, depth: int) -> Subject:
+    """Take a wide residual network of another depth."""
+    return replace(subject, network=f"wrn-{depth}-{subject.network.rpartition('-')[2]}")
+
+
+AXES = {
+    "batch": Axis((16, 32, 64, 128, 256, 512), lambda subject, size: replace(subject, nb_samples=size)),
+    "lams": Axis((2, 6, 16, 32), with_lams),
+    "widths": Axis((1, 2, 3, 4), with_widths),
+    "depth": Axis((10, 16, 22, 28, 40), with_depth),
+}
+
+
+def growth(is_smoke: bool) -> dict[str, Rows]:
+    """Measure along every axis, and fit."""
+    points, slopes = [], []
+    for name, axis in AXES.items():
+        sizes, subject = (axis.sizes[:2], SMALL) if is_smoke else (axis.sizes, WIDE)
+        found = points_along(name, {size: axis.at(subject, size) for size in sizes}, 1 if is_smoke else 2)
+        points += found
+        for cost in ("seconds", "GFLOP", "MB above"):
+            slopes.append({"axis": name, "of": cost, **fit(sizes, [float(str(point[cost])) for point in found])})
+    return {"scaling_points": points, "scaling_slopes": slopes}
+
+
+def points_along(name: str, subjects: Mapping[int, Subject], nb_rounds: int) -> Rows:
+    memories = {size: memory_of(subject.action) for size, subject in subjects.items()}
+    steps = {str(size): subject.action() for size, subject in subjects.items()}
+    gflop = {size: arithmetic_of(steps[str(size)]).flops / 1e9 for size in subjects}
+    turns = take_turns(steps, nb_rounds, name)
+    return [
+        {
+            "axis": name,
+            "size": size,
+            "seconds": f"{turns.median(str(size)):.4g}",
+            "GFLOP": f"{gflop[size]:.5g}",
+            "GFLOP/s": f"{gflop[size] / turns.median(str(size)):.3g}",
+            "MB held": f"{memories[size].held / 1e6:.2f}",
+            "MB above": f"{memories[size].above / 1e6:.2f}",
+            "rounds": turns.nb_rounds,
+            "rounds dropped": turns.nb_dropped,
+        }
+        for size in subjects
+    ]
+
+
+def fit(sizes: Sequence[float], costs: Sequence[float]) -> dict[str, str]:
+    """Say how costs grow, as the head of this file explains."""
+    size, cost = np.asarray(sizes, float), np.asarray(costs, float)
+    exponent = np.polyfit(np.log(size), np.log(cost), 1)[0]
+    per_size, start = np.polyfit(size, cost, 1, w=1 / cost)
+    deviations = cost / (start + per_size * size) - 1
+    farthest = np.abs(deviations).argmax()
+    return {
+        "exponent": f"{exponent:.3f}",
+        "start": f"{start / cost[size.argmin()]:.3f}",
+        "largest deviation": f"{deviations[farthest]:+.3f}",
+        "at": f"{size[farthest]:g}",
+    }
+
+
+STUDIES = {"growth": growth, "memory": memory, "roofline": roofline}
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", nargs="?", choices=[*STUDIES, "all"], default="all")
+    parser.add_argument("--smoke", action="store_true", help="one round of small networks, nothing written")
+    given = parser.parse_args(words)
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler would tell its own stages
+    for study in STUDIES if given.study == "all" else [given.study]:
+        with borrowed_generators(DEVICE, 0):
+            tables = STUDIES[study](given.smoke)
+        made_by = record.environment(f"python -m benchmarks.scaling {study}", [0])
+        for name, rows in tables.items():
+            print(record.text(rows), end="\n\n", flush=True)
+            if not given.smoke:
+                record.write(record.RESULTS / f"{name}.csv", rows, made_by)
+
+
+if __name__ == "__main__":
+    main()
