@@ -4,8 +4,8 @@
     python -m benchmarks.scaling growth      # 6 minutes; likewise memory (2 minutes), roofline (3 minutes)
     python -m benchmarks.scaling --smoke     # one round of small networks; writes nothing
 
-A step is one of PGD-7 on random images, in float32 with channels last, on WRN-16-2 with dropout 0.3 at batch 64, where
-nothing else is said.
+A step is one of PGD-7 on random images, in float32 with channels last (first over widths), on WRN-16-2 with dropout 0.3
+at batch 64, where nothing else is said.
 
 ``growth``: seconds, FLOPs and memory over batch, lams, widths (all in every step, the widest always among them) and
 depth. "exponent" is the slope in log-log: 1 in proportion, 0 where the size does not matter. Then what bends the line:
@@ -73,7 +73,8 @@ class Subject:
 
     def plain_network(self) -> nn.Module:
         network = plain_network(Settings(network=self.network)).to(DEVICE)
-        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        layout = torch.channels_last if self.settings.is_channels_last else torch.contiguous_format
+        return network.to(memory_format=layout)  # type: ignore[call-overload]
 
     def action(self) -> Action:
         return partial(step_of(self.plain_network(), self.settings), *batch(self.nb_samples, DEVICE))
@@ -308,8 +309,9 @@ def with_lams(subject: Subject, nb_lams: int) -> Subject:
 
 
 def with_widths(subject: Subject, nb_widths: int) -> Subject:
-    """Train the largest widths, all of them in every step."""
-    return replace(subject, settings=replace(LAST, widths=WIDTHS[-nb_widths:], method={"width_sampling": "all"}))
+    """Train the largest widths, all of them in every step; not with channels last, see ``layout_faults``."""
+    settings = StepSettings(widths=WIDTHS[-nb_widths:], method={"width_sampling": "all"})
+    return replace(subject, settings=settings)
 
 
 def with_depth(subject: Subject, depth: int) -> Subject:

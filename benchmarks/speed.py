@@ -115,8 +115,8 @@ def against_published(network: str, nb_samples: int, settings: StepSettings) -> 
         assert given.official is not None
         size = given.size(nb_samples)
         theirs = Settings(network=given.network(network), batch_size=size)
-        x, y = batch(size)
         own = step_of(plain_network(theirs), settings)
+        x, y = batch(size, own.classifier.device)
         return partial(own, x, y), partial(contestants(given.official, theirs, 0).published_step(theirs, 0), x, y)
 
     return pair
@@ -124,7 +124,7 @@ def against_published(network: str, nb_samples: int, settings: StepSettings) -> 
 
 def wide(given: Given) -> WideResNet:
     """Build the plain network that most rows are about: WRN-16-2."""
-    return WideResNet(10, 1, dropout=DROPOUT) if given.is_smoke else WideResNet(16, 2, dropout=DROPOUT)
+    return WideResNet(10, 2, dropout=DROPOUT) if given.is_smoke else WideResNet(16, 2, dropout=DROPOUT)
 
 
 def plain_classifier(network: nn.Module) -> PyTorchClassifier:
@@ -338,6 +338,12 @@ def main(words: Sequence[str] | None = None) -> None:
     rows = [row for row in ROWS if given.official is not None or not row.is_against_published]
     if given.only:
         rows = [row for row in rows if row.name.startswith(tuple(given.only))]
+    if not rows:
+        parser.error(
+            f"--only must begin the name of a row that can be measured: {', '.join(row.name for row in ROWS)}."
+        )
+    if given.official is None:
+        print("Rows against the published code are left out: they need --official DIR.")
     table = []
     for row in rows:
         table.append(measured(row, Given(given.official, given.smoke)))

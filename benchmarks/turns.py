@@ -19,6 +19,7 @@ MOST_OF_OTHERS = 0.1
 _IDLE = (3, 4)  # columns of /proc/stat that are nobody's work: idle, waiting
 _GUESTS = (8, 9)  # counted among the others already
 _PATIENCE = 3
+_SLOW = 5.0
 
 
 @dataclass
@@ -61,8 +62,8 @@ def take_turns(actions: Mapping[str, Callable[[], object]], nb_rounds: int, titl
 
     Args:
         actions: By name; every one is repeated until its turn has taken :data:`SHORTEST` seconds.
-        nb_rounds: How many undisturbed rounds are wanted. Where others disturb too many, there are fewer, at least one:
-            after three times as many rounds, or if nothing is left, all count, and ``nb_dropped`` says so.
+        nb_rounds: How many undisturbed rounds are wanted. After three times as many there are fewer; if there is none,
+            the disturbed ones count, and ``nb_dropped`` is as large as ``nb_rounds``.
         title: For the progress bar.
     """
     calls = {name: _calls_per_turn(action) for name, action in actions.items()}
@@ -80,7 +81,7 @@ def take_turns(actions: Mapping[str, Callable[[], object]], nb_rounds: int, titl
 def _calls_per_turn(action: Callable[[], object]) -> int:
     """Warm up, and see how often an action fits into the shortest turn."""
     seconds, _ = _turn(action, 1)
-    if seconds < SHORTEST:  # the first call of a quick one may be the slowest by far
+    if seconds < _SLOW:  # the first call of a quick one may be the slowest by far
         seconds, _ = _turn(action, 1)
     return max(1, round(SHORTEST / seconds))
 

@@ -35,7 +35,9 @@ def channel_affine(x: Tensor, scale: Tensor, shift: Tensor, source: Source | Non
         scale: Of each channel.
         shift: Likewise.
         source: What ``x`` comes from, if that is known: it serves to find the gradient of ``scale``, so that ``x``
-            needs not be kept. There are no second derivatives then.
+            needs not be kept.
+
+    With a source, or in half precision with channels last, coefficients that learn have no second derivatives.
 
     Raises:
         RuntimeError: If scale and shift are for several samples, but not for ``N``.
@@ -53,7 +55,7 @@ def _kept(x: Tensor, scale: Tensor, source: Source | None) -> tuple[Tensor, Tens
     """Return what to keep for the gradient where torch's own way costs more; None where it does not."""
     if not _is_image(x):
         return None
-    if source is not None and x.dtype == scale.dtype and is_fast("source"):
+    if source is not None and x.dtype == scale.dtype:
         return source.x.detach(), source.slope, source.offset
     return (x.detach(), None, None) if _is_mixed(x, scale) and _is_on_processor(x) and not x.is_contiguous() else None
 

@@ -246,12 +246,14 @@ def _cut(x: Tensor, condition: Condition) -> tuple[Tensor | None, Tensor | None]
 
 def _source(x: Tensor, sides: list[tuple[_BatchNorm, Tensor, Tensor]]) -> Source | None:
     """Say how normalized features come from ``x``, if torch's node of every side says by which statistics."""
+    if not is_fast("source") or x.dtype not in (torch.float32, torch.float64):
+        return None
     lines = []
     for norm, part, normalized in sides:
-        node = normalized.grad_fn
-        if type(node).__name__ != "NativeBatchNormBackward0" or not node._saved_result1.numel():  # type: ignore[union-attr]
+        node = normalized.grad_fn if type(normalized.grad_fn).__name__ == "NativeBatchNormBackward0" else None
+        mean, slope = (getattr(node, name, None) for name in ("_saved_result1", "_saved_result2"))
+        if mean is None or slope is None or not mean.numel():  # running statistics, or another way to normalize
             return None
-        mean, slope = node._saved_result1, node._saved_result2  # type: ignore[union-attr]
         slope = slope if norm.weight is None else slope * norm.weight.detach()
         offset = -mean * slope if norm.bias is None else norm.bias.detach() - mean * slope
         lines.append(torch.stack([slope, offset]).unsqueeze(1).expand(-1, len(part), -1))

@@ -24,6 +24,7 @@ from art_oat.training.sampling import StratifiedSampling, WidthSampling, draw_wi
 
 _IMAGE_AXES = len(("N", "C", "H", "W"))
 _NB_PROBES = 8
+_FEWEST_INPUTS = 16
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 """Changes inputs ``[N, ...]`` at random, drawn from the generator it is given; keeps shape and clip range."""
@@ -158,7 +159,7 @@ class Step:
         self._is_ahead = False  # whether the weights hold a step that the average does not
         self._is_augmentation_checked = False
         self._last_x = torch.empty(0)
-        self.dropout = QuickDropout(classifier.device)
+        self._dropout = QuickDropout(classifier.device)
         self._is_channels_last = any(map(_is_channels_last, self.model.parameters()))
 
     def attack_by(self, attack: AimedAttack) -> None:
@@ -168,7 +169,7 @@ class Step:
     def start_epoch(self, epoch: int) -> None:
         """Count anew."""
         self.epoch = epoch
-        self.dropout = QuickDropout(self.classifier.device)  # where a training goes on from a file, it looks anew, too
+        self._dropout = QuickDropout(self.classifier.device)  # where a training goes on from a file, it looks anew, too
         self.tally = Tally()
 
     def __call__(self, x: Tensor, y: Tensor) -> None:
@@ -184,7 +185,7 @@ class Step:
         self._average()
         self.classifier.optimizer.step()
         self._is_ahead = True
-        self._last_x = x[:_NB_PROBES]
+        self._last_x = x[:_NB_PROBES].clone()
 
     def _take_gradient(self, batch: _Batch) -> None:
         """Leave in the parameters the gradient of the step, summed over its widths."""
@@ -274,7 +275,7 @@ class Step:
         return result
 
     def _scores(self, x: Tensor, lam: Tensor, width: float) -> Tensor:
-        with self.dropout.installed():
+        with self._dropout.installed():
             scores = self.model(self.preprocess(x), lam, width)
         if isinstance(scores, Tensor) and scores.shape == (len(x), self.classifier.nb_classes):
             return scores.float() if self.method.precision == "bf16" else scores
@@ -287,11 +288,9 @@ class Step:
         )
 
     def end_epoch(self) -> None:
-        """Answer a few samples at every trained lam: the last step itself may have been the one that diverged.
-
-        A weight that is not finite shows in every answer.
-        """
+        """Look at all weights, and at some answers at every point: the last step may be the one that diverged."""
         with torch.no_grad(), self._undone_where_unfit():
+            self._check("weight", nn.utils.get_total_norm([weight.detach() for weight in self.model.parameters()]))
             for point in itertools.product(self.model.lambdas, self.model.widths):
                 self._check("score", self.classifier.at(*point).as_module()(self._last_x).abs().max())
         self._average()
@@ -347,6 +346,35 @@ class Step:
                 torch._foreach_copy_(self.state, self.good_state)
             self.classifier.optimizer.zero_grad()
             raise unfit.error from None
+
+
+def layout_faults(model: OATModel) -> list[str]:
+    """Say which layers cannot be trained with channels last on a processor.
+
+    torch's convolutions there (oneDNN, its issue 6035) write past a buffer for the gradient of a strided 1x1 weight
+    that takes few channels: the process dies, or learns from garbage.
+    """
+    if model.encoding.table.device.type != "cpu" or not any(map(_is_channels_last, model.parameters())):
+        return []
+    names = [
+        name
+        for name, layer in model.network.named_modules()
+        if isinstance(layer, nn.Conv2d)
+        and layer.groups == 1
+        and layer.weight.dtype != torch.float64  # which torch takes elsewhere
+        and max(layer.kernel_size) == 1 < max(layer.stride)
+        and min(_inputs(layer)) < _FEWEST_INPUTS
+    ]
+    return [
+        f"the network must not lie with channels last: on a processor, torch does not train {', '.join(names)} right, "
+        f"strided and 1x1 on fewer than {_FEWEST_INPUTS} channels. Take the other way, torch.contiguous_format."
+    ] * bool(names)
+
+
+def _inputs(layer: nn.Conv2d) -> list[int]:
+    """How many channels a convolution takes, at each of its widths."""
+    sizes = getattr(layer, "_slim_channels", None)
+    return [layer.in_channels] if sizes is None else [size.inputs for size in sizes.values()]
 
 
 def _is_channels_last(tensor: Tensor) -> bool:

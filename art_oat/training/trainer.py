@@ -37,7 +37,7 @@ from art_oat.training.plan import Callback, Plan
 from art_oat.training.sampling import StratifiedSampling, WidthSampling, width_sampling_faults
 from art_oat.training.schedule import Pace, Schedule, Scheduler, paced
 from art_oat.training.state import Ongoing, StateFile, described
-from art_oat.training.step import Augmentation, Method, Precision, Step, Tally, precision_faults
+from art_oat.training.step import Augmentation, Method, Precision, Step, Tally, layout_faults, precision_faults
 
 _Validation = tuple[Tensor, Tensor]
 _SETTINGS = (
@@ -291,7 +291,8 @@ class OATTrainer(Trainer):
 
         Raises:
             TypeError: If the network does not return scores alone in training mode; nothing is changed.
-            ValueError: If an argument is not as above; names every fault, before anything is touched. And if
+            ValueError: If an argument is not as above, or the network lies with channels last on a processor and has
+                layers that torch cannot train so; names every fault, before anything is touched. And if
                 ``state_path`` is the file of a training with other settings; names them, before anything is touched.
             RuntimeError: If the loss, a gradient or a score is no longer finite. Weights and statistics are then the
                 last ones that had a finite loss and gradient (or their average, or those of the best epoch, where
@@ -312,6 +313,7 @@ class OATTrainer(Trainer):
             has_fallback=self.fallback is not None,
         )
         faults = [*source_faults(x, y, batch_size, self.classifier), *plan.faults(self.classifier)]
+        faults += layout_faults(self._model)
         if plan.counts_steps and isinstance(x, DataLoader) and nb_batches(x) is None:
             faults.append("scheduler must have step() with a loader of unknown length: progress cannot be told.")
         refuse(faults)

@@ -32,15 +32,16 @@ def test_quartiles_of_equal_ratios_are_that_ratio_and_so_are_those_of_one_round(
 
 
 def test_a_round_in_which_others_took_more_than_a_tenth_of_a_core_is_dropped_and_counted(script):
-    first = answering((1.0, 0.0), (1.0, 0.0), (5.0, 0.0), (2.0, 0.1))
-    second = answering((1.0, 0.0), (1.0, 0.0), (5.0, 0.11), (4.0, 0.0))
+    warm = [(1.0, 0.0)] * 2
+    first = answering(*warm, (1.0, 0.0), (5.0, 0.0), (2.0, 0.1))
+    second = answering(*warm, (1.0, 0.0), (5.0, 0.11), (4.0, 0.0))
     measured = take_turns({"own": first, "other": second}, 2)
     assert measured.seconds == {"own": [1.0, 2.0], "other": [1.0, 4.0]}
     assert (measured.nb_rounds, measured.nb_dropped) == (2, 1)
 
 
 def test_where_others_disturb_every_round_all_of_three_times_as_many_count(script):
-    disturbed = [(1.0, 0.0), *[(float(index), 1.0) for index in range(6)]]
+    disturbed = [(9.0, 0.0), *[(float(index), 1.0) for index in range(6)]]
     measured = take_turns({"own": answering(*disturbed)}, 2)
     assert measured.seconds == {"own": [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]}
     assert measured.nb_dropped == 6
@@ -48,7 +49,7 @@ def test_where_others_disturb_every_round_all_of_three_times_as_many_count(scrip
 
 def test_a_quick_action_is_repeated_until_its_turn_is_long_enough(script):
     # the first call is slow, as first calls are; by the second, a turn holds ten
-    take_turns({"own": answering((0.15, 0.0), (turns.SHORTEST / 10, 0.0), (0.02, 0.0))}, 1)
+    take_turns({"own": answering((3.0, 0.0), (turns.SHORTEST / 10, 0.0), (0.02, 0.0))}, 1)
     assert script == [1, 1, 10]
 
 

@@ -1,6 +1,7 @@
 import copy
 import dataclasses
 import functools
+import math
 from contextlib import nullcontext
 
 import numpy as np
@@ -18,17 +19,19 @@ from art_oat import (
     OATClassifier,
     OATTrainer,
     RandomCropFlip,
+    StratifiedSampling,
     TRADESLoss,
     WeightPerturbation,
     hybrid_loss,
     to_conditional,
 )
-from art_oat.attack import distance
+from art_oat.attack import aim, distance
 from art_oat.data.loader import digits
 from art_oat.fast import without_fast_paths
 from art_oat.layers.norm import ChannelAffine
-from art_oat.models import ResNet
+from art_oat.models import ResNet, WideResNet
 from art_oat.recipe import Recipe, train
+from art_oat.training.step import Method, Step, layout_faults
 from tests.conftest import make_classifier
 from tests.networks import LAMBDAS, WIDTHS, MobileSqueezeExcite, Residual, images, labels
 
@@ -268,7 +271,7 @@ def test_a_precision_that_is_unknown_or_does_not_suit_the_weights_is_refused(cla
 
 def of_three_channels(memory_format: torch.memory_format) -> OATClassifier:
     torch.manual_seed(0)
-    model = to_conditional(ResNet((1, 1), in_channels=3, nb_classes=5, channels=4)).to(memory_format=memory_format)
+    model = to_conditional(ResNet((1, 1), in_channels=3, nb_classes=5, channels=16)).to(memory_format=memory_format)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     return OATClassifier(model, nn.CrossEntropyLoss(), (3, 8, 8), 5, optimizer, clip_values=(0, 1))
 
@@ -554,3 +557,48 @@ def test_the_masks_of_a_step_are_drawn_quickly_unless_that_is_switched_off(make)
         by_torch = fit(X, Y, classifier=double(make=make, learning_rate=0.1))
     assert is_same(first, again)
     assert is_same(first, by_torch) == (make is Residual)
+
+
+def laid_out(network: nn.Module, layout: torch.memory_format, **options):
+    return to_conditional(network, **options).to(memory_format=layout)
+
+
+@pytest.mark.parametrize(
+    ("stride", "kernel", "inputs", "is_fault"),
+    [(2, 1, 12, True), (2, 1, 16, False), (1, 1, 12, False), (2, 3, 12, False)],
+)
+def test_what_torch_cannot_train_with_channels_last_is_named(stride, kernel, inputs, is_fault):
+    network = nn.Sequential(
+        nn.Conv2d(3, inputs, 3), nn.BatchNorm2d(inputs), nn.Conv2d(inputs, 24, kernel, stride), nn.BatchNorm2d(24)
+    )
+    faults = layout_faults(laid_out(network, torch.channels_last))
+    assert bool(faults) is is_fault
+    assert all("does not train 2 right" in fault for fault in faults)
+    assert layout_faults(laid_out(network, torch.contiguous_format)) == []
+
+
+def test_a_narrow_width_counts_where_layers_are_too_narrow_for_channels_last():
+    model = laid_out(WideResNet(10, 1), torch.channels_last, widths=(0.75, 1.0), input_shape=(3, 32, 32))
+    (fault,) = layout_faults(model)
+    assert "stages.1.0.shortcut" in fault  # takes 16 channels, and 12 at width 0.75; that of the last stage takes 24
+    assert "stages.2.0.shortcut" not in fault
+    assert layout_faults(laid_out(WideResNet(10, 1), torch.channels_last)) == []
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_weight_that_the_last_step_spoiled_is_found_though_no_sample_shows_it(bad):
+    """An infinite weight before a ReLU may leave every answer finite."""
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
+    model = to_conditional(network)
+    unused = nn.Parameter(torch.zeros(2))
+    model.network.register_parameter("unused", unused)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    classifier = OATClassifier(model, nn.CrossEntropyLoss(), (1, 4, 4), 3, optimizer, clip_values=(0, 1))
+    step = Step(classifier, Method(aim(PGD(), classifier), StratifiedSampling(), hybrid_loss), torch.Generator())
+    step.start_epoch(1)
+    step(torch.rand(6, 1, 4, 4), torch.tensor([0, 1, 2, 0, 1, 2]))
+    with torch.no_grad():
+        unused[1] = bad
+    with pytest.raises(RuntimeError, match="got a weight of"):
+        step.end_epoch()
+    assert torch.equal(unused, torch.zeros(2))
