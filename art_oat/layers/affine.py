@@ -52,8 +52,11 @@ def channel_affine(x: Tensor, scale: Tensor, shift: Tensor, source: Source | Non
 
 
 def _kept(x: Tensor, scale: Tensor, source: Source | None) -> tuple[Tensor, Tensor | None, Tensor | None] | None:
-    """Return what to keep for the gradient where torch's own way costs more; None where it does not."""
-    if not _is_image(x):
+    """Return what to keep for the gradient where torch's own way costs more: ``x``, slope and offset of a source.
+
+    None stands for torch's own way; so it is within ``torch.func``, which knows no such gradient.
+    """
+    if not _is_image(x) or torch._C._are_functorch_transforms_active():
         return None
     if source is not None and x.dtype == scale.dtype:
         return source.x.detach(), source.slope, source.offset
@@ -95,7 +98,7 @@ class _Learned(torch.autograd.Function):
         ctx.save_for_backward(scale, x, slope, offset)
         if not _is_mixed(y, scale):
             return _affine(y, scale, shift)
-        rounded, rest = _halves(scale, y)
+        rounded, rest = _in_two(scale, y)
         return _spread(shift.to(y.dtype), y).addcmul(y, rest).addcmul_(y, rounded)
 
     @staticmethod
@@ -111,11 +114,7 @@ class _Learned(torch.autograd.Function):
         of_scale = (gradient * x).sum(spatial).to(scale.dtype)
         if slope is not None:
             of_scale = torch.addcmul(of_scale * slope, of_shift, offset)
-        if _is_mixed(gradient, scale):
-            rounded, rest = _halves(scale, gradient)
-            of_y = (gradient * rest).addcmul_(gradient, rounded)
-        else:
-            of_y = gradient * _spread(scale, gradient)
+        of_y = _scaled(gradient, scale) if ctx.needs_input_grad[0] else None
         return of_y, of_scale.sum_to_size(scale.shape), of_shift.sum_to_size(scale.shape), None, None, None
 
 
@@ -131,7 +130,15 @@ def _is_mixed(x: Tensor, scale: Tensor) -> bool:
     return x.dtype in (torch.bfloat16, torch.float16) and scale.dtype == torch.float32
 
 
-def _halves(scale: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+def _scaled(x: Tensor, scale: Tensor) -> Tensor:
+    """Return ``scale * x`` in the dtype of ``x``."""
+    if not _is_mixed(x, scale):
+        return x * _spread(scale, x)
+    rounded, rest = _in_two(scale, x)
+    return (x * rest).addcmul_(x, rounded)
+
+
+def _in_two(scale: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return a scale rounded to the half precision of ``x``, and the rest of it."""
     rounded = scale.to(x.dtype)
     return _spread(rounded, x), _spread((scale - rounded).to(x.dtype), x)

@@ -19,7 +19,7 @@ from art_oat.training.checkpoint import BestEpoch
 from art_oat.training.schedule import Pace, is_schedule
 from art_oat.training.step import Step
 
-_FORMAT = 1
+_FORMAT = 2  # of 1, dropout drew other masks
 _NB_SHOWN = 5
 
 

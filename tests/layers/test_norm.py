@@ -159,6 +159,21 @@ def test_a_film_keeps_nothing_that_its_norm_does_not_keep(lam, statistics):
     assert 0.8 * nb_bytes < saved <= nb_bytes  # slopes and offsets are kept in their place, and small
 
 
+def test_a_pass_in_training_has_the_gradient_of_torch_func():
+    model = shaken(Residual())
+    tensors = {**dict(model.named_parameters()), **{name: it.clone() for name, it in model.named_buffers()}}
+    x, lam = images(6), torch.tensor([0.0, 0.0, 0.1, 0.2, 1.0, 1.0])
+    model.train()
+
+    def loss(weights: dict[str, torch.Tensor]) -> torch.Tensor:
+        return torch.func.functional_call(model, {**tensors, **weights}, (x, lam)).square().sum()
+
+    weights = {name: it.detach().clone() for name, it in model.named_parameters()}
+    found = torch.func.grad(loss)(weights)
+    expected = torch.autograd.grad(model(x, lam).square().sum(), list(model.parameters()))
+    torch.testing.assert_close(list(found.values()), list(expected))
+
+
 def test_a_source_is_as_good_where_the_mean_of_a_channel_is_a_hundred_times_its_deviation():
     model = to_conditional(nn.Sequential(nn.BatchNorm2d(4))).double()
     with torch.no_grad():
