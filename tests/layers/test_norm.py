@@ -161,12 +161,13 @@ def test_a_film_keeps_nothing_that_its_norm_does_not_keep(lam, statistics):
 
 def test_a_pass_in_training_has_the_gradient_of_torch_func():
     model = shaken(Residual())
-    tensors = {**dict(model.named_parameters()), **{name: it.clone() for name, it in model.named_buffers()}}
+    tensors = dict(model.named_buffers())
     x, lam = images(6), torch.tensor([0.0, 0.0, 0.1, 0.2, 1.0, 1.0])
     model.train()
 
     def loss(weights: dict[str, torch.Tensor]) -> torch.Tensor:
-        return torch.func.functional_call(model, {**tensors, **weights}, (x, lam)).square().sum()
+        buffers = {name: it.clone() for name, it in tensors.items()}  # which the pass writes to
+        return torch.func.functional_call(model, {**weights, **buffers}, (x, lam)).square().sum()
 
     weights = {name: it.detach().clone() for name, it in model.named_parameters()}
     found = torch.func.grad(loss)(weights)
