@@ -1,7 +1,7 @@
 """Whether the attack of the training is as strong in bfloat16 as in float32, on networks that were trained robust.
 
     python -m benchmarks.attack_precision --data digits                          # 3 minutes on one core
-    python -m benchmarks.attack_precision --data cifar10 --data-folder FOLDER    # 8 minutes on one core
+    python -m benchmarks.attack_precision --data cifar10 --data-folder FOLDER    # some 15 minutes on one core
     python -m benchmarks.attack_precision --smoke                                # seconds; writes nothing
 
 The one networks of ``tradeoff.py`` (trained if --runs does not hold them) are attacked at every lam above 0 by the

@@ -105,8 +105,8 @@ class OATTrainer(Trainer):
         precision: ``"bf16"``: attack and forward passes run under ``torch.autocast`` in bfloat16, on the classifier's
             device; the loss, the weights, their gradients and all that is measured stay float32.
         attack_precision: That of the attack, where it is to be another one; None for the same. In bfloat16 the attack
-            of the training, two thirds of its arithmetic, takes half the time on a processor that has it, and is as
-            strong, see ``benchmarks/attack_precision.py``.
+            of the training, two thirds of its arithmetic, takes half the time on a processor that has it, and on digits
+            it is as strong, see ``benchmarks/attack_precision.py``.
         seed: What the order of samples, the lams, the widths, augmentation, the attack's random starts and dropout are
             drawn from. The same seed and weights give exactly the same training on the same machine, as far as the data
             come in the same order: a ``DataLoader`` or a generator of ART's shuffles by its own randomness.
