@@ -245,7 +245,7 @@ def test_an_epoch_that_leaves_any_width_without_finite_scores_is_undone(width):
                 classifier.model.network.norm.at(width).adversarial.weight.fill_(torch.inf)
 
     classifier.set_params(optimizer=Breaks(classifier.model.parameters(), lr=0.01))
-    with pytest.raises(RuntimeError, match="training must stay finite, got a (score|weight) of"):
+    with pytest.raises(RuntimeError, match=r"training must stay finite, got a (score|weight) of"):
         OATTrainer(classifier, ATTACK).fit(X, Y, batch_size=20, nb_epochs=1, verbose=False)
     for each in WIDTHS:
         assert np.isfinite(classifier.predict(X, lam=0.3, width=each)).all()
