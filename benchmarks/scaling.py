@@ -39,7 +39,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from art.defences.trainer import AdversarialTrainerMadryPGD
-from art.estimators.classification import PyTorchClassifier
 from torch import Tensor, nn, optim
 from torch.autograd.profiler import profile, record_function
 from torch.nn import functional as F
@@ -49,8 +48,8 @@ from torch.utils.flop_counter import flop_registry
 from art_oat import PGD
 from art_oat.randomness import borrowed_generators
 from benchmarks import record
-from benchmarks.official import Settings, plain_network
-from benchmarks.steps import NB_CLASSES, SHAPE, StepSettings, batch, step_of
+from benchmarks.official import Settings, plain_network, sgd
+from benchmarks.steps import StepSettings, batch, plain_classifier, step_of
 from benchmarks.turns import take_turns
 
 Action = Callable[[], object]
@@ -146,7 +145,7 @@ def plain_action(subject: Subject) -> Action:
     """
     network, (x, y) = subject.plain_network(), batch(subject.nb_samples, DEVICE)
     x = x.contiguous(memory_format=torch.channels_last)
-    optimizer = optim.SGD(network.parameters(), 0.1, momentum=0.9, weight_decay=5e-4)
+    optimizer = sgd(network, Settings())
     attack = PGD()
 
     def step() -> None:
@@ -161,8 +160,7 @@ def plain_action(subject: Subject) -> Action:
 def art_action(subject: Subject) -> Action:
     """Fit one batch by ART's Madry trainer."""
     network, (x, y) = subject.plain_network(), (part.numpy() for part in batch(subject.nb_samples))
-    optimizer = optim.SGD(network.parameters(), 0.1, momentum=0.9, weight_decay=5e-4)
-    classifier = PyTorchClassifier(network, nn.CrossEntropyLoss(), SHAPE, NB_CLASSES, optimizer, clip_values=(0, 1))
+    classifier = plain_classifier(network)
     attack = PGD()
     steps = {"eps": attack.eps, "eps_step": attack.step, "max_iter": attack.nb_steps}
     return partial(AdversarialTrainerMadryPGD(classifier, 1, subject.nb_samples, **steps).fit, x, y)

@@ -33,7 +33,7 @@ from art.defences.trainer import (
     AdversarialTrainerTRADESPyTorch,
 )
 from art.estimators.classification import PyTorchClassifier
-from torch import nn, optim
+from torch import nn
 
 from art_oat import NFGSM, PGD, OATTrainer, OperatingPoint, fold, to_conditional
 from art_oat.attack import aim
@@ -43,8 +43,8 @@ from art_oat.randomness import borrowed_generators
 from art_oat.recipe import train, trainer_for
 from art_oat.training.step import Step
 from benchmarks import record
-from benchmarks.official import DROPOUT, Settings, contestants, plain_network
-from benchmarks.steps import NB_CLASSES, SHAPE, StepSettings, batch, classifier_of, step_of
+from benchmarks.official import DROPOUT, NB_CLASSES, SHAPE, Settings, contestants, plain_network
+from benchmarks.steps import StepSettings, batch, classifier_of, plain_classifier, step_of
 from benchmarks.turns import take_turns
 
 RESULT = record.RESULTS / "speed.csv"
@@ -125,11 +125,6 @@ def against_published(network: str, nb_samples: int, settings: StepSettings) -> 
 def wide(given: Given) -> WideResNet:
     """Build the plain network that most rows are about: WRN-16-2."""
     return WideResNet(10, 2, dropout=DROPOUT) if given.is_smoke else WideResNet(16, 2, dropout=DROPOUT)
-
-
-def plain_classifier(network: nn.Module) -> PyTorchClassifier:
-    optimizer = optim.SGD(network.parameters(), 0.1, momentum=0.9, weight_decay=5e-4)
-    return PyTorchClassifier(network, nn.CrossEntropyLoss(), SHAPE, NB_CLASSES, optimizer, clip_values=(0, 1))
 
 
 def art_pgd(classifier: PyTorchClassifier, nb_samples: int) -> ProjectedGradientDescentPyTorch:

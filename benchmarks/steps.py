@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn, optim
+from art.estimators.classification import PyTorchClassifier
+from torch import Tensor, nn
 
 from art_oat import PGD, OATClassifier, StratifiedSampling, hybrid_loss, to_conditional
 from art_oat.attack import TensorAttack, aim
 from art_oat.layers import DEFAULT_LAMBDAS
 from art_oat.training.step import Method, Step
-
-SHAPE, NB_CLASSES = (3, 32, 32), 10
+from benchmarks.official import NB_CLASSES, SHAPE, Settings, sgd
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,14 @@ def classifier_of(network: nn.Module, settings: StepSettings) -> OATClassifier:
     model = to_conditional(network, settings.lambdas, film_on=film_on, widths=settings.widths, input_shape=SHAPE)
     if settings.is_channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=5e-4)
+    optimizer = sgd(model, Settings())
     return OATClassifier(model, nn.CrossEntropyLoss(), SHAPE, NB_CLASSES, optimizer, clip_values=(0, 1))
+
+
+def plain_classifier(network: nn.Module) -> PyTorchClassifier:
+    """Return ART's classifier of a plain network, with the same optimizer."""
+    optimizer = sgd(network, Settings())
+    return PyTorchClassifier(network, nn.CrossEntropyLoss(), SHAPE, NB_CLASSES, optimizer, clip_values=(0, 1))
 
 
 def step_of(network: nn.Module, settings: StepSettings | None = None) -> Step:
