@@ -21,12 +21,24 @@ from art_oat.fast import without_fast_paths
 from art_oat.frontier import Frontier, MeasuredPoint
 from art_oat.model import OATModel
 from art_oat.pinned import PinnedNetwork
-from art_oat.surgery import UnsupportedModuleError, fold, register_conversion, to_conditional, to_published
+from art_oat.surgery import (
+    UnsupportedModuleError,
+    find_head,
+    fold,
+    freeze_below,
+    register_conversion,
+    replace_head,
+    to_conditional,
+    to_published,
+    transfer,
+    unfreeze,
+)
 from art_oat.training import (
     Architecture,
     CatastrophicOverfittingWarning,
     Checkpoint,
     EpochRecord,
+    LinearProbe,
     MARTLoss,
     OATTrainer,
     OneCycle,
@@ -53,6 +65,7 @@ __all__ = [
     "Checkpoint",
     "EpochRecord",
     "Frontier",
+    "LinearProbe",
     "MARTLoss",
     "MeasuredPoint",
     "OATClassifier",
@@ -76,13 +89,18 @@ __all__ = [
     "WarmupCosine",
     "WeightPerturbation",
     "evaluate",
+    "find_head",
     "fold",
+    "freeze_below",
     "hybrid_loss",
     "load_model",
     "parameter_groups",
     "register_conversion",
+    "replace_head",
     "save_model",
     "to_conditional",
     "to_published",
+    "transfer",
+    "unfreeze",
     "without_fast_paths",
 ]

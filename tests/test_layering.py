@@ -9,7 +9,7 @@ import art_oat
 
 ROOT = Path(art_oat.__file__).parent
 ORDER = [
-    {"condition", "fast", "replica", "inputs", "files", "models", "randomness"},
+    {"condition", "fast", "mode", "replica", "inputs", "files", "models", "randomness"},
     {"data", "augmentation"},
     {"layers"},
     {"pinned"},
@@ -27,6 +27,7 @@ RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
 TORCH_ALONE = {
     "condition",
     "fast",
+    "mode",
     "replica",
     "randomness",
     "layers",

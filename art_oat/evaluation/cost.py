@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from art_oat.condition import is_finite_number
 from art_oat.inputs import count_faults, refuse
+from art_oat.mode import evaluating
 
 _MIN_ROUNDS = 5
 _PREFIXES = {"T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3, "": 1.0, "m": 1e-3}
@@ -62,24 +62,10 @@ def measure_costs(
     is_valid = is_finite_number(seconds) and seconds > 0
     seconds_faults = [] if is_valid else [f"seconds must be a number above 0, got {seconds}."]
     refuse([*count_faults({"batch_size": batch_size}), *seconds_faults])
-    with _evaluating(networks.values()), torch.no_grad():
+    with evaluating(*networks.values()), torch.no_grad():
         macs = {key: _count_macs(network, input_shape) for key, network in networks.items()}
         latencies = _time({key: (it, _batch(it, batch_size, input_shape)) for key, it in networks.items()}, seconds)
     return {key: Cost(macs[key], _nb_parameters(network), latencies[key]) for key, network in networks.items()}
-
-
-@contextmanager
-def _evaluating(networks: Iterable[nn.Module]) -> Iterator[None]:
-    """Set networks to evaluation mode, and every part of them back to its own mode afterwards."""
-    networks = list(networks)
-    modes = {module: module.training for network in networks for module in network.modules()}
-    try:
-        for network in networks:
-            network.eval()
-        yield
-    finally:
-        for module, is_training in modes.items():
-            module.training = is_training
 
 
 def _nb_parameters(network: nn.Module) -> int:

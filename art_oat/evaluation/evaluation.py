@@ -7,7 +7,7 @@ import itertools
 import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from multiprocessing import Manager
@@ -34,6 +34,7 @@ from art_oat.evaluation.robustness import AutoAttackWarning, autoattack_package
 from art_oat.evaluation.robustness_report import RobustnessReport
 from art_oat.files import write_whole
 from art_oat.inputs import Array, as_array, class_indices, count_faults, refuse
+from art_oat.mode import evaluating
 from art_oat.model import OATModel
 
 KEPT = "kept from before"
@@ -326,15 +327,10 @@ def _described(operation: Preprocessor) -> str:
     return without_addresses(f"{type(operation).__name__} {parameters}")
 
 
-@contextmanager
-def _evaluating(classifier: PyTorchClassifier) -> Iterator[None]:
+def _evaluating(classifier: PyTorchClassifier) -> AbstractContextManager[None]:
     """Let a plain network answer in evaluation mode; pinned ones always do."""
-    with ExitStack() as stack:
-        if not isinstance(classifier, OATClassifier | PinnedClassifier):
-            for module in classifier.model.modules():
-                stack.callback(setattr, module, "training", module.training)
-            classifier.model.eval()
-        yield
+    is_plain = not isinstance(classifier, OATClassifier | PinnedClassifier)
+    return evaluating(classifier.model) if is_plain else nullcontext()
 
 
 class _Progress:

@@ -3,6 +3,20 @@
 from art_oat.surgery.convert import LayerBuilder, register_conversion, to_conditional
 from art_oat.surgery.fold import fold
 from art_oat.surgery.published import to_published
+from art_oat.surgery.transfer import Protocol, find_head, freeze_below, replace_head, transfer, unfreeze
 from art_oat.surgery.unsupported import UnsupportedModuleError
 
-__all__ = ["LayerBuilder", "UnsupportedModuleError", "fold", "register_conversion", "to_conditional", "to_published"]
+__all__ = [
+    "LayerBuilder",
+    "Protocol",
+    "UnsupportedModuleError",
+    "find_head",
+    "fold",
+    "freeze_below",
+    "register_conversion",
+    "replace_head",
+    "to_conditional",
+    "to_published",
+    "transfer",
+    "unfreeze",
+]

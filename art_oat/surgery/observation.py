@@ -125,24 +125,24 @@ def structure(network: nn.Module, layers: Mapping[str, nn.Module], x: Tensor) ->
         return leaf.clone()
 
     def meet(path: str, got: Tensor) -> Tensor:
-        meetings.append(({path_of[leaf] for leaf in _leaves(got)}, group_size(layers[path])))
+        meetings.append(({path_of[leaf] for leaf in leaves(got)}, group_size(layers[path])))
         return got
 
     def sources(started: Mapping[str, nn.Module]) -> set[str]:
         with hooked(started, after=start_graph):
             answer = network(x)
-        return {path_of[leaf] for tensor in real_tensors(answer) for leaf in _leaves(tensor)}
+        return {path_of[leaf] for tensor in real_tensors(answer) for leaf in leaves(tensor)}
 
     with torch.enable_grad():
         last = sources({path: part for path, part in network.named_modules() if path in layers or is_rigid(part)})
         with hooked(layers, before=meet):
             heads = sources(setting)
     if setting and not heads:
-        raise ValueError("the network must return scores that have a gradient, to be slimmed.")
+        raise ValueError("the network must return scores that have a gradient.")
     return Structure(heads, heads & last, called, _units(meetings))
 
 
-def _leaves(tensor: Tensor) -> Iterator[Tensor]:
+def leaves(tensor: Tensor) -> Iterator[Tensor]:
     """The tensors that another one was computed from, where its graph starts."""
     pending, seen = [tensor.grad_fn], set()
     while pending:
@@ -218,6 +218,11 @@ def with_dropped(tensor: Tensor, layer: nn.Module, nb_kept: int, value: float) -
     axis, copy = channel_axis(layer), tensor.clone()
     copy.narrow(axis, nb_kept, tensor.shape[axis] - nb_kept).fill_(value)
     return copy
+
+
+def cuttable_layers(network: nn.Module) -> dict[str, nn.Module]:
+    """Return every layer that can be cut, by dotted path; one that is used in several places by its first."""
+    return {path: part for path, part in network.named_modules() if is_cuttable(part) and full_size(part)}
 
 
 def is_rigid(module: nn.Module) -> bool:

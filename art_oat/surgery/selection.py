@@ -29,14 +29,20 @@ def select(selector: Selector, layers: Mapping[str, nn.Module], name: str, kind:
     if isinstance(selector, str) or not isinstance(selector, Iterable):
         raise TypeError(f"{name} must hold dotted paths, or be a predicate on path and layer, got {selector!r}.")
     wanted = list(selector)
-    if unknown := [path for path in wanted if not any(_is_within(layer, path) for layer in layers)]:
+    if unknown := [path for path in wanted if not any(is_within(layer, path) for layer in layers)]:
         known = sorted({*layers, *(holder for layer in layers for holder in holders(layer))} - {""})
-        near = [f"{path!r} (near: {difflib.get_close_matches(str(path), known, 3, 0.3)})" for path in unknown]
+        near = [with_near_names(path, known) for path in unknown]
         raise ValueError(f"{name} must hold dotted paths of {kind} or of what holds them, got {', '.join(near)}.")
-    return {layer: module for layer, module in layers.items() if any(_is_within(layer, path) for path in wanted)}
+    return {layer: module for layer, module in layers.items() if any(is_within(layer, path) for path in wanted)}
 
 
-def _is_within(layer: str, path: str) -> bool:
+def with_near_names(path: object, known: Iterable[str]) -> str:
+    """Write down a path that is not among those known, and up to three that are like it."""
+    return f"{path!r} (near: {difflib.get_close_matches(str(path), known, 3, 0.3)})"
+
+
+def is_within(layer: str, path: str) -> bool:
+    """Whether a path is another one, or lies in it."""
     return layer == path or layer.startswith(f"{path}.")
 
 

@@ -26,7 +26,16 @@ from art_oat.layers.slimmable import (
 from art_oat.randomness import borrowed_generators
 from art_oat.replica import clone_tensor, replicate, with_own_children, without_hooks
 from art_oat.surgery.blame import reasons
-from art_oat.surgery.observation import Structure, followed, hooked, probe, real_tensors, structure, with_dropped
+from art_oat.surgery.observation import (
+    Structure,
+    cuttable_layers,
+    followed,
+    hooked,
+    probe,
+    real_tensors,
+    structure,
+    with_dropped,
+)
 from art_oat.surgery.unsupported import UnsupportedModuleError, refuse_layers
 
 _ROUNDING = {torch.float64: 1e-8, torch.float32: 1e-3}
@@ -101,7 +110,7 @@ def slim(
         return UNCUT
     with borrowed_generators(seed=0), torch.inference_mode(False):
         subject, x = probe(network, input_shape)
-        layers = {path: part for path, part in subject.named_modules() if is_cuttable(part) and full_size(part)}
+        layers = cuttable_layers(subject)
         first_path = {id(part): path for path, part in layers.items()}
         kept = {first_path[id(subject.get_submodule(path))] for path in full_width}
         found = structure(subject, layers, x)

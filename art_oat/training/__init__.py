@@ -6,6 +6,7 @@ from art_oat.training.decay import parameter_groups
 from art_oat.training.guard import CatastrophicOverfittingWarning
 from art_oat.training.history import EpochRecord
 from art_oat.training.loss import MARTLoss, TRADESLoss, hybrid_loss, loss_by_name
+from art_oat.training.probe import LinearProbe
 from art_oat.training.sampling import StratifiedSampling, WidthSampling
 from art_oat.training.schedule import (
     OneCycle,
@@ -22,6 +23,7 @@ __all__ = [
     "CatastrophicOverfittingWarning",
     "Checkpoint",
     "EpochRecord",
+    "LinearProbe",
     "MARTLoss",
     "OATTrainer",
     "OneCycle",
