@@ -87,7 +87,8 @@ class Task:
         source: Data of the source task, by seed.
         target: The target task, by seed.
         lambdas: Source lams to try.
-        eps: Radius of AutoAttack on the target task, Linf; that of PGD, too, where the dial is kept.
+        dialed: Lams at which a network that keeps its dial is judged.
+        eps: Radius of AutoAttack on the target task, Linf; where the dial is kept, training has that of the source.
         nb_epochs: Of the training of whole networks.
         batch_size: Likewise.
         nb_robust: Test images to attack, the first.
@@ -98,6 +99,7 @@ class Task:
     source: Callable[[Recipe], Dataset]
     target: Callable[[int], Target]
     lambdas: tuple[float, ...]
+    dialed: tuple[float, ...]
     eps: float
     nb_epochs: int
     batch_size: int = 32
@@ -106,7 +108,13 @@ class Task:
     def shortened(self) -> "Task":
         """Return the same task of one seed, one epoch and few images."""
         return replace(
-            self, sources=self.sources.shortened(), lambdas=(0.0, 1.0), nb_epochs=1, nb_robust=8, batch_size=64
+            self,
+            sources=self.sources.shortened(),
+            lambdas=(0.0, 1.0),
+            dialed=(0.0, 1.0),
+            nb_epochs=1,
+            nb_robust=8,
+            batch_size=64,
         )
 
 
@@ -143,11 +151,11 @@ def higher_digits(seed: int) -> Target:
 
 
 def colored(split: Split, seed: int = 0) -> Split:
-    """Return digits of 32x32 pixels in a random color on another: ``bg + x (fg - bg)``, channels 0.3 apart or more."""
+    """Return digits of 32x32 pixels in a random light color on a random dark one, channels 0.2 apart or more."""
     generator = torch.Generator().manual_seed(seed)
     x = F.interpolate(torch.from_numpy(split.x), size=(32, 32), mode="bilinear")
-    ground = torch.rand((len(x), 3, 1, 1), generator=generator)
-    figure = (ground + 0.3 + 0.4 * torch.rand(ground.shape, generator=generator)) % 1
+    ground = 0.4 * torch.rand((len(x), 3, 1, 1), generator=generator)
+    figure = 1 - 0.4 * torch.rand(ground.shape, generator=generator)
     return Split((ground + x * (figure - ground)).numpy(), split.y)
 
 
@@ -172,7 +180,8 @@ TASKS = {
         Config(replace(RECIPE, batch_size=64), nb_epochs_dedicated=RECIPE.nb_epochs, seeds=_SEEDS),
         lower_digits,
         higher_digits,
-        (0.0, 0.1, 0.2, 0.3, 0.4, 0.7, 1.0),
+        lambdas=(0.0, 0.1, 0.2, 0.3, 0.4, 0.7, 1.0),
+        dialed=RECIPE.lambdas,
         eps=0.1,
         nb_epochs=60,
     ),
@@ -181,9 +190,11 @@ TASKS = {
         Config(_CIFAR10, nb_epochs_dedicated=_CIFAR10.nb_epochs, seeds=_SEEDS),
         Recipe.dataset,
         colored_digits,
-        (0.0, 0.1, 0.2, 0.3, 0.4, 0.7, 1.0),
-        eps=8 / 255,
-        nb_epochs=30,
+        lambdas=(0.0, 0.1, 0.2, 0.4, 1.0),
+        dialed=(0.0, 0.2, 1.0),
+        eps=4 / 255,
+        nb_epochs=60,
+        nb_robust=60,
     ),
 }
 
@@ -239,9 +250,10 @@ def probed(network: nn.Module, target: Target) -> tuple[nn.Module, float, float]
     probe = LinearProbe(network, DECAYS, input_shape=target.data.input_shape)
     features = probe.features(target.data.train.x)
     probe.fit(*target.data.train, target.data.validation)
-    scale = float(probe.weight_decay) * features.var(axis=0).mean() * len(features)
-    baseline = LogisticRegression(C=1 / scale, tol=1e-8, max_iter=10000).fit(features, target.data.train.y)
-    return network, float(probe.weight_decay), baseline.score(probe.features(target.data.test.x), target.data.test.y)
+    decay, scale = float(probe.weight_decay), features.var(axis=0).mean() ** 0.5
+    baseline = LogisticRegression(C=1 / (decay * len(features)), tol=1e-6, max_iter=10000)
+    baseline.fit(features / scale, target.data.train.y)
+    return network, decay, baseline.score(probe.features(target.data.test.x) / scale, target.data.test.y)
 
 
 def trained(
@@ -297,7 +309,7 @@ def outcome(source: nn.Module, lam: float | None, protocol: str, target: Target,
 
 
 def outcomes_of_dial(source: nn.Module, target: Target, task: Task, folder: Path) -> list[Outcome]:
-    """Transfer a network, or a plain one made conditional, with its dial; judge it at every trained lam."""
+    """Transfer a network, or a plain one made conditional, with its dial; judge it at several lams."""
     started, seed = time.process_time(), int(folder.parts[-3].removeprefix("seed-"))
     recipe = task.sources.recipe
     if not isinstance(source, OATModel):
@@ -307,13 +319,13 @@ def outcomes_of_dial(source: nn.Module, target: Target, task: Task, folder: Path
     tried = {rate: trained(copy.deepcopy(start), target, task, recipe.lambdas, rate, seed) for rate in RATES}
 
     def mean_accuracy(rate: float) -> float:
-        networks = [fold(tried[rate], lam) for lam in recipe.lambdas]
+        networks = [fold(tried[rate], lam) for lam in task.dialed]
         return float(np.mean([sum(on_validation(network, target, task)) for network in networks]))
 
     choice = max(tried, key=mean_accuracy)
     seconds = time.process_time() - started
     found = []
-    for lam in recipe.lambdas:
+    for lam in task.dialed:
         network = fold(tried[choice], lam)
         right, stands = judged(network, target, task, folder / f"lam-{lam:g}")
         validation = on_validation(network, target, task)
@@ -376,7 +388,7 @@ def study(task: Task, runs: Path) -> dict[Key, tuple[Arm, list[list[Outcome]]]]:
     nb_images = 1 + max(int(target.index.max()) for target in targets.values())
     result = {}
     for key in found[task.sources.seeds[0]]:
-        lams = task.sources.recipe.lambdas if key[0] == KEPT_DIAL else task.lambdas if key[1] == "oat" else (0.0,)
+        lams = task.dialed if key[0] == KEPT_DIAL else task.lambdas if key[1] == "oat" else (0.0,)
         right = np.full((2, len(lams), len(targets), nb_images), np.nan)
         for place, (seed, target) in enumerate(targets.items()):
             for row, it in enumerate(found[seed][key]):
