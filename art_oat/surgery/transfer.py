@@ -9,11 +9,12 @@ from typing import Any, Literal, TypeVar, cast, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvTransposeNd
 from torch.nn.utils.parametrize import is_parametrized
 from torch.utils._pytree import tree_leaves
 
 from art_oat.layers import Slimmable, Switch
-from art_oat.layers.slimmable import Channels, clone_slice, full_size, sliced, slimmable
+from art_oat.layers.slimmable import Channels, chooses_width, clone_slice, full_size, sliced, slimmable
 from art_oat.model import OATModel
 from art_oat.pinned import Replica
 from art_oat.randomness import borrowed_generators
@@ -25,7 +26,6 @@ from art_oat.surgery.selection import holders, is_within, with_near_names
 Protocol = Literal["fixed-feature", "full-network"]
 
 _LEAST_CLASSES = 2
-_KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _Network = TypeVar("_Network", bound=nn.Module)
 
 
@@ -294,8 +294,8 @@ def _kind(network: nn.Module, path: str) -> str:
 def _head_fault(subject: nn.Module, path: str, x: Tensor) -> str:
     """Say why a layer is no head: it must be able to have one more output, and then there is one more score."""
     layer = subject.get_submodule(path)
-    if not isinstance(layer, _KINDS) or getattr(layer, "groups", 1) > 1:
-        return "it is no linear layer or convolution of one group"
+    if not chooses_width(layer):
+        return "it is no linear layer, and no convolution of one group"
     if is_parametrized(layer) or "weight" not in layer._parameters:
         return "its weights are computed from others"
     size = full_size(layer)
@@ -339,7 +339,9 @@ def _drawn(layer: nn.Module, nb_outputs: int) -> nn.Module:
     setattr(fresh, "out_features" if isinstance(layer, nn.Linear) else "out_channels", nb_outputs)
     for name in ("weight", "bias"):
         if (old := getattr(layer, name)) is not None:  # drawn on the CPU: a seed means one head on every device
-            setattr(fresh, name, nn.Parameter(torch.empty(nb_outputs, *old.shape[1:], dtype=old.dtype)))
+            shape = list(old.shape)
+            shape[1 if name == "weight" and isinstance(layer, _ConvTransposeNd) else 0] = nb_outputs
+            setattr(fresh, name, nn.Parameter(torch.empty(shape, dtype=old.dtype)))
     fresh.reset_parameters()
     moved: nn.Module = fresh.to(layer.weight.device)
     return moved
