@@ -22,4 +22,5 @@ def test_there_are_examples():
         "slim_and_select",
         "torchattacks_trainer",
         "train_and_dial",
+        "transfer",
     }

@@ -125,8 +125,8 @@ def freeze_below(network: nn.Module, path: str, *, input_shape: Sequence[int] | 
 
     Example:
         >>> from art_oat.models import ResNet
-        >>> freeze_below(ResNet((1, 1)), "layers.1")  # doctest: +SKIP
-        ('conv', 'norm', 'layers.0')
+        >>> freeze_below(ResNet((1, 1)), "stages.1")
+        ('stem', 'stages.0')
     """
     root = _plain_root(network)
     subject, x = _subject(network, input_shape)
