@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -346,6 +346,9 @@ def kept(path: Path, make: Callable[[], Sequence[Outcome]]) -> list[Outcome]:
 Key = tuple[str, str]
 """Protocol and kind of source."""
 
+Tabled = dict[Key, tuple[Arm, list[Sequence[Outcome]]]]
+"""Accuracies, and the outcomes by seed and lam."""
+
 
 def study_of_seed(task: Task, seed: int, target: Target, runs: Path) -> dict[Key, list[Outcome]]:
     """Transfer every source by every protocol."""
@@ -381,26 +384,43 @@ def _said(it: Outcome) -> str:
     return "  ".join(f"{value:.4g}" for value in values)
 
 
-def study(task: Task, runs: Path) -> dict[Key, tuple[Arm, list[list[Outcome]]]]:
-    """Return every protocol and source: accuracies, and the outcomes by seed and lam."""
+def study(task: Task, runs: Path) -> Tabled:
+    """Transfer on every seed."""
     targets = {seed: task.target(seed) for seed in task.sources.seeds}
     found = {seed: study_of_seed(task, seed, target, runs) for seed, target in targets.items()}
-    nb_images = 1 + max(int(target.index.max()) for target in targets.values())
+    return tabled(found, {seed: target.index for seed, target in targets.items()}, task.lambdas, task.dialed)
+
+
+def tabled(
+    found: Mapping[int, Mapping[Key, Sequence[Outcome]]],
+    index: Mapping[int, NDArray[np.int64]],
+    lambdas: tuple[float, ...],
+    dialed: tuple[float, ...],
+) -> Tabled:
+    """Bring the outcomes of every seed together.
+
+    Args:
+        found: Outcomes by seed, and by protocol and source; one for each lam.
+        index: By seed, which image of all each test image is.
+        lambdas: Of the source, where it has a dial.
+        dialed: Of the network that keeps it.
+    """
+    nb_images = 1 + max(int(it.max()) for it in index.values())
     result = {}
-    for key in found[task.sources.seeds[0]]:
-        lams = task.dialed if key[0] == KEPT_DIAL else task.lambdas if key[1] == "oat" else (0.0,)
-        right = np.full((2, len(lams), len(targets), nb_images), np.nan)
-        for place, (seed, target) in enumerate(targets.items()):
+    for key in next(iter(found.values())):
+        lams = dialed if key[0] == KEPT_DIAL else lambdas if key[1] == "oat" else (0.0,)
+        right = np.full((2, len(lams), len(index), nb_images), np.nan)
+        for place, seed in enumerate(index):
             for row, it in enumerate(found[seed][key]):
-                right[0, row, place, target.index] = it.right
-                right[1, row, place, target.index[: len(it.stands)]] = it.stands
+                right[0, row, place, index[seed]] = it.right
+                right[1, row, place, index[seed][: len(it.stands)]] = it.stands
         seconds = float(np.mean([it.seconds for of_seed in found.values() for it in of_seed[key]]))
         arm = Arm(" ".join(key), lams, right, seconds, "processor", 0, "")
-        result[key] = (arm, [found[seed][key] for seed in targets])
+        result[key] = (arm, [found[seed][key] for seed in index])
     return result
 
 
-def rows(found: Mapping[Key, tuple[Arm, list[list[Outcome]]]]) -> list[dict[str, object]]:
+def rows(found: Tabled) -> list[dict[str, object]]:
     """Return the table: a row for each protocol, source and lam, in percent, with standard errors over images."""
     table: list[dict[str, object]] = []
     for (protocol, kind), (arm, outcomes) in found.items():
@@ -422,7 +442,7 @@ def rows(found: Mapping[Key, tuple[Arm, list[list[Outcome]]]]) -> list[dict[str,
     return table
 
 
-def compared(found: Mapping[Key, tuple[Arm, list[list[Outcome]]]]) -> list[dict[str, str]]:
+def compared(found: Tabled) -> list[dict[str, str]]:
     """Return what the lam that validation images choose is ahead of the other sources, in points, with intervals."""
     table = []
     for protocol in PROTOCOLS:
@@ -432,34 +452,29 @@ def compared(found: Mapping[Key, tuple[Arm, list[list[Outcome]]]]) -> list[dict[
                 np.mean([getattr(of_seed[row], field) for of_seed in outcomes]) for row in range(len(arm.lambdas))
             ]
             best = int(np.argmax(chosen))
-            others = {"the same at lam 0": (arm, 0)}
+            others = {f"the same at lam {arm.lambdas[row]:g}": (arm, row) for row in (0, -1)}
             others |= {kind: (found[protocol, kind][0], 0) for kind in ("natural", "scratch")}
-            if best:
-                others |= {"the same at lam 1": (arm, len(arm.lambdas) - 1)}
             for other, (against, row) in others.items():
-                figure = partial(_difference, index=index, ours=best, theirs=row)
-                values = resampled(arm, against, figure)
-                points = {key: f"{100 * float(value):+.2f}" for key, value in values.items()}
                 about = {"protocol": protocol, "judge": name, "best lam": f"{arm.lambdas[best]:g}", "against": other}
-                table.append(about | points)
+                table.append(about | _difference(arm, against, index, best, row))
     for index, name in enumerate(("clean", "autoattack")):
         ours, theirs = (found[KEPT_DIAL, kind][0] for kind in ("oat", "scratch"))
         for row, lam in enumerate(ours.lambdas):
-            values = resampled(ours, theirs, partial(_difference, index=index, ours=row, theirs=row))
-            points = {key: f"{100 * float(value):+.2f}" for key, value in values.items()}
             about = {"protocol": KEPT_DIAL, "judge": name, "best lam": f"{lam:g}", "against": "scratch"}
-            table.append(about | points)
+            table.append(about | _difference(ours, theirs, index, row, row))
     return table
 
 
-def _difference(a: Shares, b: Shares, *, index: int, ours: int, theirs: int) -> float:
-    return float(a[index, ours] - b[index, theirs])
+def _difference(ours: Arm, theirs: Arm, judge: int, row: int, other_row: int) -> dict[str, str]:
+    """Return by how many points one is ahead of another, with an interval."""
+    values = resampled(ours, theirs, lambda a, b: float(a[judge, row] - b[judge, other_row]))
+    return {name: f"{100 * float(value):+.2f}" for name, value in values.items()}
 
 
 COLORS = {"oat": "#1b6ca8", "natural": "#c0392b", "scratch": "0.45"}
 
 
-def plot(found: Mapping[Key, tuple[Arm, Any]], task: Task, path: Path) -> None:
+def plot(found: Tabled, task: Task, path: Path) -> None:
     """Draw accuracy on the target task against lam: a column per protocol, clean above, AutoAttack below."""
     figure = Figure(figsize=(11, 6), layout="constrained")
     axes = figure.subplots(2, 3, sharex=True, sharey="row")

@@ -42,8 +42,8 @@ class LinearProbe:
     evaluation (Salman et al. 2020, arXiv:2007.08489). ``v`` is the mean variance of the features over the training
     data, so that a ``weight_decay`` means the same for every source, whatever the scale of its features. They are
     computed in one pass over the data and kept; L-BFGS then goes over them in float64, all samples at once, so nothing
-    is drawn. It is scikit-learn's ``LogisticRegression`` with ``C = 1 / (weight_decay v N)``. The head alone changes, in
-    place; the network may be on any device.
+    is drawn. It is scikit-learn's ``LogisticRegression`` with ``C = 1 / (weight_decay v N)``. The head alone changes,
+    in place; the network may be on any device.
 
     Args:
         network: A plain network whose head gives ``K`` scores, such as :func:`~art_oat.transfer` returns.
