@@ -4,19 +4,22 @@
     python -m benchmarks.transfer --data cifar10 --data-folder FOLDER    # CIFAR-10 to digits in color
     python -m benchmarks.transfer --data digits --smoke                  # a minute; writes nothing
 
-For every seed a network is trained on the source task by OAT, and a plain one naturally, in the same epochs. Each of
-their feature extractors, the conditional one at several lams, goes to a target task with few images, by both protocols
-of Salman et al. 2020 (arXiv:2007.08489): a head on fixed features, and natural training of the whole network. Beside
-them the same from random weights ("scratch"), and both kept conditional: trained by OAT on the target task, all lams
-at once, from the trained and from random weights.
+For every seed a network is trained on the source task by OAT, and a plain one naturally, by the same recipe and epochs.
+Each of their feature extractors, the conditional one at several lams, goes to draws of a target task with few images,
+by both protocols of Salman et al. 2020 (arXiv:2007.08489): a head on fixed features, and natural training of the whole
+network. Beside them the same from random weights ("scratch"), and on digits both kept conditional: trained by OAT on
+the target task, all lams at once, from the trained and from random weights.
 
-Weight decay of the head and learning rate of the whole network are chosen for each on validation images, from the same
-candidates; so is the lam that is called the best. Judged on all test images, clean, and on some of them by AutoAttack.
-What is finished is kept in --runs: the same command goes on.
+Weight decay of the head and learning rate of the whole network are chosen for each network on the validation images of
+its draw, from the same candidates; so is, in the rows that say "chosen", the lam. Judged on all test images, clean, and
+on some of them by AutoAttack. Differences are paired by image; 95% bootstrap intervals draw source seeds, draws of the
+target task, and images. What is finished is kept in --runs: the same command goes on.
 """
 
 import argparse
 import copy
+import hashlib
+import itertools
 import json
 import tempfile
 import time
@@ -24,11 +27,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
 from art.estimators.classification import PyTorchClassifier
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
@@ -56,22 +60,26 @@ from art_oat.demo import RECIPE
 from art_oat.files import replaced, write_whole
 from art_oat.randomness import borrowed_generators
 from art_oat.recipe import Recipe
+from art_oat.surgery import Protocol
 from benchmarks.arguments import command, parser
 from benchmarks.configs import Config, Part
-from benchmarks.frontiers import Arm, Shares, accuracies, resampled
+from benchmarks.frontiers import Shares
 from benchmarks.methods import train
 from benchmarks.record import RESULTS, environment, text, write
 
-DOCS = Path(__file__).parents[1] / "docs"
-DECAYS = (1e-4, 1e-3, 1e-2, 1e-1)
-RATES = (0.01, 0.1)
-PROTOCOLS = ("fixed-feature", "full-network")
+DECAYS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+RATES = (0.01, 0.03, 0.1, 0.3)
+PROTOCOLS = get_args(Protocol)
 KEPT_DIAL = "dial kept"
 SOURCES = {"oat": "one network, lam dialed", "natural": "natural training", "scratch": "random weights"}
+JUDGES = {"clean": ("right", "validation"), "autoattack": ("stands", "validation_robust")}
+"""By name, what holds the answers of an outcome, and what says on validation images how good it is."""
+
+NB_RESAMPLES = 1000
 
 
 class Target(NamedTuple):
-    """A target task of one seed; ``index`` says which image of all each test image is."""
+    """One draw of a target task; ``index`` says which image of all each test image is."""
 
     data: Dataset
     index: NDArray[np.int64]
@@ -85,13 +93,14 @@ class Task:
         title: For people.
         sources: How both kinds of sources are trained, and the seeds.
         source: Data of the source task, by seed.
-        target: The target task, by seed.
+        target: A draw of the target task, by number.
         lambdas: Source lams to try.
-        dialed: Lams at which a network that keeps its dial is judged.
+        dialed: Lams at which a network that keeps its dial is judged; none for no such network.
         eps: Radius of AutoAttack on the target task, Linf; where the dial is kept, training has that of the source.
         nb_epochs: Of the training of whole networks.
         batch_size: Likewise.
         nb_robust: Test images to attack, the first.
+        nb_draws: Of the target task, for each source.
     """
 
     title: str
@@ -102,8 +111,9 @@ class Task:
     dialed: tuple[float, ...]
     eps: float
     nb_epochs: int
-    batch_size: int = 32
-    nb_robust: int = 200
+    batch_size: int
+    nb_robust: int
+    nb_draws: int
 
     def shortened(self) -> "Task":
         """Return the same task of one seed, one epoch and few images."""
@@ -114,7 +124,7 @@ class Task:
             dialed=(0.0, 1.0),
             nb_epochs=1,
             nb_robust=8,
-            batch_size=64,
+            nb_draws=1,
         )
 
 
@@ -140,7 +150,7 @@ def few(split: Split, nb_train: int, nb_validation: int, seed: int) -> Target:
     known = draw(split.y, nb_train + nb_validation, seed)
     is_train = np.isin(np.arange(len(known)), draw(split.y[known], nb_train, seed))
     rest = np.setdiff1d(np.arange(len(split.y)), known)
-    rest = np.random.default_rng(seed).permutation(rest)  # the first are attacked
+    rest = np.random.default_rng(seed).permutation(rest)  # so that the first, which are attacked, are of all classes
     parts = (Split(split.x[index], split.y[index]) for index in (known[is_train], known[~is_train], rest))
     return Target(Dataset(*parts), rest)
 
@@ -164,6 +174,9 @@ def colored_digits(seed: int) -> Target:
     return few(colored(every_digit()), 200, 200, seed)
 
 
+_DIGITS = replace(RECIPE, weight_decay=5e-4, exempt=("norm", "film", "bias"), batch_size=64)
+"""With the demo's decay of 3e-3 on all weights, features of natural training are of lower rank, and transfer worse."""
+
 _CIFAR10 = Recipe(
     data="cifar10",
     network="small-32-64-128",
@@ -177,24 +190,29 @@ _SEEDS = (0, 1, 2)
 TASKS = {
     "digits": Task(
         "digits 0-4 to digits 5-9 (50 images)",
-        Config(replace(RECIPE, batch_size=64), nb_epochs_dedicated=RECIPE.nb_epochs, seeds=_SEEDS),
+        Config(_DIGITS, nb_epochs_dedicated=_DIGITS.nb_epochs, seeds=_SEEDS),
         lower_digits,
         higher_digits,
-        lambdas=(0.0, 0.1, 0.2, 0.3, 0.4, 0.7, 1.0),
-        dialed=RECIPE.lambdas,
+        lambdas=(0.0, 0.1, 0.2, 0.4, 1.0),
+        dialed=(0.0, 0.2, 1.0),
         eps=0.1,
         nb_epochs=60,
+        batch_size=10,
+        nb_robust=80,
+        nb_draws=3,
     ),
     "cifar10": Task(
         "CIFAR-10 (JPEG-75, 10,000 images) to digits in color (200 images)",
         Config(_CIFAR10, nb_epochs_dedicated=_CIFAR10.nb_epochs, seeds=_SEEDS),
         Recipe.dataset,
         colored_digits,
-        lambdas=(0.0, 0.1, 0.2, 0.4, 1.0),
-        dialed=(0.0, 0.2, 1.0),
-        eps=4 / 255,
-        nb_epochs=60,
-        nb_robust=60,
+        lambdas=(0.0, 0.1, 0.4, 1.0),
+        dialed=(),
+        eps=2 / 255,
+        nb_epochs=40,
+        batch_size=32,
+        nb_robust=40,
+        nb_draws=1,
     ),
 }
 
@@ -245,15 +263,13 @@ def accuracy(network: nn.Module, split: Split) -> NDArray[np.bool_]:
     return scores.argmax(dim=1).cpu().numpy() == split.y
 
 
-def probed(network: nn.Module, target: Target) -> tuple[nn.Module, float, float]:
-    """Train the head; return the network, the weight decay, and what scikit-learn's regression reaches."""
-    probe = LinearProbe(network, DECAYS, input_shape=target.data.input_shape)
-    features = probe.features(target.data.train.x)
-    probe.fit(*target.data.train, target.data.validation)
-    decay, scale = float(probe.weight_decay), features.var(axis=0).mean() ** 0.5
-    baseline = LogisticRegression(C=1 / (decay * len(features)), tol=1e-6, max_iter=10000)
-    baseline.fit(features / scale, target.data.train.y)
-    return network, decay, baseline.score(probe.features(target.data.test.x) / scale, target.data.test.y)
+def regression_accuracy(probe: LinearProbe, target: Target) -> float:
+    """Return what scikit-learn's logistic regression reaches on the same features, with the same weight decay."""
+    x, y = target.data.train
+    features, test = probe.features(x), probe.features(target.data.test.x)
+    scale = features.var(axis=0).mean() ** 0.5
+    regression = LogisticRegression(C=1 / (float(probe.weight_decay) * len(x)), tol=1e-6, max_iter=10000)
+    return float(regression.fit(features / scale, y).score(test / scale, target.data.test.y))
 
 
 def trained(
@@ -286,31 +302,38 @@ def on_validation(network: nn.Module, target: Target, task: Task) -> tuple[float
     return float(accuracy(network, Split(x, y)).mean()), float(report.is_robust.mean())
 
 
-def outcome(source: nn.Module, lam: float | None, protocol: str, target: Target, task: Task, folder: Path) -> Outcome:
+def outcome(
+    source: nn.Module, lam: float | None, protocol: Protocol, target: Target, task: Task, seed: int, folder: Path
+) -> Outcome:
     """Transfer by a protocol, choose on validation images, and judge."""
-    started, seed = time.process_time(), int(folder.parts[-3].removeprefix("seed-"))
+    started = time.process_time()
     start = transfer(
         source,
         target.data.nb_classes,
-        protocol=protocol,  # type: ignore[arg-type]
+        protocol=protocol,
         lam=lam,
         input_shape=target.data.input_shape,
         seed=seed,
     )
+    baseline = float("nan")
     if protocol == "fixed-feature":
-        network, choice, baseline = probed(start, target)
+        probe = LinearProbe(start, DECAYS, input_shape=target.data.input_shape)
+        probe.fit(*target.data.train, target.data.validation)
+        network, choice = start, float(probe.weight_decay)
     else:
         tried = {rate: fold(trained(copy.deepcopy(start), target, task, (0.0,), rate, seed)) for rate in RATES}
         choice = max(tried, key=lambda rate: accuracy(tried[rate], target.data.validation).mean())
-        network, baseline = tried[choice], float("nan")
+        network = tried[choice]
     seconds = time.process_time() - started
+    if protocol == "fixed-feature":
+        baseline = regression_accuracy(probe, target)
     right, stands = judged(network, target, task, folder)
     return Outcome(right, stands, choice, *on_validation(network, target, task), baseline, seconds)
 
 
-def outcomes_of_dial(source: nn.Module, target: Target, task: Task, folder: Path) -> list[Outcome]:
+def outcomes_of_dial(source: nn.Module, target: Target, task: Task, seed: int, folder: Path) -> list[Outcome]:
     """Transfer a network, or a plain one made conditional, with its dial; judge it at several lams."""
-    started, seed = time.process_time(), int(folder.parts[-3].removeprefix("seed-"))
+    started = time.process_time()
     recipe = task.sources.recipe
     if not isinstance(source, OATModel):
         source = to_conditional(source, recipe.lambdas, seed=seed)
@@ -333,41 +356,63 @@ def outcomes_of_dial(source: nn.Module, target: Target, task: Task, folder: Path
     return found
 
 
-def kept(path: Path, make: Callable[[], Sequence[Outcome]]) -> list[Outcome]:
-    """Return what a file holds, or make it."""
+def settings(task: Task, target: Target) -> dict[str, Any]:
+    """Return what outcomes depend on, beside the sources, which are kept with their own."""
+    digest = hashlib.sha256()
+    for split in target.data:
+        digest.update(split.x.tobytes() + split.y.tobytes())
+    named = {name: getattr(task, name) for name in ("eps", "nb_epochs", "batch_size", "nb_robust", "dialed")}
+    return json.loads(json.dumps({**named, "decays": DECAYS, "rates": RATES, "data": digest.hexdigest()}))
+
+
+def kept(path: Path, given: Mapping[str, Any], make: Callable[[], Sequence[Outcome]]) -> list[Outcome]:
+    """Return what a file holds, or make it.
+
+    Raises:
+        ValueError: If it holds outcomes of other settings.
+    """
     if not path.exists():
         made = make()
         with write_whole(path) as file:
-            json.dump([{**it._asdict(), "right": it.right.tolist(), "stands": it.stands.tolist()} for it in made], file)
+            lists = [{**it._asdict(), "right": it.right.tolist(), "stands": it.stands.tolist()} for it in made]
+            json.dump({"settings": given, "outcomes": lists}, file)
     found = json.loads(path.read_text(encoding="utf-8"))
-    return [Outcome(**{**it, "right": np.array(it["right"]), "stands": np.array(it["stands"])}) for it in found]
+    if found["settings"] != given:
+        raise ValueError(f"{path} must hold outcomes of the same settings, but has others. Name another --runs.")
+    return [
+        Outcome(**{**it, "right": np.array(it["right"]), "stands": np.array(it["stands"])}) for it in found["outcomes"]
+    ]
 
 
 Key = tuple[str, str]
 """Protocol and kind of source."""
 
-Tabled = dict[Key, tuple[Arm, list[Sequence[Outcome]]]]
-"""Accuracies, and the outcomes by seed and lam."""
+Found = dict[Key, dict[float, list[list[Outcome]]]]
+"""By lam (0 where the source has none), seed and draw."""
 
 
-def study_of_seed(task: Task, seed: int, target: Target, runs: Path) -> dict[Key, list[Outcome]]:
-    """Transfer every source by every protocol."""
-    found: dict[Key, list[Outcome]] = {}
-    for kind, source in sources(task, seed, runs).items():
+def study_of_draw(
+    task: Task, seed: int, draw_number: int, networks: Mapping[str, nn.Module], runs: Path
+) -> dict[Key, dict[float, Outcome]]:
+    """Transfer every source by every protocol to one draw of the target task."""
+    found: dict[Key, dict[float, Outcome]] = {}
+    target = task.target(task.nb_draws * seed + draw_number)
+    given, place = settings(task, target), runs / f"seed-{seed}" / f"draw-{draw_number}"
+    for kind, source in networks.items():
         for protocol in PROTOCOLS:
-            lams = task.lambdas if kind == "oat" else (None,)
-            found[protocol, kind] = []
-            for lam in lams:
-                folder = runs / f"seed-{seed}" / f"{kind}-{protocol}" / f"lam-{lam}"
-                make = partial(outcome, source, lam, protocol, target, task, folder)
-                found[protocol, kind] += kept(folder / "outcome.json", lambda make=make: [make()])
-                print(seed, kind, protocol, lam, _said(found[protocol, kind][-1]), flush=True)
-        if kind != "natural":
-            folder = runs / f"seed-{seed}" / f"{kind}-dial" / "all"
-            make_all = partial(outcomes_of_dial, source, target, task, folder)
-            found[KEPT_DIAL, kind] = kept(folder / "outcome.json", make_all)
-            for it in found[KEPT_DIAL, kind]:
-                print(seed, kind, KEPT_DIAL, _said(it), flush=True)
+            found[protocol, kind] = {}
+            for lam in task.lambdas if kind == "oat" else (None,):
+                folder = place / f"{kind}-{protocol}" / f"lam-{lam}"
+                make = partial(outcome, source, lam, protocol, target, task, seed, folder)
+                (it,) = kept(folder / "outcome.json", given, lambda make=make: [make()])
+                found[protocol, kind][lam or 0.0] = it
+                print(seed, draw_number, kind, protocol, lam, _said(it), flush=True)
+        if kind != "natural" and task.dialed:
+            folder = place / f"{kind}-dial"
+            make_all = partial(outcomes_of_dial, source, target, task, seed, folder)
+            outcomes = kept(folder / "outcome.json", given, make_all)
+            found[KEPT_DIAL, kind] = dict(zip(task.dialed, outcomes, strict=True))
+            print(seed, draw_number, kind, KEPT_DIAL, *map(_said, outcomes), sep="\n    ", flush=True)
     return found
 
 
@@ -384,132 +429,148 @@ def _said(it: Outcome) -> str:
     return "  ".join(f"{value:.4g}" for value in values)
 
 
-def study(task: Task, runs: Path) -> Tabled:
-    """Transfer on every seed."""
-    targets = {seed: task.target(seed) for seed in task.sources.seeds}
-    found = {seed: study_of_seed(task, seed, target, runs) for seed, target in targets.items()}
-    return tabled(found, {seed: target.index for seed, target in targets.items()}, task.lambdas, task.dialed)
+def study(task: Task, runs: Path) -> Found:
+    """Transfer on every seed and draw."""
+    by_seed = []
+    for seed in task.sources.seeds:
+        networks = sources(task, seed, runs)
+        by_seed.append([study_of_draw(task, seed, number, networks, runs) for number in range(task.nb_draws)])
+    first = by_seed[0][0]
+    return {key: {lam: [[it[key][lam] for it in draws] for draws in by_seed] for lam in first[key]} for key in first}
 
 
-def tabled(
-    found: Mapping[int, Mapping[Key, Sequence[Outcome]]],
-    index: Mapping[int, NDArray[np.int64]],
-    lambdas: tuple[float, ...],
-    dialed: tuple[float, ...],
-) -> Tabled:
-    """Bring the outcomes of every seed together.
-
-    Args:
-        found: Outcomes by seed, and by protocol and source; one for each lam.
-        index: By seed, which image of all each test image is.
-        lambdas: Of the source, where it has a dial.
-        dialed: Of the network that keeps it.
-    """
-    nb_images = 1 + max(int(it.max()) for it in index.values())
-    result = {}
-    for key in next(iter(found.values())):
-        lams = dialed if key[0] == KEPT_DIAL else lambdas if key[1] == "oat" else (0.0,)
-        right = np.full((2, len(lams), len(index), nb_images), np.nan)
-        for place, seed in enumerate(index):
-            for row, it in enumerate(found[seed][key]):
-                right[0, row, place, index[seed]] = it.right
-                right[1, row, place, index[seed][: len(it.stands)]] = it.stands
-        seconds = float(np.mean([it.seconds for of_seed in found.values() for it in of_seed[key]]))
-        arm = Arm(" ".join(key), lams, right, seconds, "processor", 0, "")
-        result[key] = (arm, [found[seed][key] for seed in index])
-    return result
+Values = list[list[Shares]]
+"""By seed and draw, a value for each image."""
 
 
-def rows(found: Tabled) -> list[dict[str, object]]:
-    """Return the table: a row for each protocol, source and lam, in percent, with standard errors over images."""
+def answers(outcomes: list[list[Outcome]], judge: str) -> Values:
+    """Return what a judge found, image by image."""
+    return [[getattr(it, JUDGES[judge][0]) for it in draws] for draws in outcomes]
+
+
+def mean(values: Values) -> float:
+    """Return the mean over seeds of means over draws of means over images."""
+    return float(np.mean([np.mean([it.mean() for it in draws]) for draws in values]))
+
+
+def interval(values: Values) -> tuple[float, float]:
+    """Return the 95% bootstrap interval of the mean, over seeds, draws of each, and images of each."""
+    generator = np.random.default_rng(0)
+
+    def chosen(items: Sequence[Any]) -> list[Any]:
+        return [items[place] for place in generator.integers(len(items), size=len(items))]
+
+    def resampled(it: Shares) -> float:
+        return float(it[generator.integers(len(it), size=len(it))].mean())
+
+    means = [
+        np.mean([np.mean([resampled(it) for it in chosen(draws)]) for draws in chosen(values)])
+        for _ in range(NB_RESAMPLES)
+    ]
+    low, high = np.percentile(means, (2.5, 97.5))
+    return float(low), float(high)
+
+
+def _described(values: Values, form: str = ".2f") -> dict[str, str]:
+    """Return mean, interval, and the mean of each seed, in points."""
+    low, high = interval(values)
+    by_seed = " ".join(f"{100 * mean([draws]):{form}}" for draws in values)
+    points = {"value": mean(values), "low": low, "high": high}
+    return {name: f"{100 * value:{form}}" for name, value in points.items()} | {"by seed": by_seed}
+
+
+def rows(found: Found) -> list[dict[str, object]]:
+    """Return the table: a row for each protocol, source and lam, in percent, with 95% intervals."""
     table: list[dict[str, object]] = []
-    for (protocol, kind), (arm, outcomes) in found.items():
-        shares, errors = accuracies(arm)
-        for place, lam in enumerate(arm.lambdas):
-            own = [of_seed[place] for of_seed in outcomes]
+    for (protocol, kind), by_lam in found.items():
+        for lam, outcomes in by_lam.items():
+            every = [it for draws in outcomes for it in draws]
             has_lam = kind == "oat" or protocol == KEPT_DIAL
             row: dict[str, object] = {"protocol": protocol, "source": kind, "lam": f"{lam:g}" if has_lam else ""}
-            for index, name in enumerate(("clean", "autoattack")):
-                row |= {name: f"{100 * shares[index, place]:.2f}", f"{name} s.e.": f"{100 * errors[index, place]:.2f}"}
-            row |= {"clean by seed": " ".join(f"{100 * it.right.mean():.2f}" for it in own)}
-            row |= {"autoattack by seed": " ".join(f"{100 * it.stands.mean():.1f}" for it in own)}
-            row |= {"validation": f"{100 * np.mean([it.validation for it in own]):.2f}"}
-            row |= {"validation pgd-20": f"{100 * np.mean([it.validation_robust for it in own]):.2f}"}
+            for judge in JUDGES:
+                about = _described(answers(outcomes, judge))
+                row |= {judge if name == "value" else f"{judge} {name}": value for name, value in about.items()}
+            row |= {"validation": f"{100 * np.mean([it.validation for it in every]):.2f}"}
+            row |= {"validation pgd-20": f"{100 * np.mean([it.validation_robust for it in every]):.2f}"}
             if protocol == "fixed-feature":
-                row |= {"scikit-learn clean": f"{100 * np.mean([it.baseline for it in own]):.2f}"}
-            row |= {"chosen": " ".join(f"{it.choice:g}" for it in own)}
-            table.append(row | {"seconds": f"{np.mean([it.seconds for it in own]):.2f}"})
+                row |= {"scikit-learn clean": f"{100 * np.mean([it.baseline for it in every]):.2f}"}
+            row |= {"chosen": " ".join(f"{it.choice:g}" for it in every)}
+            table.append(row | {"seconds": f"{np.mean([it.seconds for it in every]):.2f}"})
     return table
 
 
-def compared(found: Tabled) -> list[dict[str, str]]:
-    """Return what the lam that validation images choose is ahead of the other sources, in points, with intervals."""
+def best_lams(by_lam: Mapping[float, list[list[Outcome]]], judge: str) -> list[list[float]]:
+    """Return the lam that the validation images of each seed and draw choose; of equal ones the smallest."""
+    field, first = JUDGES[judge][1], next(iter(by_lam.values()))
+    return [
+        [max(by_lam, key=lambda lam: getattr(by_lam[lam][seed][place], field)) for place in range(len(draws))]
+        for seed, draws in enumerate(first)
+    ]
+
+
+def compared(found: Found) -> list[dict[str, str]]:
+    """Return what the features of each lam are ahead of other sources, in points, with 95% intervals."""
     table = []
-    for protocol in PROTOCOLS:
-        arm, outcomes = found[protocol, "oat"]
-        for index, (name, field) in enumerate((("clean", "validation"), ("autoattack", "validation_robust"))):
-            chosen = [
-                np.mean([getattr(of_seed[row], field) for of_seed in outcomes]) for row in range(len(arm.lambdas))
-            ]
-            best = int(np.argmax(chosen))
-            others = {f"the same at lam {arm.lambdas[row]:g}": (arm, row) for row in (0, -1)}
-            others |= {kind: (found[protocol, kind][0], 0) for kind in ("natural", "scratch")}
-            for other, (against, row) in others.items():
-                about = {"protocol": protocol, "judge": name, "best lam": f"{arm.lambdas[best]:g}", "against": other}
-                table.append(about | _difference(arm, against, index, best, row))
-    for index, name in enumerate(("clean", "autoattack")):
-        ours, theirs = (found[KEPT_DIAL, kind][0] for kind in ("oat", "scratch"))
-        for row, lam in enumerate(ours.lambdas):
-            about = {"protocol": KEPT_DIAL, "judge": name, "best lam": f"{lam:g}", "against": "scratch"}
-            table.append(about | _difference(ours, theirs, index, row, row))
+    for protocol, judge in itertools.product(PROTOCOLS, JUDGES):
+        by_lam = found[protocol, "oat"]
+        best = best_lams(by_lam, judge)
+        chosen = [[by_lam[lam][i][j] for j, lam in enumerate(lams)] for i, lams in enumerate(best)]
+        named = {f"{lam:g}": outcomes for lam, outcomes in by_lam.items()} | {"chosen": chosen}
+        others = {"lam 0": by_lam[0.0]} | {kind: found[protocol, kind][0.0] for kind in ("natural", "scratch")}
+        for (lam, ours), (against, theirs) in itertools.product(named.items(), others.items()):
+            about = {"protocol": protocol, "judge": judge, "lam": lam, "against": against}
+            says = {"lams chosen": " ".join(f"{it:g}" for lams in best for it in lams)} if lam == "chosen" else {}
+            table.append(about | _difference(ours, theirs, judge) | says)
+    if (KEPT_DIAL, "oat") in found:
+        for judge, (lam, ours) in itertools.product(JUDGES, found[KEPT_DIAL, "oat"].items()):
+            about = {"protocol": KEPT_DIAL, "judge": judge, "lam": f"{lam:g}", "against": "scratch"}
+            table.append(about | _difference(ours, found[KEPT_DIAL, "scratch"][lam], judge))
     return table
 
 
-def _difference(ours: Arm, theirs: Arm, judge: int, row: int, other_row: int) -> dict[str, str]:
-    """Return by how many points one is ahead of another, with an interval."""
-    values = resampled(ours, theirs, lambda a, b: float(a[judge, row] - b[judge, other_row]))
-    return {name: f"{100 * float(value):+.2f}" for name, value in values.items()}
+def _difference(ours: list[list[Outcome]], theirs: list[list[Outcome]], judge: str) -> dict[str, str]:
+    """Return by how many points one is ahead of another, paired by image."""
+    pairs = zip(answers(ours, judge), answers(theirs, judge), strict=True)
+    return _described([[a - b for a, b in zip(one, other, strict=True)] for one, other in pairs], "+.2f")
 
 
 COLORS = {"oat": "#1b6ca8", "natural": "#c0392b", "scratch": "0.45"}
 
 
-def plot(found: Tabled, task: Task, path: Path) -> None:
+def plot(found: Found, task: Task, path: Path) -> None:
     """Draw accuracy on the target task against lam: a column per protocol, clean above, AutoAttack below."""
-    figure = Figure(figsize=(11, 6), layout="constrained")
-    axes = figure.subplots(2, 3, sharex=True, sharey="row")
     titles = {
         "fixed-feature": "fixed features, a head trained naturally",
         "full-network": "whole network trained naturally",
         KEPT_DIAL: "whole network trained by OAT, dial kept",
     }
-    for column, protocol in enumerate((*PROTOCOLS, KEPT_DIAL)):
-        for kind, label in SOURCES.items():
-            if (protocol, kind) not in found:
-                continue
-            arm, _ = found[protocol, kind]
-            shares, errors = accuracies(arm)
-            for row in range(2):
-                own = axes[row, column]
-                if len(arm.lambdas) > 1:
-                    style = {"marker": "o", "markersize": 4, "capsize": 2, "color": COLORS[kind], "label": label}
-                    own.errorbar(arm.lambdas, shares[row], errors[row], **style)
-                else:
-                    own.axhline(shares[row, 0], color=COLORS[kind], linestyle="--", label=label)
-                    own.axhspan(
-                        shares[row, 0] - errors[row, 0], shares[row, 0] + errors[row, 0], color=COLORS[kind], alpha=0.12
-                    )
+    protocols = [name for name in titles if (name, "oat") in found]
+    figure = Figure(figsize=(1 + 3.4 * len(protocols), 6), layout="constrained")
+    axes = figure.subplots(len(JUDGES), len(protocols), sharex=True, sharey="row")
+    for (row, judge), (column, protocol) in itertools.product(enumerate(JUDGES), enumerate(protocols)):
+        for kind in SOURCES:
+            if (protocol, kind) in found:
+                _draw(axes[row, column], {lam: answers(it, judge) for lam, it in found[protocol, kind].items()}, kind)
         axes[0, column].set_title(titles[protocol], fontsize=10)
-        axes[1, column].set_xlabel("lam, of use" if protocol == KEPT_DIAL else "lam of the source")
-        for row in range(2):
-            axes[row, column].grid(alpha=0.25)
-            axes[row, column].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes[-1, column].set_xlabel("lam, of use" if protocol == KEPT_DIAL else "lam of the source")
+        axes[row, column].grid(alpha=0.25)
+        axes[row, column].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes[0, 0].set_ylabel("clean accuracy")
     axes[1, 0].set_ylabel(f"under AutoAttack, eps {task.eps:.3g}")
     axes[0, 0].legend(fontsize=8)
-    figure.suptitle(f"{task.title}; {len(task.sources.seeds)} seeds; bars: one standard error", fontsize=10)
+    figure.suptitle(f"{task.title}; seeds {' '.join(map(str, task.sources.seeds))}; 95% intervals", fontsize=10)
     with replaced(path) as partial_path:
         figure.savefig(partial_path, dpi=150)
+
+
+def _draw(axes: Axes, by_lam: Mapping[float, Values], kind: str) -> None:
+    """Draw a line with its interval; of a source without a dial a level."""
+    lams = list(by_lam) if len(by_lam) > 1 else [0.0, 1.0]
+    values = list(by_lam.values()) * (1 if len(by_lam) > 1 else 2)
+    low, high = zip(*map(interval, values), strict=True)
+    style = {"color": COLORS[kind], "label": SOURCES[kind]}
+    axes.plot(lams, list(map(mean, values)), **style, **({"marker": "o"} if len(by_lam) > 1 else {"linestyle": "--"}))
+    axes.fill_between(lams, low, high, color=COLORS[kind], alpha=0.15, linewidth=0)
 
 
 def main() -> None:
@@ -527,7 +588,7 @@ def main() -> None:
     print(text(rows(found)), text(compared(found)), sep="\n")
     write(RESULTS / f"transfer_{given.data}.csv", rows(found), made_by)
     write(RESULTS / f"transfer_{given.data}_summary.csv", compared(found), made_by)
-    plot(found, task, DOCS / f"transfer_{given.data}.png")
+    plot(found, task, RESULTS / f"transfer_{given.data}.png")
 
 
 def arguments() -> argparse.Namespace:
