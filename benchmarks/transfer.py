@@ -518,6 +518,8 @@ def compared(found: Found) -> list[dict[str, str]]:
         named = {f"{lam:g}": outcomes for lam, outcomes in by_lam.items()} | {"chosen": chosen}
         others = {"lam 0": by_lam[0.0]} | {kind: found[protocol, kind][0.0] for kind in ("natural", "scratch")}
         for (lam, ours), (against, theirs) in itertools.product(named.items(), others.items()):
+            if ours is theirs:
+                continue
             about = {"protocol": protocol, "judge": judge, "lam": lam, "against": against}
             says = {"lams chosen": " ".join(f"{it:g}" for lams in best for it in lams)} if lam == "chosen" else {}
             table.append(about | _difference(ours, theirs, judge) | says)

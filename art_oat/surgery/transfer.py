@@ -92,23 +92,31 @@ def replace_head(
         Linear(in_features=128, out_features=5, bias=True)
     """
     _check_classes(nb_classes)
-    return _with_new_head(network, _head_path(network, head, input_shape), int(nb_classes), seed)
+    return _with_new_head(network, head_path(network, head, input_shape), int(nb_classes), seed)
 
 
 def _with_new_head(network: _Network, path: str, nb_classes: int, seed: int) -> _Network:
-    old = _plain_root(network).get_submodule(path)
+    root = _plain_root(network)
+    old = root.get_submodule(path)
+    if tied := _ties([old], root):
+        raise ValueError(f"the head must have weights of its own, but {' and '.join(tied)}. Untie them.")
     with borrowed_generators(seed=seed):
         fresh = _resized(old, nb_classes)
-    return cast("_Network", replicate(network, lambda part: fresh if part is old else None, clone_tensor))
+    result = replicate(network, lambda part: fresh if part is old else None, clone_tensor)
+    for module in fresh.modules():
+        _take_hook(module)
+    return cast("_Network", result)
 
 
 def freeze_below(network: nn.Module, path: str, *, input_shape: Sequence[int] | None = None) -> tuple[str, ...]:
     """Freeze everything that has run when a part of a network is first called.
 
-    Frozen parts need no gradient and stay in evaluation mode, whatever mode the network is set to: neither their
-    weights nor their statistics move, and their dropout is off. One that is called again later is frozen there, too.
-    Copies, and what is folded or converted, stay frozen (what conversion adds, FiLM, is trainable: convert first).
-    Parts that were frozen before stay so; :func:`unfreeze` undoes all of it.
+    Frozen parts need no gradient, have none left, and are brought back to evaluation mode whenever they are called: so
+    neither their weights nor their statistics move, and their dropout is off. One that is called again later is frozen
+    there, too. Parts that were frozen before stay so; :func:`unfreeze` undoes all of it.
+
+    Copies, pickles, and what is folded or converted, stay frozen; but what conversion adds (FiLM) is trainable, a file
+    of weights does not tell, ``convert_sync_batchnorm`` forgets it, and ``update_bn`` resets statistics: do that first.
 
     Args:
         network: Plain or conditional; changed in place.
@@ -120,8 +128,9 @@ def freeze_below(network: nn.Module, path: str, *, input_shape: Sequence[int] | 
 
     Raises:
         TypeError: If ``network`` is of another kind.
-        ValueError: If there is no part of that name (gives the nearest), it is not called in evaluation, or what it
-            gets also depends on trainable parameters that are not used by the part that holds them; nothing is changed.
+        ValueError: If there is no part of that name (gives the nearest), it is not called in evaluation, what it gets
+            depends on something that is not used by calling the part that holds it, or frozen and trained parts have
+            weights in common; nothing is changed.
 
     Example:
         >>> from art_oat.models import ResNet
@@ -134,28 +143,26 @@ def freeze_below(network: nn.Module, path: str, *, input_shape: Sequence[int] | 
     if path not in known:
         near = with_near_names(path, known)
         raise ValueError(f"path must be the dotted path of a part of the {type(root).__name__}, got {near}.")
-    done, used = _run_until(subject, path, x)
+    done = _run_before(subject, path, x)
     frozen = tuple(name for name in done if not any(holder in done for holder in holders(name)))
-    own = dict(root.named_parameters())
-    left = [name for name in used if not any(is_within(name, part) for part in frozen)]
-    if left := [name for name in left if name in own and own[name].requires_grad]:
-        raise ValueError(
-            f"what {path!r} gets must depend on parts alone that can be frozen as a whole, but depends on "
-            f"{', '.join(left)}, too. Call requires_grad_(False) on these first."
-        )
-    for name in frozen:
-        _freeze(root.get_submodule(name))
+    parts = [root.get_submodule(name) for name in frozen]
+    for name, parameter in _plain(network).named_parameters():
+        subject.get_parameter(name).requires_grad_(parameter.requires_grad)
+    faults = _unfrozen(subject, path, x, frozen) or _ties(parts, root) or _shared(parts, root.get_submodule(path))
+    if faults:
+        raise ValueError(f"what comes before {path!r} must be frozen part by part, but {' and '.join(faults)}.")
+    for part in parts:
+        _freeze(part)
     return frozen
 
 
 def unfreeze(network: nn.Module) -> None:
     """Let everything be trained again that :func:`freeze_below` or :func:`transfer` froze; modes stay as they are."""
     for module in network.modules():
-        for key, hook in list(module._forward_pre_hooks.items()):
-            if isinstance(hook, _Frozen):
-                del module._forward_pre_hooks[key]
-                for name, parameter in module.named_parameters(recurse=False):
-                    parameter.requires_grad_(name not in hook.fixed)
+        if (hook := _take_hook(module)) is not None:
+            for name, parameter in module.named_parameters():
+                if name not in hook.fixed:
+                    parameter.requires_grad_()
 
 
 def transfer(
@@ -176,7 +183,7 @@ def transfer(
     every lam by :class:`~art_oat.OATTrainer`. arXiv:2007.08489 has both protocols:
 
     - ``"fixed-feature"``: only the head is trained; the whole network stays in evaluation mode, so that all features
-      are fixed. :class:`~art_oat.LinearProbe` trains such a head in one pass over the data.
+      are fixed. :class:`~art_oat.LinearProbe` trains a linear head so, in one pass over the data.
     - ``"full-network"``: everything is trained, whether it was frozen in the source or not.
 
     Args:
@@ -196,44 +203,85 @@ def transfer(
     if protocol not in get_args(Protocol):
         raise ValueError(f"protocol must be one of {get_args(Protocol)}, got {protocol!r}.")
     _check_classes(nb_classes)
-    path = _head_path(source, head, input_shape)
+    path = head_path(source, head, input_shape)
     if lam is not None or width is not None:
         if not isinstance(source, OATModel):
-            raise ValueError(f"lam and width must be None for a {type(source).__name__}, which has no dials.")
+            raise ValueError(f"lam and width must be None for a {type(source).__name__}: it has no dials.")
         source = fold(source, source.point(lam, width))
     network = _with_new_head(source, path, int(nb_classes), seed)
     unfreeze(network)
-    network.requires_grad_(requires_grad=True)
+    root = _plain_root(network)
+    _set_trainable(root, True)
     if protocol == "fixed-feature":
-        root = _plain_root(network)
         _freeze(root)
-        root.get_submodule(path).requires_grad_(requires_grad=True)
+        _set_trainable(root.get_submodule(path), True)
     return network
 
 
 class _Frozen:
-    """Is called before a frozen module, and brings it back to evaluation mode.
+    """Is called before a frozen module, and brings it back to evaluation mode, with all that it holds.
 
     Args:
-        fixed: Names of the module's own parameters that were not trainable before.
+        fixed: Names of the parameters in the module that were not trainable before.
     """
 
     def __init__(self, fixed: frozenset[str]) -> None:
         self.fixed = fixed
 
     def __call__(self, module: nn.Module, _: Any) -> None:
-        if module.training:
+        if any(part.training for part in module.modules()):  # hosts set modes of single norms, too
             module.eval()
 
 
 def _freeze(part: nn.Module) -> None:
     """Freeze a part and all within, each by a hook of its own: some are called from elsewhere, too."""
     for module in part.modules():
-        if any(isinstance(hook, _Frozen) for hook in module._forward_pre_hooks.values()):
-            continue
-        own = module.named_parameters(recurse=False)
-        module.register_forward_pre_hook(_Frozen(frozenset(name for name, it in own if not it.requires_grad)))
-    part.requires_grad_(requires_grad=False).eval()
+        if not any(isinstance(hook, _Frozen) for hook in module._forward_pre_hooks.values()):
+            fixed = frozenset(name for name, it in module.named_parameters() if not it.requires_grad)
+            module.register_forward_pre_hook(_Frozen(fixed), prepend=True)  # before what computes weights in training
+    _set_trainable(part.eval(), False)
+    for parameter in part.parameters():
+        parameter.grad = None  # an optimizer that holds it would go on by it
+
+
+def _take_hook(module: nn.Module) -> _Frozen | None:
+    """Take the hook of a frozen module away; return it."""
+    for key, hook in list(module._forward_pre_hooks.items()):
+        if isinstance(hook, _Frozen):
+            del module._forward_pre_hooks[key]
+            return hook
+    return None
+
+
+def _set_trainable(part: nn.Module, is_trainable: bool) -> None:
+    for parameter in part.parameters():
+        if parameter.is_floating_point() or parameter.is_complex():
+            parameter.requires_grad_(is_trainable)
+
+
+def _ties(parts: Sequence[nn.Module], root: nn.Module) -> list[str]:
+    """Say which weights of some parts are also those of modules outside of them."""
+    inside = {module for part in parts for module in part.modules()}
+    owned = {id(tensor) for part in parts for tensor in part.parameters()}
+    places: dict[int, list[str]] = {}
+    is_tied: set[int] = set()
+    for path, module in root.named_modules():
+        for name, tensor in module.named_parameters(prefix=path, recurse=False):
+            places.setdefault(id(tensor), []).append(name)
+            if id(tensor) in owned and module not in inside:
+                is_tied.add(id(tensor))
+    return [f"{' and '.join(places[key])} are tied" for key in is_tied]
+
+
+def _shared(parts: Sequence[nn.Module], target: nn.Module) -> list[str]:
+    """Say which modules that hold tensors are both in some parts and in another."""
+    inside = {module for part in parts for module in part.modules()}
+    shared = [
+        name or "the part itself"
+        for name, module in target.named_modules()
+        if module in inside and (module._parameters or module._buffers)
+    ]
+    return [f"{name} of it is held by a part before, too" for name in shared[:1]]
 
 
 def _check_classes(nb_classes: int) -> None:
@@ -247,13 +295,25 @@ def _plain_root(network: nn.Module) -> nn.Module:
     Raises:
         TypeError: If it is no network, or none with weights of its own.
     """
-    if isinstance(network, Replica):
-        kind = type(network).__name__
-        raise TypeError(f"network must have weights of its own, got a {kind}: use fold(model, point).")
     if not isinstance(network, nn.Module):
         kind = type(network).__name__
         raise TypeError(f"network must be a torch.nn.Module, got {kind}. A classifier's is classifier.model.")
-    return network.network if isinstance(network, OATModel) else network
+    if isinstance(network, OATModel):
+        return network.network
+    for part in network.modules():
+        if isinstance(part, Replica):
+            kind = type(part).__name__
+            raise TypeError(f"network must have weights of its own, got a {kind}: use fold(model, point).")
+        if isinstance(part, OATModel):
+            raise TypeError(f"network must not hold an OATModel, got one in a {type(network).__name__}: transfer that.")
+    if type(network).__name__ == "OptimizedModule":
+        raise TypeError("network must not be compiled: compile it after this. What was compiled is its _orig_mod.")
+    return network
+
+
+def _plain(network: nn.Module) -> nn.Module:
+    """Return a plain network of the same parts, at any lam."""
+    return fold(network, network.point(width=1.0)) if isinstance(network, OATModel) else network
 
 
 def _subject(network: nn.Module, input_shape: Sequence[int] | None) -> tuple[nn.Module, Tensor]:
@@ -261,9 +321,8 @@ def _subject(network: nn.Module, input_shape: Sequence[int] | None) -> tuple[nn.
     _plain_root(network)
     if isinstance(network, OATModel):
         input_shape = network.conversion.get("input_shape") if input_shape is None else input_shape
-        network = fold(network, network.point(width=1.0))
     with borrowed_generators(seed=0), torch.inference_mode(mode=False):
-        return probe(network, input_shape)
+        return probe(_plain(network), input_shape)
 
 
 def _candidates(subject: nn.Module, x: Tensor) -> list[str]:
@@ -273,7 +332,7 @@ def _candidates(subject: nn.Module, x: Tensor) -> list[str]:
     return [path for path in layers if path in heads]
 
 
-def _head_path(network: nn.Module, head: str | None, input_shape: Sequence[int] | None) -> str:
+def head_path(network: nn.Module, head: str | None, input_shape: Sequence[int] | None) -> str:
     """Find the head, or check that the part named is one."""
     if head is None:
         return find_head(network, input_shape=input_shape)
@@ -347,38 +406,65 @@ def _drawn(layer: nn.Module, nb_outputs: int) -> nn.Module:
     return moved
 
 
-def _run_until(subject: nn.Module, path: str, x: Tensor) -> tuple[list[str], list[str]]:
-    """Return which parts have run when one is first called, and which parameters what it gets depends on.
+def _run_before(subject: nn.Module, path: str, x: Tensor) -> list[str]:
+    """Return which parts have run when one is first called, in the order in which they are done.
 
     Raises:
         ValueError: If it is not called.
     """
-    done: list[str] = []
-    used: set[int] = set()
-    has_begun = False
-    names = {id(parameter): name for name, parameter in subject.named_parameters()}
-
-    def enter(_: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
-        nonlocal has_begun
-        if not has_begun:
-            has_begun = True
-            tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-            used.update(id(leaf) for tensor in tensors for leaf in leaves(tensor))
-
-    def leave(name: str) -> None:
-        if not has_begun:
-            done.append(name)
-
-    parts = list(subject.named_modules(remove_duplicate=False))
-    begins = {part for name, part in parts if is_within(name, path)}
-    handles = [part.register_forward_pre_hook(enter, with_kwargs=True) for part in begins]
-    handles += [part.register_forward_hook(lambda *_, name=name: leave(name)) for name, part in parts]
+    done: dict[str, None] = {}
+    handles = [
+        part.register_forward_hook(lambda *_, name=name: done.setdefault(name))
+        for name, part in subject.named_modules(remove_duplicate=False)
+    ]
     try:
-        with torch.enable_grad():
-            subject.requires_grad_(requires_grad=True)(x)
+        with torch.no_grad(), borrowed_generators(seed=0):
+            _inputs_of(subject, path, x)
     finally:
         for handle in handles:
             handle.remove()
-    if not has_begun:
-        raise ValueError(f"path must be that of a part which is called in evaluation, but {path!r} is not.")
-    return list(dict.fromkeys(done)), [name for key, name in names.items() if key in used]
+    return list(done)
+
+
+def _unfrozen(subject: nn.Module, path: str, x: Tensor, frozen: Sequence[str]) -> list[str]:
+    """Freeze parts of a copy, and say what still moves in training of that which another part gets."""
+    for name in frozen:
+        _freeze(subject.get_submodule(name))
+    subject.train()
+    before = {name: buffer.clone() for name, buffer in subject.named_buffers()}
+    names = {id(parameter): name for name, parameter in subject.named_parameters()}
+    with torch.enable_grad(), borrowed_generators(seed=0):
+        used = {id(leaf) for tensor in _inputs_of(subject, path, x) for leaf in leaves(tensor)}
+    weights = [name for key, name in names.items() if key in used]
+    statistics = [name for name, buffer in subject.named_buffers() if not torch.equal(buffer, before[name])]
+    faults = [f"it depends on {', '.join(weights)}, used by no part that holds them: requires_grad_(False) first"]
+    moved = [f"{', '.join(statistics)} move(s) without a call of the part that holds them"]
+    return faults * bool(weights) + moved * bool(statistics)
+
+
+class _ReachedError(Exception):
+    """Ends a run where it has come far enough."""
+
+
+def _inputs_of(subject: nn.Module, path: str, x: Tensor) -> list[Tensor]:
+    """Run a network until one of its parts is called, and return the tensors which that gets.
+
+    Raises:
+        ValueError: If it is not called.
+    """
+    tensors: list[Tensor] = []
+
+    def enter(_: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
+        tensors.extend(leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
+        raise _ReachedError
+
+    parts = {part for name, part in subject.named_modules(remove_duplicate=False) if is_within(name, path)}
+    handles = [part.register_forward_pre_hook(enter, with_kwargs=True, prepend=True) for part in parts]
+    try:
+        subject(x)
+    except _ReachedError:
+        return tensors
+    finally:
+        for handle in handles:
+            handle.remove()
+    raise ValueError(f"path must be that of a part which is called in evaluation, but {path!r} is not.")

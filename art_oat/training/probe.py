@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from typing import NamedTuple, Self
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -18,8 +18,8 @@ from art_oat.condition import is_finite_number
 from art_oat.inputs import Array, as_array, class_indices, count_faults, input_faults, label_faults, refuse
 from art_oat.mode import evaluating
 from art_oat.model import OATModel
-from art_oat.surgery import find_head
-from art_oat.surgery.observation import hooked
+from art_oat.surgery.observation import hooked, real_tensors
+from art_oat.surgery.transfer import head_path
 
 _MAX_STEPS = 2000
 _HISTORY = 20
@@ -43,7 +43,7 @@ class LinearProbe:
     data, so that a ``weight_decay`` means the same for every source, whatever the scale of its features. They are
     computed in one pass over the data and kept; L-BFGS then goes over them in float64, all samples at once, so nothing
     is drawn. It is scikit-learn's ``LogisticRegression`` with ``C = 1 / (weight_decay v N)``. The head alone changes,
-    in place; the network may be on any device.
+    in place; nothing but a log-softmax may follow it.
 
     Args:
         network: A plain network whose head gives ``K`` scores, such as :func:`~art_oat.transfer` returns.
@@ -74,7 +74,7 @@ class LinearProbe:
     def __init__(
         self,
         network: nn.Module,
-        weight_decay: float | Sequence[float] = 1e-3,
+        weight_decay: float | Iterable[float] = 1e-3,
         *,
         head: str | None = None,
         input_shape: Sequence[int] | None = None,
@@ -83,13 +83,14 @@ class LinearProbe:
             raise TypeError(
                 "network must be plain, got an OATModel. Fix its lam: transfer(model, nb_classes, lam=0.3)."
             )
-        decays = tuple(weight_decay) if isinstance(weight_decay, Sequence) else (weight_decay,)
+        is_several = isinstance(weight_decay, Iterable) and not isinstance(weight_decay, str)
+        decays: tuple[Any, ...] = tuple(weight_decay) if is_several else (weight_decay,)  # type: ignore[arg-type]
         if not decays or not all(is_finite_number(decay) and decay > 0 for decay in decays):
             raise ValueError(f"weight_decay must be a number above 0, or several, got {weight_decay!r}.")
-        path = find_head(network, input_shape=input_shape) if head is None else head
-        found = dict(network.named_modules()).get(path)
+        path = head_path(network, head, input_shape)
+        found = network.get_submodule(path)
         if not isinstance(found, nn.Linear):
-            raise ValueError(f"head must be the path of a linear layer, got {path!r}, a {type(found).__name__}.")
+            raise ValueError(f"the head must be a linear layer, got {path!r}, a {type(found).__name__}.")
         self.network = network
         self.head = found
         self.weight_decay: float | tuple[float, ...] = decays if len(decays) > 1 else decays[0]
@@ -115,8 +116,8 @@ class LinearProbe:
             verbose: Whether to show progress of the one pass.
 
         Raises:
-            ValueError: If an argument is not as above, several weight decays come without validation data, or the head
-                does not get one vector per sample; nothing is changed.
+            ValueError: If an argument is not as above, several weight decays come without validation data, the head
+                does not get one vector per sample, or the network does not return its scores; nothing is changed.
 
         Warns:
             sklearn.exceptions.ConvergenceWarning: If the slope is not yet 0 within 1e-6 when L-BFGS ends. The head then
@@ -152,7 +153,7 @@ class LinearProbe:
             ValueError: If ``x`` is not finite, or the head does not get one vector per sample.
         """
         refuse([*input_faults(as_array(x), np.shape(x)[1:]), *count_faults({"batch_size": batch_size})])
-        result: NDArray[np.float64] = self._features(x, batch_size).cpu().numpy()
+        result: NDArray[np.float64] = self._features(x, batch_size).numpy()
         return result
 
     def _faults(self, x: Array, y: Array, names: tuple[str, str]) -> list[str]:
@@ -165,7 +166,7 @@ class LinearProbe:
         return [*faults, *wrong, *([advice] if wrong else [])]
 
     def _labels(self, y: Array) -> Tensor:
-        return torch.from_numpy(class_indices(as_array(y), self.head.out_features)).to(self.head.weight.device)
+        return torch.from_numpy(class_indices(as_array(y), self.head.out_features))
 
     def _features(self, x: Array, batch_size: int, *, verbose: bool = False) -> Tensor:
         like = next(it for it in self.network.parameters() if it.is_floating_point())
@@ -173,16 +174,30 @@ class LinearProbe:
         found: list[Tensor] = []
 
         def keep(_: str, got: Tensor) -> Tensor:
-            found.append(got.double())
+            found.append(got.detach().cpu().double())  # where it is solved: not every device has float64
             return got
 
         with evaluating(self.network), torch.no_grad(), hooked({"head": self.head}, before=keep):
             for batch in tqdm(batches, desc="features", unit="batch", disable=not verbose):
-                self.network(batch.to(like))
+                answer = self.network(batch.to(like))
         if len(found) != len(batches) or any(it.dim() != _FEATURE_AXES for it in found):
             got = f"{len(found) / len(batches):g} calls per batch of {[list(it.shape) for it in found[:1]]}"
             raise ValueError(f"the head must get one vector per sample, [N, D], got {got}.")
+        self._check_answer(found[-1], answer)
         return torch.cat(found)
+
+    def _check_answer(self, features: Tensor, answer: Any) -> None:
+        """Refuse a network that returns something else than the scores of its head, up to what a softmax sees."""
+        expected = self._scores(features, self.head.weight, self.head.bias).log_softmax(dim=1)
+        same_shape = [it.detach().cpu().double() for it in real_tensors(answer) if it.shape == expected.shape]
+        tolerance = 100 * torch.finfo(self.head.weight.dtype).eps * (1 + float(expected.abs().max()))
+        if not any(float((it.log_softmax(dim=1) - expected).abs().max()) <= tolerance for it in same_shape):
+            raise ValueError("the network must return the scores of its head, or their log-softmax; it changes them.")
+
+    @staticmethod
+    def _scores(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        own = [None if it is None else it.detach().cpu().double() for it in (weight, bias)]
+        return F.linear(features, *own)  # type: ignore[arg-type]
 
     def _solve(self, features: Tensor, labels: Tensor, weight_decay: float) -> _Solution:
         """Minimize from where the head stands; the objective is convex, so that only rounding depends on it."""
@@ -191,8 +206,8 @@ class LinearProbe:
         variance = features.var(dim=0, correction=0).mean()
         scale = torch.where(variance > 0, variance.sqrt(), 1.0)
         features = (features - mean) / scale  # which a bias makes up for: L-BFGS takes fewer steps on these
-        start = self.head.weight.detach().double()
-        bias = self.head.bias.detach() + start @ mean if has_bias else start.new_zeros(len(start))
+        start = self.head.weight.detach().cpu().double()
+        bias = self._scores(mean, start, self.head.bias) if has_bias else start.new_zeros(len(start))
         weight = (start * scale).requires_grad_()
         bias.requires_grad_(has_bias)
         variables = [weight, bias] if has_bias else [weight]
@@ -223,7 +238,8 @@ class LinearProbe:
         return _Solution(weight, bias.detach() - weight @ mean, float(value.detach()))
 
     def _accuracy(self, solution: _Solution, features: Tensor, y: Array) -> float:
-        scores = features @ solution.weight.T + solution.bias
+        dtype = self.head.weight.dtype  # as it will stand in the head
+        scores = self._scores(features, solution.weight.to(dtype), solution.bias.to(dtype))
         return float((scores.argmax(dim=1) == self._labels(y)).double().mean())
 
     @torch.no_grad()

@@ -263,8 +263,8 @@ def test_what_is_no_network_with_weights_of_its_own_is_refused(classifier):
 
 
 def train(model: OATModel, **options: object) -> None:
-    """Train by everything that writes weights or statistics."""
-    optimizer = torch.optim.SGD([it for it in model.parameters() if it.requires_grad], 0.1, 0.9, weight_decay=0.1)
+    """Train by everything that writes weights or statistics; the optimizer holds frozen weights, too."""
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, 0.9, weight_decay=0.1)
     classifier = OATClassifier(model, nn.CrossEntropyLoss(), SHAPE, 5, optimizer, clip_values=(0, 1))
     trainer = OATTrainer(
         classifier, PGD(0.1, nb_steps=2), weight_perturbation=WeightPerturbation(0.01), ema=0.9, **options
@@ -312,14 +312,45 @@ def test_what_is_frozen_does_not_move_by_one_bit_while_art_trains_a_plain_networ
     assert {name.partition(".")[0] for name in moved} == {"squeeze", "head"}
 
 
-def test_frozen_norms_stay_although_a_host_sets_every_one_of_them_to_training():
+@pytest.mark.parametrize("set_to_none", [True, False])
+def test_gradients_and_momentum_of_before_freezing_move_nothing(set_to_none):
+    network, x = Residual(), images(dtype=torch.float32)
+    optimizer = torch.optim.SGD(network.parameters(), 0.1, 0.9, weight_decay=0.1)
+    for _ in range(2):
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=set_to_none)
+        network(x).sum().backward()
+    freeze_below(network, "norm")
+    before = state(network)
+    for _ in range(2):
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=set_to_none)
+        network.train()(x).square().sum().backward()
+    assert {name.partition(".")[0] for name in changed(network, before)} == {"norm", "head"}
+
+
+@pytest.mark.parametrize("statistics", ["dual", "shared"])
+@pytest.mark.parametrize("order", ["plain", "freeze, convert", "convert, freeze"])
+def test_frozen_norms_stay_although_a_host_sets_every_one_of_them_to_training(order, statistics):
     network = nn.Sequential(nn.Sequential(conv(1, 4), nn.BatchNorm2d(4)), conv(4, 4), nn.Flatten(), nn.Linear(144, 5))
+    if order == "convert, freeze":
+        network = to_conditional(network, statistics=statistics)
     freeze_below(network, "1", input_shape=SHAPE)
+    if order == "freeze, convert":
+        network = to_conditional(network, statistics=statistics)
     before = state(network)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.train()
     network(images(dtype=torch.float32))
+    assert not changed(network, before)
+
+
+def test_frozen_weights_that_are_computed_in_training_stay():
+    network = nn.Sequential(nn.utils.spectral_norm(conv(1, 4)), conv(4, 4), nn.Flatten(), nn.Linear(144, 5))
+    freeze_below(network, "1", input_shape=SHAPE)
+    before, x = state(network), images(dtype=torch.float32)
+    network.train()(x)
     assert not changed(network, before)
 
 
@@ -391,8 +422,19 @@ def test_what_is_folded_or_converted_stays_frozen_and_can_be_unfrozen():
     before = state(again)
     again(images(), lam=0.3)
     assert {name.split(".")[1] for name in changed(again, before)} == {"norm"}
-    unfreeze(folded)
-    assert all(it.requires_grad for it in folded.parameters())
+    for network in (folded, again):
+        unfreeze(network)
+        assert all(it.requires_grad for it in network.parameters())
+
+
+@pytest.mark.parametrize("widths", [(1.0,), WIDTHS])
+@pytest.mark.parametrize("statistics", ["dual", "shared"])
+def test_what_was_converted_frozen_can_be_unfrozen(statistics, widths):
+    network = Residual()
+    freeze_below(network, "head")
+    model = to_conditional(network, statistics=statistics, widths=widths, input_shape=SHAPE)
+    unfreeze(model)
+    assert all(it.requires_grad for it in model.parameters())
 
 
 def test_a_frozen_folded_network_exports():
@@ -423,11 +465,84 @@ def test_a_part_that_is_not_called_is_refused():
 
 def test_a_weight_that_no_part_uses_is_named_and_nothing_is_frozen():
     network = Functional()
-    with pytest.raises(ValueError, match=r"'head' gets.*depends on scale, too\. Call requires_grad_\(False\)"):
+    with pytest.raises(ValueError, match=r"before 'head' must be frozen.*depends on scale, used by no part.*False\)"):
         freeze_below(network, "head", input_shape=SHAPE)
     assert all(it.requires_grad for it in network.parameters())
+    assert not any(module._forward_pre_hooks for module in network.modules())
     network.scale.requires_grad_(requires_grad=False)
     assert freeze_below(network, "head", input_shape=SHAPE) == ("body",)
+
+
+class CallsForward(Scores):
+    """Runs a norm without calling it, so that no hook of it runs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body[1].forward(self.body[0](x)).mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize("is_conditional", [True, False])
+@pytest.mark.parametrize("is_affine", [True, False])
+def test_statistics_that_would_move_without_a_call_are_named(is_affine, is_conditional):
+    network = CallsForward(nn.Linear(4, 5))
+    network.body[1] = nn.BatchNorm2d(4, affine=is_affine)
+    subject = to_conditional(network) if is_conditional else network
+    with pytest.raises(ValueError, match=r"body\.1\.running_mean.*move\(s\) without a call"):
+        freeze_below(subject, "head", input_shape=SHAPE)
+    assert all(it.requires_grad for it in subject.parameters())
+
+
+def test_weights_on_either_side_of_the_border_are_refused():
+    network = nn.Sequential(conv(1, 4), conv(4, 4), conv(4, 4), nn.Flatten(), nn.Linear(144, 5))
+    network[2].weight = network[1].weight
+    with pytest.raises(ValueError, match=r"1\.weight and 2\.weight are tied"):
+        freeze_below(network, "2", input_shape=SHAPE)
+    assert freeze_below(network, "3", input_shape=SHAPE) == ("0", "1", "2")
+    unfreeze(network)
+    assert all(it.requires_grad for it in network.parameters())
+
+
+class HoldsHead(nn.Sequential):
+    """Holds what it does not call."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self[1](self[0](x))
+
+
+def test_a_part_that_one_before_it_holds_is_refused():
+    network = Scores(nn.Linear(4, 5))
+    network.body = HoldsHead(conv(1, 4), nn.ReLU(), network.head)
+    with pytest.raises(ValueError, match="the part itself of it is held by a part before, too"):
+        freeze_below(network, "head", input_shape=SHAPE)
+
+
+def test_a_head_whose_weights_are_not_its_own_is_refused():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(36, 36), nn.ReLU(), nn.Linear(36, 36))
+    network[3].weight = network[1].weight
+    with pytest.raises(ValueError, match=r"weights of its own, but 1\.weight and 3\.weight are tied\. Untie"):
+        replace_head(network, 7, input_shape=SHAPE)
+
+
+def test_a_new_head_is_trainable_also_where_the_old_one_was_frozen():
+    source = transfer(Residual(), 5, protocol="fixed-feature")
+    source.head.requires_grad_(requires_grad=False)
+    network = replace_head(source, 7)
+    assert network.head.weight.requires_grad
+    unfreeze(network)
+    assert network.head.weight.requires_grad
+
+
+def test_whole_numbers_among_the_parameters_are_left_alone():
+    network = Scores(nn.Linear(4, 5))
+    network.table = nn.Parameter(torch.arange(3), requires_grad=False)
+    assert transfer(network, 7, protocol="fixed-feature", input_shape=SHAPE).head.weight.requires_grad
+    assert freeze_below(network, "head", input_shape=SHAPE) == ("body",)
+
+
+def test_a_network_around_a_conditional_one_and_a_compiled_one_are_refused():
+    with pytest.raises(TypeError, match="must not hold an OATModel, got one in a Sequential: transfer that"):
+        transfer(nn.Sequential(nn.Identity(), to_conditional(Residual())), 7, lam=0.3)
+    with pytest.raises(TypeError, match="must not be compiled"):
+        find_head(torch.compile(Residual()))
 
 
 # protocols
@@ -471,7 +586,7 @@ def test_a_lam_or_a_width_gives_the_features_there_and_the_dial_up(lam, width):
 @pytest.mark.parametrize(
     ("source", "arguments", "message"),
     [
-        (Residual(), {"lam": 0.3}, "lam and width must be None for a Residual, which has no dials"),
+        (Residual(), {"lam": 0.3}, "lam and width must be None for a Residual: it has no dials"),
         (
             Residual(),
             {"protocol": "linear"},

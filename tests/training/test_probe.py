@@ -187,15 +187,53 @@ def test_networks_that_cannot_be_probed_are_refused():
     with pytest.raises(TypeError, match=r"must be plain, got an OATModel\. Fix its lam: transfer\(model"):
         LinearProbe(model)
     convolution = nn.Sequential(conv(1, 4), nn.Conv2d(4, 3, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    with pytest.raises(ValueError, match="head must be the path of a linear layer, got '1', a Conv2d"):
+    with pytest.raises(ValueError, match="the head must be a linear layer, got '1', a Conv2d"):
         LinearProbe(convolution, input_shape=(1, 6, 6))
-    with pytest.raises(ValueError, match="got 'haed', a NoneType"):
+    with pytest.raises(ValueError, match=r"got 'haed' \(near: \['head'"):
         LinearProbe(fold(model), head="haed")
-    per_pixel = nn.Sequential(conv(1, 4), nn.Flatten(2), nn.Linear(36, 3))
-    with pytest.raises(
-        ValueError, match=r"one vector per sample, \[N, D\], got 1 calls per batch of \[\[60, 4, 36\]\]"
-    ):
-        LinearProbe(per_pixel, head="2").fit(X, Y)
+    with pytest.raises(TypeError, match=r"got a PinnedNetwork: use fold\(model, point\)"):
+        LinearProbe(model.pinned(0.3), head="network.head")
+    with pytest.raises(TypeError, match="must not hold an OATModel, got one in a Sequential: transfer that"):
+        LinearProbe(nn.Sequential(nn.Identity(), model))
+
+
+class Twice(nn.Module):
+    """Calls its head twice, or returns something else than what that gives."""
+
+    def __init__(self, *, is_twice: bool) -> None:
+        super().__init__()
+        self.body = nn.Sequential(conv(1, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.head, self.is_twice = nn.Linear(4, NB_CLASSES), is_twice
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.body(x)
+        return self.head(features) + self.head(-features) if self.is_twice else self.head(features).abs()
+
+
+@pytest.mark.parametrize(
+    ("is_twice", "message"), [(True, "got 2 calls per batch"), (False, "must return the scores of its head")]
+)
+def test_a_head_that_is_not_all_there_is_is_refused_and_not_touched(is_twice, message):
+    trained = Twice(is_twice=is_twice)
+    before = trained.head.weight.clone()
+    with pytest.raises(ValueError, match=message):
+        LinearProbe(trained, input_shape=(1, 6, 6)).fit(X, Y)
+    assert torch.equal(trained.head.weight, before)
+
+
+def test_a_log_softmax_behind_the_head_changes_nothing():
+    one, other = network(), nn.Sequential(network(), nn.LogSoftmax(dim=1))
+    LinearProbe(one).fit(X, Y)
+    LinearProbe(other, np.array([1e-3]), head="0.head").fit(X, Y)
+    assert torch.equal(one.head.weight, other[0].head.weight)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_accuracy_is_that_of_the_network_as_it_is(dtype):
+    trained = network(dtype=dtype)
+    probe = LinearProbe(trained, (1e-3,)).fit(X, Y, (X_VALIDATION, Y_VALIDATION))
+    accuracy = (scores_of(trained, X_VALIDATION).argmax(axis=1) == Y_VALIDATION).mean()
+    assert probe.accuracy == pytest.approx(accuracy, abs=1 / 30)  # scores in bfloat16 may tie
 
 
 def test_every_lam_of_one_network_gives_features_of_its_own():
