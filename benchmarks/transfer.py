@@ -199,7 +199,7 @@ TASKS = {
         nb_epochs=60,
         batch_size=10,
         nb_robust=80,
-        nb_draws=3,
+        nb_draws=2,
     ),
     "cifar10": Task(
         "CIFAR-10 (JPEG-75, 10,000 images) to digits in color (200 images)",
