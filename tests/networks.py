@@ -8,8 +8,9 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from art_oat import OATModel, to_conditional
+from art_oat import PGD, OATClassifier, OATModel, OATTrainer, WeightPerturbation, to_conditional
 from art_oat.models import ResNet, SmallCNN
 
 LAMBDAS = (0.0, 0.1, 0.2, 0.3, 0.4, 1.0)
@@ -160,6 +161,32 @@ def resnet(width: float = 1.0) -> ResNet:
     return ResNet((1, 1), in_channels=1, nb_classes=5, channels=kept(width, 4))
 
 
+class Scores(nn.Module):
+    """A small network whose answer is made of its features by what is given."""
+
+    def __init__(self, head: nn.Module, **more: nn.Module) -> None:
+        super().__init__()
+        self.body = nn.Sequential(conv(1, 4), nn.BatchNorm2d(4), nn.ReLU())
+        self.head = head
+        for name, part in more.items():
+            setattr(self, name, part)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x).mean(dim=(2, 3)))
+
+
+class Functional(Scores):
+    """Its last weights are its own, used without a layer, and so is a scale before them."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Identity())
+        self.scale = nn.Parameter(torch.ones(4))
+        self.weight = nn.Parameter(torch.ones(5, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(self.head(self.body(x).mean(dim=(2, 3)) * self.scale), self.weight)
+
+
 def root_norm() -> nn.Module:
     """A network that is nothing but a norm."""
     return nn.BatchNorm2d(1)
@@ -190,3 +217,25 @@ def shaken(network: nn.Module, dtype: torch.dtype = torch.float64, **options: ob
     for seed, width in itertools.product(range(3), model.widths):
         model(images(dtype=dtype, seed=seed), lam, width)
     return model.eval()
+
+
+def state(network: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+
+
+def changed(network: nn.Module, before: dict[str, Tensor]) -> set[str]:
+    """Names of the tensors that differ in any bit, or in shape."""
+    after = network.state_dict()
+    assert after.keys() == before.keys()
+    return {name for name in after if not torch.equal(after[name], before[name])}
+
+
+def train_by_everything(model: OATModel, **options: object) -> None:
+    """Train by everything that writes weights or statistics; the optimizer holds frozen weights, too."""
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, 0.9, weight_decay=0.1)
+    classifier = OATClassifier(model, nn.CrossEntropyLoss(), (1, 6, 6), 5, optimizer, clip_values=(0, 1))
+    trainer = OATTrainer(
+        classifier, PGD(0.1, nb_steps=2), weight_perturbation=WeightPerturbation(0.01), ema=0.9, **options
+    )
+    x, y = images(24, torch.float32).numpy(), labels(24).numpy()
+    trainer.fit(x, y, nb_epochs=2, batch_size=12, validation_data=(x, y), restore_best=True, verbose=False)

@@ -2,8 +2,10 @@
 
 from art_oat.surgery.convert import LayerBuilder, register_conversion, to_conditional
 from art_oat.surgery.fold import fold
+from art_oat.surgery.freezing import freeze_below, unfreeze
+from art_oat.surgery.head import find_head
 from art_oat.surgery.published import to_published
-from art_oat.surgery.transfer import Protocol, find_head, freeze_below, replace_head, transfer, unfreeze
+from art_oat.surgery.transfer import Protocol, replace_head, transfer
 from art_oat.surgery.unsupported import UnsupportedModuleError
 
 __all__ = [

@@ -18,8 +18,8 @@ from art_oat.condition import is_finite_number
 from art_oat.inputs import Array, as_array, class_indices, count_faults, input_faults, label_faults, refuse
 from art_oat.mode import evaluating
 from art_oat.model import OATModel
+from art_oat.surgery.head import head_path
 from art_oat.surgery.observation import hooked, real_tensors
-from art_oat.surgery.transfer import head_path
 
 _MAX_STEPS = 2000
 _HISTORY = 20
