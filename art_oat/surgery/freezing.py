@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,13 +15,16 @@ from art_oat.surgery.observation import leaves
 from art_oat.surgery.selection import holders, is_within, with_near_names
 from art_oat.surgery.stand_in import plain, plain_root, stand_in
 
+_KEY = "art_oat frozen"
+"""Of the hook in a frozen module; torch's own are numbers, which start anew in another process."""
+
 
 def freeze_below(network: nn.Module, path: str, *, input_shape: Sequence[int] | None = None) -> tuple[str, ...]:
     """Freeze everything that has run when a part of a network is first called.
 
     Frozen parts need no gradient, have none left, and are brought back to evaluation mode whenever they are called: so
-    neither their weights nor their statistics move, and their dropout is off. One that is called again later is frozen
-    there, too. Parts that were frozen before stay so; :func:`unfreeze` undoes all of it.
+    neither their weights nor their statistics move, and their dropout layers are off. One that is called again later is
+    frozen there, too. Parts that were frozen before stay so; :func:`unfreeze` undoes all of it.
 
     Copies, pickles, and what is folded or converted, stay frozen; but what conversion adds (FiLM) is trainable, a file
     of weights does not tell, ``convert_sync_batchnorm`` forgets it, and ``update_bn`` resets statistics: do that first.
@@ -37,7 +41,7 @@ def freeze_below(network: nn.Module, path: str, *, input_shape: Sequence[int] | 
         TypeError: If ``network`` is of another kind.
         ValueError: If there is no part of that name (gives the nearest), it is not called in evaluation, what it gets
             depends on something that is not used by calling the part that holds it, or frozen and trained parts have
-            weights in common; nothing is changed.
+            weights or layers in common; nothing is changed.
 
     Example:
         >>> from art_oat.models import ResNet
@@ -50,13 +54,15 @@ def freeze_below(network: nn.Module, path: str, *, input_shape: Sequence[int] | 
     if path not in known:
         near = with_near_names(path, known)
         raise ValueError(f"path must be the dotted path of a part of the {type(root).__name__}, got {near}.")
-    done = _run_before(subject, path, x)
-    frozen = tuple(name for name in done if not any(holder in done for holder in holders(name)))
+    with torch.inference_mode(mode=False), borrowed_generators(seed=0):
+        run = _run(subject, path, x)
+        frozen = tuple(name for name in run.done if not any(holder in run.done for holder in holders(name)))
+        faults = _held_faults(subject, run, frozen)
+        for name, parameter in plain(network).named_parameters():
+            subject.get_parameter(name).requires_grad_(parameter.requires_grad)
+        faults += _unfrozen(subject, path, x, frozen)
     parts = [root.get_submodule(name) for name in frozen]
-    for name, parameter in plain(network).named_parameters():
-        subject.get_parameter(name).requires_grad_(parameter.requires_grad)
-    faults = _unfrozen(subject, path, x, frozen) or ties(parts, root) or _shared(parts, root.get_submodule(path))
-    if faults:
+    if faults := faults or ties(parts, root):
         raise ValueError(f"what comes before {path!r} must be frozen part by part, but {' and '.join(faults)}.")
     for part in parts:
         freeze(part)
@@ -64,7 +70,10 @@ def freeze_below(network: nn.Module, path: str, *, input_shape: Sequence[int] | 
 
 
 def unfreeze(network: nn.Module) -> None:
-    """Let everything be trained again that :func:`freeze_below` or :func:`transfer` froze; modes stay as they are."""
+    """Let everything be trained again that :func:`freeze_below` or :func:`transfer` froze; modes stay as they are.
+
+    What was not trainable before stays so; but all is trainable in norms that were folded or converted in between.
+    """
     for module in network.modules():
         if (hook := take_hook(module)) is not None:
             for name, parameter in module.named_parameters():
@@ -90,9 +99,11 @@ class _Frozen:
 def freeze(part: nn.Module) -> None:
     """Freeze a part and all within, each by a hook of its own: some are called from elsewhere, too."""
     for module in part.modules():
-        if not any(isinstance(hook, _Frozen) for hook in module._forward_pre_hooks.values()):
+        hooks: Any = module._forward_pre_hooks
+        if _KEY not in hooks:
             fixed = frozenset(name for name, it in module.named_parameters() if not it.requires_grad)
-            module.register_forward_pre_hook(_Frozen(fixed), prepend=True)  # before what computes weights in training
+            hooks[_KEY] = _Frozen(fixed)
+            hooks.move_to_end(_KEY, last=False)  # before what computes weights in training
     set_trainable(part.eval(), False)
     for parameter in part.parameters():
         parameter.grad = None  # an optimizer that holds it would go on by it
@@ -100,11 +111,9 @@ def freeze(part: nn.Module) -> None:
 
 def take_hook(module: nn.Module) -> _Frozen | None:
     """Take the hook of a frozen module away; return it."""
-    for key, hook in list(module._forward_pre_hooks.items()):
-        if isinstance(hook, _Frozen):
-            del module._forward_pre_hooks[key]
-            return hook
-    return None
+    hooks: Any = module._forward_pre_hooks
+    hook: _Frozen | None = hooks.pop(_KEY, None)
+    return hook
 
 
 def set_trainable(part: nn.Module, is_trainable: bool) -> None:
@@ -128,76 +137,101 @@ def ties(parts: Sequence[nn.Module], root: nn.Module) -> list[str]:
     return [f"{' and '.join(places[key])} are tied" for key in is_tied]
 
 
-def _shared(parts: Sequence[nn.Module], target: nn.Module) -> list[str]:
-    """Say which modules that hold tensors are both in some parts and in another."""
-    inside = {module for part in parts for module in part.modules()}
-    shared = [
-        name or "the part itself"
-        for name, module in target.named_modules()
-        if module in inside and (module._parameters or module._buffers)
-    ]
-    return [f"{name} of it is held by a part before, too" for name in shared[:1]]
+@dataclass(frozen=True)
+class _Run:
+    """What happens in a network until one of its parts is first called, and from then on.
 
-
-def _run_before(subject: nn.Module, path: str, x: Tensor) -> list[str]:
-    """Return which parts have run when one is first called, in the order in which they are done.
-
-    Raises:
-        ValueError: If it is not called.
+    Attributes:
+        inputs: Tensors which the part gets then.
+        done: Paths of the parts that have run by then, in their order.
+        early: Modules that have been called by then, those under way among them.
+        late: Modules that are called from then on.
     """
-    done: dict[str, None] = {}
-    handles = [
-        part.register_forward_hook(lambda *_, name=name: done.setdefault(name))
-        for name, part in subject.named_modules(remove_duplicate=False)
-    ]
-    try:
-        with torch.no_grad(), borrowed_generators(seed=0):
-            _inputs_of(subject, path, x)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return list(done)
 
-
-def _unfrozen(subject: nn.Module, path: str, x: Tensor, frozen: Sequence[str]) -> list[str]:
-    """Freeze parts of a copy, and say what still moves in training of that which another part gets."""
-    for name in frozen:
-        freeze(subject.get_submodule(name))
-    subject.train()
-    before = {name: buffer.clone() for name, buffer in subject.named_buffers()}
-    names = {id(parameter): name for name, parameter in subject.named_parameters()}
-    with torch.enable_grad(), borrowed_generators(seed=0):
-        used = {id(leaf) for tensor in _inputs_of(subject, path, x) for leaf in leaves(tensor)}
-    weights = [name for key, name in names.items() if key in used]
-    statistics = [name for name, buffer in subject.named_buffers() if not torch.equal(buffer, before[name])]
-    faults = [f"it depends on {', '.join(weights)}, used by no part that holds them: requires_grad_(False) first"]
-    moved = [f"{', '.join(statistics)} move(s) without a call of the part that holds them"]
-    return faults * bool(weights) + moved * bool(statistics)
+    inputs: list[Tensor]
+    done: list[str]
+    early: set[nn.Module]
+    late: set[nn.Module]
 
 
 class _ReachedError(Exception):
     """Ends a run where it has come far enough."""
 
 
-def _inputs_of(subject: nn.Module, path: str, x: Tensor) -> list[Tensor]:
-    """Run a network until one of its parts is called, and return the tensors which that gets.
+def _run(subject: nn.Module, path: str, x: Tensor, *, to_end: bool = True) -> _Run:
+    """Run a network, to the end or until one of its parts is called.
 
     Raises:
         ValueError: If it is not called.
     """
-    tensors: list[Tensor] = []
+    run = _Run([], [], set(), set())
+    named = list(subject.named_modules(remove_duplicate=False))
+    elsewhere = {part for name, part in named if not is_within(name, path)}
+    begins = {part for name, part in named if name == path or (is_within(name, path) and part not in elsewhere)}
 
-    def enter(_: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
-        tensors.extend(leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
-        raise _ReachedError
+    def enter(module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
+        if module in begins and not run.late:
+            run.inputs.extend(leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
+            run.late.add(module)
+            if not to_end:
+                raise _ReachedError
+        (run.late if run.late else run.early).add(module)
 
-    parts = {part for name, part in subject.named_modules(remove_duplicate=False) if is_within(name, path)}
-    handles = [part.register_forward_pre_hook(enter, with_kwargs=True, prepend=True) for part in parts]
+    def leave(name: str) -> None:
+        if not run.late and name not in run.done:
+            run.done.append(name)
+
+    handles = [part.register_forward_pre_hook(enter, with_kwargs=True, prepend=True) for part in subject.modules()]
+    handles += [part.register_forward_hook(lambda *_, name=name: leave(name)) for name, part in subject.named_modules()]
     try:
         subject(x)
     except _ReachedError:
-        return tensors
+        pass
     finally:
         for handle in handles:
             handle.remove()
-    raise ValueError(f"path must be that of a part which is called in evaluation, but {path!r} is not.")
+    if not run.late:
+        raise ValueError(f"path must be that of a part which is called in evaluation, but {path!r} is not.")
+    return run
+
+
+def _held_faults(subject: nn.Module, run: _Run, frozen: Sequence[str]) -> list[str]:
+    """Say which layers lie in what is to be frozen, but are called only later."""
+    inside = {module for name in frozen for module in subject.get_submodule(name).modules()}
+    later = (inside & run.late) - run.early
+    names = [name for name, part in subject.named_modules() if part in later and (part._parameters or part._buffers)]
+    return [f"{', '.join(names)} lies in it and is called only later"] * bool(names)
+
+
+def _unfrozen(subject: nn.Module, path: str, x: Tensor, frozen: Sequence[str]) -> list[str]:
+    """Freeze parts of a copy, and say what can still move of that which another part gets."""
+    for name in frozen:
+        freeze(subject.get_submodule(name))
+    names = {id(parameter): name for name, parameter in subject.named_parameters()}
+    with torch.enable_grad():
+        used = {id(leaf) for tensor in _run(subject, path, x).inputs for leaf in leaves(tensor)}
+    weights = [name for key, name in names.items() if key in used]
+    faults = [f"it depends on {', '.join(weights)}, used by no part that holds them: requires_grad_(False) first"]
+    return faults * bool(weights) + _moving_statistics(subject, path, x)
+
+
+def _moving_statistics(subject: nn.Module, path: str, x: Tensor) -> list[str]:
+    """Say which statistics move in training although the module that holds them is not called, so that no hook runs."""
+    before = {name: buffer.clone() for name, buffer in subject.named_buffers()}
+    try:
+        with torch.no_grad():
+            run = _run(subject.train(), path, x, to_end=False)
+    except Exception:  # noqa: BLE001 - in training a user's network may want more than inputs: then nothing is known
+        return []
+    moved = [
+        name
+        for name, buffer in subject.named_buffers()
+        if subject.get_submodule(name.rpartition(".")[0]) not in run.early
+        and name in before
+        and not _is_same(buffer, before[name])
+    ]
+    return [f"{', '.join(moved)} move(s) without a call of the part that holds them"] * bool(moved)
+
+
+def _is_same(tensor: Tensor, other: Tensor) -> bool:
+    return tensor.shape == other.shape and bool(((tensor == other) | (tensor.isnan() & other.isnan())).all())

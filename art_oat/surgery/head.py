@@ -72,7 +72,8 @@ def head_path(network: nn.Module, head: str | None, input_shape: Sequence[int] |
 def _candidates(subject: nn.Module, x: Tensor) -> list[str]:
     """Return the paths of the layers that the scores come from directly, in the order of the network."""
     layers = cuttable_layers(subject)
-    heads = structure(subject, layers, x).heads
+    with torch.inference_mode(mode=False):
+        heads = structure(subject, layers, x).heads
     return [path for path in layers if path in heads]
 
 

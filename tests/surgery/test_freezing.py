@@ -12,6 +12,7 @@ from art.estimators.classification import PyTorchClassifier
 from torch import Tensor, nn
 
 from art_oat import (
+    find_head,
     fold,
     freeze_below,
     replace_head,
@@ -281,8 +282,103 @@ class HoldsHead(nn.Sequential):
         return self[1](self[0](x))
 
 
-def test_a_part_that_one_before_it_holds_is_refused():
+def test_what_a_part_below_holds_but_does_not_call_is_refused():
     network = Scores(nn.Linear(4, 5))
     network.body = HoldsHead(conv(1, 4), nn.ReLU(), network.head)
-    with pytest.raises(ValueError, match="the part itself of it is held by a part before, too"):
+    with pytest.raises(ValueError, match=r"before 'head'.*body\.2 lies in it and is called only later"):
         freeze_below(network, "head", input_shape=SHAPE)
+
+
+class Backbone(Scores):
+    """Its body holds the last layer; between them lies a neck."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body[2](self.head(self.body(x).mean(dim=(2, 3))))
+
+
+def test_a_last_layer_in_a_backbone_that_does_not_call_it_is_refused():
+    network = Backbone(nn.Linear(4, 4))
+    network.body = HoldsHead(conv(1, 4), nn.ReLU(), nn.Linear(4, 5))
+    with pytest.raises(ValueError, match=r"before 'head'.*body\.2 lies in it and is called only later"):
+        freeze_below(network, "head", input_shape=SHAPE)
+
+
+class Block(nn.Module):
+    def __init__(self, activation: nn.Module) -> None:
+        super().__init__()
+        self.convolution, self.activation = conv(4, 4), activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(self.convolution(x))
+
+
+def test_an_activation_in_common_does_not_end_what_lies_below():
+    activation = nn.ReLU()
+    body = (conv(1, 4), nn.BatchNorm2d(4), activation, Block(activation), Block(activation))
+    network = nn.Sequential(*body, nn.Flatten(), nn.Linear(144, 5))
+    assert freeze_below(network, "4", input_shape=SHAPE) == ("0", "1", "2", "3")
+
+
+def test_from_a_part_on_that_is_not_called_itself_all_is_trained():
+    class Listed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.blocks = conv(1, 4), nn.ModuleList([Block(nn.ReLU()), Block(nn.ReLU())])
+            self.head = nn.Linear(144, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x)
+            for block in self.blocks:
+                x = block(x)
+            return self.head(x.flatten(1))
+
+    assert freeze_below(Listed(), "blocks", input_shape=SHAPE) == ("stem",)
+
+
+class ElseInTraining(Scores):
+    """Counts its steps, looks at a constant that is NaN, and asks an auxiliary head in training."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(4, 5), auxiliary=nn.Sequential(conv(4, 4), nn.BatchNorm2d(4)))
+        self.register_buffer("steps", torch.zeros(()))
+        self.body.register_buffer("best", torch.tensor(torch.nan))
+
+    def forward(self, x: Tensor, target: Tensor | None = None) -> Tensor:
+        features = self.body(x)
+        if self.training:
+            self.steps += 1
+            self.auxiliary(features)
+        return self.head(features.mean(dim=(2, 3)))
+
+
+class WantsTargets(Scores):
+    def forward(self, x: Tensor, target: Tensor | None = None) -> Tensor:
+        if self.training and target is None:
+            raise ValueError("targets must be given in training")
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("network", [ElseInTraining(), WantsTargets(nn.Linear(4, 5))])
+def test_networks_that_do_more_in_training_are_no_fault(network):
+    assert freeze_below(network, "head", input_shape=SHAPE) == ("body",)
+
+
+def test_freezing_works_in_inference_mode_and_finds_as_much():
+    with torch.inference_mode():
+        assert find_head(Residual()) == "head"
+        assert freeze_below(Residual(), "norm") == ("body", "shortcut")
+        with pytest.raises(ValueError, match="depends on scale"):
+            freeze_below(Functional(), "head", input_shape=SHAPE)
+
+
+def test_hooks_of_others_do_not_take_the_place_of_ours_in_another_process(monkeypatch):
+    network = Residual()
+    freeze_below(network, "head")
+    data = pickle.dumps(network)
+    monkeypatch.setattr(torch.utils.hooks.RemovableHandle, "next_id", 0)  # as in a process that has just begun
+    again = pickle.loads(data).train()
+    for _ in range(3 * len(list(again.modules()))):
+        again.norm.register_forward_pre_hook(lambda *_: None).remove()
+    before = state(again)
+    again(images(dtype=torch.float32))
+    assert not changed(again, before)

@@ -171,7 +171,7 @@ def test_data_that_do_not_fit_are_refused_before_anything_is_changed(x, y, optio
     assert torch.equal(trained.head.weight, before)
 
 
-@pytest.mark.parametrize("weight_decay", [0, -1.0, np.nan, "much", (), (1e-3, 0)])
+@pytest.mark.parametrize("weight_decay", [0, -1.0, np.nan, "much", (), (1e-3, 0), np.array(0.0), np.array([1.0, -1.0])])
 def test_a_weight_decay_must_be_above_zero(weight_decay):
     with pytest.raises(ValueError, match="weight_decay must be a number above 0, or several"):
         LinearProbe(network(), weight_decay)
@@ -210,19 +210,37 @@ class Twice(nn.Module):
         return self.head(features) + self.head(-features) if self.is_twice else self.head(features).abs()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
     ("is_twice", "message"), [(True, "got 2 calls per batch"), (False, "must return the scores of its head")]
 )
-def test_a_head_that_is_not_all_there_is_is_refused_and_not_touched(is_twice, message):
-    trained = Twice(is_twice=is_twice)
+def test_a_head_that_is_not_all_there_is_is_refused_and_not_touched(is_twice, message, dtype):
+    trained = Twice(is_twice=is_twice).to(dtype)
     before = trained.head.weight.clone()
     with pytest.raises(ValueError, match=message):
         LinearProbe(trained, input_shape=(1, 6, 6)).fit(X, Y)
     assert torch.equal(trained.head.weight, before)
 
 
-def test_a_log_softmax_behind_the_head_changes_nothing():
-    one, other = network(), nn.Sequential(network(), nn.LogSoftmax(dim=1))
+def test_features_far_from_zero_and_lower_precision_are_no_fault():
+    class Far(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = network(dtype=torch.float32)
+            self.head, self.inner.head = self.inner.head, nn.Identity()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.inner(x) + 300)
+
+    probe = LinearProbe(Far(), head="head").fit(X, Y)
+    assert probe.features(X).shape == (60, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        probe.fit(X, Y)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_log_softmax_behind_the_head_changes_nothing(dtype):
+    one, other = network(dtype=dtype), nn.Sequential(network(dtype=dtype), nn.LogSoftmax(dim=1))
     LinearProbe(one).fit(X, Y)
     LinearProbe(other, np.array([1e-3]), head="0.head").fit(X, Y)
     assert torch.equal(one.head.weight, other[0].head.weight)
@@ -240,6 +258,7 @@ def test_every_lam_of_one_network_gives_features_of_its_own():
     model = shaken(Residual())
     features = [LinearProbe(transfer(model, NB_CLASSES, lam=lam)).features(X) for lam in (0.0, 0.3, 1.0)]
     assert all(not np.allclose(one, other) for one, other in itertools.pairwise(features))
-    plain = LinearProbe(transfer(Residual(), NB_CLASSES)).features(X)
-    converted = LinearProbe(transfer(to_conditional(Residual()), NB_CLASSES, lam=0.7)).features(X)
-    assert plain.shape == converted.shape == (60, 8)
+    source = Residual()
+    plain = LinearProbe(transfer(source, NB_CLASSES)).features(X)
+    converted = LinearProbe(transfer(to_conditional(source), NB_CLASSES, lam=0.7)).features(X)
+    np.testing.assert_allclose(plain, converted, rtol=1e-5, atol=1e-6)
