@@ -12,8 +12,9 @@ the target task, all lams at once, from the trained and from random weights.
 
 Weight decay of the head and learning rate of the whole network are chosen for each network on the validation images of
 its draw, from the same candidates; so is, in the rows that say "chosen", the lam. Judged on all test images, clean, and
-on some of them by AutoAttack. Differences are paired by image; 95% bootstrap intervals draw source seeds, draws of the
-target task, and images. What is finished is kept in --runs: the same command goes on.
+on some of them by AutoAttack. Differences are paired by image; 95% bootstrap intervals are over images, for these
+sources and draws: they leave out what other ones would change, of which the values of each seed give an idea. What is
+finished is kept in --runs: the same command goes on.
 """
 
 import argparse
@@ -356,13 +357,18 @@ def outcomes_of_dial(source: nn.Module, target: Target, task: Task, seed: int, f
     return found
 
 
-def settings(task: Task, target: Target) -> dict[str, Any]:
-    """Return what outcomes depend on, beside the sources, which are kept with their own."""
+def settings(task: Task, target: Target, source: nn.Module) -> dict[str, Any]:
+    """Return what outcomes depend on."""
     digest = hashlib.sha256()
     for split in target.data:
         digest.update(split.x.tobytes() + split.y.tobytes())
+    for tensor in source.state_dict().values():
+        digest.update(tensor.contiguous().numpy().tobytes())
     named = {name: getattr(task, name) for name in ("eps", "nb_epochs", "batch_size", "nb_robust", "dialed")}
-    return json.loads(json.dumps({**named, "decays": DECAYS, "rates": RATES, "data": digest.hexdigest()}))
+    named |= {name: getattr(task.sources.recipe, name) for name in ("eps_step", "lambdas")}
+    named |= {"training eps": task.sources.recipe.eps, "decays": DECAYS, "rates": RATES, "data": digest.hexdigest()}
+    result: dict[str, Any] = json.loads(json.dumps(named))
+    return result
 
 
 def kept(path: Path, given: Mapping[str, Any], make: Callable[[], Sequence[Outcome]]) -> list[Outcome]:
@@ -397,8 +403,9 @@ def study_of_draw(
     """Transfer every source by every protocol to one draw of the target task."""
     found: dict[Key, dict[float, Outcome]] = {}
     target = task.target(task.nb_draws * seed + draw_number)
-    given, place = settings(task, target), runs / f"seed-{seed}" / f"draw-{draw_number}"
+    place = runs / f"seed-{seed}" / f"draw-{draw_number}"
     for kind, source in networks.items():
+        given = settings(task, target, source)
         for protocol in PROTOCOLS:
             found[protocol, kind] = {}
             for lam in task.lambdas if kind == "oat" else (None,):
@@ -429,44 +436,62 @@ def _said(it: Outcome) -> str:
     return "  ".join(f"{value:.4g}" for value in values)
 
 
-def study(task: Task, runs: Path) -> Found:
+Values = list[list[Shares]]
+"""By seed and draw, a value for each image of all; NaN where it was not asked."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """What came of a task.
+
+    Attributes:
+        found: All outcomes.
+        index: By seed and draw, which image of all each test image is.
+    """
+
+    found: Found
+    index: list[list[NDArray[np.int64]]]
+
+    def answers(self, outcomes: list[list[Outcome]], judge: str) -> Values:
+        """Return what a judge found, image by image."""
+        nb_images = 1 + max(int(it.max()) for draws in self.index for it in draws)
+
+        def placed(it: Outcome, index: NDArray[np.int64]) -> Shares:
+            answers, values = getattr(it, JUDGES[judge][0]), np.full(nb_images, np.nan)
+            values[index[: len(answers)]] = answers
+            return values
+
+        pairs = zip(outcomes, self.index, strict=True)
+        return [[placed(*pair) for pair in zip(*draws, strict=True)] for draws in pairs]
+
+
+def study(task: Task, runs: Path) -> Study:
     """Transfer on every seed and draw."""
     by_seed = []
     for seed in task.sources.seeds:
         networks = sources(task, seed, runs)
         by_seed.append([study_of_draw(task, seed, number, networks, runs) for number in range(task.nb_draws)])
     first = by_seed[0][0]
-    return {key: {lam: [[it[key][lam] for it in draws] for draws in by_seed] for lam in first[key]} for key in first}
+    found = {key: {lam: [[it[key][lam] for it in draws] for draws in by_seed] for lam in first[key]} for key in first}
+    numbers = [[task.nb_draws * seed + number for number in range(task.nb_draws)] for seed in task.sources.seeds]
+    return Study(found, [[task.target(number).index for number in draws] for draws in numbers])
 
 
-Values = list[list[Shares]]
-"""By seed and draw, a value for each image."""
-
-
-def answers(outcomes: list[list[Outcome]], judge: str) -> Values:
-    """Return what a judge found, image by image."""
-    return [[getattr(it, JUDGES[judge][0]) for it in draws] for draws in outcomes]
-
-
-def mean(values: Values) -> float:
-    """Return the mean over seeds of means over draws of means over images."""
-    return float(np.mean([np.mean([it.mean() for it in draws]) for draws in values]))
+def mean(values: Values, counts: NDArray[np.int64] | int = 1) -> float:
+    """Return the mean over seeds of means over draws of means over images, which count so many times."""
+    means = [[np.nansum(it * counts) / (np.isfinite(it) * counts).sum() for it in draws] for draws in values]
+    return float(np.mean([np.mean(draws) for draws in means]))
 
 
 def interval(values: Values) -> tuple[float, float]:
-    """Return the 95% bootstrap interval of the mean, over seeds, draws of each, and images of each."""
+    """Return the 95% bootstrap interval of the mean over images; one that several draws ask is one image."""
     generator = np.random.default_rng(0)
-
-    def chosen(items: Sequence[Any]) -> list[Any]:
-        return [items[place] for place in generator.integers(len(items), size=len(items))]
-
-    def resampled(it: Shares) -> float:
-        return float(it[generator.integers(len(it), size=len(it))].mean())
-
-    means = [
-        np.mean([np.mean([resampled(it) for it in chosen(draws)]) for draws in chosen(values)])
-        for _ in range(NB_RESAMPLES)
-    ]
+    nb_images = len(values[0][0])
+    asked = np.flatnonzero(np.isfinite([it for draws in values for it in draws]).any(axis=0))
+    means = []
+    for _ in range(NB_RESAMPLES):
+        chosen = generator.choice(asked, size=len(asked))
+        means.append(mean(values, np.bincount(chosen, minlength=nb_images)))
     low, high = np.percentile(means, (2.5, 97.5))
     return float(low), float(high)
 
@@ -479,16 +504,16 @@ def _described(values: Values, form: str = ".2f") -> dict[str, str]:
     return {name: f"{100 * value:{form}}" for name, value in points.items()} | {"by seed": by_seed}
 
 
-def rows(found: Found) -> list[dict[str, object]]:
+def rows(study: Study) -> list[dict[str, object]]:
     """Return the table: a row for each protocol, source and lam, in percent, with 95% intervals."""
     table: list[dict[str, object]] = []
-    for (protocol, kind), by_lam in found.items():
+    for (protocol, kind), by_lam in study.found.items():
         for lam, outcomes in by_lam.items():
             every = [it for draws in outcomes for it in draws]
             has_lam = kind == "oat" or protocol == KEPT_DIAL
             row: dict[str, object] = {"protocol": protocol, "source": kind, "lam": f"{lam:g}" if has_lam else ""}
             for judge in JUDGES:
-                about = _described(answers(outcomes, judge))
+                about = _described(study.answers(outcomes, judge))
                 row |= {judge if name == "value" else f"{judge} {name}": value for name, value in about.items()}
             row |= {"validation": f"{100 * np.mean([it.validation for it in every]):.2f}"}
             row |= {"validation pgd-20": f"{100 * np.mean([it.validation_robust for it in every]):.2f}"}
@@ -508,9 +533,9 @@ def best_lams(by_lam: Mapping[float, list[list[Outcome]]], judge: str) -> list[l
     ]
 
 
-def compared(found: Found) -> list[dict[str, str]]:
+def compared(study: Study) -> list[dict[str, str]]:
     """Return what the features of each lam are ahead of other sources, in points, with 95% intervals."""
-    table = []
+    table, found = [], study.found
     for protocol, judge in itertools.product(PROTOCOLS, JUDGES):
         by_lam = found[protocol, "oat"]
         best = best_lams(by_lam, judge)
@@ -522,37 +547,39 @@ def compared(found: Found) -> list[dict[str, str]]:
                 continue
             about = {"protocol": protocol, "judge": judge, "lam": lam, "against": against}
             says = {"lams chosen": " ".join(f"{it:g}" for lams in best for it in lams)} if lam == "chosen" else {}
-            table.append(about | _difference(ours, theirs, judge) | says)
+            table.append(about | _difference(study, ours, theirs, judge) | says)
     if (KEPT_DIAL, "oat") in found:
         for judge, (lam, ours) in itertools.product(JUDGES, found[KEPT_DIAL, "oat"].items()):
             about = {"protocol": KEPT_DIAL, "judge": judge, "lam": f"{lam:g}", "against": "scratch"}
-            table.append(about | _difference(ours, found[KEPT_DIAL, "scratch"][lam], judge))
+            table.append(about | _difference(study, ours, found[KEPT_DIAL, "scratch"][lam], judge))
     return table
 
 
-def _difference(ours: list[list[Outcome]], theirs: list[list[Outcome]], judge: str) -> dict[str, str]:
+def _difference(study: Study, ours: list[list[Outcome]], theirs: list[list[Outcome]], judge: str) -> dict[str, str]:
     """Return by how many points one is ahead of another, paired by image."""
-    pairs = zip(answers(ours, judge), answers(theirs, judge), strict=True)
+    pairs = zip(study.answers(ours, judge), study.answers(theirs, judge), strict=True)
     return _described([[a - b for a, b in zip(one, other, strict=True)] for one, other in pairs], "+.2f")
 
 
 COLORS = {"oat": "#1b6ca8", "natural": "#c0392b", "scratch": "0.45"}
 
 
-def plot(found: Found, task: Task, path: Path) -> None:
+def plot(study: Study, task: Task, path: Path) -> None:
     """Draw accuracy on the target task against lam: a column per protocol, clean above, AutoAttack below."""
     titles = {
         "fixed-feature": "fixed features, a head trained naturally",
         "full-network": "whole network trained naturally",
         KEPT_DIAL: "whole network trained by OAT, dial kept",
     }
+    found = study.found
     protocols = [name for name in titles if (name, "oat") in found]
     figure = Figure(figsize=(1 + 3.4 * len(protocols), 6), layout="constrained")
     axes = figure.subplots(len(JUDGES), len(protocols), sharex=True, sharey="row")
     for (row, judge), (column, protocol) in itertools.product(enumerate(JUDGES), enumerate(protocols)):
         for kind in SOURCES:
             if (protocol, kind) in found:
-                _draw(axes[row, column], {lam: answers(it, judge) for lam, it in found[protocol, kind].items()}, kind)
+                by_lam = {lam: study.answers(it, judge) for lam, it in found[protocol, kind].items()}
+                _draw(axes[row, column], by_lam, kind)
         axes[0, column].set_title(titles[protocol], fontsize=10)
         axes[-1, column].set_xlabel("lam, of use" if protocol == KEPT_DIAL else "lam of the source")
         axes[row, column].grid(alpha=0.25)
@@ -560,7 +587,7 @@ def plot(found: Found, task: Task, path: Path) -> None:
     axes[0, 0].set_ylabel("clean accuracy")
     axes[1, 0].set_ylabel(f"under AutoAttack, eps {task.eps:.3g}")
     axes[0, 0].legend(fontsize=8)
-    figure.suptitle(f"{task.title}; seeds {' '.join(map(str, task.sources.seeds))}; 95% intervals", fontsize=10)
+    figure.suptitle(f"{task.title}; seeds {' '.join(map(str, task.sources.seeds))}; 95% over images", fontsize=10)
     with replaced(path) as partial_path:
         figure.savefig(partial_path, dpi=150)
 

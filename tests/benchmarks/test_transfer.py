@@ -11,6 +11,7 @@ from benchmarks.transfer import (
     PROTOCOLS,
     Outcome,
     Split,
+    Study,
     best_lams,
     colored,
     compared,
@@ -46,8 +47,9 @@ def test_a_digit_in_color_is_dark_where_it_was_black_and_light_where_it_was_whit
     np.testing.assert_allclose(between, ground + 0.25 * (figure - ground), rtol=1e-5)
 
 
-def outcome(clean: list[float], validation: float) -> Outcome:
-    return Outcome(np.array(clean), np.array(clean[:2]), 0.1, validation, validation, 0.5, 1.0)
+def outcome(clean: list[float], validation: float, robust: list[float] | None = None) -> Outcome:
+    """Accuracy on validation images, and a much lower one there under attack."""
+    return Outcome(np.array(clean), np.array(robust or clean[:2]), 0.1, validation, 0.1 - validation / 10, 0.5, 1.0)
 
 
 GOOD, BAD = outcome([1, 1, 1, 0], 0.4), outcome([1, 0, 0, 0], 0.9)
@@ -56,13 +58,12 @@ GOOD, BAD = outcome([1, 1, 1, 0], 0.4), outcome([1, 0, 0, 0], 0.9)
 def test_the_lam_is_chosen_on_validation_images_and_differences_are_in_points_of_the_test_images():
     found = {(protocol, kind): {0.0: [[GOOD]]} for protocol in PROTOCOLS for kind in ("natural", "scratch")}
     for protocol in PROTOCOLS:
-        found[protocol, "oat"] = {
-            0.0: [[GOOD]],
-            1.0: [[BAD]],
-        }  # better on validation images alone
-    rows = {(row["protocol"], row["judge"], row["lam"], row["against"]): row for row in compared(found)}
+        found[protocol, "oat"] = {0.0: [[GOOD]], 1.0: [[BAD]]}  # better on validation images alone, and not attacked
+    study = Study(found, [[np.arange(4)]])
+    rows = {(row["protocol"], row["judge"], row["lam"], row["against"]): row for row in compared(study)}
     row = rows["full-network", "clean", "chosen", "natural"]
     assert (row["lams chosen"], row["value"]) == ("1", "-50.00")
+    assert rows["full-network", "autoattack", "chosen", "natural"]["lams chosen"] == "0"
     assert rows["full-network", "autoattack", "1", "lam 0"]["value"] == "-50.00"
     assert rows["fixed-feature", "clean", "0", "scratch"]["value"] == "+0.00"
     assert ("fixed-feature", "clean", "0", "lam 0") not in rows
@@ -73,19 +74,34 @@ def test_every_seed_and_draw_chooses_a_lam_of_its_own_and_of_equal_ones_the_smal
     assert best_lams(by_lam, "clean") == [[1.0, 0.0], [0.0, 1.0]]
 
 
+def test_answers_lie_where_their_images_are():
+    study = Study({}, [[np.array([2, 0]), np.array([1, 3])]])
+    found = study.answers([[outcome([1, 0], 0.5), outcome([0, 1], 0.5, [1])]], "clean")
+    np.testing.assert_array_equal(found, [[[0, np.nan, 1, np.nan], [np.nan, 0, np.nan, 1]]])
+    found = study.answers([[outcome([1, 0], 0.5, [1]), outcome([0, 1], 0.5, [1])]], "autoattack")
+    np.testing.assert_array_equal(found, [[[np.nan, np.nan, 1, np.nan], [np.nan, 1, np.nan, np.nan]]])
+
+
 def test_seeds_count_alike_whatever_their_images():
-    values = [[np.zeros(5), np.ones(50)], [np.ones(100), np.ones(1)]]
+    some = np.array([0.0, np.nan, np.nan])
+    values = [[some, 1 - some], [np.ones(3), np.array([1.0, 1.0, np.nan])]]
     assert mean(values) == pytest.approx((0.5 + 1) / 2)
 
 
-def test_an_interval_holds_the_spread_of_seeds_which_many_images_do_not_narrow():
-    generator = np.random.default_rng(0)
-    seeds = generator.normal(0.5, 0.1, 8)
-    values = [[seed + 0.01 * generator.standard_normal(1000)] for seed in seeds]
-    low, high = interval(values)
-    # a bootstrap of n means has their standard deviation (with n in place of n - 1) over the root of n; s.d. of 1,000
-    # resamples' percentiles: some 4%
-    assert high - low == pytest.approx(2 * 1.96 * seeds.std() / 8**0.5, rel=0.15)
+@pytest.mark.parametrize("nb_draws", [1, 6])
+def test_an_image_that_several_draws_ask_is_one_image(nb_draws):
+    answers = (np.random.default_rng(0).random(400) < 0.3).astype(float)
+    low, high = interval([[answers] * nb_draws] * 2)
+    # of a share of n images, by the normal approximation; the percentiles of 1,000 resamples vary by some 4%
+    assert high - low == pytest.approx(2 * 1.96 * answers.std() / 400**0.5, rel=0.12)
+
+
+def test_an_interval_gets_narrower_with_images_of_other_draws():
+    answers = (np.random.default_rng(0).random(400) < 0.3).astype(float)
+    first, second = answers.copy(), answers.copy()
+    first[200:], second[:200] = np.nan, np.nan
+    low, high = interval([[first, second]])
+    assert high - low == pytest.approx(2 * 1.96 * answers.std() / 400**0.5, rel=0.12)
 
 
 def test_what_is_kept_of_other_settings_is_refused(tmp_path):
