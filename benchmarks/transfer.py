@@ -35,7 +35,7 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
@@ -583,6 +583,7 @@ def plot(study: Study, task: Task, path: Path) -> None:
         axes[0, column].set_title(titles[protocol], fontsize=10)
         axes[-1, column].set_xlabel("lam, of use" if protocol == KEPT_DIAL else "lam of the source")
         axes[row, column].grid(alpha=0.25)
+        axes[row, column].yaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))
         axes[row, column].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes[0, 0].set_ylabel("clean accuracy")
     axes[1, 0].set_ylabel(f"under AutoAttack, eps {task.eps:.3g}")
