@@ -586,7 +586,8 @@ def plot(study: Study, task: Task, path: Path) -> None:
         axes[row, column].yaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))
         axes[row, column].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes[0, 0].set_ylabel("clean accuracy")
-    axes[1, 0].set_ylabel(f"under AutoAttack, eps {task.eps:.3g}")
+    eps = f"{task.eps:g}" if round(task.eps, 3) == task.eps else f"{255 * task.eps:g}/255"
+    axes[1, 0].set_ylabel(f"under AutoAttack, eps {eps}")
     axes[0, 0].legend(fontsize=8)
     figure.suptitle(f"{task.title}; seeds {' '.join(map(str, task.sources.seeds))}; 95% over images", fontsize=10)
     with replaced(path) as partial_path:
