@@ -48,14 +48,14 @@ def own_steps(build: Callable[[], nn.Module]) -> dict[str, Step]:
     return {name: step_of(build(), settings) for name, settings in kinds.items()}
 
 
-def rows(network: str, folder: Path | None, nb_rounds: int) -> list[dict[str, object]]:
+def rows(network: str, folder: Path | None, nb_rounds: int, batch_size: int) -> list[dict[str, object]]:
     """Time every step on one network, a name of ``official.py``."""
-    settings = Settings(network=network, batch_size=BATCH_SIZE)
+    settings = Settings(network=network, batch_size=batch_size)
     with borrowed_generators(seed=0):
         own = own_steps(lambda: plain_network(settings))
     classifier = own[ONE_STEP].classifier
     held_out = batch(NB_HELD_OUT, classifier.device)
-    x, y = (part[:BATCH_SIZE] for part in held_out)
+    x, y = (part[:batch_size] for part in held_out)
     guard = Guard(classifier, aim(NFGSM(), classifier), aim(PGD(), classifier), *held_out, 0)
     actions: dict[str, Callable[[], object]] = {}
     if folder is not None:
@@ -64,7 +64,7 @@ def rows(network: str, folder: Path | None, nb_rounds: int) -> list[dict[str, ob
     with borrowed_generators(x.device, 0):
         turns = take_turns(actions | {GUARD: guard.has_collapsed}, nb_rounds, network)
     found = [_row(network, name, turns, turns.median(name), turns.ratio(name, OURS)) for name in actions]
-    share = turns.median(GUARD) / math.ceil(EPOCH / BATCH_SIZE)
+    share = turns.median(GUARD) / math.ceil(EPOCH / batch_size)
     guarded = turns.median(ONE_STEP) + share
     return [*found, _row(network, f"{ONE_STEP}, with its guard", turns, guarded, guarded / turns.median(OURS))]
 
@@ -84,8 +84,8 @@ def main() -> None:
     parser.add_argument("--nb-rounds", type=int, default=15)
     parser.add_argument("--smoke", action="store_true", help="two rounds of a small network, nothing written")
     given = parser.parse_args()
-    networks, nb_rounds = (["wrn-10-1"], 1) if given.smoke else (given.networks, given.nb_rounds)
-    table = [row for network in networks for row in rows(network, given.official, nb_rounds)]
+    networks, *size = (["wrn-10-1"], 1, 8) if given.smoke else (given.networks, given.nb_rounds, BATCH_SIZE)
+    table = [row for network in networks for row in rows(network, given.official, *size)]
     print(record.text(table))
     if not given.smoke:
         command = "python -m benchmarks.step_time" + " --official DIR" * (given.official is not None)
