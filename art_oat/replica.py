@@ -104,6 +104,11 @@ def _tensors(modules: Iterable[nn.Module]) -> Iterator[Tensor]:
         yield from (value for value in vars(module).values() if isinstance(value, Tensor))
 
 
+def same_tensor(tensor: Tensor) -> Tensor:
+    """Return the tensor itself, for a rebuilt network that shares it."""
+    return tensor
+
+
 def clone_tensor(tensor: Tensor) -> Tensor:
     """Return an independent copy, a parameter where it was one, with ``requires_grad`` as it was."""
     clone = tensor.detach().clone()

@@ -55,6 +55,7 @@ from art_oat import (
     to_conditional,
     transfer,
 )
+from art_oat.attack import is_correct
 from art_oat.data import Dataset, Split, digits
 from art_oat.data.dataset import draw
 from art_oat.demo import RECIPE
@@ -258,10 +259,7 @@ def plain_classifier(network: nn.Module, data: Dataset) -> PyTorchClassifier:
 
 def accuracy(network: nn.Module, split: Split) -> NDArray[np.bool_]:
     """Return which images are answered right."""
-    like = next(network.parameters())
-    with torch.no_grad():
-        scores = torch.cat([network(batch.to(like)) for batch in torch.from_numpy(split.x).split(500)])
-    return scores.argmax(dim=1).cpu().numpy() == split.y
+    return is_correct(network, *map(torch.from_numpy, split)).numpy()
 
 
 def regression_accuracy(probe: LinearProbe, target: Target) -> float:
@@ -615,10 +613,11 @@ def main() -> None:
             plot(found, task, Path(scratch) / "figure.png")
         return
     found = study(task, given.runs / given.data)
+    table, differences = rows(found), compared(found)
+    print(text(table), text(differences), sep="\n")
     made_by = environment(command("transfer", given), task.sources.seeds)
-    print(text(rows(found)), text(compared(found)), sep="\n")
-    write(RESULTS / f"transfer_{given.data}.csv", rows(found), made_by)
-    write(RESULTS / f"transfer_{given.data}_summary.csv", compared(found), made_by)
+    write(RESULTS / f"transfer_{given.data}.csv", table, made_by)
+    write(RESULTS / f"transfer_{given.data}_summary.csv", differences, made_by)
     plot(found, task, RESULTS / f"transfer_{given.data}.png")
 
 

@@ -14,7 +14,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from art_oat.layers import Slimmable, Switch
 from art_oat.layers.slimmable import Channels, chooses_width, clone_slice, full_size, sliced, slimmable
 from art_oat.randomness import borrowed_generators
-from art_oat.replica import clone_tensor, replicate, without_hooks
+from art_oat.replica import clone_tensor, replicate, same_tensor, without_hooks
 from art_oat.surgery.freezing import take_hook, ties
 from art_oat.surgery.observation import cuttable_layers, real_tensors, structure
 from art_oat.surgery.selection import with_near_names
@@ -94,7 +94,7 @@ def _head_fault(subject: nn.Module, path: str, x: Tensor) -> str:
         before = real_tensors(subject(x))
         larger = _resized(layer, size.outputs + 1)
         try:
-            after = real_tensors(replicate(subject, lambda part: larger if part is layer else None, _same)(x))
+            after = real_tensors(replicate(subject, lambda part: larger if part is layer else None, same_tensor)(x))
         except Exception as error:  # noqa: BLE001 - whatever a user's network may raise
             return f"with one more output the network fails: {error}"
     gains = [_nb_scores(new) - _nb_scores(old) for old, new in zip(before, after, strict=False)]
@@ -103,10 +103,6 @@ def _head_fault(subject: nn.Module, path: str, x: Tensor) -> str:
 
 def _nb_scores(answer: Tensor) -> int:
     return answer.shape[1] if answer.dim() > 1 else 0
-
-
-def _same(tensor: Tensor) -> Tensor:
-    return tensor
 
 
 def with_new_head(network: Network, path: str, nb_classes: int, seed: int) -> Network:

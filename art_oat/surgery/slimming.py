@@ -24,7 +24,7 @@ from art_oat.layers.slimmable import (
     slimmable,
 )
 from art_oat.randomness import borrowed_generators
-from art_oat.replica import clone_tensor, replicate, with_own_children, without_hooks
+from art_oat.replica import clone_tensor, replicate, same_tensor, with_own_children, without_hooks
 from art_oat.surgery.blame import reasons
 from art_oat.surgery.observation import (
     Structure,
@@ -190,13 +190,9 @@ def make_slimmable(network: nn.Module, slimming: Slimming, *, has_own_heads: boo
         sizes = slimming.channels[path]
         if all(size == full_size(layer) for size in sizes.values()):
             return None
-        return with_own_children(slimmable(layer, sizes), substitute, _same)
+        return with_own_children(slimmable(layer, sizes), substitute, same_tensor)
 
-    return replicate(network, substitute, _same)
-
-
-def _same(tensor: Tensor) -> Tensor:
-    return tensor
+    return replicate(network, substitute, same_tensor)
 
 
 class _Study:
@@ -252,7 +248,7 @@ class _Study:
 
         Modules in ``given`` are not run: they give what stands there.
         """
-        network = replicate(self.network, self._cut, _same)
+        network = replicate(self.network, self._cut, same_tensor)
         parts = dict(network.named_modules())
         for path, outputs in given.items():
             parts[path].forward = _replayed(outputs)
@@ -272,7 +268,7 @@ class _Study:
             return None
         full = cast("Channels", full_size(module))
         sizes = {self.width: Channels(full.inputs, self.outputs.get(path, full.outputs))}
-        return with_own_children(slimmable(module, sizes), self._cut, _same)
+        return with_own_children(slimmable(module, sizes), self._cut, same_tensor)
 
     def _note(self, path: str, got: Tensor) -> Tensor:
         layer = self.layers[path]
