@@ -76,12 +76,13 @@ def _affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 def _by_kernel(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """Normalize by mean 0 and variance 1, as one sample of ``N C`` channels where every sample has a scale of its own.
 
-    The kernel rounds half precision once, and gives the gradient of the scale without a product as large as ``x``.
+    The kernel rounds half precision once, and gives the gradient of the scale without a product as large as ``x``. The
+    result is no view, also where its shape is restored: layers that work in place may follow.
     """
-    channels = x if len(scale) == 1 else x.view(1, -1, *x.shape[_SPATIAL:])
     zeros, ones = scale.new_zeros(scale.numel()), scale.new_ones(scale.numel())
-    scale, shift = scale.reshape(-1), shift.reshape(-1)
-    return torch.batch_norm(channels, scale, shift, zeros, ones, False, 0.0, 0.0, False).view(x.shape)
+    channels = x if len(scale) == 1 else x.view(1, -1, *x.shape[_SPATIAL:])
+    result = torch.batch_norm(channels, scale.reshape(-1), shift.reshape(-1), zeros, ones, False, 0.0, 0.0, False)
+    return result if len(scale) == 1 else torch.ops.aten._unsafe_view(result, x.shape)
 
 
 class _Learned(torch.autograd.Function):
