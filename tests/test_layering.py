@@ -9,7 +9,7 @@ import art_oat
 
 ROOT = Path(art_oat.__file__).parent
 ORDER = [
-    {"condition", "fast", "mode", "replica", "inputs", "files", "models", "randomness"},
+    {"condition", "fast", "mode", "replica", "watch", "notices", "inputs", "files", "models", "randomness"},
     {"data", "augmentation"},
     {"layers"},
     {"pinned"},
@@ -29,6 +29,7 @@ TORCH_ALONE = {
     "fast",
     "mode",
     "replica",
+    "watch",
     "randomness",
     "layers",
     "pinned",
