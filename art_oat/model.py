@@ -48,6 +48,10 @@ def check_model(value: object, name: str = "model") -> None:
         raise TypeError(f"{name} must be an OATModel, got {type(value).__name__}: {advice}.")
 
 
+def _references(network: nn.Module) -> dict[str, weakref.ref[Tensor]]:
+    return {name: weakref.ref(tensor) for name, tensor in (*network.named_parameters(), *network.named_buffers())}
+
+
 class OATModel(nn.Module):
     """A network whose converted layers depend on lam; made by ``to_conditional``.
 
@@ -58,7 +62,7 @@ class OATModel(nn.Module):
         encoding: Turns lam into a code; also says which lams are trained.
         widths: The widths that the converted layers run at, ascending, the last is 1.
         conversion: The arguments of ``to_conditional`` that made it, kept to rebuild the model.
-        original: The network that was converted; not held on to, see :meth:`original`.
+        original: The network that was converted; not held on to, see :meth:`strangers`.
 
     Attributes:
         layout: How the network lays out several samples that it makes of one, see :data:`~art_oat.condition.Layout`.
@@ -85,7 +89,7 @@ class OATModel(nn.Module):
         self.training = network.training
         self._takes_indices = any(isinstance(part, nn.Embedding | nn.EmbeddingBag) for part in network.modules())
         self._start_cache()
-        self._original = None if original is None else weakref.ref(original)
+        self._strangers = {} if original is None else _references(original)
         self._default_point = OperatingPoint(self.lambdas[0])
 
     def _start_cache(self) -> None:
@@ -94,16 +98,17 @@ class OATModel(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the plain networks out: a copy makes its own, which follow the copy."""
-        return {name: value for name, value in vars(self).items() if name not in ("_pinned", "_lock", "_original")}
+        return {name: value for name, value in vars(self).items() if name not in ("_pinned", "_lock", "_strangers")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._start_cache()
-        self._original = None
+        self._strangers = {}
 
-    def original(self) -> nn.Module | None:
-        """Return the network that was converted, if something else still holds it: a closure in this one, perhaps."""
-        return None if self._original is None else self._original()
+    def strangers(self) -> dict[str, Tensor]:
+        """Return by name the tensors of the network that was converted, as far as something still holds them."""
+        held = {name: reference() for name, reference in self._strangers.items()}
+        return {name: tensor for name, tensor in held.items() if tensor is not None}
 
     @property
     def lambdas(self) -> tuple[float, ...]:

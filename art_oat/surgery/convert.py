@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -293,7 +292,8 @@ def check_network(network: Any) -> None:
     """
     if not isinstance(network, nn.Module):
         what = "the network that was exported" if isinstance(network, torch.export.ExportedProgram) else "a network"
-        raise TypeError(f"network must be a torch.nn.Module, got {type(network).__name__}: give {what}.")
+        kind = type(network).__name__
+        raise TypeError(f"network must be a torch.nn.Module that is not conditional yet, got {kind}: give {what}.")
     for path, part in network.named_modules():
         where = f" at {path}" if path else ""
         if isinstance(part, OATModel):
@@ -353,7 +353,8 @@ def _convert(module: nn.Module, build: LayerBuilder) -> Layer:
     conversion = _conversion_of(module)
     if conversion is None:
         raise ValueError("only BatchNorm carries two statistics; exchange it, or register_conversion for its type")
-    layer = conversion(copy.deepcopy(without_hooks(module)), build)  # hooks go to the layer when the network is rebuilt
+    bare = without_hooks(module)  # hooks go to the layer when the network is rebuilt
+    layer = conversion(replicate(bare, lambda _: None, clone_tensor), build)
     layer.train(module.training)
     return layer
 

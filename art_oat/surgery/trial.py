@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from art_oat.condition import Layout, current_condition
-from art_oat.layers import ConditionalLayer, FollowedNorm, Switch
+from art_oat.layers import ConditionalLayer, Encoding, FollowedNorm, Switch
 from art_oat.model import OATModel
 from art_oat.randomness import borrowed_generators
 from art_oat.replica import replicate
@@ -68,17 +68,17 @@ class Trial:
             self.model.refresh()
 
     def _converted(self, layout: Layout | None = None) -> OATModel:
-        copy = OATModel(sharing_copy(self.model.network), self.model.encoding, self.model.widths)
+        encoding = cast("Encoding", sharing_copy(self.model.encoding))
+        copy = OATModel(sharing_copy(self.model.network), encoding, self.model.widths)
         copy.layout = layout or self.model.layout
         return copy
 
     def _compare_answers(self) -> None:
-        source = self.model.original() or self.original
         original, converted = sharing_copy(self.original).eval(), self._converted().eval()
         norms = converted_paths(converted.network)
         with _called(original, norms) as wanted:
             expected = _answer(original, self.x)
-        with _called(converted.network, norms) as called, _Strangers(source) as strangers:
+        with _called(converted.network, norms) as called, _Strangers(self.model.strangers()) as strangers:
             answer = self._guarded(lambda: _answer(converted, self.x), converted)
         faults = dict.fromkeys(strangers.owners(), "the converted network computes with this one's weights")
         faults |= {
@@ -86,10 +86,10 @@ class Trial:
             for path in norms
             if path in wanted - called
         }
-        refuse_layers("convert", faults, source, _ADVICE)
+        refuse_layers("convert", faults, self.original, _ADVICE)
         if not _are_alike(answer, expected) and _are_alike(_answer(original, self.x), expected):
             what = "it does not answer as it did before conversion"
-            refuse_layers("convert", {"": what}, source, _ADVICE)
+            refuse_layers("convert", {"": what}, self.original, _ADVICE)
 
     def _find_layout(self) -> Layout:
         if len(self.model.lambdas) == 1:
@@ -252,22 +252,23 @@ def _is_trainable(original: nn.Module, x: Tensor) -> bool:
 
 
 class _Strangers(TorchDispatchMode):
-    """Within the block, collects the modules of a network whose tensors are computed with."""
+    """Within the block, notes which of some tensors, given by name, are computed with."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._owners = {
-            tensor.untyped_storage().data_ptr(): path.rpartition(".")[0]
-            for path, tensor in (*network.named_parameters(), *network.named_buffers())
-            if tensor.numel()
+            tensor.untyped_storage().data_ptr(): name.rpartition(".")[0]
+            for name, tensor in tensors.items()
+            if tensor.numel() and tensor.layout == torch.strided
         }
         self._met: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        leaves = (leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
+        leaves = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        leaves = [leaf for leaf in leaves if leaf.layout == torch.strided]
         self._met.update(leaf.untyped_storage().data_ptr() for leaf in leaves)
         return func(*args, **(kwargs or {}))
 
     def owners(self) -> list[str]:
-        """Return their paths, in the order of the network."""
+        """Return the paths of the modules that hold them."""
         return list(dict.fromkeys(owner for address, owner in self._owners.items() if address in self._met))
