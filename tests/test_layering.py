@@ -9,8 +9,8 @@ import art_oat
 
 ROOT = Path(art_oat.__file__).parent
 ORDER = [
-    {"condition", "fast", "mode", "replica", "watch", "notices", "inputs", "files", "models", "randomness"},
-    {"data", "augmentation"},
+    {"condition", "fast", "mode", "replica", "notices", "inputs", "files", "models", "randomness"},
+    {"data", "augmentation", "watch"},
     {"layers"},
     {"pinned"},
     {"model"},

@@ -191,7 +191,9 @@ def test_a_model_is_not_loaded_from_another_folder_nor_into_another_class(tmp_pa
     ):
         load_model(tmp_path)
     save_model(to_conditional(Residual()), tmp_path)
-    with pytest.raises(ValueError, match=r"network must be a Residual, as was saved in .*, got a MobileSq") as caught:
+    with pytest.raises(
+        ValueError, match=r"network must be the Residual that was saved in .*, got a MobileSq"
+    ) as caught:
         load_model(tmp_path, MobileSqueezeExcite())
     assert_one_line(caught)
     with pytest.raises(TypeError, match=r"give what it holds, its \.module"):
@@ -199,7 +201,7 @@ def test_a_model_is_not_loaded_from_another_folder_nor_into_another_class(tmp_pa
     with pytest.raises(TypeError, match="got str"):
         load_model(tmp_path, "resnet")
     (tmp_path / "model.safetensors").write_bytes(b"nothing")
-    with pytest.raises(ValueError, match="Its weights do not fit"):
+    with pytest.raises(ValueError, match="that the weights do not fit"):
         load_model(tmp_path, Residual())
     (tmp_path / "model.json").write_text("{")
     with pytest.raises(ValueError, match=r"model\.json must be what save_model wrote, but cannot be read"):

@@ -119,8 +119,6 @@ def register_conversion(kind: type[nn.Module]) -> Callable[[Conversion], Convers
 @register_conversion(nn.SyncBatchNorm)
 def _convert_batch_norm(norm: nn.Module, build: LayerBuilder) -> Layer:
     assert isinstance(norm, _BatchNorm)
-    if isinstance(norm, LazyModuleMixin):
-        raise ValueError("its size is not known yet: run one batch through the network first")
     if is_parametrized(norm) or "weight" not in norm._parameters:
         raise ValueError(
             "its weights are computed from others, so nothing can be folded into them: make pruning or a "
@@ -350,6 +348,8 @@ def _convert_norms(
 
 
 def _convert(module: nn.Module, build: LayerBuilder) -> Layer:
+    if isinstance(module, LazyModuleMixin):
+        raise ValueError("its size is not known yet: run one batch through the network first")
     conversion = _conversion_of(module)
     if conversion is None:
         raise ValueError("only BatchNorm carries two statistics; exchange it, or register_conversion for its type")

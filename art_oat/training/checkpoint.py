@@ -22,6 +22,7 @@ from art_oat.surgery.convert import check_network
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
 _FORMAT = 1
+_MAX_REASON = 300
 _DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -193,10 +194,11 @@ def load_model(folder: str | Path, network: nn.Module | None = None) -> OATModel
         model = to_conditional(network, **description["conversion"]).to(_DTYPES[description["dtype"]])
         safetensors.torch.load_model(model, str(folder / WEIGHTS))
     except (RuntimeError, ValueError, safetensors.SafetensorError) as error:
-        given = type(network).__name__
-        which = f"a {saved}, as was saved in {folder}, got a {given}" if given != saved else f"the {saved} of {folder}"
-        reason = " ".join(str(error).split())
-        raise ValueError(f"network must be {which}. Its weights do not fit: {reason}") from error
+        given, reason = type(network).__name__, " ".join(str(error).split())
+        raise ValueError(
+            f"network must be the {saved} that was saved in {folder}, got a {given} that the weights do not fit: "
+            f"{reason[:_MAX_REASON]}"
+        ) from error
     model.default_point = model.point(**description["default_point"])
     return model.eval()
 

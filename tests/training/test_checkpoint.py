@@ -89,7 +89,10 @@ def test_weights_for_other_widths_are_refused(tmp_path):
     description = json.loads((tmp_path / "model.json").read_text())
     description["conversion"]["widths"] = [0.5, 1.0]
     (tmp_path / "model.json").write_text(json.dumps(description))
-    with pytest.raises(ValueError, match=r"the weights in .* must fit Residual"):
+    with pytest.raises(
+        ValueError,
+        match=r"network must be the Residual that was saved in .*, got a Residual that the weights do not fit",
+    ):
         load_model(tmp_path, Residual())
 
 
@@ -110,7 +113,10 @@ def test_a_model_saved_without_its_architecture_asks_for_the_network(tmp_path):
 
 def test_a_network_of_another_kind_is_refused(tmp_path):
     save_model(to_conditional(Residual()), tmp_path)
-    with pytest.raises(ValueError, match=r"the weights in .* must fit SharedNorm"):
+    with pytest.raises(
+        ValueError,
+        match=r"network must be the Residual that was saved in .*, got a SharedNorm that the weights do not fit",
+    ):
         load_model(tmp_path, SharedNorm())
 
 
