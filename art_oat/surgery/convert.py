@@ -274,9 +274,10 @@ def try_out(model: OATModel, original: nn.Module, input_shape: Sequence[int] | N
         return
     reasons: list[str] = []
     with borrowed_generators(like.device, seed=0), torch.inference_mode(mode=False):
-        x = running_inputs(sharing_copy(original).eval(), input_shape, like, reasons)
+        copy = sharing_copy(original).eval()
+        x = running_inputs(copy, input_shape, like, reasons)
     if x is not None:
-        Trial(model, original, x).run()
+        Trial(model, copy, x).run()
         model.tried_shape = tuple(x.shape[1:])
     elif input_shape is not None:
         raise ValueError(unfit_message(input_shape, reasons))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, cast, get_args
+from functools import partial
+from typing import Any, NoReturn, cast, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from art_oat.condition import Layout, current_condition
@@ -34,19 +34,22 @@ _MIXES = (
 )
 
 
-@dataclass(frozen=True)
 class Trial:
     """Runs a conditional network as the original is run, on copies of both.
 
     Args:
         model: Is left as it is, apart from its ``layout``, which is found out.
-        original: The network it was made from, or a folded one, which must answer alike; runs on ``x``.
-        x: Inputs, ``[2, ...]``.
+        original: A copy of the network it was made from, or a folded one, which must answer alike; it is used up.
+        x: Inputs, ``[2, ...]``, on which that runs.
     """
 
-    model: OATModel
-    original: nn.Module
-    x: Tensor
+    def __init__(self, model: OATModel, original: nn.Module, x: Tensor) -> None:
+        self.model = model
+        self.original = original.eval()
+        self.x = x
+        encoding = cast("Encoding", sharing_copy(model.encoding))
+        self.converted = OATModel(sharing_copy(model.network), encoding, model.widths).eval()
+        self.converted.layout = model.layout
 
     def run(self) -> None:
         """Refuse the network where it does otherwise than the original.
@@ -60,58 +63,44 @@ class Trial:
         """
         with borrowed_generators(self.x.device), torch.inference_mode(mode=False):
             self._compare_answers()
-            layout = self._find_layout()
-            for width in dict.fromkeys((self.model.widths[0], 1.0)):
-                self._train(layout, width)
-        if layout != self.model.layout:
-            self.model.layout = layout
+            self._find_layout()
+            self._train()
+        if self.converted.layout != self.model.layout:
+            self.model.layout = self.converted.layout
             self.model.refresh()
 
-    def _converted(self, layout: Layout | None = None) -> OATModel:
-        encoding = cast("Encoding", sharing_copy(self.model.encoding))
-        copy = OATModel(sharing_copy(self.model.network), encoding, self.model.widths)
-        copy.layout = layout or self.model.layout
-        return copy
-
     def _compare_answers(self) -> None:
-        original, converted = sharing_copy(self.original).eval(), self._converted().eval()
-        norms = converted_paths(converted.network)
-        with _called(original, norms) as wanted:
-            expected = _answer(original, self.x)
-        with _called(converted.network, norms) as called, _Strangers(self.model.strangers()) as strangers:
-            answer = self._guarded(lambda: _answer(converted, self.x), converted)
+        norms = converted_paths(self.converted.network)
+        with _called(self.original, norms) as wanted:
+            expected = _answer(self.original, self.x)
+        with _called(self.converted.network, norms) as called, _Strangers(self.model.strangers()) as strangers:
+            answer = self._guarded(lambda: _answer(self.converted, self.x))
         faults = dict.fromkeys(strangers.owners(), "the converted network computes with this one's weights")
-        faults |= {
-            path: "the converted network does not call what takes its place"
-            for path in norms
-            if path in wanted - called
-        }
+        left_out = [path for path in norms if path in wanted - called]
+        faults |= dict.fromkeys(left_out, "the converted network does not call what takes its place")
         refuse_layers("convert", faults, self.original, _ADVICE)
-        if not _are_alike(answer, expected) and _are_alike(_answer(original, self.x), expected):
-            what = "it does not answer as it did before conversion"
-            refuse_layers("convert", {"": what}, self.original, _ADVICE)
+        if not _are_alike(answer, expected) and _are_alike(_answer(self.original, self.x), expected):
+            self._refuse("it does not answer as it did before conversion")
 
-    def _find_layout(self) -> Layout:
+    def _find_layout(self) -> None:
         if len(self.model.lambdas) == 1:
-            return self.model.layout
-        layouts: tuple[Layout, ...] = (self.model.layout, *get_args(Layout))
-        for layout in dict.fromkeys(layouts):
-            if self._keeps_samples_apart(layout):
-                return layout
-        if not self._answers_each_alone():
-            return self.model.layout
-        refuse_layers("convert", {"": _MIXES}, self.original, "")
-        raise AssertionError
+            return
+        for layout in get_args(Layout):
+            self.converted.layout = layout
+            if self._keeps_samples_apart():
+                return
+        self.converted.layout = self.model.layout
+        if self._answers_each_alone():
+            refuse_layers("convert", {"": _MIXES}, self.original, "")
 
-    def _keeps_samples_apart(self, layout: Layout) -> bool:
+    def _keeps_samples_apart(self) -> bool:
         """Whether samples of two lams get the answers that they get among others of their own lam."""
         ends = self.model.lambdas[0], self.model.lambdas[-1]
-        converted = self._converted(layout).eval()
         for x, lams in ((self.x, ends), (self.x.flip(0), ends[::-1])):  # in one of these, sorted samples change places
             try:
-                with _marked(converted):
-                    mixed = _answer(converted, x, x.new_tensor(lams))
-                    alone = [_answer(converted, x, lam) for lam in lams]
+                with _marked(self.converted):
+                    mixed = _answer(self.converted, x, x.new_tensor(lams))
+                    alone = [_answer(self.converted, x, lam) for lam in lams]
             except RuntimeError:
                 return False
             if not all(_are_alike(_rows(mixed, row), _rows(answer, row)) for row, answer in enumerate(alone)):
@@ -120,36 +109,36 @@ class Trial:
 
     def _answers_each_alone(self) -> bool:
         """Whether the original answers a sample alike whatever comes with it, so that it tells whose lam was meant."""
-        original, other = sharing_copy(self.original).eval(), self.x.clone()
+        other = self.x.clone()
         other[1] = 1 - other[1]
-        return _are_alike(_rows(_answer(original, self.x), 0), _rows(_answer(original, other), 0))
+        return _are_alike(_rows(_answer(self.original, self.x), 0), _rows(_answer(self.original, other), 0))
 
-    def _train(self, layout: Layout, width: float) -> None:
-        converted = self._converted(layout).train()
+    def _train(self) -> None:
         lam = torch.linspace(self.model.lambdas[0], self.model.lambdas[-1], len(self.x)).to(self.x)
-        fault = _training_fault(converted, lambda: converted(self.x, lam, width))
-        if fault is None:
-            self._compare_forms(converted.eval())
-        elif _is_trainable(self.original, self.x):
-            path, error = fault
-            what = f"in training it fails, as it did not before conversion: {error}"
-            refuse_layers("convert", {path.partition(".")[2]: what}, converted.network, _ADVICE)
+        for width in dict.fromkeys((self.model.widths[0], 1.0)):
+            fault = _training_fault(self.converted.train(), partial(self.converted, self.x, lam, width))
+            if fault is not None:
+                if _training_fault(self.original.train(), partial(self.original, self.x)) is None:
+                    path, error = fault
+                    self._refuse(f"in training it fails, as it did not before conversion: {error}", path)
+                return
+        self.converted.eval()
+        answers = self._guarded(lambda: [_answer(it, self.x) for it in (self.converted, self.converted.pinned())])
+        if not _are_alike(*answers) and _are_alike(_answer(self.converted, self.x), answers[0]):
+            self._refuse("after training, its plain form answers otherwise")
 
-    def _compare_forms(self, converted: OATModel) -> None:
-        """Refuse a network whose plain form differs after a pass in training, which may have left something behind."""
-        answers = self._guarded(lambda: (_answer(converted, self.x), _answer(converted.pinned(), self.x)), converted)
-        if not _are_alike(*answers) and _are_alike(_answer(converted, self.x), answers[0]):
-            refuse_layers("convert", {"": "after training, its plain form answers otherwise"}, self.original, _ADVICE)
-
-    def _guarded(self, call: Callable[[], Any], converted: OATModel) -> Any:
+    def _guarded(self, call: Callable[[], Any]) -> Any:
         """Return what a call returns; refuse the layer in which it fails."""
-        with followed(dict(converted.named_modules())) as under_way:
+        with followed(dict(self.converted.named_modules())) as under_way:
             try:
                 return call()
             except Exception as error:  # noqa: BLE001 - whatever a user's network may raise
-                path = under_way[-1].partition(".")[2] if under_way else ""
-                what = f"it fails, as it did not before conversion: {error}"
-        refuse_layers("convert", {path: what}, converted.network, _ADVICE)
+                fault = f"it fails, as it did not before conversion: {error}"
+                self._refuse(fault, under_way[-1] if under_way else "")
+
+    def _refuse(self, fault: str, path: str = "") -> NoReturn:
+        """Refuse one layer, by its path in the conditional network."""
+        refuse_layers("convert", {path.partition(".")[2]: fault}, self.converted.network, _ADVICE)
         raise AssertionError
 
 
@@ -246,16 +235,11 @@ def _training_fault(network: nn.Module, call: Callable[[], Any]) -> tuple[str, E
     return None
 
 
-def _is_trainable(original: nn.Module, x: Tensor) -> bool:
-    network = sharing_copy(original).train()
-    return _training_fault(network, lambda: network(x)) is None
-
-
-class _Strangers(TorchDispatchMode):
+class _Strangers(TorchFunctionMode):
     """Within the block, notes which of some tensors, given by name, are computed with."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._owners = {
             tensor.untyped_storage().data_ptr(): name.rpartition(".")[0]
             for name, tensor in tensors.items()
@@ -263,7 +247,7 @@ class _Strangers(TorchDispatchMode):
         }
         self._met: set[int] = set()
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         leaves = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         leaves = [leaf for leaf in leaves if leaf.layout == torch.strided]
         self._met.update(leaf.untyped_storage().data_ptr() for leaf in leaves)
