@@ -1,0 +1,78 @@
+"""Networks that this project did not write convert, train, and answer alike in every form afterwards."""
+
+import sys
+
+import pytest
+from torch import nn
+
+from tests.borrowed_torchvision import torchvision_importable
+from tests.foreign import (
+    DTYPES,
+    EXACT,
+    LAYOUTS,
+    NOT_YET,
+    QUICK,
+    SLOW,
+    Foreign,
+    train,
+    untrainable_layers,
+)
+
+COMBINATIONS = [(dtype, layout) for dtype in DTYPES for layout in LAYOUTS]
+
+
+def cases(networks, *, is_full):
+    """One combination of dtype and layout for each network, in turns, or all of them."""
+    found = []
+    for index, foreign in enumerate(networks):
+        for dtype, layout in COMBINATIONS if is_full else [COMBINATIONS[index % len(COMBINATIONS)]]:
+            reason = NOT_YET.get(foreign.name)
+            marks = [] if reason is None else [pytest.mark.xfail(strict=True, reason=reason)]
+            name = f"{foreign.source} {foreign.name} {dtype} {layout}"
+            found.append(pytest.param(foreign, dtype, layout, id=name, marks=marks))
+    return found
+
+
+def assert_trains(foreign: Foreign, dtype: str, layout: str, folder) -> None:
+    network = foreign.build(DTYPES[dtype], LAYOUTS[layout])
+    untrainable = untrainable_layers(network, DTYPES[dtype], LAYOUTS[layout])
+    if untrainable:
+        with pytest.raises(ValueError, match="must not lie with channels last") as refusal:
+            train(foreign, DTYPES[dtype], LAYOUTS[layout], folder)
+        assert all(path in str(refusal.value) for path in untrainable)
+    else:
+        trained = train(foreign, DTYPES[dtype], LAYOUTS[layout], folder)
+        assert trained.nb_norms >= 4
+        assert trained.faults(EXACT[dtype]) == []
+
+
+@pytest.mark.parametrize(("foreign", "dtype", "layout"), cases(QUICK, is_full=False))
+def test_a_foreign_network_trains_and_answers_alike_in_every_form(foreign, dtype, layout, tmp_path):
+    assert_trains(foreign, dtype, layout, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("foreign", "dtype", "layout"), cases((*QUICK, *SLOW), is_full=True))
+def test_a_foreign_network_trains_in_every_dtype_and_layout(foreign, dtype, layout, tmp_path):
+    assert_trains(foreign, dtype, layout, tmp_path)
+
+
+def test_the_networks_are_at_least_40_from_four_libraries():
+    networks = (*QUICK, *SLOW)
+    assert len({(foreign.source, foreign.name) for foreign in networks}) == len(networks)
+    assert len(QUICK) >= 40
+    assert {foreign.source for foreign in QUICK} == {"pytorchcv", "timm", "torchvision", "transformers"}
+    assert NOT_YET.keys() <= {foreign.name for foreign in networks}
+
+
+def test_the_quick_networks_meet_every_dtype_and_layout():
+    met = {case.values[1:] for case in cases(QUICK, is_full=False)}
+    assert met == set(COMBINATIONS)
+
+
+def test_torchvision_is_borrowed_and_given_back():
+    before = {name: part for name, part in sys.modules.items() if name.startswith("torchvision")}
+    with torchvision_importable():
+        from torchvision.models import resnet
+    assert issubclass(resnet.ResNet, nn.Module)
+    assert {name: part for name, part in sys.modules.items() if name.startswith("torchvision")} == before
