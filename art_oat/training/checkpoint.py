@@ -192,7 +192,7 @@ def load_model(folder: str | Path, network: nn.Module | None = None) -> OATModel
     check_network(network)
     try:
         model = to_conditional(network, **description["conversion"]).to(_DTYPES[description["dtype"]])
-        safetensors.torch.load_model(model, str(folder / WEIGHTS))
+        _load_weights(model, folder / WEIGHTS)
     except (RuntimeError, ValueError, safetensors.SafetensorError) as error:
         given, reason = type(network).__name__, " ".join(str(error).split())
         raise ValueError(
@@ -201,6 +201,24 @@ def load_model(folder: str | Path, network: nn.Module | None = None) -> OATModel
         ) from error
     model.default_point = model.point(**description["default_point"])
     return model.eval()
+
+
+def _load_weights(model: OATModel, path: Path) -> None:
+    """Load a file; modules are told that it is of their own version, which safetensors does not keep.
+
+    Raises:
+        ValueError: If the file lacks a tensor that no other name stands for, or has one that the model lacks.
+    """
+    saved, state = safetensors.torch.load_file(path), model.state_dict()
+    found = {state[name].data_ptr() for name in saved.keys() & state.keys()}
+    missing = [name for name in state.keys() - saved.keys() if state[name].data_ptr() not in found]
+    if missing or saved.keys() - state.keys():
+        unexpected = sorted(saved.keys() - state.keys())
+        raise ValueError(f"missing are {sorted(missing)}, unexpected {unexpected}.")
+    for name in state.keys() - saved.keys():
+        del state[name]
+    state.update(saved)
+    model.load_state_dict(state, strict=False)
 
 
 def _description(path: Path) -> dict[str, Any]:

@@ -31,6 +31,7 @@ _NB_PROBES = 8
 _FEWEST_INPUTS = 16
 _FEWEST_VALUES = 8
 _FARTHEST_SCORES = 100.0
+_NB_SETTLING_STEPS = 50  # running statistics with torch's momentum of 0.1 have then forgotten where they began
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 """Changes inputs ``[N, ...]`` at random, drawn from the generator it is given; keeps shape and clip range."""
@@ -167,6 +168,8 @@ class Step:
         self._last_x = torch.empty(0)
         self._largest_score = 0.0
         self._is_watched = False
+        self._nb_steps = 0
+        self._has_told = False
         self._dropout = QuickDropout(classifier.device)
         self._is_channels_last = any(map(_is_channels_last, self.model.parameters()))
 
@@ -197,6 +200,7 @@ class Step:
         self._average()
         self.classifier.optimizer.step()
         self._is_ahead = True
+        self._nb_steps += 1
         self._last_x = x[:_NB_PROBES].clone()
 
     def _take_gradient(self, batch: _Batch) -> None:
@@ -304,15 +308,22 @@ class Step:
         """Look at all weights, and at some answers at every point: the last step may be the one that diverged."""
         with torch.no_grad(), self._undone_where_unfit():
             self._check("weight", nn.utils.get_total_norm([weight.detach() for weight in self.model.parameters()]))
-            for point in itertools.product(self.model.lambdas, self.model.widths):
-                largest = self.classifier.at(*point).as_module()(self._last_x).abs().max()
-                self._check("score", largest)
-                self._warn_of_large_scores(OperatingPoint(*point), float(largest))
+            largest = {
+                OperatingPoint(*point): self.classifier.at(*point).as_module()(self._last_x).abs().max()
+                for point in itertools.product(self.model.lambdas, self.model.widths)
+            }
+            for score in largest.values():
+                self._check("score", score)
+        self._warn_of_large_scores({point: float(score) for point, score in largest.items()})
         self._average()
 
-    def _warn_of_large_scores(self, point: OperatingPoint, largest: float) -> None:
-        """Say where scores by running statistics are of another size than those that the training saw."""
-        if largest > _FARTHEST_SCORES * max(self._largest_score, 1.0):
+    def _warn_of_large_scores(self, scores: Mapping[OperatingPoint, float]) -> None:
+        """Say once where scores by running statistics are of another size than those that the training saw."""
+        point = max(scores, key=lambda point: scores[point])
+        largest = scores[point]
+        is_settled = self._nb_steps >= _NB_SETTLING_STEPS and not self._has_told
+        if is_settled and largest > _FARTHEST_SCORES * max(self._largest_score, 1.0):
+            self._has_told = True
             warn_caller(
                 f"in evaluation at lam {point.lam:g}, width {point.width:g}, scores reach {largest:.3g}, in training "
                 f"{self._largest_score:.3g} (epoch {self.epoch}): the running statistics of its norms do not suit. "

@@ -115,5 +115,5 @@ def test_scores_that_are_of_another_size_in_evaluation_are_told_of():
             return self.head(self.norm(1e-3 * x + self.calls).mean(dim=(2, 3)))
 
     with pytest.warns(StatisticsWarning, match=r"in evaluation at lam 0, width 1, scores reach .* in training") as seen:
-        fitted(Jumping(), 24, 12)
+        fitted(Jumping(), 24, 12, nb_epochs=26)
     assert seen[0].filename == __file__
