@@ -7,7 +7,7 @@ at any operating point (:class:`OATClassifier`), ship it (:func:`fold`).
 
 from art_oat.attack import NFGSM, PGD, TensorAttack
 from art_oat.augmentation import RandomCropFlip
-from art_oat.classifier import OATClassifier, PinnedClassifier
+from art_oat.classifier import DefaultPointWarning, OATClassifier, PinnedClassifier
 from art_oat.condition import OperatingPoint
 from art_oat.evaluation import (
     AutoAttack,
@@ -63,6 +63,7 @@ __all__ = [
     "AutoAttackWarning",
     "CatastrophicOverfittingWarning",
     "Checkpoint",
+    "DefaultPointWarning",
     "EpochRecord",
     "Frontier",
     "LinearProbe",

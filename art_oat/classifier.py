@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from types import FrameType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,6 +19,7 @@ from art.utils import check_and_transform_label_format
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from art_oat.caller import warn_caller
 from art_oat.condition import OperatingPoint
 from art_oat.inputs import (
     Array,
@@ -36,6 +39,10 @@ _IGNORED_BY_ART = {"logits", "y", "verbose", "raw", "standardise_output"}
 
 _READS_NETWORK = ("art.attacks.evasion.", "art.defences.detector.evasion.")
 """Parts of ART that take the network out of a classifier, set its mode, clear its gradients and fill them."""
+
+
+class DefaultPointWarning(UserWarning):
+    """What is attacked or trained is the default point, which nobody has set: lam 0, the least robust one."""
 
 
 class _NumpyPreprocessing(torch.autograd.Function):
@@ -97,6 +104,18 @@ def _refuse_point(keywords: dict[str, Any]) -> None:
         raise TypeError(
             f"this works at one operating point and takes no {' or '.join(sorted(asked))}. Use at(lam, width)."
         )
+
+
+def _is_asked_by_attack() -> bool:
+    """Whether an evasion attack of ART, at work, is among the callers; one that is made asks, too, of no data."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "generate" and frame.f_globals.get("__name__", "").startswith(
+            "art.attacks.evasion."
+        ):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _floating(x: Any) -> Any:
@@ -326,6 +345,10 @@ class OATClassifier(_ARTClassifier):
     It keeps the parameter order and every method of ``PyTorchClassifier``. What names no operating point
     (``loss_gradient``, ``class_gradient``, ``fit``, ...) works at the default one, ``lam`` and ``width``.
 
+    Accuracy has a default, robustness has none: ``predict`` answers at the default point, and
+    :func:`~art_oat.evaluate` asks for a lam. Until ``lam`` is set, what attacks differentiate, and ``fit``, warn once
+    (:class:`DefaultPointWarning`) that they work at the least robust point, unless only one lam is trained.
+
     Args:
         model: A conditional network, from ``to_conditional``.
         loss: What ART's attacks differentiate; ``OATTrainer`` asks for a ``CrossEntropyLoss``.
@@ -342,6 +365,7 @@ class OATClassifier(_ARTClassifier):
     """
 
     estimator_params: ClassVar[list[str]] = [*PyTorchClassifier.estimator_params, "lam", "width"]
+    _told: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -451,7 +475,43 @@ class OATClassifier(_ARTClassifier):
 
     @width.setter
     def width(self, width: float) -> None:
-        self.model.default_point = OperatingPoint(self.lam, width)
+        with self._lam_as_named():
+            self.model.default_point = OperatingPoint(self.lam, width)
+
+    @contextmanager
+    def _lam_as_named(self) -> Iterator[None]:
+        """Leave it as said or unsaid whether the default lam is meant."""
+        is_lam_named = self.model.is_lam_named
+        try:
+            yield
+        finally:
+            self.model.is_lam_named = is_lam_named
+
+    def _tell(self, what: str, message: str) -> None:
+        """Warn once of what is done at a default point that nobody has named."""
+        if what in self._told or self.model.is_lam_named or len(self.model.lambdas) == 1:
+            return
+        self._told |= {what}
+        warn_caller(f"{message} If this lam is meant, set classifier.lam = {self.lam:g}.", DefaultPointWarning)
+
+    def _tell_of_attack(self) -> None:
+        where = f"lam {self.lam:g}, the least robust of {self.model.lambdas}"
+        self._tell("attacked", f"the classifier is attacked at {where}. Attack classifier.at(lam).")
+
+    def _attacked(self) -> PinnedClassifier:
+        """Return the view at the default point for what attacks ask of it."""
+        self._tell_of_attack()
+        return self.at()
+
+    def set_params(self, **kwargs: Any) -> None:
+        """Set parameters; see ``PyTorchClassifier``. All of ``get_params()`` together do not count as naming lam.
+
+        Raises:
+            ValueError: If ``model`` is another than the one it has.
+        """
+        is_taken_over = kwargs.keys() >= set(self.estimator_params) - {"model", "optimizer"}
+        with self._lam_as_named() if is_taken_over and kwargs["lam"] == self.lam else nullcontext():
+            super().set_params(**kwargs)
 
     def at(self, lam: float | None = None, width: float | None = None) -> PinnedClassifier:
         """Return this classifier at one operating point, as an ordinary ART classifier that follows training.
@@ -533,6 +593,8 @@ class OATClassifier(_ARTClassifier):
         if unknown := ignored.keys() - _IGNORED_BY_ART:
             raise TypeError(f"predict takes lam and width as keywords, got {', '.join(sorted(unknown))}.")
         refuse([*input_faults(x, self.input_shape), *count_faults({"batch_size": batch_size})])
+        if lam is None and not self.model.is_lam_named and _is_asked_by_attack():
+            self._tell_of_attack()
         if lam is None or np.ndim(lam) == 0:
             number: Any = lam.item() if isinstance(lam, np.ndarray | Tensor) else lam
             point = self.model.point(number, width)
@@ -577,34 +639,48 @@ class OATClassifier(_ARTClassifier):
             ValueError: If ``x`` or ``y`` is not as above; names every fault.
         """
         refuse([*input_faults(x, self.input_shape), *label_faults(y, len(x), self.nb_classes, takes_soft=True)])
+        self._tell_of_training()
         super().fit(x, y, *args, **kwargs)
+
+    def fit_generator(self, generator: Any, *args: Any, **kwargs: Any) -> None:
+        """Train on the batches of an ART ``DataGenerator`` at the default operating point, as :meth:`fit` does."""
+        self._tell_of_training()
+        super().fit_generator(generator, *args, **kwargs)
+
+    def _tell_of_training(self) -> None:
+        self._tell(
+            "trained",
+            f"fit trains the network at lam {self.lam:g} alone, of {self.model.lambdas}. OATTrainer trains them all.",
+        )
 
     # ART runs these on the network in training form, and changes its mode and gradients. At the default point the
     # pinned network gives the same numbers and leaves both alone.
 
     def loss_gradient(self, x: Any, y: Any, training_mode: bool = False, **kwargs: Any) -> Any:
         """Return the gradient of the loss to ``x``, at the default point; see ``PyTorchClassifier``."""
+        self._tell_of_attack()
         if training_mode:
             return super().loss_gradient(x, y, training_mode, **kwargs)
         return self.at().loss_gradient(x, y, **kwargs)
 
     def class_gradient(self, x: Any, label: Any = None, training_mode: bool = False, **kwargs: Any) -> Any:
         """Return the gradients of the scores to ``x``, at the default point; see ``PyTorchClassifier``."""
+        self._tell_of_attack()
         if training_mode:
             return super().class_gradient(x, label, training_mode, **kwargs)
         return self.at().class_gradient(x, label, **kwargs)
 
     def compute_loss(self, x: Any, y: Any, reduction: str = "none", **kwargs: Any) -> Any:
         """Return the loss at the default point; see ``PyTorchClassifier``."""
-        return self.at().compute_loss(x, y, reduction, **kwargs)
+        return self._attacked().compute_loss(x, y, reduction, **kwargs)
 
     def custom_loss_gradient(self, loss_fn: Any, x: Any, y: Any, layer_name: Any, training_mode: bool = False) -> Any:
         """Return the gradient of a loss between activations, at the default point; see ``PyTorchClassifier``."""
-        return self.at().custom_loss_gradient(loss_fn, x, y, layer_name, training_mode)
+        return self._attacked().custom_loss_gradient(loss_fn, x, y, layer_name, training_mode)
 
     def get_activations(self, x: Any, layer: Any = None, batch_size: int = 128, framework: bool = False) -> Any:
         """Return the output of a layer at the default point; see ``PyTorchClassifier``."""
         return self.at().get_activations(x, layer, batch_size, framework)
 
     def _predict_framework(self, x: Tensor, y: Tensor | None = None) -> Any:
-        return self.at()._predict_framework(x, y)
+        return self._attacked()._predict_framework(x, y)

@@ -27,7 +27,12 @@ class OATModel(nn.Module):
         encoding: Turns lam into a code; also says which lams are trained.
         widths: The widths that the converted layers run at, ascending, the last is 1.
         conversion: The arguments of ``to_conditional`` that made it, kept to rebuild the model.
+
+    Attributes:
+        is_lam_named: Whether someone has set ``default_point``, so that its lam is meant; travels with copies.
     """
+
+    is_lam_named = False
 
     def __init__(
         self,
@@ -73,6 +78,7 @@ class OATModel(nn.Module):
     @default_point.setter
     def default_point(self, point: OperatingPoint | float) -> None:
         self._default_point = self.resolve(point)
+        self.is_lam_named = True
 
     def point(self, lam: float | None = None, width: float | None = None) -> OperatingPoint:
         """Check one operating point; None stands for the default.
