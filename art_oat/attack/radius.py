@@ -129,8 +129,8 @@ class Radius:
             return []
         return [
             f"{self.name} = {format_eps(self.eps)} ({self.norm}) is {levels:.2g} of 255 levels, next to nothing. "
-            + self._unit()
-            + ("" if span == 1 else f"What is {format_eps(self.eps)} in [0, 1] is {self.eps * span:.4g} there.")
+            + self._unit().rstrip()
+            + ("" if span == 1 else f" What is {format_eps(self.eps)} in [0, 1] is {self.eps * span:.4g} there.")
         ]
 
     def _spans(self) -> Any:
