@@ -37,8 +37,8 @@ def format_eps(eps: Any) -> str:
     A decimal that is exact with 3 digits comes first: 51/255 is written ``0.2``. Up to rounding (1e-9) in either case.
 
     Example:
-        >>> format_eps(8 / 255), format_eps(0.2), format_eps(0.5 / 255), format_eps(1 / 3)
-        ('8/255', '0.2', '0.5/255', '0.333')
+        >>> format_eps(8 / 255), format_eps(0.2), format_eps(0.5 / 255), format_eps(0.12345)
+        ('8/255', '0.2', '0.5/255', '0.123')
     """
     if not is_finite_number(eps):
         return str(eps)
@@ -48,7 +48,7 @@ def format_eps(eps: Any) -> str:
     is_fraction = half_levels != 0 and abs(eps - half_levels / (2 * _NB_LEVELS)) <= _ROUNDING
     if not is_fraction or abs(float(decimal) - eps) <= _ROUNDING:
         return decimal
-    return f"{half_levels / 2:.0f}/{_NB_LEVELS}" if half_levels % 2 == 0 else f"{half_levels / 2:.1f}/{_NB_LEVELS}"
+    return f"{half_levels / 2:g}/{_NB_LEVELS}"
 
 
 def format_apart(eps: Any, other: Any) -> tuple[str, str]:
