@@ -17,20 +17,16 @@ from art.attacks.attack import EvasionAttack
 from torch import Tensor, nn
 
 from art_oat.attack.art_attack import aim_art_attack, art_attack_faults
-from art_oat.attack.pgd import bounds_like
 from art_oat.attack.protocol import ClipValues, TensorAttack
-from art_oat.attack.unit_range import UnitRange, unit_range_faults
+from art_oat.attack.unit_images import UnitImages, unit_range_faults
 from art_oat.classifier import OATClassifier, PinnedClassifier, PreprocessedNetwork
 from art_oat.condition import OperatingPoint
-from art_oat.inputs import refuse
+from art_oat.inputs import refuse, rounding
 from art_oat.pinned import Replica
 from art_oat.randomness import borrowed_generators
 
 Attack: TypeAlias = TensorAttack | EvasionAttack | Callable[..., Tensor]
 """What can be aimed; torchattacks' attacks are among the callables."""
-
-_ROUNDING = 1e-5
-"""How far an attack may leave the clip values, as a share of their span; ART's compute in float32."""
 
 Perturb = Callable[[Tensor, Tensor], Tensor]
 """Perturbs inputs ``[N, ...]`` with class indices ``[N]`` at one operating point."""
@@ -144,7 +140,7 @@ class _ByLam(AimedAttack):
             if (value, width) not in self._aimed:
                 self._aimed[value, width] = self._aim_at(self._classifier.at(value, width))
             group = lam == value
-            with _host_generators(x.device, generator):
+            with borrowed_hosts(x.device, int(torch.randint(2**31, (), generator=generator))):
                 perturbed = self._aimed[value, width](x[group], y[group])
             x_adv[group] = _checked(perturbed, x[group], self._classifier.clip_values)
         return x_adv
@@ -157,10 +153,9 @@ def _checked(result: Any, x: Tensor, clip_values: ClipValues | None) -> Tensor:
     if not bool(result.isfinite().all()):
         raise RuntimeError("an attack must return finite inputs, got NaN or infinity.")
     x_adv: Tensor = result.detach().to(x)
-    if (bounds := bounds_like(clip_values, x)) is not None:
-        low, high = bounds
-        rounding = _ROUNDING * (high - low)
-        if bool(((x_adv < low - rounding) | (x_adv > high + rounding)).any()):
+    if clip_values is not None:
+        low, high, tolerance = (torch.as_tensor(value).to(x) for value in (*clip_values, rounding(clip_values)))
+        if bool(((x_adv < low - tolerance) | (x_adv > high + tolerance)).any()):
             raise RuntimeError(
                 f"an attack must stay within the clip_values {clip_values}, went to [{x_adv.min()}, {x_adv.max()}]."
             )
@@ -168,9 +163,8 @@ def _checked(result: Any, x: Tensor, clip_values: ClipValues | None) -> Tensor:
 
 
 @contextmanager
-def _host_generators(device: torch.device, generator: torch.Generator | None) -> Iterator[None]:
-    """Seed what attacks from outside draw from (torch, NumPy, Python), and put it back."""
-    seed = int(torch.randint(2**31, (), generator=generator))
+def borrowed_hosts(device: torch.device, seed: int) -> Iterator[None]:
+    """Seed all that parts from outside draw from (torch, NumPy, Python), and put it back after the block."""
     numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002 - it is what ART draws from
     try:
         np.random.seed(seed)  # noqa: NPY002
@@ -180,6 +174,31 @@ def _host_generators(device: torch.device, generator: torch.Generator | None) ->
     finally:
         np.random.set_state(numpy_state)  # noqa: NPY002
         random.setstate(python_state)
+
+
+def trial_faults(attack: AimedAttack, classifier: OATClassifier) -> list[str]:
+    """Say why an attack from outside cannot take inputs that are no images, by letting it attack one.
+
+    Some of ART's attacks cut patches out of inputs ``[N, C, H, W]``, and fail on others when they first run.
+
+    Args:
+        attack: Aimed at the classifier. What keeps the batch is ours, and takes anything: it is not tried.
+        classifier: What is attacked.
+    """
+    if isinstance(attack, _WholeBatch) or len(classifier.input_shape) == len(("C", "H", "W")):
+        return []
+    table, bounds = classifier.model.encoding.table, classifier.clip_values
+    middle = 0.5 if bounds is None else torch.as_tensor(np.mean(bounds, axis=0)).to(table)
+    x = table.new_ones(1, *classifier.input_shape) * middle
+    lam = table.new_full((1,), classifier.model.lambdas[-1])
+    try:
+        attack(x, classifier.at().as_module()(x).argmax(dim=1), lam, torch.Generator().manual_seed(0))
+    except Exception as error:  # noqa: BLE001 - whatever a stranger's attack may raise
+        return [
+            f"attack must take inputs of shape {classifier.input_shape}, on one of which it fails: {error} "
+            "PGD, AutoAttack and most attacks of torchattacks take any shape."
+        ]
+    return []
 
 
 def _name(attack: Any) -> str:
@@ -215,14 +234,15 @@ def _torchattacks_faults(attack: Any, classifier: OATClassifier) -> list[str]:
 
 
 def _aim_torchattacks(attack: Any, view: PinnedClassifier) -> Perturb:
-    network = UnitRange(view.as_module(), view.clip_values)
+    module = view.as_module()
+    network = UnitImages(module, view.clip_values, view.input_shape, channels_first=module.channels_first)
     # the model in the memo: attacks hold attacks, which hold the model again
     aimed = copy.deepcopy(attack, {id(attack.model): network})
     aimed.set_device(view.device)
 
     def perturb(x: Tensor, y: Tensor) -> Tensor:
         _seed(aimed)
-        return network.from_unit(aimed(network.to_unit(x), y))
+        return network.from_images(aimed(network.to_images(x), y))
 
     return perturb
 

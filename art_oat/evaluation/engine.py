@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from art.estimators.classification import PyTorchClassifier
 
-from art_oat.attack import PGD, AimedAttack, Attack, Norm, TensorAttack, aim, attack_named, is_tensor_attack
+from art_oat.attack import PGD, AimedAttack, Attack, Norm, TensorAttack, aim, attack_named, is_tensor_attack, trial_faults
 from art_oat.attack.description import described
 from art_oat.attack.named import name_faults as outside_faults
 from art_oat.classifier import OATClassifier
@@ -178,7 +178,7 @@ def _stages_named(
         return stages
     if not isinstance(classifier, OATClassifier):
         raise TypeError(f"attack {name} needs an OATClassifier to aim at, got a {type(classifier).__name__}.")
-    return {name: aim(_outside(name, classifier, eps, norm), classifier)}
+    return {name: _aimed(_outside(name, classifier, eps, norm), classifier)}
 
 
 def _outside(name: str, classifier: OATClassifier, eps: float, norm: Norm) -> Any:
@@ -197,8 +197,15 @@ def _stages_of(attack: Any, classifier: PyTorchClassifier) -> Mapping[str, Tenso
     if is_tensor_attack(attack):
         return {name: attack}
     if isinstance(classifier, OATClassifier):
-        return {name: aim(attack, classifier)}
+        return {name: _aimed(attack, classifier)}
     raise TypeError(f"attack {name} needs an OATClassifier to aim at, got a {type(classifier).__name__}.")
+
+
+def _aimed(attack: Attack, classifier: OATClassifier) -> AimedAttack:
+    """Aim an attack, and refuse it where it cannot take the inputs."""
+    aimed = aim(attack, classifier)
+    refuse(trial_faults(aimed, classifier))
+    return aimed
 
 
 def display_name(name: str) -> str:

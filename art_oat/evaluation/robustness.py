@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
+import numpy as np
 import pyautoattack
 import torch
 from torch import Tensor, nn
 
-from art_oat.attack import ClipValues, Norm, TensorAttack, UnitRange, distance, unit_range_faults
+from art_oat.attack import ClipValues, Norm, TensorAttack, UnitImages, distance, unit_range_faults
 from art_oat.condition import is_finite_number
-from art_oat.inputs import refuse
+from art_oat.inputs import refuse, rounding
 from art_oat.randomness import borrowed_generators
 
 _MIN_CLASSES = 4
@@ -91,15 +92,16 @@ class AutoAttack:
             nb_classes = network(x[:1]).shape[1]
         refuse(self.faults(nb_classes, clip_values))
         assert clip_values is not None
-        unit = UnitRange(network, clip_values)
+        channels_first = getattr(network, "channels_first", True)
+        unit = UnitImages(network, clip_values, x.shape[1:], channels_first=channels_first)
         seed = int(torch.randint(2**31, (), generator=generator))
         options = {"norm": self.norm, "eps": self.eps / unit.span, "version": self.version, "seed": seed}
         engine, batch_argument = _engine(_SinglePrecision(unit), {**options, "device": x.device})
         self._set_up(engine, nb_classes)
         with borrowed_generators(x.device), _kept_trace(), _without_weight_gradients(network):
-            result = engine.run_standard_evaluation(unit.to_unit(x).float(), y, **{batch_argument: len(x)})
+            result = engine.run_standard_evaluation(unit.to_images(x).float(), y, **{batch_argument: len(x)})
         x_adv: Tensor = result[0] if isinstance(result, tuple) else result
-        return unit.from_unit(x_adv.to(x))
+        return unit.from_images(x_adv.to(x))
 
     def _set_up(self, engine: Any, nb_classes: int) -> None:
         engine.attacks_to_run = [*self.in_parts()]
@@ -219,7 +221,8 @@ def within_ball(attack: TensorAttack, eps: float, norm: Norm) -> TensorAttack:
     ) -> Tensor:
         x_adv = attack(network, x, y, clip_values=clip_values, generator=generator)
         farthest = float(distance(x, x_adv, norm).max())
-        if not farthest <= eps * (1 + _ROUNDING[norm]) + 1e-6:
+        tolerance = float(np.max(rounding((0, 1) if clip_values is None else clip_values)))
+        if not farthest <= eps * (1 + _ROUNDING[norm]) + tolerance:
             raise RuntimeError(f"an attack must stay within eps = {eps} ({norm}), but went to {farthest}.")
         return x_adv
 

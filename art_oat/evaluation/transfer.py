@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from art_oat.attack import PGD, Attack, ClipValues, Norm, TensorAttack, aim, is_correct, is_tensor_attack
+from art_oat.attack import PGD, Attack, ClipValues, Norm, TensorAttack, aim, is_correct, is_tensor_attack, trial_faults
 from art_oat.classifier import OATClassifier
 from art_oat.condition import OperatingPoint
 from art_oat.evaluation.engine import pgd
@@ -46,6 +46,7 @@ class Mixture(nn.Module):
     def __init__(self, networks: Sequence[nn.Module]) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)
+        self.channels_first = getattr(networks[0], "channels_first", True)
         self.training = False
 
     def forward(self, x: Tensor) -> Tensor:
@@ -376,7 +377,7 @@ def _attack_faults(attack: Any, classifier: OATClassifier, eps: float, norm: Nor
         if not (faults or is_own):
             _pgd(eps, norm)
         if attack is not None:
-            aim(attack, classifier)
+            faults += trial_faults(aim(attack, classifier), classifier)
     except ValueError as error:
         faults.append(str(error))
     return faults + [
