@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from art_oat.attack import NFGSM, PGD, AimedAttack, Attack, Norm, aim, withstand
+from art_oat.attack import NFGSM, PGD, AimedAttack, Attack, Norm, aim, trial_faults, withstand
 from art_oat.classifier import OATClassifier
 from art_oat.condition import is_finite_number
 from art_oat.frontier import Frontier, MeasuredPoint
@@ -34,6 +34,7 @@ from art_oat.training.history import EpochRecord, write_history
 from art_oat.training.loss import Loss, hybrid_loss, objective_of
 from art_oat.training.named import RecipeName, combination
 from art_oat.training.plan import Callback, Plan
+from art_oat.training.preprocessing import preprocessing_faults
 from art_oat.training.sampling import StratifiedSampling, WidthSampling, width_sampling_faults
 from art_oat.training.schedule import Pace, Schedule, Scheduler, paced
 from art_oat.training.state import Ongoing, StateFile, described
@@ -90,7 +91,9 @@ class OATTrainer(Trainer):
             any function with their arguments. Label smoothing is that of the classifier's loss.
         weight_perturbation: Train where nearby weights would do worst (AWP); None to train where they are.
         augmentation: Any callable ``(x, generator) -> x`` on tensors ``[N, ...]`` that keeps shape, dtype and clip
-            range; it comes before the attack. Its first result is checked in every call of ``fit``. None for none.
+            range; it comes before the attack. Channels come first, ``[N, C, H, W]``, and are taken back where the
+            classifier has ``channels_first=False``. Its first result is checked in every call of ``fit``. None for
+            none.
         ema: Decay, in ``(0, 1)``, of a moving average of weights and statistics, see
             :class:`~art_oat.training.average.WeightAverage`. Between epochs (validation, checkpoint, callback) and
             after ``fit``, however that ends, the network holds the average. The next ``fit`` trains on from there
@@ -118,9 +121,10 @@ class OATTrainer(Trainer):
 
     Raises:
         TypeError: If an argument is of another kind than above.
-        ValueError: If the classifier has no optimizer, its loss leaves labels out or is not a mean, ``sampling``
-            weighs a lam that is not trained, ``ema`` lies outside ``(0, 1)``, ``width_sampling`` or a precision is
-            unknown, ``distills`` goes with ``"random"``, or ``"bf16"`` with weights that are not float32.
+        ValueError: If the classifier has no optimizer, its loss leaves labels out or is not a mean, its preprocessing
+            changes labels or the number of samples, an attack cannot take inputs of its shape, ``sampling`` weighs a
+            lam that is not trained, ``ema`` lies outside ``(0, 1)``, ``width_sampling`` or a precision is unknown,
+            ``distills`` goes with ``"random"``, or ``"bf16"`` with weights that are not float32.
     """
 
     def __init__(
@@ -161,7 +165,8 @@ class OATTrainer(Trainer):
         )
         super().__init__(classifier)
         self.attack = PGD(objective=objective_of(loss)) if attack is None else attack
-        aim(self.attack, classifier)  # refuses what cannot be aimed, before anything else is done
+        # refuses what cannot be aimed, before anything else is done
+        refuse(trial_faults(aim(self.attack, classifier), classifier))
         _check_fallback(fallback, classifier)
         self.fallback = fallback
         self.sampling = StratifiedSampling() if sampling is None else sampling
@@ -313,7 +318,7 @@ class OATTrainer(Trainer):
             has_fallback=self.fallback is not None,
         )
         faults = [*source_faults(x, y, batch_size, self.classifier), *plan.faults(self.classifier)]
-        faults += layout_faults(self._model)
+        faults += [*layout_faults(self._model), *preprocessing_faults(self.classifier)]
         if plan.counts_steps and isinstance(x, DataLoader) and nb_batches(x) is None:
             faults.append("scheduler must have step() with a loader of unknown length: progress cannot be told.")
         refuse(faults)
@@ -547,6 +552,7 @@ def _check_classifier(classifier: Any) -> None:
         raise ValueError("the classifier's loss must count every label (no ignore_index) and have reduction 'mean'.")
     if classifier.optimizer is None:
         raise ValueError("the classifier must hold an optimizer to be trained: OATClassifier(..., optimizer=...).")
+    refuse(preprocessing_faults(classifier))
 
 
 def _check_fallback(fallback: Any, classifier: OATClassifier) -> None:
@@ -555,7 +561,7 @@ def _check_fallback(fallback: Any, classifier: OATClassifier) -> None:
         raise ValueError("fallback must keep to the radius and take many steps, got an NFGSM. Take PGD, as PGD(eps).")
     try:
         if fallback is not None:
-            aim(fallback, classifier)
+            refuse(trial_faults(aim(fallback, classifier), classifier))
     except (TypeError, ValueError) as error:
         raise type(error)(f"fallback: {error}") from error
 
