@@ -148,7 +148,8 @@ def data_tensors(classifier: PyTorchClassifier, x: Array, y: Array, like: Tensor
     inputs = torch.as_tensor(as_array(x)).to(like)
     if classifier.clip_values is not None:
         low, high = (torch.as_tensor(value).to(like) for value in classifier.clip_values)
-        inputs = inputs.clamp(low, high)
+        if bool(((inputs < low) | (inputs > high)).any()):  # else all of them would be copied for nothing
+            inputs = inputs.clamp(low, high)
     return inputs, torch.from_numpy(class_indices(as_array(y), classifier.nb_classes)).to(like.device)
 
 

@@ -9,6 +9,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -75,12 +76,14 @@ def aim(attack: Attack, classifier: OATClassifier) -> AimedAttack:
     """Aim an attack at the operating points of a classifier.
 
     What keeps the batch (a :class:`TensorAttack`, such as ``PGD``) runs once on all of it, on a plain network with one
-    lam per sample. All else runs once per group of equal lam, on the pinned network of that lam; ART's and
-    torchattacks' attacks as copies that are made when a lam first occurs, so the object given is never touched.
+    lam per sample. All else, and one of these that says ``keeps_batch = False``, runs once per group of equal lam, on
+    the pinned network of that lam; ART's and torchattacks' attacks as copies that are made when a lam first occurs, so
+    the object given is never touched.
 
     Args:
         attack: A :class:`TensorAttack`; an ART evasion attack, made for the classifier or a view of it; a torchattacks
-            attack, made for any network, whose images are in [0, 1], which stands for the classifier's clip values;
+            attack, made for any network, whose images are in [0, 1], which stands for the classifier's clip values, and
+            in which inputs that are no images are written, see :class:`~art_oat.attack.UnitImages`;
             or a callable ``(network, x, y) -> x_adv`` on tensors.
         classifier: What is attacked.
 
@@ -89,7 +92,8 @@ def aim(attack: Attack, classifier: OATClassifier) -> AimedAttack:
         ValueError: If it cannot be aimed at this classifier, or is aimed at classes rather than away from them.
     """
     if is_tensor_attack(attack):
-        return _WholeBatch(classifier, attack)
+        keeps_batch = getattr(attack, "keeps_batch", True)
+        return _WholeBatch(classifier, attack) if keeps_batch else _ByLam(classifier, partial(_aim_own, attack))
     if isinstance(attack, EvasionAttack):
         refuse(art_attack_faults(attack, classifier))
         return _ByLam(classifier, lambda view: aim_art_attack(attack, view))
@@ -176,29 +180,43 @@ def borrowed_hosts(device: torch.device, seed: int) -> Iterator[None]:
         random.setstate(python_state)
 
 
-def trial_faults(attack: AimedAttack, classifier: OATClassifier) -> list[str]:
-    """Say why an attack from outside cannot take inputs that are no images, by letting it attack one.
+def trial_faults(attack: Attack, classifier: OATClassifier) -> list[str]:
+    """Say why an attack from outside cannot take inputs that are no square images, by letting it attack one.
 
-    Some of ART's attacks cut patches out of inputs ``[N, C, H, W]``, and fail on others when they first run.
+    Some of ART's and torchattacks' attacks cut patches out of square images, or filter three channels, and fail on
+    others when they first run. Attacks of ours take anything, and a callable is its author's: they are not tried.
 
     Args:
-        attack: Aimed at the classifier. What keeps the batch is ours, and takes anything: it is not tried.
+        attack: As :func:`aim` takes it.
         classifier: What is attacked.
+
+    Raises:
+        TypeError: As :func:`aim`.
+        ValueError: As :func:`aim`.
     """
-    if isinstance(attack, _WholeBatch) or len(classifier.input_shape) == len(("C", "H", "W")):
+    aimed = aim(attack, classifier)
+    is_from_outside = isinstance(attack, EvasionAttack) or _is_from_torchattacks(attack)
+    if not is_from_outside or _takes_square_images(classifier):
         return []
     table, bounds = classifier.model.encoding.table, classifier.clip_values
     middle = 0.5 if bounds is None else torch.as_tensor(np.mean(bounds, axis=0)).to(table)
     x = table.new_ones(1, *classifier.input_shape) * middle
-    lam = table.new_full((1,), classifier.model.lambdas[-1])
+    lam = classifier.model.lambdas[-1]
+    y = classifier.at(lam).as_module()(x).argmax(dim=1)
     try:
-        attack(x, classifier.at().as_module()(x).argmax(dim=1), lam, torch.Generator().manual_seed(0))
+        aimed(x, y, table.new_full((1,), lam), torch.Generator().manual_seed(0))
     except Exception as error:  # noqa: BLE001 - whatever a stranger's attack may raise
         return [
-            f"attack must take inputs of shape {classifier.input_shape}, on one of which it fails: {error} "
-            "PGD, AutoAttack and most attacks of torchattacks take any shape."
+            f"attack must take inputs of shape {classifier.input_shape}, on one of which {_name(attack)} fails: "
+            f"{error} PGD, AutoAttack and most attacks of torchattacks take any shape."
         ]
     return []
+
+
+def _takes_square_images(classifier: OATClassifier) -> bool:
+    shape = classifier.input_shape
+    sides = shape[1:] if classifier.channels_first else shape[:-1]
+    return len(shape) == len(("C", "H", "W")) and sides[0] == sides[1]
 
 
 def _name(attack: Any) -> str:
@@ -253,6 +271,11 @@ def _seed(attack: Any) -> None:
         attack.seed = int(torch.randint(2**31, ()))
     for nested in attack._attacks.values():
         _seed(nested)
+
+
+def _aim_own(attack: TensorAttack, view: PinnedClassifier) -> Perturb:
+    network = view.as_module()
+    return lambda x, y: attack(network, x, y, clip_values=view.clip_values)
 
 
 def _aim_callable(attack: Callable[[nn.Module, Tensor, Tensor], Tensor], view: PinnedClassifier) -> Perturb:

@@ -1,4 +1,4 @@
-"""Owns what attacks from outside ART know: images in [0, 1], channels first; and how other inputs are written as such."""
+"""Owns what attacks from outside ART know, images in [0, 1], and how inputs of any other kind are written as such."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ _NB_WINDOWS = 5
 class UnitImages(nn.Module):
     """A network that takes images in [0, 1], ``[N, C, H, W]``, in place of its own inputs in ``[low, low + span]``.
 
-    Images keep their rows and columns. Clips ``(C, T, H, W)`` become images of ``T * H`` rows. Vectors ``(F,)`` and
-    series ``(C, L)``, like all that would come out more than four times as long as wide, are wrapped to about a square,
-    one image or one channel each. Some black rows and columns are added where squares would else not fill up, or the
-    windows of the Square attack would not fit (its start for L2 and L1 cuts ``H // 5`` by ``H // 5`` pixels). The
-    network never sees those, and they do not come back, so no norm counts them.
+    Images keep their rows and columns. Vectors ``(F,)``, series ``(C, L)``, clips ``(C, T, H, W)``, and images more
+    than four times as long as wide are wrapped to squares, channel by channel. Black pixels are added where a square
+    would else not be full, or the windows of the Square attack would not fit (its start for L2 and L1 cuts ``H // 5``
+    by ``H // 5`` pixels). The network never sees those, and they do not come back, so no norm counts them.
 
     Args:
         network: Takes inputs ``[N, *sample_shape]`` in ``[low, low + span]``.
@@ -83,12 +82,11 @@ def _layout(sample_shape: tuple[int, ...], channels_first: bool) -> tuple[tuple[
     """
     entries = torch.arange(math.prod(sample_shape)).view(sample_shape)
     entries = entries[None] if entries.dim() == 1 else entries if channels_first else entries.movedim(-1, 0)
-    nb_channels, nb_rows, nb_columns = len(entries), math.prod(entries.shape[1:-1]), entries.shape[-1]
-    nb_pixels = nb_rows * nb_columns
-    if max(nb_rows, nb_columns) > _MOST_NARROW * min(nb_rows, nb_columns):
-        nb_columns = math.isqrt(nb_pixels - 1) + 1
-        nb_rows = -(-nb_pixels // nb_columns)
-    height, width = _least_fitting(nb_rows, nb_columns)
+    nb_channels, *sides = entries.shape
+    nb_pixels = math.prod(sides)
+    is_image = len(sides) == len(("H", "W")) and max(sides) <= _MOST_NARROW * min(sides)
+    nb_columns = sides[-1] if is_image else math.isqrt(nb_pixels - 1) + 1
+    height, width = _least_fitting(*sides) if is_image else _least_fitting(nb_columns)
     pixel = torch.arange(nb_pixels)
     in_channel = pixel // nb_columns * width + pixel % nb_columns
     place = torch.empty(entries.numel(), dtype=torch.long)
@@ -96,10 +94,11 @@ def _layout(sample_shape: tuple[int, ...], channels_first: bool) -> tuple[tuple[
     return (nb_channels, height, width), place
 
 
-def _least_fitting(nb_rows: int, nb_columns: int) -> tuple[int, int]:
-    """Return the smallest height and width that hold an image and fit the windows."""
-    sizes = (range(size, size + 2 * _NB_WINDOWS) for size in (nb_rows, nb_columns))
-    return min((size for size in itertools.product(*sizes) if _fits_windows(*size)), key=math.prod)
+def _least_fitting(*sides: int) -> tuple[int, int]:
+    """Return the smallest height and width that hold an image and fit the windows; of one side, those of a square."""
+    longer = itertools.product(*(range(side, side + 2 * _NB_WINDOWS) for side in sides))
+    sizes = ((size[0], size[-1]) for size in longer)
+    return min((size for size in sizes if _fits_windows(*size)), key=math.prod)
 
 
 def _fits_windows(height: int, width: int) -> bool:

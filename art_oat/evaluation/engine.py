@@ -9,7 +9,17 @@ from typing import Any, TypeAlias
 
 from art.estimators.classification import PyTorchClassifier
 
-from art_oat.attack import PGD, AimedAttack, Attack, Norm, TensorAttack, aim, attack_named, is_tensor_attack, trial_faults
+from art_oat.attack import (
+    PGD,
+    AimedAttack,
+    Attack,
+    Norm,
+    TensorAttack,
+    aim,
+    attack_named,
+    is_tensor_attack,
+    trial_faults,
+)
 from art_oat.attack.description import described
 from art_oat.attack.named import name_faults as outside_faults
 from art_oat.classifier import OATClassifier
@@ -203,9 +213,8 @@ def _stages_of(attack: Any, classifier: PyTorchClassifier) -> Mapping[str, Tenso
 
 def _aimed(attack: Attack, classifier: OATClassifier) -> AimedAttack:
     """Aim an attack, and refuse it where it cannot take the inputs."""
-    aimed = aim(attack, classifier)
-    refuse(trial_faults(aimed, classifier))
-    return aimed
+    refuse(trial_faults(attack, classifier))
+    return aim(attack, classifier)
 
 
 def display_name(name: str) -> str:

@@ -268,6 +268,7 @@ class Evaluation:
             "cohort_size": int(self.cohort_size),
             "carries_examples": self.rules.carries_examples,
             "clip_values": repr(classifier.clip_values),
+            "channels_first": bool(classifier.channels_first),
             "preprocessing": [_described(operation) for operation in classifier.preprocessing_operations],
             "x": _digest(self.x),
             "y": _digest(class_indices(self.y, classifier.nb_classes)),

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import pyautoattack
@@ -40,7 +40,9 @@ class AutoAttack:
 
     ``"standard"`` runs APGD-CE, targeted APGD-DLR, targeted FAB and Square, ``"plus"`` also APGD-DLR and untargeted
     FAB, with restarts; each on what still stands. Where there are fewer classes than the targeted parts have targets,
-    they aim at all ``K - 1`` others.
+    they aim at all ``K - 1`` others. Inputs need not be images: it gets them as such, see
+    :class:`~art_oat.attack.UnitImages`; channels come first unless the network has ``channels_first = False``, as that
+    of a classifier with channels last does.
 
     Args:
         eps: Radius, in units of ``x``; above 0.
@@ -60,6 +62,8 @@ class AutoAttack:
     version: Literal["standard", "plus"] = "standard"
     parts: tuple[str, ...] | None = None
     notify: Callable[[str], None] | None = field(default=None, compare=False, repr=False)
+    keeps_batch: ClassVar[bool] = False
+    """It goes on with what stands, and so cannot be aimed at several lams at once."""
 
     def __post_init__(self) -> None:
         faults = ball_faults(self.eps, self.norm)

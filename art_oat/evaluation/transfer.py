@@ -377,7 +377,7 @@ def _attack_faults(attack: Any, classifier: OATClassifier, eps: float, norm: Nor
         if not (faults or is_own):
             _pgd(eps, norm)
         if attack is not None:
-            faults += trial_faults(aim(attack, classifier), classifier)
+            faults += trial_faults(attack, classifier)
     except ValueError as error:
         faults.append(str(error))
     return faults + [

@@ -24,7 +24,7 @@ def preprocessing_faults(classifier: OATClassifier) -> list[str]:
         classifier: Knows its preprocessing; global generators are left as they were.
     """
     x, faults = _some_inputs(classifier), []
-    with borrowed_hosts(torch.device("cpu"), 0):
+    with borrowed_hosts(classifier.device, 0):
         for operation in classifier.preprocessing_operations:
             if not operation.apply_fit:
                 continue
@@ -61,6 +61,7 @@ def _tried(operation: Preprocessor, x: Tensor, y: Array) -> tuple[str, Tensor]:
 
 def _labels_after(operation: Preprocessor, x: Tensor, y: Array) -> Array | None:
     """Return what an operation makes of labels; None where it takes or gives none."""
+    labels: Array | None
     try:
         _, labels = operation(x.cpu().numpy(), y.copy())
     except Exception:  # noqa: BLE001 - whatever a preprocessor may raise

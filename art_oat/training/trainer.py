@@ -166,7 +166,7 @@ class OATTrainer(Trainer):
         super().__init__(classifier)
         self.attack = PGD(objective=objective_of(loss)) if attack is None else attack
         # refuses what cannot be aimed, before anything else is done
-        refuse(trial_faults(aim(self.attack, classifier), classifier))
+        refuse(trial_faults(self.attack, classifier))
         _check_fallback(fallback, classifier)
         self.fallback = fallback
         self.sampling = StratifiedSampling() if sampling is None else sampling
@@ -561,7 +561,7 @@ def _check_fallback(fallback: Any, classifier: OATClassifier) -> None:
         raise ValueError("fallback must keep to the radius and take many steps, got an NFGSM. Take PGD, as PGD(eps).")
     try:
         if fallback is not None:
-            refuse(trial_faults(aim(fallback, classifier), classifier))
+            refuse(trial_faults(fallback, classifier))
     except (TypeError, ValueError) as error:
         raise type(error)(f"fallback: {error}") from error
 

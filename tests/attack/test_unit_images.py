@@ -50,10 +50,11 @@ def test_images_are_left_as_they_are(shape):
     [
         ((64,), (1, 8, 8)),
         ((3, 100), (3, 10, 10)),
-        ((2, 5, 8, 16), (2, 40, 16)),  # frames below each other
+        ((2, 4, 5, 5), (2, 10, 10)),
         ((1, 2, 50), (1, 10, 10)),  # too narrow for a square of any size
         ((1, 12, 12), (1, 13, 13)),  # too small by one for six windows of two
-        ((1,), (1, 5, 1)),
+        ((1,), (1, 5, 5)),
+        ((1, 28, 30), (1, 28, 31)),
     ],
 )
 def test_what_is_no_image_becomes_one_that_squares_fit_in(shape, image_shape):
