@@ -17,7 +17,7 @@ import torch
 from art.attacks.attack import EvasionAttack
 from torch import Tensor, nn
 
-from art_oat.attack.art_attack import aim_art_attack, art_attack_faults
+from art_oat.attack.art_attack import aim_art_attack, art_attack_faults, parts_of
 from art_oat.attack.protocol import ClipValues, TensorAttack
 from art_oat.attack.unit_images import UnitImages, unit_range_faults
 from art_oat.classifier import OATClassifier, PinnedClassifier, PreprocessedNetwork
@@ -96,10 +96,10 @@ def aim(attack: Attack, classifier: OATClassifier) -> AimedAttack:
         return _WholeBatch(classifier, attack) if keeps_batch else _ByLam(classifier, partial(_aim_own, attack))
     if isinstance(attack, EvasionAttack):
         refuse(art_attack_faults(attack, classifier))
-        return _ByLam(classifier, lambda view: aim_art_attack(attack, view))
+        return _ByLam(classifier, partial(_aim_from_outside, attack))
     if _is_from_torchattacks(attack):
         refuse(_torchattacks_faults(attack, classifier))
-        return _ByLam(classifier, lambda view: _aim_torchattacks(attack, view))
+        return _ByLam(classifier, partial(_aim_from_outside, attack))
     if not callable(attack) or isinstance(attack, nn.Module | type):
         raise TypeError(
             "attack must be an attack of art_oat, ART or torchattacks, or a callable (network, x, y) -> x_adv, got "
@@ -184,7 +184,8 @@ def trial_faults(attack: Attack, classifier: OATClassifier) -> list[str]:
     """Say why an attack from outside cannot take inputs that are no square images, by letting it attack one.
 
     Some of ART's and torchattacks' attacks cut patches out of square images, or filter three channels, and fail on
-    others when they first run. Attacks of ours take anything, and a callable is its author's: they are not tried.
+    others when they first run; so do attacks that are made of such. Attacks of ours take anything, and a callable is
+    its author's: they are not tried.
 
     Args:
         attack: As :func:`aim` takes it.
@@ -194,23 +195,39 @@ def trial_faults(attack: Attack, classifier: OATClassifier) -> list[str]:
         TypeError: As :func:`aim`.
         ValueError: As :func:`aim`.
     """
-    aimed = aim(attack, classifier)
-    is_from_outside = isinstance(attack, EvasionAttack) or _is_from_torchattacks(attack)
-    if not is_from_outside or _takes_square_images(classifier):
+    aim(attack, classifier)
+    if _takes_square_images(classifier):
         return []
-    table, bounds = classifier.model.encoding.table, classifier.clip_values
+    view, bounds = classifier.at(classifier.model.lambdas[-1]), classifier.clip_values
+    table = classifier.model.encoding.table
     middle = 0.5 if bounds is None else torch.as_tensor(np.mean(bounds, axis=0)).to(table)
     x = table.new_ones(1, *classifier.input_shape) * middle
-    lam = classifier.model.lambdas[-1]
-    y = classifier.at(lam).as_module()(x).argmax(dim=1)
-    try:
-        aimed(x, y, table.new_full((1,), lam), torch.Generator().manual_seed(0))
-    except Exception as error:  # noqa: BLE001 - whatever a stranger's attack may raise
-        return [
-            f"attack must take inputs of shape {classifier.input_shape}, on one of which {_name(attack)} fails: "
-            f"{error} PGD, AutoAttack and most attacks of torchattacks take any shape."
-        ]
-    return []
+    y = view.as_module()(x).argmax(dim=1)
+    faults = []
+    for part in _attacks_from_outside(attack):
+        try:
+            with borrowed_hosts(x.device, 0):
+                _checked(_aim_from_outside(part, view)(x, y), x, bounds)
+        except Exception as error:  # noqa: BLE001 - whatever a stranger's attack may raise
+            faults.append(f"{_name(part)} fails: {error}")
+    return [
+        f"attack must take inputs of shape {classifier.input_shape}, on one of which {' '.join(faults)} "
+        "PGD, AutoAttack and most attacks of torchattacks take any shape."
+    ] * bool(faults)
+
+
+def _attacks_from_outside(attack: Any) -> Iterator[Any]:
+    """Every attack of ART or torchattacks that an attack is made of, itself included."""
+    if isinstance(attack, EvasionAttack):
+        yield from (part for part in parts_of(attack) if isinstance(part, EvasionAttack))
+    elif _is_from_torchattacks(attack):
+        yield attack
+        for nested in attack._attacks.values():
+            yield from _attacks_from_outside(nested)
+
+
+def _aim_from_outside(attack: Any, view: PinnedClassifier) -> Perturb:
+    return aim_art_attack(attack, view) if isinstance(attack, EvasionAttack) else _aim_torchattacks(attack, view)
 
 
 def _takes_square_images(classifier: OATClassifier) -> bool:

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 import torchattacks
+from art.attacks.evasion import AutoAttack as AutoAttackOfART
+from art.attacks.evasion import FastGradientMethod, SquareAttack
 from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
@@ -177,14 +179,26 @@ def test_attacks_of_torchattacks_that_cut_patches_out_of_images_take_any_shape(m
     assert not torch.equal(x_adv, x)
 
 
-@pytest.mark.parametrize("name", ["art:SquareAttack", "torchattacks:TIFGSM"])
-def test_an_attack_that_cannot_take_the_inputs_is_refused_before_the_first_attack(name, monkeypatch):
-    """That of ART wants images, that of torchattacks three channels."""
+def with_square_of_art(classifier):
+    return AutoAttackOfART(classifier, eps=0.1, attacks=[FastGradientMethod(classifier), SquareAttack(classifier)])
+
+
+def with_filter_of_torchattacks(classifier):
+    network = classifier.at().as_module()
+    return torchattacks.MultiAttack([torchattacks.FGSM(network), torchattacks.TIFGSM(network)])
+
+
+@pytest.mark.parametrize(
+    "judge", ["art:SquareAttack", "torchattacks:TIFGSM", with_square_of_art, with_filter_of_torchattacks]
+)
+def test_an_attack_that_cannot_take_the_inputs_is_refused_before_the_first_attack(judge, monkeypatch):
+    """That of ART wants images, that of torchattacks three channels; others hold them back for what stands."""
     classifier = affine((36,))
     x, y = answered(classifier, (36,))
     monkeypatch.setattr(AutoAttack, "__call__", _must_not_be_called)
+    judge = judge if isinstance(judge, str) else judge(classifier)
     with pytest.raises(ValueError, match=r"attack must take inputs of shape \(36,\), on one of which \w+ fails"):
-        TradeoffCurve.measure(classifier, x, y, eps=0.1, attack=["screen", name], verbose=False)
+        TradeoffCurve.measure(classifier, x, y, eps=0.1, attack=["screen", judge], verbose=False)
 
 
 def _must_not_be_called(*_, **__):
