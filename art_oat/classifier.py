@@ -65,11 +65,14 @@ class PreprocessedNetwork(nn.Module):
     Args:
         network: What the preprocessed inputs go through.
         operations: ART preprocessors in order; one that works on arrays passes its own gradient estimate on.
+        channels_first: Whether channels are the first axis of an input rather than the last, for attacks to read that
+            cut patches.
     """
 
-    def __init__(self, network: nn.Module, operations: list[Preprocessor]) -> None:
+    def __init__(self, network: nn.Module, operations: list[Preprocessor], *, channels_first: bool = True) -> None:
         super().__init__()
         self.network = network
+        self.channels_first = channels_first
         self.operations = [operation for operation in operations if not _is_identity(operation)]
         self.training = network.training
 
@@ -139,6 +142,19 @@ def data_faults(
     if not len(x):
         faults.append(f"{names[0]} must hold at least one sample, got none.")
     return faults + label_faults(y, len(x), classifier.nb_classes, names[1], takes_soft=takes_soft)
+
+
+def data_tensors(classifier: PyTorchClassifier, x: Array, y: Array, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Bring checked inputs and labels to the dtype and device of a tensor, labels as class indices ``[N]``.
+
+    What rounding leaves outside the clip values is cut off, so that no attack moves it.
+    """
+    inputs = torch.as_tensor(as_array(x)).to(like)
+    if classifier.clip_values is not None:
+        low, high = (torch.as_tensor(value).to(like) for value in classifier.clip_values)
+        if bool(((inputs < low) | (inputs > high)).any()):  # else all of them would be copied for nothing
+            inputs = inputs.clamp(low, high)
+    return inputs, torch.from_numpy(class_indices(as_array(y), classifier.nb_classes)).to(like.device)
 
 
 class _ARTClassifier(PyTorchClassifier):
@@ -257,9 +273,8 @@ class _ARTClassifier(PyTorchClassifier):
             is_training: Take the operations that apply in training instead of those that apply in prediction.
         """
         applies = [operation.apply_fit if is_training else operation.apply_predict for operation in self._operations]
-        return PreprocessedNetwork(
-            network, [op for op, is_used in zip(self._operations, applies, strict=True) if is_used]
-        )
+        used = [operation for operation, is_used in zip(self._operations, applies, strict=True) if is_used]
+        return PreprocessedNetwork(network, used, channels_first=self.channels_first)
 
     @property
     def _operations(self) -> list[Preprocessor]:
@@ -397,10 +412,8 @@ class OATClassifier(_ARTClassifier):
         return data_faults(self, x, y, names, takes_soft=takes_soft)
 
     def as_tensors(self, x: Array, y: Array) -> tuple[Tensor, Tensor]:
-        """Bring checked data to the network's dtype and device, labels as class indices."""
-        table = self.model.encoding.table
-        indices = torch.from_numpy(class_indices(as_array(y), self.nb_classes))
-        return torch.as_tensor(as_array(x)).to(table), indices.to(table.device)
+        """Bring checked data to the network's dtype and device; see :func:`data_tensors`."""
+        return data_tensors(self, x, y, self.model.encoding.table)
 
     @property
     def _dtype(self) -> torch.dtype:

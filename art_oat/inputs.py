@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
+_ROUNDING = 1e-6
+"""Share of a range by which float32 may carry values out of it; its own step is a sixteenth of that."""
+
 
 def as_array(data: Any) -> Array:
     """Return data as an array that torch can read: tensors leave their graph and device; flips and locks are copied."""
@@ -52,14 +55,31 @@ def input_faults(x: Array, input_shape: tuple[int, ...], name: str = "x") -> lis
     return [f"{name} must be finite, got NaN or infinity in {nb_faulty} of {len(x)} samples."] if nb_faulty else []
 
 
+def rounding(clip_values: Array | tuple[Any, Any]) -> Array:
+    """Return how far from a range is still in it, as a number or one per feature.
+
+    ``1e-6 max(high - low, |low|, |high|)``: inputs, augmented inputs and attacked inputs are in float32, and so are the
+    bounds that ART keeps. Whatever is compared with clip values may leave them by this, and by no more.
+
+    Args:
+        clip_values: Smallest and largest value, numbers or arrays that fit one sample.
+    """
+    low, high = (np.asarray(value, dtype=np.float64) for value in clip_values)
+    tolerance: Array = _ROUNDING * np.maximum(high - low, np.maximum(np.abs(low), np.abs(high)))
+    return tolerance
+
+
 def range_faults(x: Array, clip_values: Array | tuple[Any, Any] | None, name: str = "x") -> list[str]:
-    """Say whether inputs leave the range that attacks clip to; faults of another kind are not looked for."""
+    """Say whether inputs leave the range that attacks clip to by more than :func:`rounding`.
+
+    Faults of another kind are not looked for.
+    """
     if clip_values is None or x.dtype.kind not in "fiu" or not x.size:
         return []
     low, high = (np.asarray(value) for value in clip_values)
-    values = x.astype(low.dtype, copy=False)  # ART keeps the bounds as float32: 0.7 must not lie above 0.7
+    tolerance = rounding(clip_values)
     try:
-        is_outside = bool(np.any(values < low) or np.any(values > high))
+        is_outside = bool(np.any(x < low - tolerance) or np.any(x > high + tolerance))
     except ValueError:
         return [f"clip_values must be two numbers, or two arrays that fit one sample, got shape {low.shape}."]
     if not is_outside:

@@ -12,6 +12,7 @@ from art_oat.inputs import (
     label_faults,
     range_faults,
     refuse,
+    rounding,
     soft_label_faults,
 )
 
@@ -49,6 +50,22 @@ def test_values_outside_the_clip_range_are_named():
     assert range_faults(faulty(0.5), (0, 1)) == []
     (fault,) = range_faults(faulty(255), (0, 1))
     assert fault.startswith("x must lie within clip_values [0, 1], got [0.0, 255.0].")
+
+
+@pytest.mark.parametrize("bounds", [(0, 1), (-0.42421296, 2.8214867), (0, 255), (1000.0, 1001.0)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rounding_is_no_way_out_of_the_clip_range_and_ten_times_as_much_is(bounds, dtype):
+    """1e-6 of the span, or of the larger bound where that is more, as float32 keeps 6e-8 of a number."""
+    low, high = (np.float32(bound) for bound in bounds)
+    size = max(bounds[1] - bounds[0], *map(abs, bounds))
+    for excess, is_fine in ((3e-7, True), (1e-5, False)):
+        for x in (low - excess * size, high + excess * size):
+            faults = range_faults(np.array([[x]], dtype=dtype), np.array([low, high]))
+            assert (faults == []) == is_fine
+
+
+def test_rounding_is_that_of_each_feature():
+    assert rounding((np.array([0.0, 0.0]), np.array([1.0, 255.0]))) == pytest.approx(np.array([1e-6, 255e-6]))
 
 
 @pytest.mark.parametrize("y", [np.array([0, 4, 2]), np.array([[0], [4], [2]]), np.eye(5)[[0, 4, 2]]])

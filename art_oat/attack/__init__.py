@@ -1,12 +1,20 @@
 """Attacks that train and measure a network, on tensors; and attacks from outside, aimed at operating points."""
 
-from art_oat.attack.aim import AimedAttack, Attack, aim, is_tensor_attack, radii_of
+from art_oat.attack.aim import (
+    AimedAttack,
+    Attack,
+    aim,
+    borrowed_hosts,
+    is_tensor_attack,
+    radii_of,
+    trial_faults,
+)
 from art_oat.attack.named import attack_named
 from art_oat.attack.outcome import distance, is_correct, withstand
 from art_oat.attack.pgd import NFGSM, PGD, Objective
 from art_oat.attack.protocol import ClipValues, Norm, TensorAttack
 from art_oat.attack.radius import Radius, check_radii, format_apart, format_eps, parse_eps
-from art_oat.attack.unit_range import UnitRange, unit_range_faults
+from art_oat.attack.unit_images import UnitImages, unit_range_faults
 
 __all__ = [
     "NFGSM",
@@ -18,9 +26,10 @@ __all__ = [
     "Objective",
     "Radius",
     "TensorAttack",
-    "UnitRange",
+    "UnitImages",
     "aim",
     "attack_named",
+    "borrowed_hosts",
     "check_radii",
     "distance",
     "format_apart",
@@ -29,6 +38,7 @@ __all__ = [
     "is_tensor_attack",
     "parse_eps",
     "radii_of",
+    "trial_faults",
     "unit_range_faults",
     "withstand",
 ]

@@ -9,6 +9,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,22 +19,18 @@ from art.attacks.evasion import VirtualAdversarialMethod, Wasserstein
 from art.estimators.classification import PyTorchClassifier
 from torch import Tensor, nn
 
-from art_oat.attack.art_attack import aim_art_attack, art_attack_faults
-from art_oat.attack.pgd import bounds_like
+from art_oat.attack.art_attack import aim_art_attack, art_attack_faults, parts_of
 from art_oat.attack.protocol import ClipValues, Norm, TensorAttack
 from art_oat.attack.radius import Radius
-from art_oat.attack.unit_range import UnitRange, unit_range_faults
+from art_oat.attack.unit_images import UnitImages, unit_range_faults
 from art_oat.classifier import OATClassifier, PinnedClassifier, PreprocessedNetwork
 from art_oat.condition import OperatingPoint
-from art_oat.inputs import refuse
+from art_oat.inputs import refuse, rounding
 from art_oat.pinned import Replica
 from art_oat.randomness import borrowed_generators
 
 Attack: TypeAlias = TensorAttack | EvasionAttack | Callable[..., Tensor]
 """What can be aimed; torchattacks' attacks are among the callables."""
-
-_ROUNDING = 1e-5
-"""How far an attack may leave the clip values, as a share of their span; ART's compute in float32."""
 
 _NORMS: dict[str, Norm] = {"Linf": "Linf", "inf": "Linf", "L2": "L2", "2": "L2", "L1": "L1", "1": "L1"}
 """By what libraries call them; ART's are numbers."""
@@ -85,12 +82,14 @@ def aim(attack: Attack, classifier: OATClassifier) -> AimedAttack:
     """Aim an attack at the operating points of a classifier.
 
     What keeps the batch (a :class:`TensorAttack`, such as ``PGD``) runs once on all of it, on a plain network with one
-    lam per sample. All else runs once per group of equal lam, on the pinned network of that lam; ART's and
-    torchattacks' attacks as copies that are made when a lam first occurs, so the object given is never touched.
+    lam per sample. All else, and one of these that says ``keeps_batch = False``, runs once per group of equal lam, on
+    the pinned network of that lam; ART's and torchattacks' attacks as copies that are made when a lam first occurs, so
+    the object given is never touched.
 
     Args:
         attack: A :class:`TensorAttack`; an ART evasion attack, made for the classifier or a view of it; a torchattacks
-            attack, made for any network, whose images are in [0, 1], which stands for the classifier's clip values;
+            attack, made for any network, whose images are in [0, 1], which stands for the classifier's clip values, and
+            in which inputs that are no images are written, see :class:`~art_oat.attack.UnitImages`;
             or a callable ``(network, x, y) -> x_adv`` on tensors.
         classifier: What is attacked.
 
@@ -99,13 +98,14 @@ def aim(attack: Attack, classifier: OATClassifier) -> AimedAttack:
         ValueError: If it cannot be aimed at this classifier, or is aimed at classes rather than away from them.
     """
     if is_tensor_attack(attack):
-        return _WholeBatch(classifier, attack)
+        keeps_batch = getattr(attack, "keeps_batch", True)
+        return _WholeBatch(classifier, attack) if keeps_batch else _ByLam(classifier, partial(_aim_own, attack))
     if isinstance(attack, EvasionAttack):
         refuse(art_attack_faults(attack, classifier))
-        return _ByLam(classifier, lambda view: aim_art_attack(attack, view))
+        return _ByLam(classifier, partial(_aim_from_outside, attack))
     if _is_from_torchattacks(attack):
         refuse(_torchattacks_faults(attack, classifier))
-        return _ByLam(classifier, lambda view: _aim_torchattacks(attack, view))
+        return _ByLam(classifier, partial(_aim_from_outside, attack))
     if not callable(attack) or isinstance(attack, nn.Module | type):
         raise TypeError(
             "attack must be an attack of art_oat, ART or torchattacks, or a callable (network, x, y) -> x_adv, got "
@@ -150,7 +150,7 @@ class _ByLam(AimedAttack):
             if (value, width) not in self._aimed:
                 self._aimed[value, width] = self._aim_at(self._classifier.at(value, width))
             group = lam == value
-            with _host_generators(x.device, generator):
+            with borrowed_hosts(x.device, int(torch.randint(2**31, (), generator=generator))):
                 perturbed = self._aimed[value, width](x[group], y[group])
             x_adv[group] = _checked(perturbed, x[group], self._classifier.clip_values)
         return x_adv
@@ -163,10 +163,9 @@ def _checked(result: Any, x: Tensor, clip_values: ClipValues | None) -> Tensor:
     if not bool(result.isfinite().all()):
         raise RuntimeError("an attack must return finite inputs, got NaN or infinity.")
     x_adv: Tensor = result.detach().to(x)
-    if (bounds := bounds_like(clip_values, x)) is not None:
-        low, high = bounds
-        rounding = _ROUNDING * (high - low)
-        if bool(((x_adv < low - rounding) | (x_adv > high + rounding)).any()):
+    if clip_values is not None:
+        low, high, tolerance = (torch.as_tensor(value).to(x) for value in (*clip_values, rounding(clip_values)))
+        if bool(((x_adv < low - tolerance) | (x_adv > high + tolerance)).any()):
             raise RuntimeError(
                 f"an attack must stay within the clip_values {clip_values}, went to [{x_adv.min()}, {x_adv.max()}]."
             )
@@ -174,9 +173,8 @@ def _checked(result: Any, x: Tensor, clip_values: ClipValues | None) -> Tensor:
 
 
 @contextmanager
-def _host_generators(device: torch.device, generator: torch.Generator | None) -> Iterator[None]:
-    """Seed what attacks from outside draw from (torch, NumPy, Python), and put it back."""
-    seed = int(torch.randint(2**31, (), generator=generator))
+def borrowed_hosts(device: torch.device, seed: int) -> Iterator[None]:
+    """Seed all that parts from outside draw from (torch, NumPy, Python), and put it back after the block."""
     numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002 - it is what ART draws from
     try:
         np.random.seed(seed)  # noqa: NPY002
@@ -186,6 +184,62 @@ def _host_generators(device: torch.device, generator: torch.Generator | None) ->
     finally:
         np.random.set_state(numpy_state)  # noqa: NPY002
         random.setstate(python_state)
+
+
+def trial_faults(attack: Attack, classifier: OATClassifier) -> list[str]:
+    """Say why an attack from outside cannot take inputs that are no square images, by letting it attack one.
+
+    Some of ART's and torchattacks' attacks cut patches out of square images, or filter three channels, and fail on
+    others when they first run; so do attacks that are made of such. Attacks of ours take anything, and a callable is
+    its author's: they are not tried.
+
+    Args:
+        attack: As :func:`aim` takes it.
+        classifier: What is attacked.
+
+    Raises:
+        TypeError: As :func:`aim`.
+        ValueError: As :func:`aim`.
+    """
+    aim(attack, classifier)
+    if _takes_square_images(classifier):
+        return []
+    view, bounds = classifier.at(classifier.model.lambdas[-1]), classifier.clip_values
+    table = classifier.model.encoding.table
+    middle = 0.5 if bounds is None else torch.as_tensor(np.mean(bounds, axis=0)).to(table)
+    x = table.new_ones(1, *classifier.input_shape) * middle
+    y = view.as_module()(x).argmax(dim=1)
+    faults = []
+    for part in _attacks_from_outside(attack):
+        try:
+            with borrowed_hosts(x.device, 0):
+                _checked(_aim_from_outside(part, view)(x, y), x, bounds)
+        except Exception as error:  # noqa: BLE001 - whatever a stranger's attack may raise
+            faults.append(f"{_name(part)} fails: {error}")
+    return [
+        f"attack must take inputs of shape {classifier.input_shape}, on one of which {' '.join(faults)} "
+        "PGD, AutoAttack and most attacks of torchattacks take any shape."
+    ] * bool(faults)
+
+
+def _attacks_from_outside(attack: Any) -> Iterator[Any]:
+    """Every attack of ART or torchattacks that an attack is made of, itself included."""
+    if isinstance(attack, EvasionAttack):
+        yield from (part for part in parts_of(attack) if isinstance(part, EvasionAttack))
+    elif _is_from_torchattacks(attack):
+        yield attack
+        for nested in attack._attacks.values():
+            yield from _attacks_from_outside(nested)
+
+
+def _aim_from_outside(attack: Any, view: PinnedClassifier) -> Perturb:
+    return aim_art_attack(attack, view) if isinstance(attack, EvasionAttack) else _aim_torchattacks(attack, view)
+
+
+def _takes_square_images(classifier: OATClassifier) -> bool:
+    shape = classifier.input_shape
+    sides = shape[1:] if classifier.channels_first else shape[:-1]
+    return len(shape) == len(("C", "H", "W")) and sides[0] == sides[1]
 
 
 def _name(attack: Any) -> str:
@@ -248,14 +302,15 @@ def _torchattacks_faults(attack: Any, classifier: OATClassifier) -> list[str]:
 
 
 def _aim_torchattacks(attack: Any, view: PinnedClassifier) -> Perturb:
-    network = UnitRange(view.as_module(), view.clip_values)
+    module = view.as_module()
+    network = UnitImages(module, view.clip_values, view.input_shape, channels_first=module.channels_first)
     # the model in the memo: attacks hold attacks, which hold the model again
     aimed = copy.deepcopy(attack, {id(attack.model): network})
     aimed.set_device(view.device)
 
     def perturb(x: Tensor, y: Tensor) -> Tensor:
         _seed(aimed)
-        return network.from_unit(aimed(network.to_unit(x), y))
+        return network.from_images(aimed(network.to_images(x), y))
 
     return perturb
 
@@ -266,6 +321,11 @@ def _seed(attack: Any) -> None:
         attack.seed = int(torch.randint(2**31, ()))
     for nested in attack._attacks.values():
         _seed(nested)
+
+
+def _aim_own(attack: TensorAttack, view: PinnedClassifier) -> Perturb:
+    network = view.as_module()
+    return lambda x, y: attack(network, x, y, clip_values=view.clip_values)
 
 
 def _aim_callable(attack: Callable[[nn.Module, Tensor, Tensor], Tensor], view: PinnedClassifier) -> Perturb:

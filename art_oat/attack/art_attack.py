@@ -23,7 +23,7 @@ def art_attack_faults(attack: EvasionAttack, classifier: OATClassifier) -> list[
     if attack.targeted:
         faults.append("attack must lead away from the labels, got one with targeted=True.")
     strangers = [
-        part for part in _parts(attack) if isinstance(part, PyTorchClassifier) and not _is_of(part, classifier)
+        part for part in parts_of(attack) if isinstance(part, PyTorchClassifier) and not _is_of(part, classifier)
     ]
     if strangers or not isinstance(attack.estimator, BaseEstimator):
         name = type(attack).__name__
@@ -42,14 +42,14 @@ def aim_art_attack(attack: EvasionAttack, view: PinnedClassifier) -> Callable[[T
         view: Where to aim.
     """
     memo: dict[int, Any] = {} if attack.summary_writer is None else {id(attack.summary_writer): attack.summary_writer}
-    estimators = [part for part in _parts(attack) if isinstance(part, PyTorchClassifier)]
+    estimators = [part for part in parts_of(attack) if isinstance(part, PyTorchClassifier)]
     for estimator in estimators:
         memo |= {id(estimator.model): view.model, id(estimator._model): view._model}
     for estimator in estimators:
         is_own = isinstance(estimator, OATClassifier | PinnedClassifier)
         memo[id(estimator)] = view if is_own else _twin(estimator, memo)
     aimed = copy.deepcopy(attack, memo)
-    for part in _parts(aimed):
+    for part in parts_of(aimed):
         if isinstance(part, Attack) and hasattr(part, "verbose"):
             part.verbose = False
 
@@ -67,7 +67,7 @@ def _twin(estimator: PyTorchClassifier, memo: dict[int, Any]) -> PyTorchClassifi
     return twin
 
 
-def _parts(attack: Attack) -> Iterator[Any]:
+def parts_of(attack: Attack) -> Iterator[Any]:
     """Every attack and estimator that an attack is made of, itself included."""
     pending: list[Any] = [attack]
     seen: set[int] = set()

@@ -12,7 +12,11 @@ ClipValues = tuple[Any, Any]
 
 
 class TensorAttack(Protocol):
-    """Anything that perturbs a batch; the i-th output belongs to the i-th input."""
+    """Anything that perturbs a batch; the i-th output belongs to the i-th input.
+
+    It gives the network whole batches. One that goes on with a part of them says so by an attribute ``keeps_batch``
+    that is False: a network that is aimed at one lam per sample would not know which samples those are.
+    """
 
     def __call__(
         self,

@@ -22,6 +22,7 @@ from art_oat.attack import (
     format_eps,
     is_tensor_attack,
     radii_of,
+    trial_faults,
 )
 from art_oat.attack.description import described
 from art_oat.attack.named import name_faults as outside_faults
@@ -201,7 +202,7 @@ def _stages_named(
         return stages
     if not isinstance(classifier, OATClassifier):
         raise TypeError(f"attack {name} needs an OATClassifier to aim at, got a {type(classifier).__name__}.")
-    return {name: aim(_outside(name, classifier, eps, norm), classifier)}
+    return {name: _aimed(_outside(name, classifier, eps, norm), classifier)}
 
 
 def _outside(name: str, classifier: OATClassifier, eps: float, norm: Norm) -> Any:
@@ -221,8 +222,14 @@ def _stages_of(attack: Any, classifier: PyTorchClassifier) -> Mapping[str, Tenso
     if is_tensor_attack(attack):
         return {name: attack}
     if isinstance(classifier, OATClassifier):
-        return {name: aim(attack, classifier)}
+        return {name: _aimed(attack, classifier)}
     raise TypeError(f"attack {name} needs an OATClassifier to aim at, got a {type(classifier).__name__}.")
+
+
+def _aimed(attack: Attack, classifier: OATClassifier) -> AimedAttack:
+    """Aim an attack, and refuse it where it cannot take the inputs."""
+    refuse(trial_faults(attack, classifier))
+    return aim(attack, classifier)
 
 
 def display_name(name: str) -> str:

@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 
 from art_oat.attack import Norm, Radius, check_radii
 from art_oat.attack.description import without_addresses
-from art_oat.classifier import OATClassifier, PinnedClassifier, PreprocessedNetwork, data_faults
+from art_oat.classifier import OATClassifier, PinnedClassifier, PreprocessedNetwork, data_faults, data_tensors
 from art_oat.condition import OperatingPoint
 from art_oat.evaluation.cohort import Cohort, CohortFile, Rules, Verdict
 from art_oat.evaluation.engine import Engine, Judge, display_name, engines
@@ -292,6 +292,7 @@ class Evaluation:
             "cohort_size": int(self.cohort_size),
             "carries_examples": self.rules.carries_examples,
             "clip_values": repr(classifier.clip_values),
+            "channels_first": bool(classifier.channels_first),
             "preprocessing": [_described(operation) for operation in classifier.preprocessing_operations],
             "x": _digest(self.x),
             "y": _digest(class_indices(self.y, classifier.nb_classes)),
@@ -322,15 +323,13 @@ def as_module(classifier: PyTorchClassifier, point: Point) -> nn.Module:
     if isinstance(classifier, PinnedClassifier):
         return classifier.as_module()
     operations = [operation for operation in classifier.preprocessing_operations if operation.apply_predict]
-    return PreprocessedNetwork(classifier.model, operations)
+    return PreprocessedNetwork(classifier.model, operations, channels_first=classifier.channels_first)
 
 
 def _as_tensors(classifier: PyTorchClassifier, x: Array, y: Array) -> tuple[Tensor, Tensor]:
     if isinstance(classifier, OATClassifier):
         return classifier.as_tensors(x, y)
-    weight = next(classifier.model.parameters())
-    indices = torch.from_numpy(class_indices(y, classifier.nb_classes))
-    return torch.as_tensor(as_array(x)).to(weight), indices.to(weight.device)
+    return data_tensors(classifier, x, y, next(classifier.model.parameters()))
 
 
 def _key(point: Point, engine: Engine) -> str:

@@ -8,15 +8,16 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
+import numpy as np
 import pyautoattack
 import torch
 from torch import Tensor, nn
 
-from art_oat.attack import ClipValues, Norm, TensorAttack, UnitRange, distance, format_eps, unit_range_faults
+from art_oat.attack import ClipValues, Norm, TensorAttack, UnitImages, distance, format_eps, unit_range_faults
 from art_oat.condition import is_finite_number
-from art_oat.inputs import refuse
+from art_oat.inputs import refuse, rounding
 from art_oat.randomness import borrowed_generators
 
 _MIN_CLASSES = 4
@@ -39,7 +40,9 @@ class AutoAttack:
 
     ``"standard"`` runs APGD-CE, targeted APGD-DLR, targeted FAB and Square, ``"plus"`` also APGD-DLR and untargeted
     FAB, with restarts; each on what still stands. Where there are fewer classes than the targeted parts have targets,
-    they aim at all ``K - 1`` others.
+    they aim at all ``K - 1`` others. Inputs need not be images: it gets them as such, see
+    :class:`~art_oat.attack.UnitImages`; channels come first unless the network has ``channels_first = False``, as that
+    of a classifier with channels last does.
 
     Args:
         eps: Radius, in units of ``x``; above 0.
@@ -59,6 +62,8 @@ class AutoAttack:
     version: Literal["standard", "plus"] = "standard"
     parts: tuple[str, ...] | None = None
     notify: Callable[[str], None] | None = field(default=None, compare=False, repr=False)
+    keeps_batch: ClassVar[bool] = False
+    """It goes on with what stands, and so cannot be aimed at several lams at once."""
 
     def __post_init__(self) -> None:
         faults = ball_faults(self.eps, self.norm)
@@ -91,15 +96,16 @@ class AutoAttack:
             nb_classes = network(x[:1]).shape[1]
         refuse(self.faults(nb_classes, clip_values))
         assert clip_values is not None
-        unit = UnitRange(network, clip_values)
+        channels_first = getattr(network, "channels_first", True)
+        unit = UnitImages(network, clip_values, x.shape[1:], channels_first=channels_first)
         seed = int(torch.randint(2**31, (), generator=generator))
         options = {"norm": self.norm, "eps": self.eps / unit.span, "version": self.version, "seed": seed}
         engine, batch_argument = _engine(_SinglePrecision(unit), {**options, "device": x.device})
         self._set_up(engine, nb_classes)
         with borrowed_generators(x.device), _kept_trace(), _without_weight_gradients(network):
-            result = engine.run_standard_evaluation(unit.to_unit(x).float(), y, **{batch_argument: len(x)})
+            result = engine.run_standard_evaluation(unit.to_images(x).float(), y, **{batch_argument: len(x)})
         x_adv: Tensor = result[0] if isinstance(result, tuple) else result
-        return unit.from_unit(x_adv.to(x))
+        return unit.from_images(x_adv.to(x))
 
     def _set_up(self, engine: Any, nb_classes: int) -> None:
         engine.attacks_to_run = [*self.in_parts()]
@@ -219,7 +225,8 @@ def within_ball(attack: TensorAttack, eps: float, norm: Norm) -> TensorAttack:
     ) -> Tensor:
         x_adv = attack(network, x, y, clip_values=clip_values, generator=generator)
         farthest = float(distance(x, x_adv, norm).max())
-        if not farthest <= eps * (1 + _ROUNDING[norm]) + 1e-6:
+        tolerance = float(np.max(rounding((0, 1) if clip_values is None else clip_values)))
+        if not farthest <= eps * (1 + _ROUNDING[norm]) + tolerance:
             excess = f"{farthest / eps:.5g} times as far"
             raise RuntimeError(f"an attack must stay within eps = {format_eps(eps)} ({norm}), but went {excess}.")
         return x_adv

@@ -30,6 +30,7 @@ from art_oat.attack import (
     is_correct,
     is_tensor_attack,
     radii_of,
+    trial_faults,
 )
 from art_oat.classifier import OATClassifier
 from art_oat.condition import OperatingPoint
@@ -60,6 +61,7 @@ class Mixture(nn.Module):
     def __init__(self, networks: Sequence[nn.Module]) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)
+        self.channels_first = getattr(networks[0], "channels_first", True)
         self.training = False
 
     def forward(self, x: Tensor) -> Tensor:
@@ -397,7 +399,7 @@ def _attack_faults(attack: Any, classifier: OATClassifier, eps: float, norm: Nor
         if not (faults or is_own):
             _pgd(eps, norm)
         if attack is not None:
-            aim(attack, classifier)
+            faults += trial_faults(attack, classifier)
     except ValueError as error:
         faults.append(str(error))
     if is_own and getattr(attack, "eps", eps) != eps:

@@ -34,7 +34,11 @@ _FARTHEST_SCORES = 100.0
 _NB_SETTLING_STEPS = 50  # running statistics with torch's momentum of 0.1 have then forgotten where they began
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
-"""Changes inputs ``[N, ...]`` at random, drawn from the generator it is given; keeps shape and clip range."""
+"""Changes inputs ``[N, ...]``, images as ``[N, C, H, W]``, at random, drawn from the generator it is given.
+
+It keeps shape and clip range. Where the classifier's channels come last, inputs are handed to it with channels first,
+and taken back.
+"""
 
 Precision = Literal["float32", "bf16"]
 """What the attack, or the forward passes, of a training compute in; weights, loss and measurements stay float32."""
@@ -175,7 +179,8 @@ class Step:
         self._nb_steps = 0
         self._has_told = False
         self._dropout = QuickDropout(classifier.device)
-        self._is_channels_last = any(map(_is_channels_last, self.model.parameters()))
+        # inputs with channels last in their shape are laid out so already
+        self._is_channels_last = classifier.channels_first and any(map(_is_channels_last, self.model.parameters()))
 
     def attack_by(self, attack: AimedAttack) -> None:
         """Go on by another attack."""
@@ -289,7 +294,10 @@ class Step:
     def _augmented(self, x: Tensor) -> Tensor:
         if self.method.augmentation is None:
             return x
-        result = self.method.augmentation(x, self.generator)
+        is_moved = not self.classifier.channels_first and x.dim() > len(("N", "F"))
+        result = self.method.augmentation(x.movedim(-1, 1) if is_moved else x, self.generator)
+        if is_moved and isinstance(result, Tensor) and result.dim() == x.dim():
+            result = result.movedim(1, -1)
         if not self._is_augmentation_checked:
             refuse(_augmentation_faults(result, x, self.classifier.clip_values))
             self._is_augmentation_checked = True

@@ -20,7 +20,18 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from art_oat.attack import NFGSM, PGD, AimedAttack, Attack, Norm, aim, check_radii, radii_of, withstand
+from art_oat.attack import (
+    NFGSM,
+    PGD,
+    AimedAttack,
+    Attack,
+    Norm,
+    aim,
+    check_radii,
+    radii_of,
+    trial_faults,
+    withstand,
+)
 from art_oat.classifier import OATClassifier
 from art_oat.condition import is_finite_number
 from art_oat.frontier import Frontier, MeasuredPoint
@@ -35,6 +46,7 @@ from art_oat.training.history import EpochRecord, write_history
 from art_oat.training.loss import Loss, hybrid_loss, objective_of
 from art_oat.training.named import RecipeName, combination
 from art_oat.training.plan import Callback, Plan
+from art_oat.training.preprocessing import preprocessing_faults
 from art_oat.training.sampling import StratifiedSampling, WidthSampling, width_sampling_faults
 from art_oat.training.schedule import Pace, Schedule, Scheduler, paced
 from art_oat.training.state import Ongoing, StateFile, described
@@ -91,7 +103,9 @@ class OATTrainer(Trainer):
             any function with their arguments. Label smoothing is that of the classifier's loss.
         weight_perturbation: Train where nearby weights would do worst (AWP); None to train where they are.
         augmentation: Any callable ``(x, generator) -> x`` on tensors ``[N, ...]`` that keeps shape, dtype and clip
-            range; it comes before the attack. Its first result is checked in every call of ``fit``. None for none.
+            range; it comes before the attack. Channels come first, ``[N, C, H, W]``, and are taken back where the
+            classifier has ``channels_first=False``. Its first result is checked in every call of ``fit``. None for
+            none.
         ema: Decay, in ``(0, 1)``, of a moving average of weights and statistics, see
             :class:`~art_oat.training.average.WeightAverage`. Between epochs (validation, checkpoint, callback) and
             after ``fit``, however that ends, the network holds the average. The next ``fit`` trains on from there
@@ -121,10 +135,11 @@ class OATTrainer(Trainer):
 
     Raises:
         TypeError: If an argument is of another kind than above.
-        ValueError: If the classifier has no optimizer, its loss leaves labels out or is not a mean, ``sampling``
-            weighs a lam that is not trained, ``ema`` lies outside ``(0, 1)``, ``width_sampling`` or a precision is
-            unknown, ``distills`` goes with ``"random"``, ``"bf16"`` with weights that are not float32, or an attack
-            has an ``eps`` that is too large.
+        ValueError: If the classifier has no optimizer, its loss leaves labels out or is not a mean, its preprocessing
+            changes labels or the number of samples, an attack cannot take inputs of its shape or has an ``eps`` that
+            is too large, ``sampling`` weighs a lam that is not trained, ``ema`` lies outside ``(0, 1)``,
+            ``width_sampling`` or a precision is unknown, ``distills`` goes with ``"random"``, or ``"bf16"`` with
+            weights that are not float32.
     """
 
     def __init__(
@@ -166,7 +181,8 @@ class OATTrainer(Trainer):
         )
         super().__init__(classifier)
         self.attack = PGD(objective=objective_of(loss)) if attack is None else attack
-        aim(self.attack, classifier)  # refuses what cannot be aimed, before anything else is done
+        # refuses what cannot be aimed, before anything else is done
+        refuse(trial_faults(self.attack, classifier))
         _check_fallback(fallback, classifier)
         self.fallback = fallback
         radii = [*radii_of(self.attack, classifier), *radii_of(fallback, classifier, "eps of fallback")]
@@ -325,7 +341,7 @@ class OATTrainer(Trainer):
             has_fallback=self.fallback is not None,
         )
         faults = [*source_faults(x, y, batch_size, self.classifier), *plan.faults(self.classifier)]
-        faults += layout_faults(self._model)
+        faults += [*layout_faults(self._model), *preprocessing_faults(self.classifier)]
         if plan.counts_steps and isinstance(x, DataLoader) and nb_batches(x) is None:
             faults.append("scheduler must have step() with a loader of unknown length: progress cannot be told.")
         refuse(faults)
@@ -562,6 +578,7 @@ def _check_classifier(classifier: Any) -> None:
     if closure is not None and closure.default is inspect.Parameter.empty:
         kind = type(classifier.optimizer).__name__
         raise TypeError(f"the optimizer must take a step without a closure, which {kind} does not: use SGD or AdamW.")
+    refuse(preprocessing_faults(classifier))
 
 
 def _check_fallback(fallback: Any, classifier: OATClassifier) -> None:
@@ -570,7 +587,7 @@ def _check_fallback(fallback: Any, classifier: OATClassifier) -> None:
         raise ValueError("fallback must keep to the radius and take many steps, got an NFGSM. Take PGD, as PGD(eps).")
     try:
         if fallback is not None:
-            aim(fallback, classifier)
+            refuse(trial_faults(fallback, classifier))
     except (TypeError, ValueError) as error:
         raise type(error)(f"fallback: {error}") from error
 

@@ -12,7 +12,16 @@ import pytest
 import torch
 from torch import nn
 
-from art_oat import PGD, AutoAttack, AutoAttackWarning, OATClassifier, OperatingPoint, TradeoffCurve, to_conditional
+from art_oat import (
+    PGD,
+    AutoAttack,
+    AutoAttackWarning,
+    OATClassifier,
+    OATTrainer,
+    OperatingPoint,
+    TradeoffCurve,
+    to_conditional,
+)
 from art_oat.evaluation import RobustnessReport, evaluate
 from art_oat.evaluation.cohort import WRONG
 from art_oat.evaluation.evaluation import Evaluation, plan
@@ -597,3 +606,29 @@ def test_an_attack_that_leaves_its_ball_ends_the_evaluation(varied):
 
     with pytest.raises(RuntimeError, match=r"must stay within eps = 0\.1"):
         judged(varied, attack=jump, eps=0.1)
+
+
+@pytest.mark.parametrize(
+    ("attack", "norm"),
+    [
+        ("pgd-2", "Linf"),
+        ("pgd-2", "L2"),
+        ("screen", "Linf"),
+        ("screen", "L1"),
+        ("art:ProjectedGradientDescent", "Linf"),
+        ("torchattacks:PGD", "Linf"),
+    ],
+)
+def test_inputs_normalized_in_float32_are_trained_on_and_judged_where_the_range_is_computed_in_float64(attack, norm):
+    """Black is (0 - mean) / std either way, and up to 1e-7 apart."""
+    mean, std = 0.1307, 0.3081
+    images = X.copy()
+    images[:, :, 0], images[:, :, 1] = 0, 1
+    x = (images - np.float32(mean)) / np.float32(std)
+    bounds = ((0 - mean) / std, (1 - mean) / std)
+    assert x.min() < np.float32(bounds[0])
+    classifier = make_classifier(clip_values=bounds)
+    y = classifier.predict(x).argmax(axis=1)
+    OATTrainer(classifier, PGD(0.1, nb_steps=1)).fit(x, y, nb_epochs=1, verbose=False)
+    report = evaluate(classifier, x, y, eps=0.05, attack=attack, norm=norm, lam=0.0, verbose=False)
+    assert len(report.broken_by) == len(x)

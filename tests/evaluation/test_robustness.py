@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from art_oat import AutoAttack
-from art_oat.attack import distance, is_correct
+from art_oat.attack import aim, distance, is_correct
 from art_oat.evaluation import AutoAttackWarning
 from art_oat.evaluation.robustness import within_ball
-from tests.evaluation.subjects import Linear, exact_radii, linear_data, telling_eps
+from tests.evaluation.subjects import Linear, affine_classifier, exact_radii, linear_data, telling_eps
 from tests.networks import images, labels
 
 
@@ -64,6 +64,29 @@ def test_autoattack_is_deterministic_from_its_generator_and_spares_the_global_on
     first, second = (attacked(attack, Linear(), x, y, seed=4) for _ in "12")
     assert torch.equal(first, second)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_autoattack_is_aimed_at_the_lam_of_each_sample():
+    classifier, eps = affine_classifier(), 0.02
+    x, lam = linear_data()[0], torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0])
+    networks = {value: classifier.at(value).as_module() for value in (0.0, 1.0)}
+    y = networks[1.0](x).argmax(dim=1)
+    x_adv = aim(AutoAttack(eps, parts=("apgd-ce", "apgd-t")), classifier)(x, y, lam)
+    for value, network in networks.items():
+        group = lam == value
+        stands = is_correct(network, x[group], y[group]) & (exact_radii(network, x[group], y[group], "Linf") > eps)
+        assert torch.equal(is_correct(network, x_adv[group], y[group]), stands)
+
+
+@pytest.mark.parametrize("clip_values", [(0, 255), (-0.4242, 2.8215)])
+def test_rounding_of_the_range_is_no_step_out_of_a_small_ball(clip_values):
+    """What AutoAttack leaves alone went to [0, 1] and back, in float32."""
+    low, high = clip_values
+    x = low + (high - low) * linear_data()[0]
+    attack = within_ball(AutoAttack(1e-4, parts=("apgd-ce",)), 1e-4, "Linf")
+    network = Linear(low=low, span=high - low)
+    x_adv = attack(network, x, network(x).argmax(dim=1), clip_values=clip_values)
+    assert distance(x, x_adv, "Linf").max() <= 1e-4 + 1e-6 * max(high - low, high)
 
 
 def test_autoattack_puts_the_trace_function_back():

@@ -72,6 +72,66 @@ def test_augmentation_comes_before_the_attack_and_the_loss():
     assert not is_same(fit(X, Y, augmentation=mirror), fit(X, Y))
 
 
+class ChannelsLast(nn.Module):
+    """A network of images ``[N, H, W, C]``; notes what its convolution takes."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        return self.network(x.permute(0, 3, 1, 2))
+
+
+def colored(*, channels_first, memory_format=torch.contiguous_format):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5))
+    model = to_conditional(network if channels_first else ChannelsLast(network), LAMBDAS)
+    model.to(memory_format=memory_format)
+    shape, optimizer = (3, 6, 6) if channels_first else (6, 6, 3), torch.optim.SGD(model.parameters(), 0.1)
+    return OATClassifier(
+        model, nn.CrossEntropyLoss(), shape, 5, optimizer, clip_values=(0, 1), channels_first=channels_first
+    )
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_images_with_channels_last_are_augmented_and_trained_on_as_those_with_channels_first(memory_format):
+    x = np.random.default_rng(0).random((20, 3, 6, 6), dtype=np.float32)
+    options = {"attack": PGD(0.1, nb_steps=2, has_random_start=False), "augmentation": RandomCropFlip(1)}
+    expected = fit(x, Y, classifier=colored(channels_first=True), **options)
+    actual = fit(
+        x.transpose(0, 2, 3, 1), Y, classifier=colored(channels_first=False, memory_format=memory_format), **options
+    )
+    # float32 sums in another order; a gradient that is almost zero may turn, which moves a pixel of one image
+    for name, tensor in expected.items():
+        torch.testing.assert_close(actual[name.replace("network.", "network.network.", 1)], tensor, rtol=0, atol=1e-3)
+
+
+def test_images_with_channels_last_reach_convolutions_in_the_layout_of_their_weights():
+    classifier, seen = colored(channels_first=False, memory_format=torch.channels_last), []
+    classifier.model.network.network[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    fit(np.random.default_rng(0).random((20, 6, 6, 3), dtype=np.float32), Y, classifier=classifier)
+    assert seen
+    assert all(x.is_contiguous(memory_format=torch.channels_last) for x in seen)
+
+
+@pytest.mark.parametrize("shape", [(5,), (7, 2), (2, 3, 4, 5)])
+@pytest.mark.parametrize("channels_first", [True, False])
+def test_an_augmentation_gets_any_inputs_with_channels_first_and_they_are_taken_back(shape, channels_first):
+    classifier, given = make_classifier(channels_first=channels_first), []
+    method = Method(aim(ATTACK, classifier), StratifiedSampling(), hybrid_loss, lambda x, _: given.append(x) or 1 - x)
+    x = torch.rand(4, *shape)
+    result = Step(classifier, method, torch.Generator())._augmented(x)
+    is_moved = not channels_first and len(shape) > 1
+    assert torch.equal(given[0], x.movedim(-1, 1) if is_moved else x)
+    assert torch.equal(result, 1 - x)
+
+
+def test_an_augmentation_may_leave_the_range_by_rounding():
+    x = np.concatenate([X, np.ones_like(X)])
+    fit(x, np.concatenate([Y, Y]), augmentation=lambda x, _: x * (1 + 2e-7))
+
+
 def test_augmentation_is_drawn_from_the_seed_alone():
     states = []
     for seed, noise in ((1, 0), (1, 5), (2, 0)):
