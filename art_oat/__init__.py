@@ -20,6 +20,7 @@ from art_oat.evaluation import (
 from art_oat.fast import without_fast_paths
 from art_oat.frontier import Frontier, MeasuredPoint
 from art_oat.model import OATModel
+from art_oat.notices import StatisticsWarning
 from art_oat.pinned import PinnedNetwork
 from art_oat.surgery import (
     UnsupportedModuleError,
@@ -52,6 +53,7 @@ from art_oat.training import (
     hybrid_loss,
     load_model,
     parameter_groups,
+    recalibrate,
     save_model,
 )
 
@@ -80,6 +82,7 @@ __all__ = [
     "RobustnessReport",
     "SlowStart",
     "SlowStartFastDecay",
+    "StatisticsWarning",
     "StratifiedSampling",
     "TRADESLoss",
     "TensorAttack",
@@ -95,6 +98,7 @@ __all__ = [
     "hybrid_loss",
     "load_model",
     "parameter_groups",
+    "recalibrate",
     "register_conversion",
     "replace_head",
     "save_model",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import sys
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -28,14 +27,13 @@ from art_oat.inputs import (
     range_faults,
     refuse,
 )
-from art_oat.model import OATModel
+from art_oat.model import OATModel, check_model
 from art_oat.pinned import PinnedNetwork
+from art_oat.surgery import fold
+from art_oat.surgery.convert import try_out
 
 _IGNORED_BY_ART = {"logits", "y", "verbose", "raw", "standardise_output"}
 """Keywords that parts of ART pass to ``predict`` and rely on being ignored."""
-
-_READS_NETWORK = ("art.attacks.evasion.", "art.defences.detector.evasion.")
-"""Parts of ART that take the network out of a classifier, set its mode, clear its gradients and fill them."""
 
 
 class _NumpyPreprocessing(torch.autograd.Function):
@@ -360,10 +358,7 @@ class OATClassifier(_ARTClassifier):
         preprocessing: Any = (0.0, 1.0),
         device_type: str = "gpu",
     ) -> None:
-        if not isinstance(model, OATModel):
-            raise TypeError(
-                f"model must be an OATModel, got {type(model).__name__}. Convert it: to_conditional(model)."
-            )
+        check_model(model)
         super().__init__(
             model,
             loss,
@@ -381,6 +376,8 @@ class OATClassifier(_ARTClassifier):
             device_type=device_type,
         )
         refuse([*self._optimizer_faults(), *self._shape_faults()])
+        if len(model.tried_shape or ()) != len(self.input_shape):  # an image tells nothing of a clip
+            try_out(model, fold(model, OperatingPoint(model.lambdas[0])), self.input_shape, model.encoding.table)
 
     def data_faults(
         self, x: Array, y: Array, names: tuple[str, str] = ("x", "y"), *, takes_soft: bool = False
@@ -427,13 +424,9 @@ class OATClassifier(_ARTClassifier):
 
     @property
     def model(self) -> OATModel:
-        """The conditional network; ART's own attacks and detectors find the plain one at the default point instead.
-
-        Some of them take the network, forget the classifier, and then set modes, clear gradients and fill them.
-        """
+        """The conditional network. Parts of ART that take it out of a classifier find it at the default point."""
         model: OATModel = self._model._model
-        is_read_by_art = sys._getframe(1).f_globals.get("__name__", "").startswith(_READS_NETWORK)
-        return model.pinned() if is_read_by_art else model  # type: ignore[return-value]
+        return model
 
     @property
     def lam(self) -> float:
@@ -567,6 +560,8 @@ class OATClassifier(_ARTClassifier):
     def fit(self, x: Array, y: Array, *args: Any, **kwargs: Any) -> None:
         """Train on ``x`` at the default operating point, as ``PyTorchClassifier.fit`` does; ``OATTrainer`` trains all.
 
+        Afterwards the network is in evaluation mode, so that ``model(x)`` answers as :meth:`predict` does.
+
         Args:
             x: Inputs, ``(N, *input_shape)``, finite.
             y: Class indices ``(N,)``, one-hot labels or class probabilities ``(N, K)``.
@@ -577,7 +572,17 @@ class OATClassifier(_ARTClassifier):
             ValueError: If ``x`` or ``y`` is not as above; names every fault.
         """
         refuse([*input_faults(x, self.input_shape), *label_faults(y, len(x), self.nb_classes, takes_soft=True)])
-        super().fit(x, y, *args, **kwargs)
+        try:
+            super().fit(x, y, *args, **kwargs)
+        finally:
+            self.model.eval()
+
+    def fit_generator(self, *args: Any, **kwargs: Any) -> None:
+        """Train on a generator as :meth:`fit` does on arrays; see ``PyTorchClassifier``."""
+        try:
+            super().fit_generator(*args, **kwargs)
+        finally:
+            self.model.eval()
 
     # ART runs these on the network in training form, and changes its mode and gradients. At the default point the
     # pinned network gives the same numbers and leaves both alone.

@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Real
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -53,6 +54,38 @@ def _number(value: object, name: str) -> float:
     return float(value)
 
 
+Layout = Literal["side by side", "in turn"]
+"""How a network lays out what it makes of ``N`` samples where it makes ``T`` of each, the frames of a clip, say:
+``"side by side"``, all of the first sample first, or ``"in turn"``, one of each sample first."""
+
+
+def repeated(values: Tensor, nb_samples: int, layout: Layout) -> Tensor:
+    """Give each of the ``nb_samples`` rows that a layer sees the value of its sample.
+
+    Args:
+        values: ``[1, ...]``, which goes for all, or ``[N, ...]``.
+        nb_samples: A multiple of ``N``.
+        layout: How the rows of one sample lie.
+
+    Returns:
+        ``[1, ...]`` or ``[nb_samples, ...]``.
+
+    Raises:
+        RuntimeError: If ``nb_samples`` is no multiple of ``N``.
+    """
+    if len(values) in (1, nb_samples):
+        return values
+    count, rest = divmod(nb_samples, len(values))
+    if rest or not count:
+        raise RuntimeError(
+            f"lam holds {len(values)} values, one per sample, but a batch of {nb_samples} reached a layer. A network "
+            "may make several samples of each inside, always as many; else it takes one lam for the whole batch only."
+        )
+    if layout == "side by side":
+        return values.repeat_interleave(count, dim=0)
+    return values.repeat(count, *[1] * (values.dim() - 1))
+
+
 @dataclass(frozen=True, eq=False)
 class Condition:
     """What the converted layers of a network read during one pass.
@@ -61,11 +94,30 @@ class Condition:
         lam: ``[1]`` where one value holds for the whole batch, else ``[N]``.
         code: The codes of ``lam``, ``[1, D]`` or ``[N, D]``.
         width: Fraction of channels kept, in ``(0, 1]``.
+        layout: How the network lays out several samples that it makes of one.
     """
 
     lam: Tensor
     code: Tensor
     width: float = 1.0
+    layout: Layout = "side by side"
+
+    @cached_property
+    def _by_size(self) -> dict[int, Condition]:
+        return {}
+
+    def of(self, nb_samples: int) -> Condition:
+        """Return the condition for a layer that sees ``nb_samples``, with the lam of each.
+
+        Raises:
+            RuntimeError: If ``lam`` holds several values, and ``nb_samples`` is no multiple of their number.
+        """
+        if len(self.lam) in (1, nb_samples):
+            return self
+        if nb_samples not in self._by_size:
+            lam, code = (repeated(values, nb_samples, self.layout) for values in (self.lam, self.code))
+            self._by_size[nb_samples] = replace(self, lam=lam, code=code)
+        return self._by_size[nb_samples]
 
     @cached_property
     def is_clean(self) -> Tensor:
@@ -88,18 +140,6 @@ class Condition:
     def inverse_order(self) -> Tensor | None:
         """Indices that undo :attr:`order`."""
         return None if self.order is None else torch.argsort(self.order)
-
-    def check_batch(self, nb_samples: int) -> None:
-        """Refuse a batch that does not hold one sample per lam.
-
-        Raises:
-            RuntimeError: If ``lam`` holds several values, but not ``nb_samples``.
-        """
-        if len(self.lam) not in (1, nb_samples):
-            raise RuntimeError(
-                f"lam holds {len(self.lam)} values, but a batch of {nb_samples} reached a layer. "
-                "A network that changes the batch axis inside takes one lam for the whole batch only."
-            )
 
 
 _current: ContextVar[Condition] = ContextVar("art_oat_condition")

@@ -3,18 +3,53 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 
-from art_oat.condition import Condition, OperatingPoint, conditioned
+from art_oat.condition import Condition, Layout, OperatingPoint, conditioned
 from art_oat.layers.encoding import Encoding
+from art_oat.layers.norm import steadied
 from art_oat.pinned import PinnedNetwork, Replica
 
 _MAX_PINNED = 64
+
+
+def advice_for(value: object) -> str | None:
+    """Say what to give in place of a network that was wrapped, compiled or scripted; None for any other value."""
+    if isinstance(value, nn.DataParallel | DistributedDataParallel | AveragedModel):
+        return "give what it holds, its .module"
+    if type(value).__name__ == "OptimizedModule":
+        return "give what was compiled, its ._orig_mod"
+    if isinstance(value, torch.jit.ScriptModule):
+        return "give the network before it is scripted or traced"
+    return None
+
+
+def check_model(value: object, name: str = "model") -> None:
+    """Refuse what is no conditional network.
+
+    Raises:
+        TypeError: Saying what to give instead.
+    """
+    if not isinstance(value, OATModel):
+        is_classifier = isinstance(getattr(value, "model", None), OATModel)
+        advice = "a classifier's is classifier.model" if is_classifier else advice_for(value)
+        if advice is None:
+            advice = "convert it: to_conditional(network)" if isinstance(value, nn.Module) else "see to_conditional"
+        raise TypeError(f"{name} must be an OATModel, got {type(value).__name__}: {advice}.")
+
+
+def _references(network: nn.Module) -> dict[str, weakref.ref[Tensor]]:
+    return {name: weakref.ref(tensor) for name, tensor in (*network.named_parameters(), *network.named_buffers())}
 
 
 class OATModel(nn.Module):
@@ -27,6 +62,11 @@ class OATModel(nn.Module):
         encoding: Turns lam into a code; also says which lams are trained.
         widths: The widths that the converted layers run at, ascending, the last is 1.
         conversion: The arguments of ``to_conditional`` that made it, kept to rebuild the model.
+        original: The network that was converted; not held on to, see :meth:`strangers`.
+
+    Attributes:
+        layout: How the network lays out several samples that it makes of one, see :data:`~art_oat.condition.Layout`.
+        tried_shape: Shape of one sample on which the conversion was tried; None where it was not.
     """
 
     def __init__(
@@ -35,17 +75,21 @@ class OATModel(nn.Module):
         encoding: Encoding,
         widths: tuple[float, ...] = (1.0,),
         conversion: Mapping[str, Any] | None = None,
+        original: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.network = network
         self.encoding = encoding
         self.conversion = dict(conversion or {})
         self.widths = widths
+        self.layout: Layout = "side by side"
+        self.tried_shape: tuple[int, ...] | None = None
         self.revision = 0
         self.structure = 0
         self.training = network.training
         self._takes_indices = any(isinstance(part, nn.Embedding | nn.EmbeddingBag) for part in network.modules())
         self._start_cache()
+        self._strangers = {} if original is None else _references(original)
         self._default_point = OperatingPoint(self.lambdas[0])
 
     def _start_cache(self) -> None:
@@ -54,11 +98,17 @@ class OATModel(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the plain networks out: a copy makes its own, which follow the copy."""
-        return {name: value for name, value in vars(self).items() if name not in ("_pinned", "_lock")}
+        return {name: value for name, value in vars(self).items() if name not in ("_pinned", "_lock", "_strangers")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._start_cache()
+        self._strangers = {}
+
+    def strangers(self) -> dict[str, Tensor]:
+        """Return by name the tensors of the network that was converted, as far as something still holds them."""
+        held = {name: reference() for name, reference in self._strangers.items()}
+        return {name: tensor for name, tensor in held.items() if tensor is not None}
 
     @property
     def lambdas(self) -> tuple[float, ...]:
@@ -129,7 +179,7 @@ class OATModel(nn.Module):
 
     def condition(self, lam: Tensor, width: float = 1.0) -> Condition:
         """Return what the converted layers read for lams ``[G]``, which are taken as checked."""
-        return Condition(lam, self.encoding(lam), width)
+        return Condition(lam, self.encoding(lam), width, self.layout)
 
     def cast(self, x: Tensor) -> Tensor:
         """Bring inputs to the dtype of the network's first weight: hosts feed float64 under NumPy 2.
@@ -144,6 +194,9 @@ class OATModel(nn.Module):
     def forward(self, x: Tensor, lam: float | Tensor | None = None, width: float | None = None) -> Any:
         """Answer at an operating point, in the model's own mode.
 
+        A pass in training mode, without gradient and without a point, while every norm has ``momentum`` None, is one of
+        ``torch.optim.swa_utils.update_bn``: the statistics of every side and width take it in.
+
         Args:
             x: Inputs, ``[N, ...]``; cast to the model's dtype.
             lam: One number in ``[0, 1]``, or a tensor ``[N]`` with one per sample; None for the default point's.
@@ -156,18 +209,42 @@ class OATModel(nn.Module):
             TypeError: If ``lam`` is neither a number nor a tensor.
             ValueError: If ``lam`` or ``width`` is not as above.
         """
+        if lam is None and width is None and self._is_counted_anew():
+            return self._count(x)
         if isinstance(lam, Tensor) and lam.dim() > 0:
             width = self.point(None, width).width
             lams = self.lams(lam, len(x))
         else:
             point = self.point(lam.item() if isinstance(lam, Tensor) else lam, width)
             lams, width = self.encoding.table.new_full((1,), point.lam), point.width
+        return self._pass(x, lams, width)
+
+    def _pass(self, x: Tensor, lams: Tensor, width: float) -> Any:
+        single = len(x) == 1 and self.training
         try:
-            with conditioned(self.condition(lams, width)):
+            with conditioned(self.condition(lams, width)), steadied(self.network) if single else nullcontext():
                 return self.network(self.cast(x))
         finally:
             if self.training:
                 self.revision += 1  # batch norm counts a pass before it writes the statistics
+
+    def _is_counted_anew(self) -> bool:
+        """Whether this is a pass for statistics alone, cumulative averages, as torch's ``update_bn`` makes them."""
+        if not self.training or torch.is_grad_enabled():
+            return False
+        norms = [part for part in self.network.modules() if isinstance(part, _BatchNorm)]
+        return bool(norms) and all(norm.momentum is None for norm in norms)
+
+    def _count(self, x: Tensor) -> Any:
+        """Let the statistics of every side and width take in a batch; answer at the smallest lam."""
+        above = [lam for lam in self.lambdas if lam > 0]
+        parts = [[0.0]] * (0 in self.lambdas) + [above] * bool(above)
+        answers = [
+            self._pass(x, self.encoding.table.new_tensor(lams).repeat(-(-len(x) // len(lams)))[: len(x)], width)
+            for width in reversed(self.widths)
+            for lams in parts
+        ]
+        return answers[0]
 
     def pinned(self, point: OperatingPoint | float | None = None) -> PinnedNetwork:
         """Return the plain network at one operating point; it shares the weights and follows their training.
@@ -197,9 +274,11 @@ class OATModel(nn.Module):
         return Replica(self, torch.tensor([point.lam], dtype=torch.float64), point.width)
 
     def refresh(self) -> None:
-        """Tell the plain networks that tensors were written through ``.data``, or modules were exchanged.
+        """Tell the plain networks that something changed which they cannot notice.
 
-        Anything else (optimizers, in-place operations, ``load_state_dict``, ``.to()``) they notice by themselves.
+        That is a tensor written through ``.data``, and what a forward reads beside its module: globals, closures,
+        attributes of classes. All else (optimizers, in-place operations, ``load_state_dict``, ``.to()``, attributes,
+        hooks, exchanged layers) they notice by themselves.
         """
         self.structure += 1
 

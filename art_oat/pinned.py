@@ -17,6 +17,7 @@ from art_oat.layers import ConditionalLayer, Slimmable, Switch
 from art_oat.layers.norm import ChannelAffine
 from art_oat.layers.slimmable import slice_tensor
 from art_oat.replica import replicate, with_own_children
+from art_oat.watch import Watch
 
 if TYPE_CHECKING:
     from art_oat.model import OATModel
@@ -84,6 +85,7 @@ class _Links(NamedTuple):
     aliases: list[_Alias]
     merged_from: list[_Slot]
     structure: int
+    watch: Watch
 
 
 def _link(model: OATModel, width: float) -> tuple[nn.Module, _Links]:
@@ -99,7 +101,7 @@ def _link(model: OATModel, width: float) -> tuple[nn.Module, _Links]:
         if isinstance(module, Slimmable):
             return with_own_children(_sliced_views(module, width, aliases), substitute, view)
         if isinstance(module, ConditionalLayer):
-            affines.append((module, ChannelAffine()))
+            affines.append((module, ChannelAffine(model.layout)))
             return affines[-1][1]
         plain.append(module)
         return None
@@ -108,12 +110,13 @@ def _link(model: OATModel, width: float) -> tuple[nn.Module, _Links]:
         views[id(tensor)] = _alias_of(tensor, ())
         return views[id(tensor)]
 
+    watch = Watch(model.network, model.encoding)
     with exact_arithmetic(model):
         network = replicate(model.network, substitute, view).eval()
     aliases += [_Alias(slot, views[id(slot.read())]) for module in plain for slot in _slots(module)]
     converted = [part for layer, _ in affines for part in layer.modules()]
     merged_from = [slot for module in (*converted, *model.encoding.modules()) for slot in _slots(module)]
-    return network, _Links(affines, aliases, merged_from, model.structure)
+    return network, _Links(affines, aliases, merged_from, model.structure, watch)
 
 
 def _alias_of(tensor: Tensor, index: tuple[slice, ...]) -> Tensor:
@@ -199,9 +202,9 @@ class Replica(nn.Module):
         self.network, self._links = network, links
 
     def _read_stamp(self) -> tuple[int, ...]:
-        """Tell states of the trained tensors apart; empty where modules have changed, so that nothing can be read."""
+        """Tell states of the trained tensors apart; empty where something else has changed: then link anew."""
         links, model = self._links, self.model
-        if links.structure != model.structure:
+        if links.structure != model.structure or links.watch.has_changed():
             return ()
         try:
             merged = [owner[name] for owner, name in links.merged_from]

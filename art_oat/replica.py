@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import functools
 import re
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections import OrderedDict, deque
+from collections.abc import Callable, Collection
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from torch import Tensor, nn
 
+_ATOMIC = (type, FunctionType, BuiltinFunctionType, ModuleType, Tensor)
 _HOOKS = re.compile("(_is_full)?_(forward|backward)(_pre)?_hooks?(_with_kwargs|_always_called)?")
 
 
@@ -28,35 +31,76 @@ def replicate(
         network: Any module; it is left untouched.
         substitute: Maps a module to what stands in its place, or to None where it is copied as it is. Called once
             per module; what is below a replaced one is not looked at.
-        carry: Maps each tensor of a copied module (parameter, buffer or plain attribute) to its counterpart.
+        carry: Maps each tensor that a copied module holds (parameter, buffer, attribute, in whatever containers and
+            objects) to its counterpart.
 
     Returns:
         The rebuilt network, of the same class unless the root was replaced.
+
+    Raises:
+        TypeError: If something that a module holds cannot be copied; names it.
     """
     memo: dict[int, object] = {}
-    copied: dict[int, nn.Module] = {}
     replaced: list[tuple[nn.Module, nn.Module]] = []
-    pending = [network]
+    seen: dict[int, object] = {}  # holds what it counts, whose id could else be given to another
+    pending: list[Any] = [network]
     while pending:
-        module = pending.pop()
-        if id(module) in memo or id(module) in copied:
+        part = pending.pop()
+        if id(part) in seen:
             continue
-        replacement = substitute(module)
-        if replacement is None:
-            copied[id(module)] = module
-            pending += module.children()
+        seen[id(part)] = part
+        if isinstance(part, Tensor):
+            memo[id(part)] = carry(part)
+        elif isinstance(part, nn.Module) and (replacement := substitute(part)) is not None:
+            memo[id(part)] = replacement
+            replaced.append((part, replacement))
         else:
-            memo[id(module)] = replacement
-            replaced.append((module, replacement))
-    for tensor in _tensors(copied.values()):
-        if id(tensor) not in memo:
-            memo[id(tensor)] = carry(tensor)
-    result = copy.deepcopy(network, memo)
+            pending += contents(part)
+    result = _copied(network, memo)
     for module, replacement in replaced:
         for name, hooks in hooks_of(module).items():
             setattr(replacement, name, copy.deepcopy(hooks, memo))
+    return result
+
+
+def contents(holder: object) -> Collection[Any]:
+    """Return what a module, a container, a bound method or an object with attributes holds, one level down."""
+    if isinstance(holder, dict):
+        return holder.values()
+    if isinstance(holder, list | tuple | set | frozenset | deque):
+        return holder
+    if isinstance(holder, MethodType):
+        return (holder.__self__,)
+    if isinstance(holder, functools.partial):
+        return (holder.func, holder.args, holder.keywords)
+    return () if isinstance(holder, _ATOMIC) or not hasattr(holder, "__dict__") else vars(holder).values()
+
+
+def _copied(network: nn.Module, memo: dict[int, object]) -> nn.Module:
+    before = dict(memo)
+    try:
+        result = copy.deepcopy(network, memo)
+    except Exception as error:
+        raise TypeError(_uncopyable(network, before) or f"the network cannot be copied: {error}") from error
     assert isinstance(result, nn.Module)
     return result
+
+
+def _uncopyable(network: nn.Module, memo: dict[int, object]) -> str:
+    """Name the first thing that a module of a network holds, and that cannot be copied."""
+    for path, module in network.named_modules():
+        for name, value in vars(module).items():
+            if id(module) in memo or name == "_modules":
+                continue
+            try:
+                copy.deepcopy(value, dict(memo))
+            except Exception as error:  # noqa: BLE001 - whatever copying raises
+                where = f"{path}.{name}".lstrip(".")
+                return (
+                    f"a network must be such that it can be copied, but {where} ({type(value).__name__}) cannot: "
+                    f"{error}. Keep it outside of the network, or give what holds it a __deepcopy__."
+                )
+    return ""
 
 
 def with_own_children(
@@ -95,13 +139,6 @@ def without_hooks(module: nn.Module) -> nn.Module:
     bare = shallow_copy(module)
     vars(bare).update({name: OrderedDict() for name, hooks in hooks_of(module).items() if isinstance(hooks, dict)})
     return bare
-
-
-def _tensors(modules: Iterable[nn.Module]) -> Iterator[Tensor]:
-    for module in modules:
-        yield from module.parameters(recurse=False)
-        yield from module.buffers(recurse=False)
-        yield from (value for value in vars(module).values() if isinstance(value, Tensor))
 
 
 def same_tensor(tensor: Tensor) -> Tensor:

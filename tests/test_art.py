@@ -73,6 +73,7 @@ from benchmarks.art_attacks import (
     compare_modules,
     data,
     is_same,
+    left_behind,
     plain,
     state,
     trained,
@@ -414,14 +415,16 @@ def alike_at_half_width(case: Any, expected_of: Any, actual_of: Any) -> None:
     network = fold(classifier.model, HALF)
     network.register_forward_pre_hook(lambda _, inputs: tuple(part.double() for part in inputs))
     arguments = (nn.CrossEntropyLoss(), classifier.input_shape, NB_CLASSES)
-    expected = answer(case, expected_of(PlainClassifier(network, *arguments, clip_values=CLIP)), x, y)
+    plain_one = expected_of(PlainClassifier(network, *arguments, clip_values=CLIP))
+    expected, left = left_behind(case, plain_one, x, y)
     subject = actual_of(classifier)
     before = state(classifier)
     actual = answer(case, subject, x, y)
     assert type(actual.error) is type(expected.error)
     assert is_same(actual.value, expected.value)
     assert actual.generators == expected.generators
-    assert changed(classifier, before) == []
+    tolerated = left if isinstance(subject, OATClassifier) else set()
+    assert [kind for kind in changed(classifier, before) if kind not in tolerated] == []
 
 
 @pytest.mark.parametrize(
@@ -468,9 +471,14 @@ def test_a_comparison_notices_another_answer_another_draw_and_a_touched_network(
     def touch(estimator, x, y):
         estimator.model.eval()
 
+    def touch_weights(estimator, x, y):
+        with torch.no_grad():
+            next(estimator.model.parameters()).add_(isinstance(estimator, OATClassifier))
+
     assert compare(answer).remark == "view: another answer"
     assert compare(draw).remark == "view: other draws from a global generator"
-    assert compare(touch).remark == "classifier: mode changed"
+    assert compare(touch).verdict == "pass"  # hosts set modes; nothing depends on them
+    assert compare(touch_weights).remark == "classifier: weights and statistics changed"
 
 
 # --- ART's trainers --------------------------------------------------------------------------------------------------

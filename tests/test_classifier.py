@@ -434,14 +434,26 @@ def test_arts_attacks_do_to_a_view_what_they_do_to_a_plain_classifier(attack, wi
     assert all(parameter.grad is None for parameter in classifier.model.parameters())
 
 
-def test_arts_attacks_find_the_pinned_network_where_they_take_the_network_and_forget_the_classifier(classifier):
-    classifier.lam = 0.3
-    classifier.model.train()
+def test_the_model_is_one_and_the_same_for_whoever_asks(classifier):
     attack = AutoProjectedGradientDescent(classifier, eps=0.1, loss_type="cross_entropy", verbose=False)
-    assert attack.estimator.model is classifier.model.pinned(0.3)
-    attack.generate(X, Y)
-    assert classifier.model.training
-    assert all(parameter.grad is None for parameter in classifier.model.parameters())
+    assert attack.estimator.model is classifier.model  # it takes the network, and forgets the classifier
+
+
+def test_an_attack_that_takes_the_network_finds_the_default_point_and_leaves_weights_and_statistics(classifier):
+    classifier.lam = 0.3
+    before = copy.deepcopy(classifier.model.state_dict())
+    attacked = [
+        AutoProjectedGradientDescent(
+            it, eps=0.1, max_iter=5, nb_random_init=1, loss_type="cross_entropy", verbose=False
+        )
+        for it in (classifier, classifier.at(0.3))
+    ]
+    examples = []
+    for attack in attacked:
+        np.random.seed(0)  # noqa: NPY002 - what ART draws from
+        examples.append(attack.generate(X, Y))
+    np.testing.assert_allclose(*examples, atol=1e-6)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in classifier.model.state_dict().items())
 
 
 class Square(PreprocessorPyTorch):
@@ -601,7 +613,7 @@ def test_a_reset_network_is_the_identity_in_lam_again(classifier):
 
 
 def test_a_model_that_is_not_conditional_is_refused():
-    with pytest.raises(TypeError, match="Convert it: to_conditional"):
+    with pytest.raises(TypeError, match="convert it: to_conditional"):
         OATClassifier(Residual(), torch.nn.CrossEntropyLoss(), (1, 6, 6), 5)
 
 

@@ -9,8 +9,8 @@ import art_oat
 
 ROOT = Path(art_oat.__file__).parent
 ORDER = [
-    {"condition", "fast", "mode", "replica", "inputs", "files", "models", "randomness"},
-    {"data", "augmentation"},
+    {"condition", "fast", "mode", "replica", "notices", "inputs", "files", "models", "randomness"},
+    {"data", "augmentation", "watch"},
     {"layers"},
     {"pinned"},
     {"model"},
@@ -29,6 +29,7 @@ TORCH_ALONE = {
     "fast",
     "mode",
     "replica",
+    "watch",
     "randomness",
     "layers",
     "pinned",

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from art_oat.condition import Condition, current_condition
+from art_oat.condition import Condition, Layout, current_condition, repeated
 from art_oat.fast import is_fast
 from art_oat.layers.affine import Source, channel_affine
 from art_oat.layers.film import FiLM, NarrowFiLM
@@ -98,8 +100,7 @@ class DualBatchNorm(BatchNormLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize and modulate ``x [N, C, ...]`` by the condition of the pass under way."""
-        condition = current_condition()
-        condition.check_batch(len(x))
+        condition = current_condition().of(len(x))
         order, inverse = condition.order, condition.inverse_order
         x = x if order is None else x[order]
         sides = [
@@ -179,8 +180,7 @@ class DualAffineBatchNorm(BatchNormLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize and modulate ``x [N, C, ...]`` by the condition of the pass under way."""
-        condition = current_condition()
-        condition.check_batch(len(x))
+        condition = current_condition().of(len(x))
         scale, shift = self._chosen(condition)
         if self.film is not None:
             film_scale, film_shift = self.film.coefficients(condition.code)
@@ -230,6 +230,35 @@ def _normalize_side(norm: _BatchNorm, x: Tensor) -> Tensor:
     return result
 
 
+@contextmanager
+def steadied(network: nn.Module) -> Iterator[None]:
+    """Within the block, let batch norms that get one value per channel use their running statistics.
+
+    Its variance is not defined. Converted norms do so by themselves; this is for a batch of one sample and the norms
+    that were kept as they are.
+    """
+    set_back: list[nn.Module] = []
+
+    def enter(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if norm.training and inputs[0].numel() == inputs[0].shape[1] and norm.running_mean is not None:
+            norm.training = False
+            set_back.append(norm)
+
+    def leave(*_: object) -> None:
+        while set_back:
+            set_back.pop().training = True
+
+    norms = [part for part in network.modules() if isinstance(part, _BatchNorm)]
+    handles = [norm.register_forward_pre_hook(enter) for norm in norms]
+    handles += [norm.register_forward_hook(leave) for norm in norms]
+    try:
+        yield
+    finally:
+        leave()
+        for handle in handles:
+            handle.remove()
+
+
 def _cut(x: Tensor, condition: Condition) -> tuple[Tensor | None, Tensor | None]:
     """Return clean and other samples, which come in this order; None where there are none.
 
@@ -275,10 +304,18 @@ class ChannelAffine(nn.Module):
 
     ``coefficients`` holds scale and shift, each ``[1, C]`` or ``[N, C]``, as one tuple that is replaced whole: a
     thread in the middle of a pass sees either the old pair or the new one.
+
+    Args:
+        layout: How the network lays out several samples that it makes of one.
     """
 
     coefficients: tuple[Tensor, Tensor]
 
+    def __init__(self, layout: Layout) -> None:
+        super().__init__()
+        self.layout = layout
+
     def forward(self, x: Tensor) -> Tensor:
         """Return ``scale * x + shift`` for ``x [N, C, ...]``."""
-        return channel_affine(x, *self.coefficients)
+        scale, shift = self.coefficients
+        return channel_affine(x, repeated(scale, len(x), self.layout), repeated(shift, len(x), self.layout))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -31,11 +30,14 @@ from art_oat.layers import (
     split,
 )
 from art_oat.layers.slimmable import check_widths
-from art_oat.model import OATModel
+from art_oat.model import OATModel, advice_for
 from art_oat.randomness import borrowed_generators
 from art_oat.replica import clone_tensor, replicate, without_hooks
+from art_oat.surgery.fold import fold
+from art_oat.surgery.observation import running_inputs, unfit_message
 from art_oat.surgery.selection import Selector, holders, select
 from art_oat.surgery.slimming import UNCUT, Slimming, make_slimmable, setting_layers, slim
+from art_oat.surgery.trial import Trial, sharing_copy
 from art_oat.surgery.unsupported import UnsupportedModuleError, refuse_layers
 
 Statistics = Literal["dual", "shared"]
@@ -117,10 +119,11 @@ def register_conversion(kind: type[nn.Module]) -> Callable[[Conversion], Convers
 @register_conversion(nn.SyncBatchNorm)
 def _convert_batch_norm(norm: nn.Module, build: LayerBuilder) -> Layer:
     assert isinstance(norm, _BatchNorm)
-    if isinstance(norm, LazyModuleMixin):
-        raise ValueError("its size is not known yet: run one batch through the network first")
     if is_parametrized(norm) or "weight" not in norm._parameters:
-        raise ValueError("its weights are computed from others, so nothing can be folded into them")
+        raise ValueError(
+            "its weights are computed from others, so nothing can be folded into them: make pruning or a "
+            "parametrization permanent first, as torch.nn.utils.prune.remove does"
+        )
     if "forward" in vars(norm):
         raise ValueError("its forward was replaced on the instance, so it may do more than normalize: make it a class")
     if any(isinstance(part, (_NormBase, *_OTHER_NORMS)) for part in norm.modules() if part is not norm):
@@ -198,8 +201,7 @@ def to_conditional(
         >>> model(torch.zeros(2, 1, 5, 5), lam=0.3).shape
         torch.Size([2, 4, 3, 3])
     """
-    if not isinstance(network, nn.Module) or any(isinstance(part, OATModel) for part in network.modules()):
-        raise TypeError(f"network must be a torch.nn.Module that is not conditional yet, got {type(network).__name__}.")
+    check_network(network)
     choices = {"film": (film, FiLMKind), "statistics": (statistics, Statistics), "heads": (heads, Heads)}
     for name, (value, kind) in choices.items():
         if value not in get_args(kind):
@@ -248,7 +250,55 @@ def to_conditional(
         "input_shape": None if input_shape is None else list(input_shape),
         "seed": seed,
     }
-    return OATModel(converted, table.to(_like(next(iter(norms.values())))), every_width, conversion)
+    like = _like(next(iter(norms.values())))
+    model = OATModel(converted, table.to(like), every_width, conversion, network)
+    # with the published start it answers otherwise at first, and as the folded network does all the same
+    try_out(model, network if film == "identity" else fold(model, table.lambdas[0]), input_shape, like)
+    return model
+
+
+def try_out(model: OATModel, original: nn.Module, input_shape: Sequence[int] | None, like: Tensor) -> None:
+    """Refuse a conditional network that does not do as the original; see :class:`~art_oat.surgery.trial.Trial`.
+
+    Args:
+        model: The conditional network; notes on what shape it was tried.
+        original: What it was made from, or a folded network; without data, on the device "meta", nothing is tried.
+        input_shape: Shape of one sample; None to try common image sizes: where none of them fits, nothing is tried.
+        like: Gives the inputs their dtype and device.
+
+    Raises:
+        UnsupportedModuleError: If the network is refused.
+        ValueError: If the original does not run on inputs of the shape.
+    """
+    if like.device.type == "meta":
+        return
+    reasons: list[str] = []
+    with borrowed_generators(like.device, seed=0), torch.inference_mode(mode=False):
+        copy = sharing_copy(original).eval()
+        x = running_inputs(copy, input_shape, like, reasons)
+    if x is not None:
+        Trial(model, copy, x).run()
+        model.tried_shape = tuple(x.shape[1:])
+    elif input_shape is not None:
+        raise ValueError(unfit_message(input_shape, reasons))
+
+
+def check_network(network: Any) -> None:
+    """Refuse what is no plain network, or one that was wrapped, compiled, scripted or exported.
+
+    Raises:
+        TypeError: Saying what to give instead.
+    """
+    if not isinstance(network, nn.Module):
+        what = "the network that was exported" if isinstance(network, torch.export.ExportedProgram) else "a network"
+        kind = type(network).__name__
+        raise TypeError(f"network must be a torch.nn.Module that is not conditional yet, got {kind}: give {what}.")
+    for path, part in network.named_modules():
+        where = f" at {path}" if path else ""
+        if isinstance(part, OATModel):
+            raise TypeError(f"network must be a torch.nn.Module that is not conditional yet, got an OATModel{where}.")
+        if (advice := advice_for(part)) is not None:
+            raise TypeError(f"network must be an eager torch.nn.Module, got a {type(part).__name__}{where}: {advice}.")
 
 
 def _with_others(fault: UnsupportedModuleError, step: Callable[[], Any]) -> UnsupportedModuleError:
@@ -299,10 +349,13 @@ def _convert_norms(
 
 
 def _convert(module: nn.Module, build: LayerBuilder) -> Layer:
+    if isinstance(module, LazyModuleMixin):
+        raise ValueError("its size is not known yet: run one batch through the network first")
     conversion = _conversion_of(module)
     if conversion is None:
         raise ValueError("only BatchNorm carries two statistics; exchange it, or register_conversion for its type")
-    layer = conversion(copy.deepcopy(without_hooks(module)), build)  # hooks go to the layer when the network is rebuilt
+    bare = without_hooks(module)  # hooks go to the layer when the network is rebuilt
+    layer = conversion(replicate(bare, lambda _: None, clone_tensor), build)
     layer.train(module.training)
     return layer
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from art_oat.condition import OperatingPoint
 from art_oat.layers import ConditionalLayer, FollowedNorm, Slimmable, Switch
 from art_oat.layers.slimmable import clone_slice, slice_tensor
-from art_oat.model import OATModel
+from art_oat.model import OATModel, check_model
 from art_oat.pinned import exact_arithmetic
 from art_oat.replica import replicate, with_own_children
 
@@ -37,8 +37,7 @@ def fold(model: OATModel, point: OperatingPoint | float | None = None) -> nn.Mod
         >>> [type(layer).__name__ for layer in fold(model, 0.3)]
         ['Conv2d', 'BatchNorm2d']
     """
-    if not isinstance(model, OATModel):
-        raise TypeError(f"model must be an OATModel, got {type(model).__name__}. A classifier's is classifier.model.")
+    check_model(model)
     lam, width = model.resolve(point)
     clones: dict[tuple[int, torch.Size], Tensor] = {}
 

@@ -35,22 +35,43 @@ def probe(network: nn.Module, input_shape: Sequence[int] | None) -> tuple[nn.Mod
     Raises:
         ValueError: If it does not run on such inputs.
     """
-    shapes = list(_shapes(network)) if input_shape is None else [tuple(input_shape)]
     reasons: list[str] = []
     for dtype in (torch.float64, torch.float32):
         subject = _shaken(network, dtype)
-        for shape in shapes:
-            x = torch.rand(_NB_SAMPLES, *shape, dtype=dtype)
-            try:
-                with torch.no_grad():
-                    answer = subject(x)
-            except Exception as error:  # noqa: BLE001 - whatever a user's network may raise
-                reasons.append(f"With {shape} of {dtype} it says: {error}")
-                continue
-            if all(bool(leaf.isfinite().all()) for leaf in real_tensors(answer)):
-                return subject, x
-            reasons.append(f"With {shape} its scores are not finite.")
-    raise ValueError(
+        x = running_inputs(subject, input_shape, torch.empty(0, dtype=dtype), reasons)
+        if x is not None:
+            return subject, x
+    raise ValueError(unfit_message(input_shape, reasons))
+
+
+def running_inputs(
+    subject: nn.Module, input_shape: Sequence[int] | None, like: Tensor, reasons: list[str]
+) -> Tensor | None:
+    """Return inputs ``[2, ...]`` on which a network gives finite answers; None where there are none.
+
+    Args:
+        subject: To be tried on; in evaluation mode.
+        input_shape: Shape of one sample; None to try common image sizes with the channels that the first layer takes.
+        like: Gives dtype and device.
+        reasons: Gets what speaks against each shape.
+    """
+    for shape in _shapes(subject) if input_shape is None else [tuple(input_shape)]:
+        x = torch.rand(_NB_SAMPLES, *shape, dtype=like.dtype, device=like.device)
+        try:
+            with torch.no_grad():
+                answer = subject(x)
+        except Exception as error:  # noqa: BLE001 - whatever a user's network may raise
+            reasons.append(f"With {shape} of {like.dtype} it says: {error}")
+            continue
+        if all(bool(leaf.isfinite().all()) for leaf in real_tensors(answer)):
+            return x
+        reasons.append(f"With {shape} its scores are not finite.")
+    return None
+
+
+def unfit_message(input_shape: Sequence[int] | None, reasons: Sequence[str]) -> str:
+    """Say that a network does not run on inputs of a shape, and the first reason."""
+    return (
         f"input_shape must be the shape of one sample that the network takes, got {input_shape}. "
         f"{next(iter(reasons), 'No layer of it tells how many channels it takes.')}"
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from art_oat.model import OATModel
+from art_oat.model import OATModel, advice_for
 from art_oat.pinned import Replica
 from art_oat.randomness import borrowed_generators
 from art_oat.surgery.fold import fold
@@ -31,8 +31,8 @@ def plain_root(network: nn.Module) -> nn.Module:
             raise TypeError(f"network must have weights of its own, got a {kind}: use fold(model, point).")
         if isinstance(part, OATModel):
             raise TypeError(f"network must not hold an OATModel, got one in a {type(network).__name__}: transfer that.")
-    if type(network).__name__ == "OptimizedModule":
-        raise TypeError("network must not be compiled: compile it after this. What was compiled is its _orig_mod.")
+    if (advice := advice_for(network)) is not None:
+        raise TypeError(f"network must be an eager torch.nn.Module, got a {type(network).__name__}: {advice}.")
     return network
 
 

@@ -7,6 +7,7 @@ from art_oat.training.guard import CatastrophicOverfittingWarning
 from art_oat.training.history import EpochRecord
 from art_oat.training.loss import MARTLoss, TRADESLoss, hybrid_loss, loss_by_name
 from art_oat.training.probe import LinearProbe
+from art_oat.training.recalibration import recalibrate
 from art_oat.training.sampling import StratifiedSampling, WidthSampling
 from art_oat.training.schedule import (
     OneCycle,
@@ -39,6 +40,7 @@ __all__ = [
     "load_model",
     "loss_by_name",
     "parameter_groups",
+    "recalibrate",
     "save_model",
     "schedule_by_name",
 ]

@@ -15,12 +15,14 @@ from torch import nn
 
 from art_oat import models
 from art_oat.files import replaced, write_whole
-from art_oat.model import OATModel
+from art_oat.model import OATModel, check_model
 from art_oat.surgery import to_conditional
+from art_oat.surgery.convert import check_network
 
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
 _FORMAT = 1
+_MAX_REASON = 300
 _DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -143,7 +145,11 @@ def save_model(model: OATModel, folder: str | Path, architecture: Architecture |
         model: Any conditional network.
         folder: Gets ``model.safetensors`` and ``model.json``; made where it is missing.
         architecture: Lets :func:`load_model` rebuild the plain network; None where the caller of it supplies one.
+
+    Raises:
+        TypeError: If ``model`` is not an ``OATModel``.
     """
+    check_model(model)
     folder = Path(folder)
     with replaced(folder / WEIGHTS) as partial:
         safetensors.torch.save_model(model, str(partial))
@@ -170,20 +176,57 @@ def load_model(folder: str | Path, network: nn.Module | None = None) -> OATModel
 
     Raises:
         FileNotFoundError: If a file is missing.
-        ValueError: If a network is needed, or the weights do not fit it.
+        ValueError: If a network is needed, a file is damaged or of another version, or the weights do not fit.
     """
     folder = Path(folder)
-    description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-    if description.get("format") != _FORMAT:
-        raise ValueError(f"{folder / DESCRIPTION} must have format {_FORMAT}, got {description.get('format')}.")
+    if missing := [name for name in (DESCRIPTION, WEIGHTS) if not (folder / name).is_file()]:
+        raise FileNotFoundError(
+            f"folder must hold what save_model wrote, but {' and '.join(missing)} cannot be found in {folder}."
+        )
+    description = _description(folder / DESCRIPTION)
+    saved = description["class"]
     if network is None:
         if description["architecture"] is None:
-            raise ValueError(f"network must be a {description['class']}: its architecture was not saved in {folder}.")
+            raise ValueError(f"network must be a {saved}: its architecture was not saved in {folder}.")
         network = Architecture(**description["architecture"]).build()
-    model = to_conditional(network, **description["conversion"]).to(_DTYPES[description["dtype"]])
+    check_network(network)
     try:
-        safetensors.torch.load_model(model, str(folder / WEIGHTS))
-    except RuntimeError as error:
-        raise ValueError(f"the weights in {folder} must fit {type(network).__name__}, but: {error}") from error
+        model = to_conditional(network, **description["conversion"]).to(_DTYPES[description["dtype"]])
+        _load_weights(model, folder / WEIGHTS)
+    except (RuntimeError, ValueError, safetensors.SafetensorError) as error:
+        given, reason = type(network).__name__, " ".join(str(error).split())
+        raise ValueError(
+            f"network must be the {saved} that was saved in {folder}, got a {given} that the weights do not fit: "
+            f"{reason[:_MAX_REASON]}"
+        ) from error
     model.default_point = model.point(**description["default_point"])
     return model.eval()
+
+
+def _load_weights(model: OATModel, path: Path) -> None:
+    """Load a file; modules are told that it is of their own version, which safetensors does not keep.
+
+    Raises:
+        ValueError: If the file lacks a tensor that no other name stands for, or has one that the model lacks.
+    """
+    saved, state = safetensors.torch.load_file(path), model.state_dict()
+    found = {state[name].data_ptr() for name in saved.keys() & state.keys()}
+    missing = [name for name in state.keys() - saved.keys() if state[name].data_ptr() not in found]
+    if missing or saved.keys() - state.keys():
+        unexpected = sorted(saved.keys() - state.keys())
+        raise ValueError(f"missing are {sorted(missing)}, unexpected {unexpected}.")
+    for name in state.keys() - saved.keys():
+        del state[name]
+    state.update(saved)
+    model.load_state_dict(state, strict=False)
+
+
+def _description(path: Path) -> dict[str, Any]:
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+        found = description.get("format")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path} must be what save_model wrote, but cannot be read: {error}") from error
+    if found != _FORMAT:
+        raise ValueError(f"{path} must have format {_FORMAT}, got {found}.")
+    return dict(description)

@@ -61,6 +61,8 @@ class Plan:
         """Say all that is wrong."""
         faults = count_faults({"nb_epochs": self.nb_epochs, "validation_interval": self.validation_interval})
         faults += scheduler_faults(self.scheduler, self.scheduler_interval)
+        if getattr(self.scheduler, "optimizer", classifier.optimizer) is not classifier.optimizer:
+            faults.append("scheduler must be made for the classifier's own optimizer, got one for another optimizer.")
         if self.scheduler_interval not in ("epoch", "step"):
             faults.append(f"scheduler_interval must be 'epoch' or 'step', got {self.scheduler_interval!r}.")
         faults += [

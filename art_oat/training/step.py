@@ -6,16 +6,20 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from art_oat.attack import AimedAttack
 from art_oat.classifier import OATClassifier
+from art_oat.condition import OperatingPoint
 from art_oat.fast import is_fast
 from art_oat.inputs import as_array, input_faults, range_faults, refuse
 from art_oat.model import OATModel
+from art_oat.notices import StatisticsWarning, warn_caller
 from art_oat.training.average import WeightAverage
 from art_oat.training.awp import WeightPerturbation, adversarial_part, uses_clean_scores
 from art_oat.training.dropout import QuickDropout
@@ -25,6 +29,9 @@ from art_oat.training.sampling import StratifiedSampling, WidthSampling, draw_wi
 _IMAGE_AXES = len(("N", "C", "H", "W"))
 _NB_PROBES = 8
 _FEWEST_INPUTS = 16
+_FEWEST_VALUES = 8
+_FARTHEST_SCORES = 100.0
+_NB_SETTLING_STEPS = 50  # running statistics with torch's momentum of 0.1 have then forgotten where they began
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 """Changes inputs ``[N, ...]`` at random, drawn from the generator it is given; keeps shape and clip range."""
@@ -159,6 +166,10 @@ class Step:
         self._is_ahead = False  # whether the weights hold a step that the average does not
         self._is_augmentation_checked = False
         self._last_x = torch.empty(0)
+        self._largest_score = 0.0
+        self._is_watched = False
+        self._nb_steps = 0
+        self._has_told = False
         self._dropout = QuickDropout(classifier.device)
         self._is_channels_last = any(map(_is_channels_last, self.model.parameters()))
 
@@ -178,13 +189,18 @@ class Step:
         x, y = self._arranged(self._augmented(x[order])), y[order]
         lam = self.method.sampling.draw(self.model.lambdas, len(x), self.generator).to(x)
         self.classifier.optimizer.zero_grad()
-        with self._undone_where_unfit():
+        watched = nullcontext() if self._is_watched else statistics_watched(self.model)
+        with self._undone_where_unfit(), watched as counts:
             self._take_gradient(_Batch(x, y, lam))
+        if counts is not None:
+            self._is_watched = True
+            _warn_of_few_values(counts, len(x), self.model)
         with torch.no_grad():
             torch._foreach_copy_(self.good_state, self.state)
         self._average()
         self.classifier.optimizer.step()
         self._is_ahead = True
+        self._nb_steps += 1
         self._last_x = x[:_NB_PROBES].clone()
 
     def _take_gradient(self, batch: _Batch) -> None:
@@ -251,6 +267,7 @@ class Step:
             logits_adv = self._scores(x_adv, lam[is_attacked], width) if len(x_adv) else logits[:0]
         loss = self.method.loss(logits, logits_adv, target, lam, criterion)
         self._check("loss", loss)
+        self._largest_score = float(logits.detach().abs().max())
         if loss.requires_grad or not has_gradient:  # without attacked samples, the clean term may be all there is
             loss.backward()
         self.tally.add(loss.item(), logits.argmax(1) == classes, logits_adv.argmax(1) == classes[is_attacked])
@@ -291,9 +308,28 @@ class Step:
         """Look at all weights, and at some answers at every point: the last step may be the one that diverged."""
         with torch.no_grad(), self._undone_where_unfit():
             self._check("weight", nn.utils.get_total_norm([weight.detach() for weight in self.model.parameters()]))
-            for point in itertools.product(self.model.lambdas, self.model.widths):
-                self._check("score", self.classifier.at(*point).as_module()(self._last_x).abs().max())
+            largest = {
+                OperatingPoint(*point): self.classifier.at(*point).as_module()(self._last_x).abs().max()
+                for point in itertools.product(self.model.lambdas, self.model.widths)
+            }
+            for score in largest.values():
+                self._check("score", score)
+        self._warn_of_large_scores({point: float(score) for point, score in largest.items()})
         self._average()
+
+    def _warn_of_large_scores(self, scores: Mapping[OperatingPoint, float]) -> None:
+        """Say once where scores by running statistics are of another size than those that the training saw."""
+        point = max(scores, key=lambda point: scores[point])
+        largest = scores[point]
+        is_settled = self._nb_steps >= _NB_SETTLING_STEPS and not self._has_told
+        if is_settled and largest > _FARTHEST_SCORES * max(self._largest_score, 1.0):
+            self._has_told = True
+            warn_caller(
+                f"in evaluation at lam {point.lam:g}, width {point.width:g}, scores reach {largest:.3g}, in training "
+                f"{self._largest_score:.3g} (epoch {self.epoch}): the running statistics of its norms do not suit. "
+                f"{_REMEDY}",
+                StatisticsWarning,
+            )
 
     def _average(self) -> None:
         if self.average is not None and self._is_ahead:
@@ -341,11 +377,53 @@ class Step:
         """
         try:
             yield
-        except _UnfitError as unfit:
+        except Exception as error:
             with torch.no_grad():
                 torch._foreach_copy_(self.state, self.good_state)
             self.classifier.optimizer.zero_grad()
-            raise unfit.error from None
+            if isinstance(error, _UnfitError):
+                raise error.error from None
+            raise
+
+
+_REMEDY = (
+    "Take larger batches, fewer lambdas, a smaller learning rate, or to_conditional(..., statistics='shared'); "
+    "recalibrate(model, loader) computes the statistics anew."
+)
+
+
+@contextmanager
+def statistics_watched(model: OATModel) -> Iterator[dict[str, int]]:
+    """Within the block, note by path from how few values per channel each norm in training computes its statistics."""
+    counts: dict[str, int] = {}
+
+    def note(path: str, norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if norm.training:
+            nb_values = inputs[0].numel() // inputs[0].shape[1]
+            counts[path] = min(nb_values, counts.get(path, nb_values))
+
+    handles = [
+        part.register_forward_pre_hook(partial(note, path))
+        for path, part in model.network.named_modules()
+        if isinstance(part, _BatchNorm)
+    ]
+    try:
+        yield counts
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _warn_of_few_values(counts: Mapping[str, int], nb_samples: int, model: OATModel) -> None:
+    if not counts or min(counts.values()) >= _FEWEST_VALUES:
+        return
+    path = min(counts, key=lambda path: counts[path])
+    warn_caller(
+        f"a batch of {nb_samples} is small for {len(model.lambdas)} lams: {path} computes its statistics from "
+        f"{counts[path]} values per channel, and {sum(count < _FEWEST_VALUES for count in counts.values())} norms from "
+        f"fewer than {_FEWEST_VALUES}. Training may explode. {_REMEDY}",
+        StatisticsWarning,
+    )
 
 
 def layout_faults(model: OATModel) -> list[str]:

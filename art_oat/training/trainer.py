@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import itertools
 import math
 import time
@@ -475,14 +476,13 @@ class OATTrainer(Trainer):
 
     @contextmanager
     def _seeded(self) -> Iterator[None]:
-        """Train from the trainer's own randomness (dropout draws from the global generator); restore the mode."""
-        model, was_training = self._model, self._model.training
+        """Train from the trainer's own randomness (dropout draws from the global generator); end in evaluation mode."""
         seed = int(torch.randint(2**31, (), generator=self._generator))
         with borrowed_generators(self.classifier.device, seed):
             try:
                 yield
             finally:
-                model.train(was_training)
+                self._model.eval()
 
     def _record(
         self,
@@ -547,6 +547,10 @@ def _check_classifier(classifier: Any) -> None:
         raise ValueError("the classifier's loss must count every label (no ignore_index) and have reduction 'mean'.")
     if classifier.optimizer is None:
         raise ValueError("the classifier must hold an optimizer to be trained: OATClassifier(..., optimizer=...).")
+    closure = inspect.signature(type(classifier.optimizer).step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        kind = type(classifier.optimizer).__name__
+        raise TypeError(f"the optimizer must take a step without a closure, which {kind} does not: use SGD or AdamW.")
 
 
 def _check_fallback(fallback: Any, classifier: OATClassifier) -> None:

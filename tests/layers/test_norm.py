@@ -95,9 +95,10 @@ def test_resetting_resets_both_sides_and_film():
     torch.testing.assert_close(run(layer.eval(), x), nn.BatchNorm2d(3).eval()(x))
 
 
-def test_a_batch_that_does_not_fit_its_lams_is_refused():
-    with pytest.raises(RuntimeError, match="lam holds 5 values, but a batch of 10 reached a layer"):
-        run(dual(), torch.randn(10, 3, 4, 4))
+@pytest.mark.parametrize("nb_samples", [3, 12])
+def test_a_batch_that_is_no_multiple_of_its_lams_is_refused(nb_samples):
+    with pytest.raises(RuntimeError, match=f"lam holds 5 values, one per sample, but a batch of {nb_samples} reached"):
+        run(dual(), torch.randn(nb_samples, 3, 4, 4))
 
 
 def test_a_layer_outside_a_pass_is_refused():

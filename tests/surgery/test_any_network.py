@@ -140,6 +140,7 @@ def test_backward_hooks_of_a_norm_see_its_gradients():
     network, seen = Head().eval(), []
     network.norm1.register_full_backward_hook(lambda module, to_inputs, to_outputs: seen.append(to_outputs[0]))
     model, x = to_conditional(network), torch.rand(4, 1, 6, 6, requires_grad=True)
+    seen.clear()
     network(x).sum().backward()
     model.pinned(0.0)(x).sum().backward()
     torch.testing.assert_close(seen[1], seen[0])

@@ -112,6 +112,12 @@ class Overriding(nn.BatchNorm2d):
         return x + super().forward(x)
 
 
+class DualOverriding(DualBatchNorm):
+    def normalization(self, condition):
+        scale, shift = super().normalization(condition)
+        return scale + 1, shift
+
+
 def test_every_fault_is_named_by_dotted_path_in_one_error():
     network = nn.ModuleDict(
         {
@@ -155,7 +161,7 @@ def test_a_registered_conversion_serves_its_type_and_its_subclasses(monkeypatch)
 
     @register_conversion(Overriding)
     def convert_overriding(norm, build):
-        return build.batch_norm(norm)
+        return DualOverriding(norm, build.film(norm.num_features))
 
     class Further(Overriding):
         pass
@@ -163,12 +169,19 @@ def test_a_registered_conversion_serves_its_type_and_its_subclasses(monkeypatch)
     assert isinstance(to_conditional(nn.Sequential(Further(2))).network[0].adversarial, Further)
 
 
+def test_a_registered_conversion_whose_plain_form_answers_otherwise_is_refused(monkeypatch):
+    monkeypatch.setattr(convert, "_CONVERSIONS", dict(convert._CONVERSIONS))
+    register_conversion(Overriding)(lambda norm, build: build.batch_norm(norm))
+    with pytest.raises(UnsupportedModuleError, match="after training, its plain form answers otherwise"):
+        to_conditional(nn.Sequential(conv(1, 6), Overriding(6)))
+
+
 def test_a_registered_conversion_serves_every_width(monkeypatch):
     monkeypatch.setattr(convert, "_CONVERSIONS", dict(convert._CONVERSIONS))
 
     @register_conversion(Overriding)
     def convert_overriding(norm, build):
-        return build.batch_norm(norm)
+        return DualOverriding(norm, build.film(norm.num_features))
 
     network = nn.Sequential(conv(1, 6), Overriding(6), nn.ReLU(), conv(6, 5), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     model = shaken(network, widths=WIDTHS)

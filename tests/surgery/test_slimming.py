@@ -698,7 +698,10 @@ def test_with_one_width_nothing_is_looked_at():
     network = Concatenates()
     network.register_forward_pre_hook(lambda *_: pytest.fail("it was run"))
     assert slim(network, (1.0,)).channels == {}
-    model = to_conditional(network, widths=[1], input_shape=(7,))
+
+
+def test_with_one_width_nothing_is_slimmable():
+    model = to_conditional(Concatenates(), widths=[1])
     assert not any(isinstance(part, Slimmable | Switch) for part in model.modules())
 
 

@@ -89,7 +89,10 @@ def test_weights_for_other_widths_are_refused(tmp_path):
     description = json.loads((tmp_path / "model.json").read_text())
     description["conversion"]["widths"] = [0.5, 1.0]
     (tmp_path / "model.json").write_text(json.dumps(description))
-    with pytest.raises(ValueError, match=r"the weights in .* must fit Residual"):
+    with pytest.raises(
+        ValueError,
+        match=r"network must be the Residual that was saved in .*, got a Residual that the weights do not fit",
+    ):
         load_model(tmp_path, Residual())
 
 
@@ -110,7 +113,10 @@ def test_a_model_saved_without_its_architecture_asks_for_the_network(tmp_path):
 
 def test_a_network_of_another_kind_is_refused(tmp_path):
     save_model(to_conditional(Residual()), tmp_path)
-    with pytest.raises(ValueError, match=r"the weights in .* must fit SharedNorm"):
+    with pytest.raises(
+        ValueError,
+        match=r"network must be the Residual that was saved in .*, got a SharedNorm that the weights do not fit",
+    ):
         load_model(tmp_path, SharedNorm())
 
 
@@ -239,3 +245,20 @@ def test_a_checkpoint_of_other_kinds_is_refused(tmp_path):
         Checkpoint(3)
     with pytest.raises(TypeError, match="architecture must be an Architecture or None, got str"):
         Checkpoint(tmp_path, "SmallCNN")
+
+
+class Versioned(Residual):
+    """Brings weights of its first version, or of none, into another form, as networks of old libraries do."""
+
+    _version = 2
+
+    def _load_from_state_dict(self, state, prefix, metadata, *rest):
+        if metadata.get("version", 1) < 2:
+            raise RuntimeError("these weights are of the first version")
+        super()._load_from_state_dict(state, prefix, metadata, *rest)
+
+
+def test_a_network_that_asks_for_the_version_of_its_weights_comes_back(tmp_path):
+    model = to_conditional(Versioned()).eval()
+    save_model(model, tmp_path)
+    torch.testing.assert_close(load_model(tmp_path, Versioned()).state_dict(), model.state_dict())
