@@ -569,8 +569,5 @@ SLOW = (
 )
 """Networks that take longer."""
 
-NOT_YET = {
-    "mnasnet, 0.35": "load_model forgets the versions of modules, which MNASNet asks for when it loads weights",
-    "Levit": "its norms see tokens as samples, so a pass has one lam per sample and they have many rows of each",
-}
+NOT_YET: dict[str, str] = {}
 """What does not train or come back from disk today, by the name of the network, and why."""
