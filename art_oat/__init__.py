@@ -7,7 +7,7 @@ at any operating point (:class:`OATClassifier`), ship it (:func:`fold`).
 
 from art_oat.attack import NFGSM, PGD, TensorAttack
 from art_oat.augmentation import RandomCropFlip
-from art_oat.classifier import OATClassifier, PinnedClassifier
+from art_oat.classifier import DefaultPointWarning, OATClassifier, PinnedClassifier
 from art_oat.condition import OperatingPoint
 from art_oat.evaluation import (
     AutoAttack,
@@ -20,7 +20,6 @@ from art_oat.evaluation import (
 from art_oat.fast import without_fast_paths
 from art_oat.frontier import Frontier, MeasuredPoint
 from art_oat.model import OATModel
-from art_oat.notices import StatisticsWarning
 from art_oat.pinned import PinnedNetwork
 from art_oat.surgery import (
     UnsupportedModuleError,
@@ -46,6 +45,7 @@ from art_oat.training import (
     Piecewise,
     SlowStart,
     SlowStartFastDecay,
+    StatisticsWarning,
     StratifiedSampling,
     TRADESLoss,
     WarmupCosine,
@@ -65,6 +65,7 @@ __all__ = [
     "AutoAttackWarning",
     "CatastrophicOverfittingWarning",
     "Checkpoint",
+    "DefaultPointWarning",
     "EpochRecord",
     "Frontier",
     "LinearProbe",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,6 +17,7 @@ from art.utils import check_and_transform_label_format
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from art_oat.caller import warn_caller
 from art_oat.condition import OperatingPoint
 from art_oat.inputs import (
     Array,
@@ -34,6 +36,10 @@ from art_oat.surgery.convert import try_out
 
 _IGNORED_BY_ART = {"logits", "y", "verbose", "raw", "standardise_output"}
 """Keywords that parts of ART pass to ``predict`` and rely on being ignored."""
+
+
+class DefaultPointWarning(UserWarning):
+    """What is attacked or trained is the default point, which nobody has set: lam 0, the least robust one."""
 
 
 class _NumpyPreprocessing(torch.autograd.Function):
@@ -324,6 +330,10 @@ class OATClassifier(_ARTClassifier):
     It keeps the parameter order and every method of ``PyTorchClassifier``. What names no operating point
     (``loss_gradient``, ``class_gradient``, ``fit``, ...) works at the default one, ``lam`` and ``width``.
 
+    Accuracy has a default, robustness has none: ``predict`` answers at the default point, and
+    :func:`~art_oat.evaluate` asks for a lam. Until ``lam`` is set, what attacks differentiate, and ``fit``, warn once
+    (:class:`DefaultPointWarning`) that they work at the least robust point, unless only one lam is trained.
+
     Args:
         model: A conditional network, from ``to_conditional``.
         loss: What ART's attacks differentiate; ``OATTrainer`` asks for a ``CrossEntropyLoss``.
@@ -340,6 +350,7 @@ class OATClassifier(_ARTClassifier):
     """
 
     estimator_params: ClassVar[list[str]] = [*PyTorchClassifier.estimator_params, "lam", "width"]
+    _told: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -444,7 +455,43 @@ class OATClassifier(_ARTClassifier):
 
     @width.setter
     def width(self, width: float) -> None:
-        self.model.default_point = OperatingPoint(self.lam, width)
+        with self._lam_as_named():
+            self.model.default_point = OperatingPoint(self.lam, width)
+
+    @contextmanager
+    def _lam_as_named(self) -> Iterator[None]:
+        """Leave it as said or unsaid whether the default lam is meant."""
+        is_lam_named = self.model.is_lam_named
+        try:
+            yield
+        finally:
+            self.model.is_lam_named = is_lam_named
+
+    def _tell(self, what: str, message: str) -> None:
+        """Warn once of what is done at a default point that nobody has named."""
+        if what in self._told or self.model.is_lam_named or len(self.model.lambdas) == 1:
+            return
+        self._told |= {what}
+        warn_caller(f"{message} If this lam is meant, set classifier.lam = {self.lam:g}.", DefaultPointWarning)
+
+    def _tell_of_attack(self) -> None:
+        where = f"lam {self.lam:g}, the least robust of {self.model.lambdas}"
+        self._tell("attacked", f"the classifier is attacked at {where}. Attack classifier.at(lam).")
+
+    def _attacked(self) -> PinnedClassifier:
+        """Return the view at the default point for what attacks ask of it."""
+        self._tell_of_attack()
+        return self.at()
+
+    def set_params(self, **kwargs: Any) -> None:
+        """Set parameters; see ``PyTorchClassifier``. All of ``get_params()`` together do not count as naming lam.
+
+        Raises:
+            ValueError: If ``model`` is another than the one it has.
+        """
+        is_taken_over = kwargs.keys() >= set(self.estimator_params) - {"model", "optimizer"}
+        with self._lam_as_named() if is_taken_over and kwargs["lam"] == self.lam else nullcontext():
+            super().set_params(**kwargs)
 
     def at(self, lam: float | None = None, width: float | None = None) -> PinnedClassifier:
         """Return this classifier at one operating point, as an ordinary ART classifier that follows training.
@@ -572,44 +619,54 @@ class OATClassifier(_ARTClassifier):
             ValueError: If ``x`` or ``y`` is not as above; names every fault.
         """
         refuse([*input_faults(x, self.input_shape), *label_faults(y, len(x), self.nb_classes, takes_soft=True)])
+        self._tell_of_training()
         try:
             super().fit(x, y, *args, **kwargs)
         finally:
             self.model.eval()
 
-    def fit_generator(self, *args: Any, **kwargs: Any) -> None:
-        """Train on a generator as :meth:`fit` does on arrays; see ``PyTorchClassifier``."""
+    def fit_generator(self, generator: Any, *args: Any, **kwargs: Any) -> None:
+        """Train on the batches of an ART ``DataGenerator`` at the default operating point, as :meth:`fit` does."""
+        self._tell_of_training()
         try:
-            super().fit_generator(*args, **kwargs)
+            super().fit_generator(generator, *args, **kwargs)
         finally:
             self.model.eval()
+
+    def _tell_of_training(self) -> None:
+        self._tell(
+            "trained",
+            f"fit trains the network at lam {self.lam:g} alone, of {self.model.lambdas}. OATTrainer trains them all.",
+        )
 
     # ART runs these on the network in training form, and changes its mode and gradients. At the default point the
     # pinned network gives the same numbers and leaves both alone.
 
     def loss_gradient(self, x: Any, y: Any, training_mode: bool = False, **kwargs: Any) -> Any:
         """Return the gradient of the loss to ``x``, at the default point; see ``PyTorchClassifier``."""
+        self._tell_of_attack()
         if training_mode:
             return super().loss_gradient(x, y, training_mode, **kwargs)
         return self.at().loss_gradient(x, y, **kwargs)
 
     def class_gradient(self, x: Any, label: Any = None, training_mode: bool = False, **kwargs: Any) -> Any:
         """Return the gradients of the scores to ``x``, at the default point; see ``PyTorchClassifier``."""
+        self._tell_of_attack()
         if training_mode:
             return super().class_gradient(x, label, training_mode, **kwargs)
         return self.at().class_gradient(x, label, **kwargs)
 
     def compute_loss(self, x: Any, y: Any, reduction: str = "none", **kwargs: Any) -> Any:
         """Return the loss at the default point; see ``PyTorchClassifier``."""
-        return self.at().compute_loss(x, y, reduction, **kwargs)
+        return self._attacked().compute_loss(x, y, reduction, **kwargs)
 
     def custom_loss_gradient(self, loss_fn: Any, x: Any, y: Any, layer_name: Any, training_mode: bool = False) -> Any:
         """Return the gradient of a loss between activations, at the default point; see ``PyTorchClassifier``."""
-        return self.at().custom_loss_gradient(loss_fn, x, y, layer_name, training_mode)
+        return self._attacked().custom_loss_gradient(loss_fn, x, y, layer_name, training_mode)
 
     def get_activations(self, x: Any, layer: Any = None, batch_size: int = 128, framework: bool = False) -> Any:
         """Return the output of a layer at the default point; see ``PyTorchClassifier``."""
         return self.at().get_activations(x, layer, batch_size, framework)
 
     def _predict_framework(self, x: Tensor, y: Tensor | None = None) -> Any:
-        return self.at()._predict_framework(x, y)
+        return self._attacked()._predict_framework(x, y)

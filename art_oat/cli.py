@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -69,6 +69,20 @@ class _Command(TyperCommand):
         return super().parse_args(ctx, joined(args))
 
 
+def _radius(name: str) -> Callable[[Any], float]:
+    """Return what reads a radius or a step, such as ``8/255``."""
+
+    def read(value: Any) -> float:
+        from art_oat.attack import parse_eps
+
+        try:
+            return parse_eps(str(value), name)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+
+    return read
+
+
 Numbers = list[str] | None
 _METAVAR = "NUMBERS"
 Out = Annotated[Path, typer.Option(help="Folder for weights, log, table and picture.")]
@@ -80,6 +94,9 @@ AttackNames = Annotated[
         help="autoattack, autoattack-plus, screen, pgd-K, pgd-KxR (R restarts), art:NAME or torchattacks:NAME; "
         "may be repeated."
     ),
+]
+AllowLargeEps = Annotated[
+    bool, typer.Option("--allow-large-eps", help="Take an eps of half the range of the images, or more.")
 ]
 NbRobust = Annotated[int | None, typer.Option(min=10, help="Test images to attack; all if not given.")]
 NbWorkers = Annotated[
@@ -152,9 +169,25 @@ def train(
     distills: Annotated[
         bool | None, typer.Option(help="Whether narrower widths learn from the answers of the widest.")
     ] = None,
-    eps: Annotated[float, typer.Option(help="Radius of the attack, images in [0, 1].")] = 8 / 255,
-    eps_step: Annotated[float | None, typer.Option(help="Step of the attack; its default if not given.")] = None,
+    eps: Annotated[
+        float,
+        typer.Option(
+            help="Radius of the attack, images in [0, 1], such as 0.2 or 8/255.",
+            metavar="NUMBER",
+            parser=_radius("eps"),
+            show_default="8/255",
+        ),
+    ] = 8 / 255,
+    eps_step: Annotated[
+        float | None,
+        typer.Option(
+            help="Step of the attack, likewise; its default if not given.",
+            metavar="NUMBER",
+            parser=_radius("eps_step"),
+        ),
+    ] = None,
     norm: Annotated[str, typer.Option(help="Linf or L2.")] = "Linf",
+    allow_large_eps: AllowLargeEps = False,
     pretrained: Annotated[
         Path | None,
         typer.Option(help="Weights of the plain network to start from, .safetensors or .pt; best with slow-start."),
@@ -235,6 +268,7 @@ def train(
             eps=eps,
             eps_step=eps_step,
             norm=norm,  # type: ignore[arg-type]
+            allow_large_eps=allow_large_eps,
             weight_of_one=weight_of_one,
             nb_epochs=nb_epochs,
             batch_size=batch_size,
@@ -261,8 +295,16 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder that art-oat train wrote.")],
     attack: AttackNames = None,
     nb_robust: NbRobust = None,
-    eps: Annotated[float | None, typer.Option(help="Radius of the attacks; that of the training if not given.")] = None,
+    eps: Annotated[
+        float | None,
+        typer.Option(
+            help="Radius of the attacks, such as 8/255; that of the training if not given.",
+            metavar="NUMBER",
+            parser=_radius("eps"),
+        ),
+    ] = None,
     norm: Annotated[str | None, typer.Option(help="Linf, L2 or L1; that of the training if not given.")] = None,
+    allow_large_eps: AllowLargeEps = False,
     lambdas: Annotated[
         Numbers, typer.Option(help="Where to measure; at the trained lams if not given.", metavar=_METAVAR)
     ] = None,
@@ -296,7 +338,7 @@ def evaluate(
             seed,
         )
         images = recipe.dataset()
-        curve = trained.measure(measurement, images, nb_workers=nb_workers)
+        curve = trained.measure(measurement, images, nb_workers=nb_workers, allow_large_eps=allow_large_eps)
     _show(curve)
     typer.echo(f"\nTable and picture are in {run}: {run / 'tradeoff.csv'}, {run / 'tradeoff.png'}")
 
@@ -307,7 +349,8 @@ def _refusals() -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, ImportError, OSError, RuntimeError) as error:
-        raise typer.BadParameter(str(error)) from error
+        message = str(error).replace("allow_large_eps=True", "--allow-large-eps")
+        raise typer.BadParameter(message) from error
 
 
 def _numbers(name: str, values: Numbers) -> tuple[float, ...] | None:
@@ -329,11 +372,11 @@ def _check_attacks(names: tuple[str, ...], eps: float, norm: str) -> None:
 
 
 def _show(curve: TradeoffCurve) -> None:
+    from art_oat.attack import format_eps
     from art_oat.evaluation.report import table
 
-    typer.echo(
-        f"\nAccuracy in percent, +- one standard error; attacks: {curve.norm}, eps {curve.eps:.3g}, images in [0, 1].\n"
-    )
+    attacks = f"{curve.norm}, eps {format_eps(curve.eps)}, images in [0, 1]"
+    typer.echo(f"\nAccuracy in percent, +- one standard error; attacks: {attacks}.\n")
     typer.echo(table(curve))
     for point in curve.points:
         for warning in point.warnings:

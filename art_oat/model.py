@@ -67,7 +67,10 @@ class OATModel(nn.Module):
     Attributes:
         layout: How the network lays out several samples that it makes of one, see :data:`~art_oat.condition.Layout`.
         tried_shape: Shape of one sample on which the conversion was tried; None where it was not.
+        is_lam_named: Whether someone has set ``default_point``, so that its lam is meant; travels with copies.
     """
+
+    is_lam_named = False
 
     def __init__(
         self,
@@ -123,6 +126,7 @@ class OATModel(nn.Module):
     @default_point.setter
     def default_point(self, point: OperatingPoint | float) -> None:
         self._default_point = self.resolve(point)
+        self.is_lam_named = True
 
     def point(self, lam: float | None = None, width: float | None = None) -> OperatingPoint:
         """Check one operating point; None stands for the default.

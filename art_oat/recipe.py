@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from art_oat import models
-from art_oat.attack import Norm
+from art_oat.attack import Norm, Radius
 from art_oat.augmentation import RandomCropFlip
 from art_oat.classifier import OATClassifier
 from art_oat.condition import is_finite_number
@@ -49,6 +49,9 @@ NB_VALIDATIONS = 5
 AugmentationName = Literal["auto", "crop-flip", "crop", "none"]
 _SUITED: dict[str, AugmentationName] = {"cifar10": "crop-flip", "stl10": "crop-flip", "mnist": "crop", "svhn": "crop"}
 
+_CLIP_VALUES = (0, 1)
+"""Range of the images of every data set."""
+
 _SMALL = re.compile(r"small((?:-[1-9]\d*)*)")
 _WIDE = re.compile(r"wrn-(\d+)-(\d+)")
 
@@ -82,6 +85,8 @@ class Recipe:
         eps_step: Step of attack and fallback; None for their defaults. ``"n-fgsm"`` takes none:
             it goes ``eps`` far.
         norm: ``"Linf"`` or ``"L2"``.
+        allow_large_eps: Whether ``eps`` may be half the range of the images, or more, see
+            :class:`~art_oat.attack.radius.Radius`; that is refused as a number in another unit otherwise.
         loss: ``"oat"``, ``"trades"`` (PGD then attacks the divergence) or ``"mart"``.
         awp: ``gamma`` of the adversarial perturbation of weights, above 0: 0.01 as published, 0.005 with ``"trades"``;
             None for none.
@@ -122,6 +127,7 @@ class Recipe:
     eps: float = 8 / 255
     eps_step: float | None = None
     norm: Norm = "Linf"
+    allow_large_eps: bool = False
     loss: LossName = "oat"
     awp: float | None = None
     weight_of_one: float = 1.0
@@ -144,6 +150,7 @@ class Recipe:
             if isinstance(values := getattr(self, name), Iterable):  # a file gives a list
                 object.__setattr__(self, name, tuple(values))
         faults = self.combination.faults(eps=self.eps, eps_step=self.eps_step, norm=self.norm)
+        faults += Radius(self.eps, self.norm, _CLIP_VALUES, None).faults(allow_large_eps=self.allow_large_eps)
         faults += refusals(
             lambda: architecture(self.network, in_channels=1, nb_classes=2),
             lambda: schedule_by_name(self.schedule),
@@ -192,8 +199,11 @@ class Recipe:
             for name, kind in kinds.items()
             if getattr(self, name) not in get_args(kind)
         ]
-        if not isinstance(self.channels_last, bool):
-            faults.append(f"channels_last must be True or False, got {self.channels_last!r}.")
+        faults += [
+            f"{name} must be True or False, got {getattr(self, name)!r}."
+            for name in ("allow_large_eps", "channels_last")
+            if not isinstance(getattr(self, name), bool)
+        ]
         if not set(self.exempt) <= set(get_args(ParameterKind)):
             faults.append(f"exempt must hold some of {get_args(ParameterKind)}, got {self.exempt}.")
         faults += precision_faults(self.precision, self.attack_precision)
@@ -217,7 +227,7 @@ class Recipe:
     ) -> OATClassifier:
         """Return the classifier of a model for this data."""
         loss = nn.CrossEntropyLoss(label_smoothing=self.label_smoothing)
-        return OATClassifier(model, loss, data.input_shape, data.nb_classes, optimizer, clip_values=(0, 1))
+        return OATClassifier(model, loss, data.input_shape, data.nb_classes, optimizer, clip_values=_CLIP_VALUES)
 
 
 def train(
@@ -243,6 +253,8 @@ def trainer_for(recipe: Recipe, data: Dataset) -> OATTrainer:
     groups = parameter_groups(model, recipe.weight_decay, exempt=recipe.exempt)
     optimizer = torch.optim.SGD(groups, recipe.learning_rate, momentum=0.9, nesterov=True)
     classifier = recipe.classifier(model, data, optimizer)
+    names = ("eps", "eps_step", "norm", "allow_large_eps")
+    size: dict[str, Any] = {name: getattr(recipe, name) for name in names}
     return OATTrainer(
         classifier,
         sampling=StratifiedSampling({1.0: recipe.weight_of_one} if 1.0 in recipe.lambdas else {}),
@@ -252,7 +264,8 @@ def trainer_for(recipe: Recipe, data: Dataset) -> OATTrainer:
         precision=recipe.precision,
         attack_precision=recipe.attack_precision,
         seed=recipe.seed,
-        **recipe.combination.arguments(classifier, eps=recipe.eps, eps_step=recipe.eps_step, norm=recipe.norm),
+        allow_large_eps=recipe.allow_large_eps,
+        **recipe.combination.arguments(classifier, **size),
     )
 
 

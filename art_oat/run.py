@@ -158,7 +158,14 @@ class Run:
         self._state.keep("recipe", asdict(recipe), [])  # so that a training that is cut short can be measured
         self._state.keep("begun", begun, [])  # and gone on with
 
-    def measure(self, measurement: Measurement, data: Dataset, *, nb_workers: int | None = None) -> TradeoffCurve:
+    def measure(
+        self,
+        measurement: Measurement,
+        data: Dataset,
+        *,
+        nb_workers: int | None = None,
+        allow_large_eps: bool = False,
+    ) -> TradeoffCurve:
         """Attack the trained network at every lam and width, unless it is done already; draw and return the curve.
 
         A measurement that was cut goes on where it was: what it has found so far lies in a folder ``evaluation-...``.
@@ -167,6 +174,8 @@ class Run:
             measurement: What to measure.
             data: The test part is measured on.
             nb_workers: How many cohorts to attack at once; None for one per core, or one where there is a GPU.
+            allow_large_eps: Whether the radius may be half the range of the images, or more; the recipe says so of
+                its own.
         """
         recipe = self.recipe
         what = {**asdict(measurement), "model": _digest(self._models), "data": data_digest(data.test)}
@@ -178,7 +187,7 @@ class Run:
             so_far = self.folder / f"evaluation-{_name_of(what)}"
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", AutoAttackWarning)  # the points of the curve have them
-                curve = self._attack(recipe, measurement, data, nb_workers, so_far)
+                curve = self._attack(recipe, measurement, data, nb_workers, so_far, allow_large_eps)
             curve.to_csv(self._curve)
             write_reports(curve.reports, self._samples)
             self._state.keep("measurement", settings, self._measured)
@@ -188,10 +197,17 @@ class Run:
         return curve
 
     def _attack(
-        self, recipe: Recipe, measurement: Measurement, data: Dataset, nb_workers: int | None, so_far: Path
+        self,
+        recipe: Recipe,
+        measurement: Measurement,
+        data: Dataset,
+        nb_workers: int | None,
+        so_far: Path,
+        allow_large_eps: bool,
     ) -> TradeoffCurve:
         lambdas = recipe.lambdas if measurement.lambdas is None else measurement.lambdas
         widths = recipe.widths if measurement.widths is None else measurement.widths
+        is_as_trained = measurement.eps is None and measurement.norm is None
         nb_images, nb_attacked = len(data.test.x), measurement.nb_robust or len(data.test.x)
         begin = "Going on attacking" if so_far.exists() else "Attacking"
         self.say(f"{begin} {nb_attacked} of {nb_images} test images at {_every(widths)} ...")
@@ -207,6 +223,7 @@ class Run:
             cohort_size=measurement.cohort_size,
             state=so_far,
             seed=measurement.seed,
+            allow_large_eps=allow_large_eps or (is_as_trained and recipe.allow_large_eps),
             nb_workers=nb_workers or _nb_workers(-(-nb_attacked // measurement.cohort_size)),
         )
 

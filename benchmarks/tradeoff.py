@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from art_oat import OATModel, TradeoffCurve
-from art_oat.attack import is_correct
+from art_oat.attack import format_eps, is_correct
 from benchmarks.arguments import command, parser
 from benchmarks.configs import CONFIGS, Config, Part
 from benchmarks.figures import plot
@@ -208,9 +208,10 @@ def main() -> None:
         print(text(compared))
         write(_path(given.data, given.config, "_summary"), compared, made_by)
     title = {"digits": "scikit-learn's digits", "cifar10": "CIFAR-10 (JPEG-75)"}[given.data]
+    eps = format_eps(config.recipe.eps)
     plot(
         arms,
-        f"{title}, {config.recipe.network}, AutoAttack at eps {config.recipe.eps:.3g}; bars: one standard error",
+        f"{title}, {config.recipe.network}, AutoAttack at eps {eps}; bars: one standard error",
         DOCS / f"frontiers_{given.data}_{given.config}.png",
     )
 

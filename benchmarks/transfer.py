@@ -55,7 +55,7 @@ from art_oat import (
     to_conditional,
     transfer,
 )
-from art_oat.attack import is_correct
+from art_oat.attack import format_eps, is_correct
 from art_oat.data import Dataset, Split, digits
 from art_oat.data.dataset import draw
 from art_oat.demo import RECIPE
@@ -584,8 +584,7 @@ def plot(study: Study, task: Task, path: Path) -> None:
         axes[row, column].yaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))
         axes[row, column].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes[0, 0].set_ylabel("clean accuracy")
-    eps = f"{task.eps:g}" if round(task.eps, 3) == task.eps else f"{255 * task.eps:g}/255"
-    axes[1, 0].set_ylabel(f"under AutoAttack, eps {eps}")
+    axes[1, 0].set_ylabel(f"under AutoAttack, eps {format_eps(task.eps)}")
     axes[0, 0].legend(fontsize=8)
     figure.suptitle(f"{task.title}; seeds {' '.join(map(str, task.sources.seeds))}; 95% over images", fontsize=10)
     with replaced(path) as partial_path:

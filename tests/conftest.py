@@ -20,9 +20,15 @@ def classifier() -> OATClassifier:
     return make_classifier()
 
 
-def make_classifier(*, widths: tuple[float, ...] = (1.0,), heads: str = "shared", **options: object) -> OATClassifier:
+def make_classifier(
+    *, widths: tuple[float, ...] = (1.0,), heads: str = "shared", lam: float | None = 0.0, **options: object
+) -> OATClassifier:
+    """Return a classifier whose default lam is named, unless it is None."""
     torch.manual_seed(0)
     model = shaken(Residual(), torch.float32, widths=widths, heads=heads)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     arguments = {"clip_values": (0, 1), **options}
-    return OATClassifier(model, torch.nn.CrossEntropyLoss(), (1, 6, 6), 5, optimizer, **arguments)  # type: ignore[arg-type]
+    classifier = OATClassifier(model, torch.nn.CrossEntropyLoss(), (1, 6, 6), 5, optimizer, **arguments)  # type: ignore[arg-type]
+    if lam is not None:
+        classifier.lam = lam
+    return classifier

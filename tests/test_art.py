@@ -498,6 +498,7 @@ def untrained() -> tuple[PyTorchClassifier, OATClassifier]:
         optimizer = torch.optim.SGD([p for p in own.parameters() if p.requires_grad], lr=0.1, momentum=0.9)
         arguments = (nn.CrossEntropyLoss(), (3, 16, 16), NB_CLASSES, optimizer)
         classifiers.append(kind(own, *arguments, clip_values=CLIP))
+    classifiers[-1].lam = 0.0  # meant: this lam is what is trained
     return tuple(classifiers)
 
 

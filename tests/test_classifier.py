@@ -1,17 +1,24 @@
 import copy
 import pickle
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from art.attacks.evasion import AutoProjectedGradientDescent, FastGradientMethod, ProjectedGradientDescent
+from art.attacks.evasion import (
+    AutoProjectedGradientDescent,
+    FastGradientMethod,
+    ProjectedGradientDescent,
+)
 from art.config import ART_DATA_PATH
+from art.data_generators import PyTorchDataGenerator
 from art.defences.preprocessor import SpatialSmoothing
 from art.defences.preprocessor.preprocessor import PreprocessorPyTorch
+from art.defences.trainer import AdversarialTrainer
 from art.estimators.classification import PyTorchClassifier
 
-from art_oat import PGD, OATClassifier, OATTrainer, OperatingPoint, fold, to_conditional
+from art_oat import PGD, DefaultPointWarning, OATClassifier, OATTrainer, OperatingPoint, fold, to_conditional
 from benchmarks.art_attacks import changed, state
 from tests.conftest import make_classifier
 from tests.networks import WIDTHS, MobileSqueezeExcite, Residual, images, labels, shaken
@@ -640,3 +647,115 @@ def test_a_network_that_gives_more_than_scores_is_refused_with_the_way_out(wrap)
 
     with pytest.raises(ValueError, match=r"got (tuple|dict)\. Wrap it in a module that returns the scores alone"):
         OATClassifier(to_conditional(Wordy()), torch.nn.CrossEntropyLoss(), (1, 6, 6), 5)
+
+
+UNNAMED = {
+    "loss_gradient": lambda c: c.loss_gradient(X, Y),
+    "loss_gradient in training mode": lambda c: c.loss_gradient(X, Y, training_mode=True),
+    "class_gradient": lambda c: c.class_gradient(X),
+    "class_gradient in training mode": lambda c: c.class_gradient(X, training_mode=True),
+    "compute_loss": lambda c: c.compute_loss(X, Y),
+    "custom_loss_gradient": lambda c: c.custom_loss_gradient(norm_of, X, X[::-1], 0),
+    "_predict_framework": lambda c: c._predict_framework(torch.from_numpy(X)),
+    "an attack by gradients": lambda c: FastGradientMethod(c, eps=0.1).generate(X),
+}
+
+
+def told(call, *arguments) -> list[str]:
+    """What is said of the default point, all of it where the call is written."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        call(*arguments)
+    found = [warning for warning in caught if issubclass(warning.category, DefaultPointWarning)]
+    assert {Path(warning.filename).name for warning in found} <= {"test_classifier.py"}
+    return [str(warning.message) for warning in found]
+
+
+@pytest.mark.parametrize("name", UNNAMED)
+def test_an_attack_at_a_default_point_that_nobody_named_warns_once(name):
+    classifier = make_classifier(lam=None)
+    (message,) = told(UNNAMED[name], classifier)
+    assert "attacked at lam 0, the least robust of" in message
+    assert "Attack classifier.at(lam)" in message
+    assert told(UNNAMED[name], classifier) == []
+
+
+@pytest.mark.parametrize("name", UNNAMED)
+def test_where_the_lam_is_named_or_the_only_one_an_attack_warns_of_nothing(name):
+    named, through_model = make_classifier(lam=None), make_classifier(lam=None)
+    named.lam = 0.0
+    through_model.model.default_point = OperatingPoint(0.0)
+    model = to_conditional(Residual(), (0.0,))
+    only = OATClassifier(model, torch.nn.CrossEntropyLoss(), (1, 6, 6), 5, clip_values=(0, 1))
+    for classifier in (named, through_model, only):
+        assert told(UNNAMED[name], classifier) == []
+
+
+def test_accuracy_has_a_default_and_attacks_that_are_only_made_are_no_attacks():
+    classifier = make_classifier(lam=None)
+    assert told(classifier.predict, X) == []
+    assert told(classifier.model, torch.from_numpy(X)) == []
+    assert told(lambda: ProjectedGradientDescent(classifier, verbose=False)) == []
+    assert told(lambda: AutoProjectedGradientDescent(classifier, eps=0.1, eps_step=0.05, verbose=False)) == []
+    assert told(FastGradientMethod(classifier.at(1.0), eps=0.1).generate, X) == []
+
+
+def test_training_one_point_that_nobody_named_warns_once_and_says_what_trains_all():
+    classifier = make_classifier(lam=None)
+    (message,) = told(lambda: classifier.fit(X, Y, nb_epochs=1))
+    assert "at lam 0 alone" in message
+    assert "OATTrainer" in message
+    assert told(lambda: classifier.fit(X, Y, nb_epochs=1)) == []
+    loader = torch.utils.data.DataLoader(list(zip(X, ONE_HOT, strict=True)), batch_size=6)
+    generator = PyTorchDataGenerator(loader, size=12, batch_size=6)
+    classifier = make_classifier(lam=None)
+    assert len(told(lambda: classifier.fit_generator(generator, nb_epochs=1))) == 1
+    assert told(lambda: make_classifier().fit(X, Y, nb_epochs=1)) == []
+
+
+def test_arts_own_trainer_is_told_of_both():
+    classifier = make_classifier(lam=None)
+    trainer = AdversarialTrainer(classifier, FastGradientMethod(classifier, eps=0.1), ratio=0.5)
+    messages = told(lambda: trainer.fit(X, ONE_HOT, batch_size=6, nb_epochs=1))
+    assert len(messages) == 2
+
+
+@pytest.mark.parametrize("kind", [ProjectedGradientDescent, AutoProjectedGradientDescent])
+def test_training_every_lam_by_an_attack_of_art_warns_of_nothing(kind):
+    classifier = make_classifier(lam=None)
+    attack = kind(classifier, eps=0.1, eps_step=0.05, max_iter=1, verbose=False)
+    assert told(lambda: OATTrainer(classifier, attack).fit(X, Y, nb_epochs=1, verbose=False)) == []
+
+
+def taken_over(classifier: OATClassifier) -> OATClassifier:
+    other = make_classifier(lam=None)
+    parameters = classifier.get_params()
+    other.set_params(**{name: parameters[name] for name in parameters if name not in ("model", "optimizer")})
+    return other
+
+
+@pytest.mark.parametrize(
+    "make_copy", [*COPIES.values(), OATClassifier.clone_for_refitting], ids=[*COPIES.keys(), "clone_for_refitting"]
+)
+@pytest.mark.parametrize("lam", [None, 0.0, 0.3])
+def test_whether_the_lam_is_named_travels_with_copies(make_copy, lam):
+    twin = make_copy(make_classifier(lam=lam))
+    assert twin.model.is_lam_named == (lam is not None)
+    assert twin.lam == (lam or 0.0)
+
+
+def test_parameters_that_are_taken_over_whole_name_no_lam_and_one_that_is_set_does():
+    classifier = make_classifier(lam=None)
+    classifier.set_params(**classifier.get_params())
+    assert not classifier.model.is_lam_named
+    assert not taken_over(classifier).model.is_lam_named
+    assert taken_over(make_classifier(lam=0.3)).model.is_lam_named
+    classifier.set_params(lam=0.0)
+    assert classifier.model.is_lam_named
+
+
+def test_a_width_names_no_lam():
+    classifier = make_classifier(widths=WIDTHS, lam=None)
+    classifier.width = 0.5
+    assert classifier.model.default_point == OperatingPoint(0.0, 0.5)
+    assert not classifier.model.is_lam_named

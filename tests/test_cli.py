@@ -237,3 +237,41 @@ def test_weights_of_a_training_with_another_precision_of_the_attack_are_not_reus
     refused = call(*arguments, "--attack-precision", "bf16")
     assert refused.exit_code == 2
     assert "--overwrite" in refused.output
+
+
+def test_radii_are_read_and_shown_as_people_write_them(tmp_path):
+    arguments = ("--data", "digits", "--nb-train", "50", "--out", str(tmp_path), *TRAINED)
+    trained = call("train", *arguments, "--eps", "40/255", "--eps-step", "10/255")
+    assert trained.exit_code == 0, trained.output
+    recipe = Run(tmp_path, print).recipe
+    assert (recipe.eps, recipe.eps_step) == (40 / 255, 10 / 255)
+    measuring = ("--attack", "pgd-1", "--nb-robust", "10", "--nb-workers", "1", "--lambdas", "1")
+    measured = call("evaluate", str(tmp_path), *measuring)
+    assert "Linf, eps 40/255, images in [0, 1]" in measured.output
+    curve = TradeoffCurve.from_csv(tmp_path / "tradeoff.csv")
+    assert curve.eps == 40 / 255
+    assert "at eps 40/255 (Linf)" in curve.plot()._suptitle.get_text()
+    large = call("evaluate", str(tmp_path), *measuring, "--eps", "8")
+    assert large.exit_code == 2
+    assert "--allow-large-eps" in large.output
+    assert "Linf, eps 8," in call("evaluate", str(tmp_path), *measuring, "--eps", "8", "--allow-large-eps").output
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--eps", "8:255"), "eps must be a number or a fraction"),
+        (("--eps-step", "2/0"), "eps_step must be a number or a fraction"),
+        (("--eps", "8"), "write 8 / 255"),
+        (("--eps", "8", "--norm", "L2"), "eps must be below 4 (L2)"),
+    ],
+)
+def test_a_radius_that_cannot_be_meant_is_refused_before_anything_is_written(tmp_path, options, message):
+    result = call("train", "--data", "digits", "--out", str(tmp_path / "new"), *TRAINED, *options)
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.replace("\u2502", " ").split())
+    assert not (tmp_path / "new").exists() or not list((tmp_path / "new").iterdir())
+
+
+def test_help_shows_the_radius_as_people_write_it():
+    assert "8/255" in call("train", "--help").output

@@ -9,7 +9,7 @@ import art_oat
 
 ROOT = Path(art_oat.__file__).parent
 ORDER = [
-    {"condition", "fast", "mode", "replica", "notices", "inputs", "files", "models", "randomness"},
+    {"caller", "condition", "fast", "mode", "replica", "inputs", "files", "models", "randomness"},
     {"data", "augmentation", "watch"},
     {"layers"},
     {"pinned"},

@@ -224,3 +224,15 @@ def test_a_recipe_says_what_the_attack_computes_in(attack_precision):
 def test_a_recipe_names_the_faults_of_both_precisions():
     with pytest.raises(ValueError, match=r"precision must be one of .*'fp8'.*attack_precision must be one of .*'fp4'"):
         Recipe(precision="fp8", attack_precision="fp4")
+
+
+def test_a_radius_in_another_unit_is_refused_unless_it_is_meant():
+    with pytest.raises(ValueError, match=r"eps must be below 0.5 \(Linf\).*write 8 / 255"):
+        Recipe(eps=8)
+    with pytest.raises(ValueError, match="allow_large_eps must be True or False, got 1"):
+        Recipe(allow_large_eps=1)
+    recipe = dataclasses.replace(RECIPE, eps=8.0, allow_large_eps=True)
+    assert trainer_for(recipe, recipe.dataset()).attack.eps == 8
+    recipe = dataclasses.replace(RECIPE, eps=8.0, norm="L2")  # how large an image is, only the data say
+    with pytest.raises(ValueError, match=r"eps must be below 4 \(L2\)"):
+        trainer_for(recipe, recipe.dataset())

@@ -14,11 +14,14 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from art.attacks.attack import EvasionAttack
+from art.attacks.evasion import VirtualAdversarialMethod, Wasserstein
+from art.estimators.classification import PyTorchClassifier
 from torch import Tensor, nn
 
 from art_oat.attack.art_attack import aim_art_attack, art_attack_faults
 from art_oat.attack.pgd import bounds_like
-from art_oat.attack.protocol import ClipValues, TensorAttack
+from art_oat.attack.protocol import ClipValues, Norm, TensorAttack
+from art_oat.attack.radius import Radius
 from art_oat.attack.unit_range import UnitRange, unit_range_faults
 from art_oat.classifier import OATClassifier, PinnedClassifier, PreprocessedNetwork
 from art_oat.condition import OperatingPoint
@@ -31,6 +34,9 @@ Attack: TypeAlias = TensorAttack | EvasionAttack | Callable[..., Tensor]
 
 _ROUNDING = 1e-5
 """How far an attack may leave the clip values, as a share of their span; ART's compute in float32."""
+
+_NORMS: dict[str, Norm] = {"Linf": "Linf", "inf": "Linf", "L2": "L2", "2": "L2", "L1": "L1", "1": "L1"}
+"""By what libraries call them; ART's are numbers."""
 
 Perturb = Callable[[Tensor, Tensor], Tensor]
 """Perturbs inputs ``[N, ...]`` with class indices ``[N]`` at one operating point."""
@@ -200,6 +206,33 @@ def is_tensor_attack(attack: Any) -> bool:
 def _is_from_torchattacks(attack: Any) -> bool:
     module = sys.modules.get("torchattacks.attack")  # whoever has such an attack has imported it
     return module is not None and isinstance(attack, module.Attack)
+
+
+def radii_of(attack: Any, classifier: PyTorchClassifier, name: str = "eps") -> list[Radius]:
+    """Return the radii that an attack says it has, in the units that it counts in; none where it has no ``eps``.
+
+    Args:
+        attack: Anything.
+        classifier: What it attacks.
+        name: What the radius is called in messages.
+    """
+    if isinstance(attack, Wasserstein):
+        return []  # which counts what it takes to move the pixels' mass
+    parts, clip_values, inputs = [attack], classifier.clip_values, "x"
+    if _is_from_torchattacks(attack):
+        parts += attack._attacks.values()
+        clip_values, inputs = None if clip_values is None else (0, 1), "torchattacks' images"
+    return [
+        Radius(float(np.max(part.eps)), _norm_of(part), clip_values, classifier.input_shape, name, inputs)
+        for part in parts
+        if np.asarray(getattr(part, "eps", None)).dtype.kind in "fiu"
+    ]
+
+
+def _norm_of(attack: Any) -> Norm:
+    is_euclidean = type(attack).__name__.endswith("L2") or isinstance(attack, VirtualAdversarialMethod)
+    name = str(getattr(attack, "norm", None)).removesuffix(".0")
+    return _NORMS.get(name, "L2" if is_euclidean else "Linf")
 
 
 def _torchattacks_faults(attack: Any, classifier: OATClassifier) -> list[str]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from art_oat.attack.pgd import NFGSM, PGD, Objective
 from art_oat.attack.protocol import Norm
+from art_oat.attack.radius import Radius, format_eps
 from art_oat.classifier import OATClassifier
 from art_oat.inputs import refusals, refuse
 
@@ -27,6 +28,7 @@ def attack_named(
     norm: Norm = "Linf",
     eps_step: float | None = None,
     objective: Objective = "cross-entropy",
+    allow_large_eps: bool = False,
 ) -> Any:
     """Return the attack that a name means, as ``OATTrainer`` takes it.
 
@@ -39,12 +41,23 @@ def attack_named(
         norm: ``"Linf"`` or ``"L2"``.
         eps_step: Step, likewise; None for the attack's default. ``"n-fgsm"`` takes none: it goes ``eps`` far.
         objective: What PGD maximizes; all others keep to what they do.
+        allow_large_eps: Whether ``eps`` may be half the range of the inputs, or more, see
+            :class:`~art_oat.attack.radius.Radius`; that is refused as a number in another unit otherwise.
 
     Raises:
         ImportError: If torchattacks is asked for and not installed.
         ValueError: If there is no such attack, or it does not take what is asked for; names every fault.
     """
-    refuse(name_faults(name, eps=eps, norm=norm, eps_step=eps_step))
+    clip_values = classifier.clip_values
+    if name.startswith("torchattacks:") and clip_values is not None:
+        clip_values = (0, 1)
+    radius = Radius(eps, norm, clip_values, classifier.input_shape)
+    refuse(
+        [
+            *name_faults(name, eps=eps, norm=norm, eps_step=eps_step),
+            *radius.faults(allow_large_eps=allow_large_eps),
+        ]
+    )
     if match := _PGD.fullmatch(name):
         return PGD(eps, eps_step, int(match[1]), norm, objective=objective)
     if match := _ONE_STEP.fullmatch(name):
@@ -94,7 +107,8 @@ def _step_faults(name: str, parameters: Any, eps: float, eps_step: float | None)
     if eps_step is not None or not is_iterative or not isinstance(default, int | float) or default <= eps:
         return []
     return [
-        f"eps_step must be given for {name} at eps {eps:.4g}: its default, {default:.4g}, would leap over the ball."
+        f"eps_step must be given for {name} at eps {format_eps(eps)}: its default, {format_eps(default)}, would leap "
+        "over the ball."
     ]
 
 

@@ -9,7 +9,20 @@ from typing import Any, TypeAlias
 
 from art.estimators.classification import PyTorchClassifier
 
-from art_oat.attack import PGD, AimedAttack, Attack, Norm, TensorAttack, aim, attack_named, is_tensor_attack
+from art_oat.attack import (
+    PGD,
+    AimedAttack,
+    Attack,
+    Norm,
+    Radius,
+    TensorAttack,
+    aim,
+    attack_named,
+    format_apart,
+    format_eps,
+    is_tensor_attack,
+    radii_of,
+)
 from art_oat.attack.description import described
 from art_oat.attack.named import name_faults as outside_faults
 from art_oat.classifier import OATClassifier
@@ -59,7 +72,12 @@ class Engine:
 
 
 def engines(
-    judges: Judge | Sequence[Judge] | Mapping[str, Judge], classifier: PyTorchClassifier, *, eps: float, norm: Norm
+    judges: Judge | Sequence[Judge] | Mapping[str, Judge],
+    classifier: PyTorchClassifier,
+    *,
+    eps: float,
+    norm: Norm,
+    allow_large_eps: bool = False,
 ) -> tuple[list[Engine], list[str]]:
     """Return the engines that are meant, and all that is wrong with them.
 
@@ -68,13 +86,18 @@ def engines(
         classifier: What they judge.
         eps: Radius, in units of ``x``.
         norm: Norm of the ball.
+        allow_large_eps: Whether radii, also those of attacks given, may be half the range of ``x``, or more.
     """
     faults = ball_faults(eps, norm)
     named = _with_names(judges)
     if not named:
         faults.append("attack must name at least one attack, got none.")
+    is_ball = not faults
+    radii = [Radius(eps, norm, classifier.clip_values, classifier.input_shape)]
+    radii += [radius for _, judge in named for radius in radii_of(judge, classifier)]
+    faults += [fault for radius in radii for fault in radius.faults(allow_large_eps=allow_large_eps)]
     found = []
-    for name, judge in named if not faults else ():
+    for name, judge in named if is_ball else ():
         try:
             found.append(_engine(name, judge, classifier, eps, norm))
         except (TypeError, ValueError, ImportError) as error:
@@ -116,8 +139,8 @@ def _is_reserved(name: str) -> bool:
 def _other_ball_faults(attack: AutoAttack, eps: float, norm: Norm) -> list[str]:
     if (attack.eps, attack.norm) == (eps, norm):
         return []
-    expected = f"AutoAttack must have the eps and norm of the evaluation, {eps} ({norm})"
-    return [f"{expected}, got {attack.eps} ({attack.norm})."]
+    own, other = format_apart(eps, attack.eps) if attack.eps != eps else (format_eps(eps),) * 2
+    return [f"AutoAttack must have the eps and norm of the evaluation, {own} ({norm}), got {other} ({attack.norm})."]
 
 
 def _usual_name(judge: Any) -> str:
@@ -187,7 +210,8 @@ def _outside(name: str, classifier: OATClassifier, eps: float, norm: Norm) -> An
         low, high = (float(value.min()) for value in classifier.clip_values)
         eps = eps / (high - low)  # it counts in images in [0, 1]
     has_step = not outside_faults(name, eps=eps, norm=norm, eps_step=eps / 4)
-    return attack_named(name, classifier, eps=eps, norm=norm, eps_step=eps / 4 if has_step else None)
+    step = eps / 4 if has_step else None
+    return attack_named(name, classifier, eps=eps, norm=norm, eps_step=step, allow_large_eps=True)  # judged before
 
 
 def _stages_of(attack: Any, classifier: PyTorchClassifier) -> Mapping[str, TensorAttack | AimedAttack]:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from art_oat.attack import Norm
+from art_oat.attack import Norm, Radius, check_radii
 from art_oat.attack.description import without_addresses
 from art_oat.classifier import OATClassifier, PinnedClassifier, PreprocessedNetwork, data_faults
 from art_oat.condition import OperatingPoint
@@ -56,6 +56,7 @@ def evaluate(
     state: str | Path | None = None,
     seed: int = 0,
     nb_workers: int = 1,
+    allow_large_eps: bool = False,
     verbose: bool = True,
 ) -> RobustnessReport:
     """Attack a classifier, and say sample by sample what broke it.
@@ -75,13 +76,16 @@ def evaluate(
             ``OATTrainer`` takes it; or a mapping of one name to one of these. Names of libraries and attacks other
             than ``PGD`` and ``AutoAttack`` need an ``OATClassifier``.
         norm: ``"Linf"``, ``"L2"`` or ``"L1"`` (not for PGD).
-        lam: Where an ``OATClassifier`` is attacked; None for its default.
-        width: Likewise.
+        lam: Where an ``OATClassifier`` is attacked; it must be named, as robustness has no default, unless only one
+            lam is trained. None for everything else.
+        width: Likewise; None for the default.
         cohort_size: How many samples are attacked at once.
         state: Folder where every cohort is kept as soon as it is judged. An evaluation that was stopped goes on
             there, and attacks nothing twice; one of other settings, weights or data is refused. None to keep nothing.
         seed: What all attacks are drawn from.
         nb_workers: How many cohorts to judge at once, each in a process of its own.
+        allow_large_eps: Whether ``eps`` may be half the range of ``x``, or more, see
+            :class:`~art_oat.attack.radius.Radius`; that is refused as a number in another unit otherwise.
         verbose: Whether to show progress.
 
     Raises:
@@ -91,7 +95,16 @@ def evaluate(
     """
     point, point_faults = _point(classifier, lam, width)
     evaluation, faults = plan(
-        classifier, x, y, eps=eps, attack=attack, norm=norm, points=[point], cohort_size=cohort_size, seed=seed
+        classifier,
+        x,
+        y,
+        eps=eps,
+        attack=attack,
+        norm=norm,
+        points=[point],
+        cohort_size=cohort_size,
+        seed=seed,
+        allow_large_eps=allow_large_eps,
     )
     faults += [*point_faults, *count_faults({"nb_workers": nb_workers})]
     if nb_workers != 1 and not isinstance(classifier, OATClassifier | PinnedClassifier):
@@ -106,15 +119,23 @@ def evaluate(
 
 def _point(classifier: Any, lam: float | None, width: float | None) -> tuple[Point, list[str]]:
     if isinstance(classifier, OATClassifier):
-        try:
-            return classifier.at(lam, width).point, []
-        except (TypeError, ValueError) as error:
-            return None, [str(error)]
+        points, faults = checked_points(classifier.model, [(lam, width)])
+        return (points[0] if points else None), [*_unnamed_faults(lam, classifier.model), *faults]
     if not isinstance(classifier, PyTorchClassifier):
         raise TypeError(f"classifier must be a PyTorchClassifier, got {type(classifier).__name__}.")
     point = classifier.point if isinstance(classifier, PinnedClassifier) else None
     fixed = lam is None and width is None
     return point, [] if fixed else [f"lam and width must be None for a {type(classifier).__name__}: it has no dials."]
+
+
+def _unnamed_faults(lam: float | None, model: OATModel) -> list[str]:
+    """Ask for a lam where there is a choice: accuracy has a default, robustness has none."""
+    if lam is not None or len(model.lambdas) == 1:
+        return []
+    return [
+        "lam must be named, since robustness has no default, got None. Trained are "
+        f"{', '.join(f'{one:g}' for one in model.lambdas)}: lam={model.lambdas[-1]:g} is the most robust of them."
+    ]
 
 
 def plan(
@@ -130,18 +151,19 @@ def plan(
     seed: int,
     carries_examples: bool = True,
     index: NDArray[np.int64] | None = None,
+    allow_large_eps: bool = False,
 ) -> tuple[Evaluation, list[str]]:
     """Return what is to be measured, and all that is wrong with it; see :func:`evaluate`."""
     x, y = as_array(x), as_array(y)
     faults = [*data_faults(classifier, x, y), *count_faults({"cohort_size": cohort_size}), *seed_faults(seed)]
-    judges, engine_faults = engines(attack, classifier, eps=eps, norm=norm)
+    judges, engine_faults = engines(attack, classifier, eps=eps, norm=norm, allow_large_eps=allow_large_eps)
     rules = Rules(eps, norm, classifier.clip_values, seed, carries_examples)
     evaluation = Evaluation(classifier, x, y, list(points), judges, rules, cohort_size, index)
     return evaluation, [*faults, *engine_faults]
 
 
 def checked_points(
-    model: OATModel, pairs: Iterable[tuple[float, float | None]]
+    model: OATModel, pairs: Iterable[tuple[float | None, float | None]]
 ) -> tuple[list[OperatingPoint], list[str]]:
     """Return the operating points that pairs (lam, width) mean, each once, and what is wrong with the others."""
     points: list[OperatingPoint] = []
@@ -186,6 +208,8 @@ class Evaluation:
 
     def run(self, state: str | Path | None, *, nb_workers: int, verbose: bool) -> list[RobustnessReport]:
         """Judge every cohort; return a report per point and engine, points first."""
+        radius = Radius(self.rules.eps, self.rules.norm, self.rules.clip_values, self.classifier.input_shape)
+        check_radii([radius], allow_large_eps=True)  # what is too large is refused by now
         folder = None if state is None else self._opened(Path(state))
         nb_cohorts = -(-len(self.x) // self.cohort_size)
         nb_stages = len(self.points) * sum(len(engine.stages) for engine in self.engines)

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from art_oat.attack import format_eps
 from art_oat.evaluation.cost import readable
 from art_oat.evaluation.engine import display_name
 from art_oat.files import replaced
@@ -79,7 +80,7 @@ def _title(curve: TradeoffCurve) -> str:
     point = curve.points[0]
     names = " and ".join(display_name(name) for name in point.by_attack)
     return (
-        f"{_network(curve)}. {names} at eps {curve.eps:.3g} ({curve.norm}) on {point.nb_robust} images, "
+        f"{_network(curve)}. {names} at eps {format_eps(curve.eps)} ({curve.norm}) on {point.nb_robust} images, "
         f"clean on {point.nb_clean}; bars: one standard error"
     )
 

@@ -14,7 +14,7 @@ import pyautoattack
 import torch
 from torch import Tensor, nn
 
-from art_oat.attack import ClipValues, Norm, TensorAttack, UnitRange, distance, unit_range_faults
+from art_oat.attack import ClipValues, Norm, TensorAttack, UnitRange, distance, format_eps, unit_range_faults
 from art_oat.condition import is_finite_number
 from art_oat.inputs import refuse
 from art_oat.randomness import borrowed_generators
@@ -220,7 +220,8 @@ def within_ball(attack: TensorAttack, eps: float, norm: Norm) -> TensorAttack:
         x_adv = attack(network, x, y, clip_values=clip_values, generator=generator)
         farthest = float(distance(x, x_adv, norm).max())
         if not farthest <= eps * (1 + _ROUNDING[norm]) + 1e-6:
-            raise RuntimeError(f"an attack must stay within eps = {eps} ({norm}), but went to {farthest}.")
+            excess = f"{farthest / eps:.5g} times as far"
+            raise RuntimeError(f"an attack must stay within eps = {format_eps(eps)} ({norm}), but went {excess}.")
         return x_adv
 
     return checked

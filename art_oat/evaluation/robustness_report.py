@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from art_oat.attack import Norm
+from art_oat.attack import Norm, format_eps
 from art_oat.condition import OperatingPoint
 from art_oat.evaluation.cohort import CARRIED, STANDS, WRONG, Verdict
 from art_oat.evaluation.engine import display_name
@@ -121,8 +121,9 @@ class RobustnessReport:
     def __str__(self) -> str:
         """Say what was found in a few lines."""
         where = "" if self.point is None else f" at lam {self.point.lam:g}, width {self.point.width:g}"
+        ball = f"eps {format_eps(self.eps)} ({self.norm})"
         lines = [
-            f"{display_name(self.attack)}{where}, eps {self.eps:.3g} ({self.norm}), {len(self.broken_by)} samples:",
+            f"{display_name(self.attack)}{where}, {ball}, {len(self.broken_by)} samples:",
             f"  robust {100 * self.robust:.1f}% +- {100 * self.robust_error:.1f}, clean {100 * self.clean:.1f}%",
             *(f"  broken by {name}: {count}" for name, count in self.nb_broken_by.items()),
             *(f"  warning: {warning}" for warning in self.warnings),

@@ -65,6 +65,7 @@ class TradeoffCurve(Frontier):
         seed: int = 0,
         nb_workers: int = 1,
         latency_batch_size: int = 1,
+        allow_large_eps: bool = False,
         verbose: bool = True,
     ) -> Self:
         """Measure every combination of lam and width.
@@ -97,6 +98,7 @@ class TradeoffCurve(Frontier):
             nb_workers: How many cohorts to judge at once, each in a process of its own; worth it on a CPU, where
                 AutoAttack on a small network leaves cores idle.
             latency_batch_size: How many samples make up the batch that is timed at each width.
+            allow_large_eps: Whether ``eps`` may be half the range of ``x``, or more, see :func:`evaluate`.
             verbose: Whether to show progress.
 
         Raises:
@@ -124,6 +126,7 @@ class TradeoffCurve(Frontier):
             seed=seed,
             carries_examples=carries_examples,
             index=attacked,
+            allow_large_eps=allow_large_eps,
         )
         refuse(list(dict.fromkeys([*faults, *plan_faults])))
         costs = _costs(classifier, x, points, latency_batch_size)

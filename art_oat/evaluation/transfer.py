@@ -16,7 +16,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from art_oat.attack import PGD, Attack, ClipValues, Norm, TensorAttack, aim, is_correct, is_tensor_attack
+from art_oat.attack import (
+    PGD,
+    Attack,
+    ClipValues,
+    Norm,
+    Radius,
+    TensorAttack,
+    aim,
+    check_radii,
+    format_apart,
+    format_eps,
+    is_correct,
+    is_tensor_attack,
+    radii_of,
+)
 from art_oat.classifier import OATClassifier
 from art_oat.condition import OperatingPoint
 from art_oat.evaluation.engine import pgd
@@ -120,6 +134,7 @@ class TransferMatrix:
         width: float | None = None,
         batch_size: int = 250,
         seed: int = 0,
+        allow_large_eps: bool = False,
         verbose: bool = True,
     ) -> Self:
         """Attack every image at every lam, and at all of them at once, and answer each result at every lam.
@@ -137,6 +152,8 @@ class TransferMatrix:
             width: One of the trained widths; None for the classifier's default.
             batch_size: How many images are attacked at once.
             seed: What each attack draws from; the same seed gives the same matrix.
+            allow_large_eps: Whether ``eps`` may be half the range of ``x``, or more, see
+                :class:`~art_oat.attack.radius.Radius`; that is refused as a number in another unit otherwise.
             verbose: Whether to show progress.
 
         Raises:
@@ -149,7 +166,11 @@ class TransferMatrix:
         x, y = as_array(x), as_array(y)
         points, point_faults = _points(classifier.model, lambdas, width)
         faults = [*classifier.data_faults(x, y), *count_faults({"batch_size": batch_size})]
-        refuse([*faults, *_attack_faults(attack, classifier, eps, norm), *point_faults])
+        radius = Radius(eps, norm, classifier.clip_values, classifier.input_shape)
+        radii = [radius, *radii_of(attack, classifier)]
+        large = dict.fromkeys(fault for one in radii for fault in one.faults(allow_large_eps=allow_large_eps))
+        refuse([*faults, *_attack_faults(attack, classifier, eps, norm), *large, *point_faults])
+        check_radii([radius], allow_large_eps=True)
         attack = _pgd(eps, norm) if attack is None else attack
         at_once = attack if is_tensor_attack(attack) else _pgd(eps, norm)
         aimed = aim(attack, classifier)
@@ -318,7 +339,7 @@ class TransferMatrix:
         width = "" if self.width == 1 else f", width {self.width:g}"
         return (
             f"Robust accuracy in percent, attacked at one lam and answered at another: {self.attack}{at_once} "
-            f"at eps {self.eps:.3g} ({self.norm}) on {self.nb_images} images{width}"
+            f"at eps {format_eps(self.eps)} ({self.norm}) on {self.nb_images} images{width}"
         )
 
     def findings(self) -> list[str]:
@@ -379,11 +400,12 @@ def _attack_faults(attack: Any, classifier: OATClassifier, eps: float, norm: Nor
             aim(attack, classifier)
     except ValueError as error:
         faults.append(str(error))
-    return faults + [
-        f"attack must have the {name} given, {value!r}, got one with {getattr(attack, name)!r}."
-        for name, value in {"eps": eps, "norm": norm}.items()
-        if is_own and getattr(attack, name, value) != value
-    ]
+    if is_own and getattr(attack, "eps", eps) != eps:
+        expected, got = format_apart(eps, attack.eps)
+        faults.append(f"attack must have the eps given, {expected}, got one with {got}.")
+    if is_own and getattr(attack, "norm", norm) != norm:
+        faults.append(f"attack must have the norm given, {norm!r}, got one with {attack.norm!r}.")
+    return faults
 
 
 def _points(

@@ -17,6 +17,7 @@ from art_oat.training.schedule import (
     WarmupCosine,
     schedule_by_name,
 )
+from art_oat.training.step import StatisticsWarning
 from art_oat.training.trainer import OATTrainer
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Piecewise",
     "SlowStart",
     "SlowStartFastDecay",
+    "StatisticsWarning",
     "StratifiedSampling",
     "TRADESLoss",
     "WarmupCosine",

@@ -159,6 +159,7 @@ def save_model(model: OATModel, folder: str | Path, architecture: Architecture |
         "architecture": None if architecture is None else asdict(architecture),
         "conversion": model.conversion,
         "default_point": asdict(model.default_point),
+        "is_lam_named": model.is_lam_named,
         "dtype": str(model.encoding.table.dtype).removeprefix("torch."),
     }
     with write_whole(folder / DESCRIPTION) as file:
@@ -199,7 +200,9 @@ def load_model(folder: str | Path, network: nn.Module | None = None) -> OATModel
             f"network must be the {saved} that was saved in {folder}, got a {given} that the weights do not fit: "
             f"{reason[:_MAX_REASON]}"
         ) from error
+    initial = model.default_point
     model.default_point = model.point(**description["default_point"])
+    model.is_lam_named = description.get("is_lam_named", model.default_point.lam != initial.lam)  # older files: no word
     return model.eval()
 
 

@@ -60,7 +60,15 @@ class Combination:
             given = {"awp": 0.005, **given}
         return replace(self, **given)
 
-    def arguments(self, classifier: OATClassifier, *, eps: float, eps_step: float | None, norm: Norm) -> dict[str, Any]:
+    def arguments(
+        self,
+        classifier: OATClassifier,
+        *,
+        eps: float,
+        eps_step: float | None,
+        norm: Norm,
+        allow_large_eps: bool = False,
+    ) -> dict[str, Any]:
         """Return what :class:`~art_oat.OATTrainer` takes.
 
         Args:
@@ -68,13 +76,22 @@ class Combination:
             eps: Radius of the attacks.
             eps_step: Their step; None for their defaults. One step is always ``eps`` long.
             norm: Of the attacks.
+            allow_large_eps: Whether ``eps`` may be half the range of the inputs, or more; the trainer has to be told,
+                too.
 
         Raises:
             ValueError: If something is not as above; names every fault.
         """
         refuse(self.faults(eps=eps, eps_step=eps_step, norm=norm))
         loss = loss_by_name(self.loss)
-        named = partial(attack_named, classifier=classifier, eps=eps, norm=norm, objective=objective_of(loss))
+        named = partial(
+            attack_named,
+            classifier=classifier,
+            eps=eps,
+            norm=norm,
+            objective=objective_of(loss),
+            allow_large_eps=allow_large_eps,
+        )
         return {
             "attack": named(self.attack, eps_step=self._step_of_attack(eps_step)),
             "fallback": None if self.fallback is None else named(self.fallback, eps_step=eps_step),

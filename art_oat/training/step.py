@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from art_oat.attack import AimedAttack
+from art_oat.caller import warn_caller
 from art_oat.classifier import OATClassifier
 from art_oat.condition import OperatingPoint
 from art_oat.fast import is_fast
 from art_oat.inputs import as_array, input_faults, range_faults, refuse
 from art_oat.model import OATModel
-from art_oat.notices import StatisticsWarning, warn_caller
 from art_oat.training.average import WeightAverage
 from art_oat.training.awp import WeightPerturbation, adversarial_part, uses_clean_scores
 from art_oat.training.dropout import QuickDropout
@@ -130,6 +130,10 @@ class _Batch:
     def is_attacked(self) -> Tensor:
         """Which samples are attacked, bool ``[N]``."""
         return self.lam > 0
+
+
+class StatisticsWarning(UserWarning):
+    """Norms learn their statistics from so few values that the network may answer otherwise than it was trained to."""
 
 
 class _UnfitError(Exception):

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from art_oat.attack import NFGSM, PGD, AimedAttack, Attack, Norm, aim, withstand
+from art_oat.attack import NFGSM, PGD, AimedAttack, Attack, Norm, aim, check_radii, radii_of, withstand
 from art_oat.classifier import OATClassifier
 from art_oat.condition import is_finite_number
 from art_oat.frontier import Frontier, MeasuredPoint
@@ -111,6 +111,8 @@ class OATTrainer(Trainer):
         seed: What the order of samples, the lams, the widths, augmentation, the attack's random starts and dropout are
             drawn from. The same seed and weights give exactly the same training on the same machine, as far as the data
             come in the same order: a ``DataLoader`` or a generator of ART's shuffles by its own randomness.
+        allow_large_eps: Whether ``eps`` of attack and fallback may be half the range of ``x``, or more, see
+            :class:`~art_oat.attack.radius.Radius`; that is refused as a number in another unit otherwise.
 
     Attributes:
         history: One :class:`EpochRecord` per epoch, over all calls of ``fit``.
@@ -121,7 +123,8 @@ class OATTrainer(Trainer):
         TypeError: If an argument is of another kind than above.
         ValueError: If the classifier has no optimizer, its loss leaves labels out or is not a mean, ``sampling``
             weighs a lam that is not trained, ``ema`` lies outside ``(0, 1)``, ``width_sampling`` or a precision is
-            unknown, ``distills`` goes with ``"random"``, or ``"bf16"`` with weights that are not float32.
+            unknown, ``distills`` goes with ``"random"``, ``"bf16"`` with weights that are not float32, or an attack
+            has an ``eps`` that is too large.
     """
 
     def __init__(
@@ -140,6 +143,7 @@ class OATTrainer(Trainer):
         precision: Precision = "float32",
         attack_precision: Precision | None = None,
         seed: int = 0,
+        allow_large_eps: bool = False,
     ) -> None:
         _check_classifier(classifier)
         if sampling is not None and not isinstance(sampling, StratifiedSampling):
@@ -165,6 +169,8 @@ class OATTrainer(Trainer):
         aim(self.attack, classifier)  # refuses what cannot be aimed, before anything else is done
         _check_fallback(fallback, classifier)
         self.fallback = fallback
+        radii = [*radii_of(self.attack, classifier), *radii_of(fallback, classifier, "eps of fallback")]
+        check_radii(radii, allow_large_eps=allow_large_eps)
         self.sampling = StratifiedSampling() if sampling is None else sampling
         self.sampling.check(classifier.model.lambdas)
         self.loss = loss
@@ -196,6 +202,7 @@ class OATTrainer(Trainer):
         precision: Precision = "float32",
         attack_precision: Precision | None = None,
         seed: int = 0,
+        allow_large_eps: bool = False,
     ) -> Self:
         """Return a trainer that combines what was measured to go together; its attributes say what.
 
@@ -214,12 +221,15 @@ class OATTrainer(Trainer):
             precision: See there.
             attack_precision: See there.
             seed: See there.
+            allow_large_eps: See there.
 
         Raises:
             TypeError: As the trainer.
             ValueError: If there is no such recipe, or it does not take the norm, and as the trainer.
         """
-        parts = combination(name).arguments(classifier, eps=eps, eps_step=eps_step, norm=norm)
+        parts = combination(name).arguments(
+            classifier, eps=eps, eps_step=eps_step, norm=norm, allow_large_eps=allow_large_eps
+        )
         return cls(
             classifier,
             sampling=sampling,
@@ -229,6 +239,7 @@ class OATTrainer(Trainer):
             precision=precision,
             attack_precision=attack_precision,
             seed=seed,
+            allow_large_eps=allow_large_eps,
             **parts,
         )
 

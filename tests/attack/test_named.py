@@ -81,3 +81,13 @@ def test_a_default_step_that_leaps_over_the_ball_is_refused():
 
 def test_an_attack_of_one_step_may_step_beyond_the_ball():
     assert attack_named("torchattacks:FFGSM", make_classifier(), eps=8 / 255).alpha == 10 / 255
+
+
+def test_a_radius_in_another_unit_is_refused_unless_it_is_meant():
+    classifier = make_classifier(clip_values=(0, 255))
+    with pytest.raises(ValueError, match=r"clip_values are \[0, 255\]"):
+        attack_named("pgd-7", classifier, eps=200)
+    with pytest.raises(ValueError, match=r"clip_values are \[0, 1\]"):
+        attack_named("torchattacks:FGSM", classifier, eps=8)
+    assert attack_named("pgd-7", classifier, eps=8) == PGD(8)
+    assert attack_named("torchattacks:FGSM", classifier, eps=8, allow_large_eps=True).eps == 8

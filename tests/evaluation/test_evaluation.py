@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from art_oat import PGD, AutoAttack, AutoAttackWarning, OperatingPoint, TradeoffCurve
+from art_oat import PGD, AutoAttack, AutoAttackWarning, OATClassifier, OperatingPoint, TradeoffCurve, to_conditional
 from art_oat.evaluation import RobustnessReport, evaluate
 from art_oat.evaluation.cohort import WRONG
 from art_oat.evaluation.evaluation import Evaluation, plan
@@ -31,6 +31,7 @@ from tests.evaluation.subjects import (
     varied_classifier,
 )
 from tests.evaluation.test_robustness import UNRELIABLE, Probabilities, Stairs
+from tests.networks import Residual
 
 ROOT = Path(__file__).parents[2]
 POINTS = [OperatingPoint(lam, 1.0) for lam in (1.0, 0.3, 0.0)]
@@ -50,6 +51,7 @@ def answers(classifier=None) -> np.ndarray:
 
 def judged(classifier, x=X, y=None, **options) -> RobustnessReport:
     y = answers(classifier) if y is None else y
+    options = {"lam": 0.0, **options} if isinstance(classifier, OATClassifier) else options
     return evaluate(classifier, x, y, **{"eps": 0.05, "attack": "pgd-3", "verbose": False, **options})
 
 
@@ -376,9 +378,53 @@ def test_a_view_and_the_network_by_itself_are_judged_as_the_classifier_at_that_p
         assert report.broken_by.tolist() == expected.broken_by.tolist()
 
 
-def test_without_a_lam_the_default_point_is_judged(varied):
-    varied.lam = 0.3
-    assert judged(varied).point == OperatingPoint(0.3, 1.0)
+@pytest.mark.parametrize("default", [None, 0.3])
+def test_a_lam_is_asked_for_whatever_the_default_is(varied, default):
+    if default is not None:
+        varied.lam = default
+    with pytest.raises(ValueError, match=r"lam must be named, since robustness has no default, got None.*lam=1 is"):
+        judged(varied, lam=None)
+    with pytest.raises(ValueError, match=r"lam must be named.*width must be one of"):
+        judged(varied, lam=None, width=0.5)
+
+
+def test_the_only_lam_there_is_needs_no_name(varied):
+    model = to_conditional(Residual(), (1.0,))
+    classifier = OATClassifier(model, torch.nn.CrossEntropyLoss(), (1, 6, 6), 5, clip_values=(0, 1))
+    assert judged(classifier, y=answers(), lam=None).point == OperatingPoint(1.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "is_large"),
+    [
+        ({"eps": 8}, True),
+        ({"eps": 0.5}, True),
+        ({"eps": 8 / 255}, False),
+        ({"eps": 128 / 255, "norm": "L2"}, False),
+        ({"eps": 128, "norm": "L2"}, True),
+        ({"eps": 12, "norm": "L1", "attack": "screen"}, False),  # half of 1 * 36 is 18
+        ({"eps": 18, "norm": "L1", "attack": "screen"}, True),
+        ({"eps": 0.1, "attack": PGD(8)}, True),
+    ],
+)
+def test_a_radius_in_another_unit_is_refused_unless_it_is_meant(options, is_large):
+    classifier = plain_classifier(nb_classes=5)
+    given = {"x": X[:2], "y": answers()[:2], "attack": "pgd-1", **options}
+    if not is_large:
+        judged(classifier, **given)
+        return
+    with pytest.raises(ValueError, match=r"eps must be below .* half the range of x.* say allow_large_eps=True"):
+        judged(classifier, **given)
+    if isinstance(given["attack"], str):
+        assert judged(classifier, **given, allow_large_eps=True).eps == options["eps"]
+
+
+def test_a_radius_of_another_unit_is_doubted_once_where_it_was_written():
+    x, y = linear_data(4)
+    classifier = plain_classifier(Linear(span=255), clip_values=(0, 255))
+    with pytest.warns(UserWarning, match=r"eps = 0.2 \(Linf\) is 0.2 of 255 levels.*0.2 in \[0, 1\] is 51") as caught:
+        judged(classifier, (255 * x).numpy(), y.numpy(), eps=0.2)
+    assert [Path(warning.filename).name for warning in caught] == ["test_evaluation.py"]
 
 
 class Odd(nn.Module):

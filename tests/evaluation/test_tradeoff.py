@@ -157,7 +157,7 @@ def test_the_robust_accuracy_is_the_worst_case_over_the_attacks_sample_by_sample
     y = np.where(index % 5, classifier.predict(X, lam=0.3).argmax(axis=1), 0)
     clean = classifier.predict(X, lam=0.3).argmax(axis=1) == y
     attacks = {"second": swap(2), "third": swap(3)}
-    curve = measure(classifier, y, eps=1.0, attack=attacks, lambdas=[0.3])
+    curve = measure(classifier, y, eps=1.0, allow_large_eps=True, attack=attacks, lambdas=[0.3])
     (point,) = curve.points
     second, third = clean & (index % 2 != 0), clean & (index % 3 != 0)
     assert point.by_attack == {"second": second.mean(), "third": third.mean()}
@@ -173,12 +173,12 @@ def test_examples_are_tried_at_the_next_point_and_all_that_stands_was_attacked_t
         seen.setdefault(network.network.point.lam, []).extend(len(x) * [1])
         return swap(2)(network, x, y)
 
-    curve = measure(classifier, y, eps=1.0, attack={"attack": attack}, cohort_size=7)
+    curve = measure(classifier, y, eps=1.0, allow_large_eps=True, attack={"attack": attack}, cohort_size=7)
     for before, report in zip((None, *curve.reports[::-1]), curve.reports[::-1], strict=False):
         nb_attacked = int(report.is_clean.sum()) - report.nb_carried
         assert len(seen[report.point.lam]) == nb_attacked >= report.is_robust.sum()
         assert (report.nb_carried > 0) == (before is not None)
-    alone = measure(classifier, y, eps=1.0, attack={"attack": attack}, carries_examples=False)
+    alone = measure(classifier, y, eps=1.0, allow_large_eps=True, attack={"attack": attack}, carries_examples=False)
     assert all(point.robust <= own.robust for point, own in zip(curve.points, alone.points, strict=True))
     assert not any(report.nb_carried for report in alone.reports)
 
@@ -391,3 +391,9 @@ def test_the_table_of_several_widths_says_what_each_costs():
 def test_the_table_leaves_out_costs_that_are_not_known_or_the_same_in_every_row():
     assert "MACs" not in table(without_costs(curve_of(0.5, 1.0)))
     assert table(curve_of(1.0)) == table(without_costs(curve_of(1.0)))
+
+
+def test_a_radius_in_another_unit_is_refused_unless_it_is_meant(classifier, y):
+    with pytest.raises(ValueError, match=r"eps must be below 0.5 \(Linf\), half the range of x"):
+        measure(classifier, y, eps=8)
+    assert measure(classifier, y, eps=8, allow_large_eps=True, attack="pgd-1", lambdas=[0.3]).eps == 8

@@ -330,7 +330,7 @@ def test_the_table_holds_every_share_and_what_follows_from_them():
         [round(100 * share, 1) for share in row] for row in matrix.shares
     ]
     assert f"gain of {100 * matrix.random_dial_gain:+.1f} +- " in text
-    assert "PGD-50 (all at once: AutoAttack) at eps 0.333 (L2) on 50 images, width 0.5" in text
+    assert "PGD-50 (all at once: AutoAttack) at eps 85/255 (L2) on 50 images, width 0.5" in text
     assert "Drawing is not a defense" in text
 
 
@@ -362,3 +362,11 @@ def test_text_in_the_picture_stands_out_from_its_cell():
 def luminance(color) -> float:
     linear = np.where(color <= 0.04045, color / 12.92, ((color + 0.055) / 1.055) ** 2.4)
     return float(linear @ (0.2126, 0.7152, 0.0722))
+
+
+def test_a_radius_in_another_unit_is_refused_unless_it_is_meant():
+    classifier, y = make_classifier(), np.zeros(2, dtype=int)
+    arguments = {"eps": 8, "attack": PGD(8, nb_steps=1), "lambdas": (0.0, 1.0), "verbose": False}
+    with pytest.raises(ValueError, match=r"eps must be below 0.5 \(Linf\), half the range of x"):
+        TransferMatrix.measure(classifier, X[:2], y, **arguments)
+    assert TransferMatrix.measure(classifier, X[:2], y, **arguments, allow_large_eps=True).eps == 8

@@ -37,6 +37,20 @@ def test_a_saved_model_is_rebuilt_without_the_network(tmp_path):
         assert torch.equal(loaded(images(), lam=lam), model(images(), lam=lam))
 
 
+@pytest.mark.parametrize("lam", [None, 0.0, 0.3])
+def test_whether_the_default_lam_was_named_comes_back(tmp_path, lam):
+    model = shaken(Residual())
+    if lam is not None:
+        model.default_point = OperatingPoint(lam)
+    save_model(model, tmp_path)
+    assert load_model(tmp_path, Residual()).is_lam_named == (lam is not None)
+    path = tmp_path / "model.json"  # older files do not say it
+    kept = json.loads(path.read_text())
+    del kept["is_lam_named"]
+    path.write_text(json.dumps(kept))
+    assert load_model(tmp_path, Residual()).is_lam_named == (lam == 0.3)
+
+
 @pytest.mark.parametrize("make", [Residual, SharedNorm])
 def test_a_network_of_the_users_own_is_loaded_into_a_fresh_one(tmp_path, make):
     model = shaken(make())

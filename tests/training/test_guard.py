@@ -507,7 +507,9 @@ def test_plain_networks_follow_where_an_epoch_is_undone():
 @pytest.mark.parametrize("lambdas", [LAMBDAS, (0.0,)])
 def test_validation_is_by_the_fallback(lambdas):
     classifier, fallback = at_lambdas(lambdas), PGD(eps=1.0, nb_steps=3)
-    trainer = fit(trainer_of(classifier, attack=weak, fallback=fallback, ema=None), None, restore_best=False)
+    trainer = fit(
+        trainer_of(classifier, attack=weak, fallback=fallback, ema=None, allow_large_eps=True), None, restore_best=False
+    )
     x, y, is_weaker = torch.from_numpy(X[:10]), torch.from_numpy(Y[:10]), []
     for point in trainer.history[-1].validation:
         view = classifier.at(point.lam, point.width).as_module()

@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchattacks
+from art.attacks.evasion import FastGradientMethod
 from art.data_generators import NumpyDataGenerator
 from art.defences.trainer import Trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from art_oat import PGD, Frontier, OATClassifier, OATTrainer, StratifiedSampling, hybrid_loss, to_conditional
+from art_oat import NFGSM, PGD, Frontier, OATClassifier, OATTrainer, StratifiedSampling, hybrid_loss, to_conditional
 from tests.conftest import make_classifier
 from tests.networks import LAMBDAS, WIDTHS, MobileSqueezeExcite, Residual, images, labels
 
@@ -674,3 +676,49 @@ def test_a_named_recipe_takes_the_precision_of_its_attack(classifier):
     trainer = OATTrainer.recipe("published", classifier, attack_precision="bf16")
     assert (trainer.precision, trainer.attack_precision) == ("float32", "bf16")
     assert OATTrainer.recipe("published", classifier).attack_precision is None
+
+
+def an_attack_of_art(classifier):
+    return FastGradientMethod(classifier, eps=8)
+
+
+def an_attack_of_torchattacks(classifier):
+    return torchattacks.FGSM(classifier.at(1.0).as_module(), eps=8)
+
+
+@pytest.mark.parametrize("make", [lambda _: PGD(8), lambda _: NFGSM(8), an_attack_of_art, an_attack_of_torchattacks])
+def test_a_radius_in_another_unit_is_refused_unless_it_is_meant(classifier, make):
+    attack = make(classifier)
+    with pytest.raises(ValueError, match=r"^eps must be below 0.5 \(Linf\).*For 8 of 255 levels, write 8 / 255"):
+        OATTrainer(classifier, attack)
+    assert OATTrainer(classifier, attack, allow_large_eps=True).attack is attack
+
+
+def test_the_radius_of_a_fallback_and_of_a_recipe_is_looked_at_too(classifier):
+    with pytest.raises(ValueError, match=r"eps of fallback must be below 0.5"):
+        OATTrainer(classifier, NFGSM(0.1), fallback=PGD(8))
+    with pytest.raises(ValueError, match=r"^eps must be below 0.5"):
+        OATTrainer.recipe("published", classifier, eps=8)
+    assert OATTrainer.recipe("published", classifier, eps=8, allow_large_eps=True).attack == PGD(8)
+
+
+def test_torchattacks_count_in_0_to_1_whatever_the_clip_values_are():
+    classifier = make_classifier(clip_values=(0, 255))
+    with pytest.raises(ValueError, match=r"in units of torchattacks' images, whose clip_values are \[0, 1\]"):
+        OATTrainer(classifier, an_attack_of_torchattacks(classifier))
+    assert OATTrainer(classifier, an_attack_of_art(classifier)).attack.eps == 8
+
+
+def test_a_radius_that_hardly_changes_an_input_is_doubted_once_where_the_trainer_is_made():
+    classifier = make_classifier(clip_values=(0, 255))
+    makes = (
+        lambda: OATTrainer(classifier),
+        lambda: OATTrainer(classifier, NFGSM(8 / 255), fallback=PGD()),
+        lambda: OATTrainer.recipe("fast", classifier),
+    )
+    for make in makes:
+        with pytest.warns(
+            UserWarning, match=r"eps = 8/255 \(Linf\) is 0.031 of 255 levels.*\[0, 1\] is 8 there"
+        ) as told:
+            make()
+        assert [Path(warning.filename).name for warning in told] == ["test_trainer.py"]
