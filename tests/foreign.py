@@ -571,3 +571,8 @@ SLOW = (
 
 NOT_YET: dict[str, str] = {}
 """What does not train or come back from disk today, by the name of the network, and why."""
+
+CHECKPOINTED = Foreign(
+    "torchvision", "densenet, checkpointed", _vision("densenet:DenseNet", 8, (2, 2, 2, 2), 16, memory_efficient=True)
+)
+"""A network that computes its activations again in the backward pass, where no lam is known: not to be converted."""
