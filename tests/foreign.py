@@ -569,8 +569,10 @@ SLOW = (
 )
 """Networks that take longer."""
 
-NOT_YET = {
-    "mnasnet, 0.35": "load_model forgets the versions of modules, which MNASNet asks for when it loads weights",
-    "Levit": "its norms see tokens as samples, so a pass has one lam per sample and they have many rows of each",
-}
+NOT_YET: dict[str, str] = {}
 """What does not train or come back from disk today, by the name of the network, and why."""
+
+CHECKPOINTED = Foreign(
+    "torchvision", "densenet, checkpointed", _vision("densenet:DenseNet", 8, (2, 2, 2, 2), 16, memory_efficient=True)
+)
+"""A network that computes its activations again in the backward pass, where no lam is known: not to be converted."""

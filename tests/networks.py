@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from art_oat import PGD, OATClassifier, OATModel, OATTrainer, WeightPerturbation, to_conditional
+from art_oat.layers import DualBatchNorm, FollowedNorm
 from art_oat.models import ResNet, SmallCNN
 
 LAMBDAS = (0.0, 0.1, 0.2, 0.3, 0.4, 1.0)
@@ -239,3 +240,12 @@ def train_by_everything(model: OATModel, **options: object) -> None:
     )
     x, y = images(24, torch.float32).numpy(), labels(24).numpy()
     trainer.fit(x, y, nb_epochs=2, batch_size=12, validation_data=(x, y), restore_best=True, verbose=False)
+
+
+def counterpart(network: nn.Module, name: str, side: str) -> str:
+    """Return where a converted network keeps a tensor of the plain one; of a norm, that of the clean or other side."""
+    path, _, leaf = name.rpartition(".")
+    layer = network.get_submodule(path)
+    if isinstance(layer, FollowedNorm):
+        return f"{path}.norm.{side}.{leaf}"
+    return f"{path}.{side}.{leaf}".lstrip(".") if isinstance(layer, DualBatchNorm) else name

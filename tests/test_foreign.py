@@ -1,12 +1,18 @@
 """Networks that this project did not write convert, train, and answer alike in every form afterwards."""
 
+import csv
+import itertools
 import sys
+from pathlib import Path
 
 import pytest
 from torch import nn
 
+from art_oat import UnsupportedModuleError, to_conditional
+from benchmarks.foreign import RESULTS, nb_right
 from tests.borrowed_torchvision import torchvision_importable
 from tests.foreign import (
+    CHECKPOINTED,
     DTYPES,
     EXACT,
     LAYOUTS,
@@ -18,6 +24,7 @@ from tests.foreign import (
     untrainable_layers,
 )
 
+README = Path(__file__).parents[1] / "README.md"
 COMBINATIONS = [(dtype, layout) for dtype in DTYPES for layout in LAYOUTS]
 
 
@@ -70,9 +77,29 @@ def test_the_quick_networks_meet_every_dtype_and_layout():
     assert met == set(COMBINATIONS)
 
 
+def test_a_network_with_checkpointing_is_refused_by_the_path_of_a_norm():
+    network = CHECKPOINTED.build(DTYPES["float32"], LAYOUTS["contiguous"])
+    with pytest.raises(UnsupportedModuleError, match=r"features\.denseblock1\..*Gradient checkpointing"):
+        to_conditional(network)
+
+
 def test_torchvision_is_borrowed_and_given_back():
     before = {name: part for name, part in sys.modules.items() if name.startswith("torchvision")}
     with torchvision_importable():
         from torchvision.models import resnet
     assert issubclass(resnet.ResNet, nn.Module)
     assert {name: part for name, part in sys.modules.items() if name.startswith("torchvision")} == before
+
+
+def test_the_readme_gives_the_figure_of_the_study():
+    lines = RESULTS.read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("# python -m benchmarks.foreign;")
+    rows = list(csv.DictReader(lines[1:]))
+    studied = {(row["source"], row["network"], row["dtype"], row["layout"]) for row in rows}
+    assert studied == {
+        (foreign.source, foreign.name, dtype, layout)
+        for foreign, (dtype, layout) in itertools.product((*QUICK, *SLOW), COMBINATIONS)
+    }
+    text = " ".join(README.read_text(encoding="utf-8").split())
+    assert "{} of {} convert and train".format(*nb_right(rows)) in text
+    assert "`python -m benchmarks.foreign`" in text
