@@ -3,13 +3,20 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test check lint types speed wheel clean
+.PHONY: demo test test-all check lint types speed wheel clean
 
 demo: $(INSTALLED)
 	$(BIN)/art-oat demo
 
+# One process per core, each with one thread: small networks gain nothing from more, and the processes would collide.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(PYTEST) -m 'not slow'
+
+# With what takes more than five seconds: examples, the README's code, studies, further networks.
+test-all: $(INSTALLED)
+	$(PYTEST)
 
 check: lint types test
 

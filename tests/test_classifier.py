@@ -22,6 +22,7 @@ from art_oat import PGD, DefaultPointWarning, OATClassifier, OATTrainer, Operati
 from benchmarks.art_attacks import changed, state
 from tests.conftest import make_classifier
 from tests.networks import WIDTHS, MobileSqueezeExcite, Residual, images, labels, shaken
+from tests.pairs import parametrize_in_pairs
 
 X = images(12, torch.float32).numpy()
 Y = labels(12).numpy()
@@ -43,9 +44,7 @@ def test_predicting_at_a_point_equals_a_plain_classifier(classifier, lam, batch_
     np.testing.assert_allclose(classifier.at(lam).predict(X, batch_size), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("heads", ["shared", "per-width"])
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("batch_size", [5, 128])
+@parametrize_in_pairs(heads=["shared", "per-width"], width=WIDTHS, batch_size=[5, 128])
 def test_predicting_at_a_width_equals_a_plain_classifier_of_that_width(heads, width, batch_size):
     classifier = make_classifier(widths=WIDTHS, heads=heads)
     expected = plain(classifier, 0.3, width).predict(X)
@@ -187,9 +186,7 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("width", [1.0, 0.5])
-@pytest.mark.parametrize("kind", ["view", "classifier"])
+@parametrize_in_pairs(name=METHODS, width=[1.0, 0.5], kind=["view", "classifier"])
 def test_a_method_answers_as_in_a_plain_classifier_and_touches_nothing(kind, width, name):
     classifier = make_classifier(widths=(width, 1.0) if width < 1 else (1.0,))
     classifier.fit(X, Y, nb_epochs=1)  # so that there are gradients to lose, and a training mode

@@ -7,6 +7,7 @@ import pytest
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_every_example_runs_and_says_what_it_found(path, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)  # what an example writes goes where it is run

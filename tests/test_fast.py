@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from art_oat import PGD, OATClassifier, OATTrainer, WeightPerturbation
 from art_oat.fast import FastPath, is_fast, without_fast_paths
 from tests.networks import SLIMMABLE, WIDTHS, Residual, images, labels, shaken
+from tests.pairs import parametrize_in_pairs
 
 PATHS = get_args(FastPath)
 
@@ -96,9 +97,7 @@ def test_a_block_holds_in_its_own_thread_alone():
 MANY = (0.0, 0.3, 0.0, 1.0, 0.1, 0.25, 0.0, 0.4)
 
 
-@pytest.mark.parametrize("make", SLIMMABLE)
-@pytest.mark.parametrize("statistics", ["dual", "shared"])
-@pytest.mark.parametrize("width", [0.5, 1.0])
+@parametrize_in_pairs(make=SLIMMABLE, statistics=["dual", "shared"], width=[0.5, 1.0])
 def test_a_network_answers_and_learns_with_fast_paths_as_without(make, statistics, width):
     model = shaken(make(), widths=WIDTHS, statistics=statistics).train()
     found = []

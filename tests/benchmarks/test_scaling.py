@@ -151,9 +151,8 @@ def test_convolutions_taken_again_have_tensors_of_the_same_shape_layout_and_type
         ]
 
 
-@pytest.mark.parametrize(
-    "study", ["memory", *(pytest.param(it, marks=pytest.mark.slow) for it in ("growth", "roofline"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("study", ["memory", "growth", "roofline"])
 def test_a_smoke_run_shows_a_table_and_writes_nothing(study, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(record, "RESULTS", tmp_path)
     scaling.main([study, "--smoke"])

@@ -5,6 +5,7 @@ import torch
 
 from art_oat.fast import without_fast_paths
 from art_oat.layers.affine import Source, channel_affine
+from tests.pairs import parametrize_in_pairs
 
 SHAPES = [(4, 3), (4, 3, 5), (4, 3, 5, 6), (4, 3, 2, 3, 2)]
 
@@ -41,11 +42,9 @@ def answer_and_gradients(x, scale, shift, upstream, *, is_learned: bool = True) 
     return [answer.detach(), *torch.autograd.grad(answer, wanted, upstream)]
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("nb_scales", [1, 4])
-@pytest.mark.parametrize("is_learned", [True, False])
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("layout_of_gradient", LAYOUTS)
+@parametrize_in_pairs(
+    shape=SHAPES, nb_scales=[1, 4], is_learned=[True, False], layout=LAYOUTS, layout_of_gradient=LAYOUTS
+)
 def test_the_fast_affine_map_and_its_gradients_are_those_of_the_plain_one(
     shape, nb_scales, is_learned, layout, layout_of_gradient
 ):
@@ -86,11 +85,13 @@ HALF = {torch.bfloat16: 2**-8, torch.float16: 2**-11}
 """By how much of its size a number is rounded at most."""
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, *HALF])
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("nb_scales", [1, 4])
-@pytest.mark.parametrize("is_learned", [True, False])
-@pytest.mark.parametrize("layout", [contiguous, with_channels_last])
+@parametrize_in_pairs(
+    dtype=[torch.float64, torch.float32, *HALF],
+    shape=SHAPES,
+    nb_scales=[1, 4],
+    is_learned=[True, False],
+    layout=[contiguous, with_channels_last],
+)
 def test_the_result_of_an_affine_map_has_dtype_and_layout_of_its_features(dtype, shape, nb_scales, is_learned, layout):
     x, scale, shift, _ = drawn(shape, nb_scales, torch.float32 if dtype in HALF else dtype)
     x = layout(x.to(dtype))
@@ -108,11 +109,7 @@ def test_an_affine_map_of_no_samples_is_empty_and_teaches_nothing(dtype, nb_scal
     assert all(torch.equal(part, torch.zeros(nb_scales, 3, dtype=scale.dtype)) for part in learned)
 
 
-@pytest.mark.parametrize("dtype", HALF)
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("nb_scales", [1, 4])
-@pytest.mark.parametrize("is_learned", [True, False])
-@pytest.mark.parametrize("layout", LAYOUTS)
+@parametrize_in_pairs(dtype=HALF, shape=SHAPES, nb_scales=[1, 4], is_learned=[True, False], layout=LAYOUTS)
 def test_in_half_precision_the_affine_map_is_exact_to_a_rounding_of_each_of_its_parts(
     dtype, shape, nb_scales, is_learned, layout
 ):
@@ -128,10 +125,7 @@ def test_in_half_precision_the_affine_map_is_exact_to_a_rounding_of_each_of_its_
         assert ((value.double() - expected).abs() <= rounding * size).all()
 
 
-@pytest.mark.parametrize("dtype", HALF)
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("nb_scales", [1, 4])
-@pytest.mark.parametrize("layout", LAYOUTS)
+@parametrize_in_pairs(dtype=HALF, shape=SHAPES, nb_scales=[1, 4], layout=LAYOUTS)
 def test_in_half_precision_scale_and_shift_learn_in_float32(dtype, shape, nb_scales, layout):
     x, scale, shift, upstream = drawn(shape, nb_scales, torch.float32)
     given = layout(x.to(dtype)), scale, shift, upstream.to(dtype)

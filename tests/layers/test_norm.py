@@ -10,6 +10,7 @@ from art_oat.condition import Condition, conditioned
 from art_oat.fast import without_fast_paths
 from art_oat.layers import DualBatchNorm, FiLM
 from tests.networks import Dense, Residual, SharedNorm, images, resnet, shaken
+from tests.pairs import parametrize_in_pairs
 
 LAM = torch.tensor([0.5, 0.0, 1.0, 0.0, 0.1])
 
@@ -116,9 +117,11 @@ ORDERS = {
 }
 
 
-@pytest.mark.parametrize("make", [Residual, SharedNorm, Dense, resnet])
-@pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@parametrize_in_pairs(
+    make=[Residual, SharedNorm, Dense, resnet],
+    order=ORDERS,
+    memory_format=[torch.contiguous_format, torch.channels_last],
+)
 def test_sides_cut_in_one_operation_teach_as_sides_cut_in_two_and_leave_the_same_statistics(make, order, memory_format):
     model = shaken(make()).to(memory_format=memory_format).train()
     twin, results = copy.deepcopy(model), []

@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves
 from art_oat import OATModel, OperatingPoint, UnsupportedModuleError, fold, load_model, save_model, to_conditional
 from tests.networks import WIDTHS, conv, images, shaken
 from tests.odd import ODD, Derived, Fickle, Head, Mixed, NonAffine, TiedNorms
+from tests.pairs import parametrize_in_pairs
 from tests.zoo import Own, examine, masked
 
 ROUNDING = 1e-12
@@ -177,9 +178,7 @@ def test_the_choice_of_norms_is_kept_as_paths_which_make_the_same_model():
     assert again.state_dict().keys() == model.state_dict().keys()
 
 
-@pytest.mark.parametrize("statistics", ["dual", "shared"])
-@pytest.mark.parametrize("widths", [(1.0,), (0.5, 1.0)])
-@pytest.mark.parametrize("make", ODD, ids=lambda make: make.__name__)
+@parametrize_in_pairs(statistics=["dual", "shared"], widths=[(1.0,), (0.5, 1.0)], make=ODD)
 def test_an_odd_network_comes_back_from_disk(make, widths, statistics, tmp_path):
     subject = Own(make)
     widths = (1.0,) if make is Derived else widths

@@ -11,13 +11,12 @@ from art_oat import OperatingPoint, fold, to_conditional
 from art_oat.layers import ConditionalLayer, Slimmable, Switch
 from tests.networks import NETWORKS, TRAINED_AND_UNSEEN, WIDTHS, Residual, SharedNorm, images, shaken
 from tests.odd import TiedConvolutions
+from tests.pairs import parametrize_in_pairs
 
 POINT = OperatingPoint(0.3)
 
 
-@pytest.mark.parametrize("make", NETWORKS)
-@pytest.mark.parametrize("lam", TRAINED_AND_UNSEEN)
-@pytest.mark.parametrize("film", ["identity", "published"])
+@parametrize_in_pairs(make=NETWORKS, lam=TRAINED_AND_UNSEEN, film=["identity", "published"])
 def test_a_folded_network_gives_the_scores_of_the_conditional_one(make, lam, film):
     model = shaken(make(), film=film)
     torch.testing.assert_close(fold(model, OperatingPoint(lam))(images()), model(images(), lam=lam))

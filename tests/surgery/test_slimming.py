@@ -40,6 +40,7 @@ from tests.odd import (
     TiedConvolutions,
     TiedNorms,
 )
+from tests.pairs import parametrize_in_pairs
 from tests.zoo import masked
 
 SMALLER = WIDTHS[:-1]
@@ -68,9 +69,7 @@ def built_at(make, model: OATModel, point: OperatingPoint) -> nn.Module:
     return network
 
 
-@networks()
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("lam", [0.0, 0.7])
+@parametrize_in_pairs(make=SLIMMABLE, width=WIDTHS, lam=[0.0, 0.7])
 def test_every_form_equals_the_plain_network_built_at_the_width(make, lam, width):
     model, x, point = oats(make), images(), OperatingPoint(lam, width)
     plain = built_at(make, model, point)
@@ -172,9 +171,7 @@ def test_at_full_width_a_slimmable_network_answers_as_one_that_is_not(make):
     torch.testing.assert_close(fold(several, 0.3).state_dict(), fold(one, 0.3).state_dict(), rtol=0, atol=0)
 
 
-@networks()
-@pytest.mark.parametrize("statistics", ["dual", "shared"])
-@pytest.mark.parametrize("heads", ["shared", "per-width"])
+@parametrize_in_pairs(make=SLIMMABLE, statistics=["dual", "shared"], heads=["shared", "per-width"])
 def test_every_choice_of_conversion_keeps_all_forms_equal(make, statistics, heads):
     model, x = oats(make, statistics=statistics, heads=heads, film="published"), images()
     for point in (OperatingPoint(0.7, 0.5), OperatingPoint(0.0, 0.75), OperatingPoint(0.3, 1.0)):
@@ -203,9 +200,7 @@ def of_width(model: OATModel, width: float) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in named if f".by_width.{index}." in name and ".film." not in name}
 
 
-@networks()
-@pytest.mark.parametrize("heads", ["shared", "per-width"])
-@pytest.mark.parametrize("trained", WIDTHS)
+@parametrize_in_pairs(make=SLIMMABLE, heads=["shared", "per-width"], trained=WIDTHS)
 def test_statistics_norms_and_heads_of_one_width_never_move_when_another_trains(make, heads, trained):
     model = oats(make, heads=heads).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
@@ -351,9 +346,7 @@ def forms(model: OATModel, point: OperatingPoint):
     return (lambda x: model(x, *point)), model.pinned(point), fold(model, point)
 
 
-@networks(Residual, Bottleneck, Hourglass)
-@pytest.mark.parametrize("heads", ["shared", "per-width"])
-@pytest.mark.parametrize("width", WIDTHS)
+@parametrize_in_pairs(make=[Residual, Bottleneck, Hourglass], heads=["shared", "per-width"], width=WIDTHS)
 def test_hooks_of_every_layer_run_once_per_pass_and_see_what_it_takes_and_gives(make, heads, width):
     network, seen = make().double().eval(), []
     leaves = [part for part in network.modules() if not list(part.children())]

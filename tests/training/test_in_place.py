@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from art_oat import PGD, OATClassifier, OATTrainer, to_conditional, without_fast_paths
 from tests.networks import labels
+from tests.pairs import parametrize_in_pairs
 
 _SHAPES = {1: (3, 12), 2: (3, 6, 6), 3: (3, 4, 4, 4)}
 _CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -70,10 +71,9 @@ def test_layers_in_place_train_as_their_copies_do(dimensions, is_last, statistic
     torch.testing.assert_close(*runs)  # float64: sums in another order
 
 
-@pytest.mark.parametrize("film_on", [None, ()])
-@pytest.mark.parametrize("precision", ["float32", "bf16"])
-@pytest.mark.parametrize("is_last", [True, False])
-@pytest.mark.parametrize("widths", [(1.0,), (0.5, 1.0)])
+@parametrize_in_pairs(
+    film_on=[None, ()], precision=["float32", "bf16"], is_last=[True, False], widths=[(1.0,), (0.5, 1.0)]
+)
 def test_layers_in_place_train_in_every_precision(precision, is_last, film_on, widths):
     options = {"precision": precision, "film_on": film_on, "widths": widths, "input_shape": _SHAPES[2]}
     state = trained(2, is_in_place=True, dtype=torch.float32, is_last=is_last, **options)

@@ -34,6 +34,7 @@ from art_oat.recipe import Recipe, train
 from art_oat.training.step import Method, Step, layout_faults
 from tests.conftest import make_classifier
 from tests.networks import LAMBDAS, WIDTHS, MobileSqueezeExcite, Residual, images, labels
+from tests.pairs import parametrize_in_pairs
 
 X, Y = images(20, torch.float32).numpy(), labels(20).numpy()
 SOFT = np.random.default_rng(0).dirichlet(np.ones(5), 20).astype(np.float32)
@@ -538,9 +539,7 @@ def test_a_loss_that_carries_no_gradient_is_refused():
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 
-@pytest.mark.parametrize("precision", DTYPES)
-@pytest.mark.parametrize("attack_precision", [None, *DTYPES])
-@pytest.mark.parametrize("perturbation", [None, WeightPerturbation(0.1)])
+@parametrize_in_pairs(precision=DTYPES, attack_precision=[None, *DTYPES], perturbation=[None, WeightPerturbation(0.1)])
 def test_attack_and_passes_of_training_each_compute_in_the_precision_asked_for(
     precision, attack_precision, perturbation
 ):
