@@ -70,6 +70,8 @@ class Foreign:
         """Return a fresh network, always with the same weights."""
         with borrowed_generators(seed=0):
             network = self.make()
+        is_clip = len(self.input_shape) == len(("C", "T", "H", "W"))
+        layout = torch.channels_last_3d if is_clip and layout == torch.channels_last else layout
         network.to(dtype).to(memory_format=layout)
         return network
 
