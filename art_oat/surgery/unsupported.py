@@ -25,7 +25,7 @@ def refuse_layers(verb: str, faults: Mapping[str, str], network: nn.Module, advi
     """
     if faults:
         named = [
-            f"{path or 'the network itself'} ({type(network.get_submodule(path)).__name__}): {fault}."
+            f"{path or 'the network itself'} ({type(network.get_submodule(path)).__name__}): {fault.rstrip('.')}."
             for path, fault in faults.items()
         ]
         raise UnsupportedModuleError(f"cannot {verb} {len(faults)} layer(s). {' '.join(named)} {advice}")
