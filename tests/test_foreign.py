@@ -1,5 +1,7 @@
 """Networks that this project did not write convert, train, and answer alike in every form afterwards."""
 
+import csv
+import itertools
 import sys
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import pytest
 from torch import nn
 
 from art_oat import UnsupportedModuleError, to_conditional
+from benchmarks.foreign import RESULTS, nb_right
 from tests.borrowed_torchvision import torchvision_importable
 from tests.foreign import (
     CHECKPOINTED,
@@ -86,3 +89,17 @@ def test_torchvision_is_borrowed_and_given_back():
         from torchvision.models import resnet
     assert issubclass(resnet.ResNet, nn.Module)
     assert {name: part for name, part in sys.modules.items() if name.startswith("torchvision")} == before
+
+
+def test_the_readme_gives_the_figure_of_the_study():
+    lines = RESULTS.read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("# python -m benchmarks.foreign;")
+    rows = list(csv.DictReader(lines[1:]))
+    studied = {(row["source"], row["network"], row["dtype"], row["layout"]) for row in rows}
+    assert studied == {
+        (foreign.source, foreign.name, dtype, layout)
+        for foreign, (dtype, layout) in itertools.product((*QUICK, *SLOW), COMBINATIONS)
+    }
+    text = " ".join(README.read_text(encoding="utf-8").split())
+    assert "{} of {} convert and train".format(*nb_right(rows)) in text
+    assert "`python -m benchmarks.foreign`" in text
