@@ -593,7 +593,8 @@ def called(answer: Callable[[Tensor], Tensor], holder: nn.Module, paths: Sequenc
 
 def check_step(seed: int, lam: float) -> None:
     """Without FiLM, and at one lam, a step of training is that of the plain network, on the norms of one side."""
-    plain, model = build(seed), to_conditional(build(seed), LAMBDAS, code_dim=4, film_on=())
+    plain = build(seed)
+    model = to_conditional(build(seed), LAMBDAS, code_dim=4, film_on=(), input_shape=plain.input_shape)
     before = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
     assert_close(step(plain, functools.partial(model.train(), lam=lam)), step(plain, plain.train()), "loss")
     side, other = ("clean", "adversarial") if lam == 0 else ("adversarial", "clean")
@@ -613,7 +614,8 @@ def check_step(seed: int, lam: float) -> None:
 
 def check_training(seed: int) -> None:
     """Gradients reach all weights, and after two steps all forms answer alike, at one lam and at one per sample."""
-    plain, model = build(seed), to_conditional(build(seed), LAMBDAS, code_dim=4)
+    plain = build(seed)
+    model = to_conditional(build(seed), LAMBDAS, code_dim=4, input_shape=plain.input_shape)
     lam = torch.tensor([0.0, 0.3, 1.0, 0.3, 0.0, 0.0], dtype=torch.float64)
     optimizer = torch.optim.SGD(model.parameters(), 0.05)
     step(plain, plain.train())

@@ -49,9 +49,9 @@ def trained(
     network = Block(dimensions, is_in_place=is_in_place).to(dtype)
     if is_last:
         network = network.to(memory_format={2: torch.channels_last, 3: torch.channels_last_3d}[dimensions])
-    model = to_conditional(network, (0, 0.5, 1), **options)
-    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
     shape = _SHAPES[dimensions]
+    model = to_conditional(network, (0, 0.5, 1), input_shape=shape, **options)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
     classifier = OATClassifier(model, nn.CrossEntropyLoss(), shape, 5, optimizer, clip_values=(0, 1))
     x = torch.rand(16, *shape, generator=torch.Generator().manual_seed(1)).numpy()
     trainer = OATTrainer(classifier, PGD(0.1, nb_steps=2), precision=precision)
@@ -75,7 +75,7 @@ def test_layers_in_place_train_as_their_copies_do(dimensions, is_last, statistic
     film_on=[None, ()], precision=["float32", "bf16"], is_last=[True, False], widths=[(1.0,), (0.5, 1.0)]
 )
 def test_layers_in_place_train_in_every_precision(precision, is_last, film_on, widths):
-    options = {"precision": precision, "film_on": film_on, "widths": widths, "input_shape": _SHAPES[2]}
+    options = {"precision": precision, "film_on": film_on, "widths": widths}
     state = trained(2, is_in_place=True, dtype=torch.float32, is_last=is_last, **options)
     assert all(bool(tensor.isfinite().all()) for tensor in state)
 
