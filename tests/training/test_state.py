@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+import functools
 import os
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from art_oat import (
     PGD,
     MARTLoss,
     OATClassifier,
+    OATModel,
     OATTrainer,
     RandomCropFlip,
     StratifiedSampling,
@@ -36,9 +38,15 @@ X, Y = images(20, torch.float32).numpy(), labels(20).numpy()
 ATTACK = PGD(eps=0.1, nb_steps=1)
 
 
-def with_dropout(seed: int = 0, make_optimizer=None, **conversion) -> OATClassifier:
+@functools.cache
+def converted(seed: int, **conversion) -> OATModel:
     torch.manual_seed(seed)
-    model = to_conditional(MobileSqueezeExcite(), LAMBDAS, **conversion)
+    return to_conditional(MobileSqueezeExcite(), LAMBDAS, **conversion)
+
+
+def with_dropout(seed: int = 0, make_optimizer=None, **conversion) -> OATClassifier:
+    model = copy.deepcopy(converted(seed, **conversion))
+    torch.manual_seed(seed)
     make_optimizer = make_optimizer or (lambda weights: torch.optim.SGD(weights, lr=0.1, momentum=0.9))
     optimizer = make_optimizer(model.parameters())
     return OATClassifier(model, nn.CrossEntropyLoss(), (1, 6, 6), 5, optimizer, clip_values=(0, 1))
