@@ -29,7 +29,7 @@ from tests.networks import (
     shaken,
     state,
 )
-from tests.zoo import QUICK
+from tests.surgery.test_zoo import FAMILIES
 
 HEADS = {"sequential": "5", "Hourglass": "head.2"}
 SHAPE = (1, 6, 6)
@@ -59,7 +59,7 @@ def test_the_head_is_found_in_a_plain_and_in_a_conditional_network(make):
     assert find_head(to_conditional(make()), input_shape=SHAPE) == expected
 
 
-@pytest.mark.parametrize("family", QUICK, ids=lambda family: family.constructor)
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.constructor)
 def test_every_network_of_a_zoo_gets_a_head_of_seven_classes_and_is_else_the_same(family):
     network, x = family.build(), family.images(0)
     replaced = replace_head(network, 7, input_shape=x.shape[1:])
