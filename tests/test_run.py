@@ -3,6 +3,7 @@ import dataclasses
 import itertools
 import json
 import os
+import shutil
 from contextlib import contextmanager
 
 import pytest
@@ -31,10 +32,15 @@ def told(folder, recipe=RECIPE, measurement=MEASUREMENT) -> tuple[TradeoffCurve,
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     told(folder)
     return folder
+
+
+@pytest.fixture
+def folder(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "run")
 
 
 def test_it_writes_what_it_says(folder):
@@ -64,10 +70,15 @@ def test_another_measurement_reuses_the_weights(folder):
 
 
 @pytest.fixture(scope="module")
-def slim_folder(tmp_path_factory):
+def slim_finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("slim")
     told(folder, SLIM_RECIPE)
     return folder
+
+
+@pytest.fixture
+def slim_folder(slim_finished, tmp_path):
+    return shutil.copytree(slim_finished, tmp_path / "slim")
 
 
 def test_every_lam_is_measured_at_every_width(slim_folder):
@@ -115,7 +126,6 @@ def test_a_measurement_that_was_cut_goes_on_and_says_so(tmp_path, monkeypatch):
 
 
 def test_what_broke_each_image_is_written_down(folder):
-    told(folder)
     with (folder / "samples.csv").open() as file:
         rows = list(csv.DictReader(file))
     curve = TradeoffCurve.from_csv(folder / "tradeoff.csv")
@@ -157,7 +167,6 @@ def test_weights_that_were_changed_or_lost_are_trained_again(folder):
 
 @pytest.mark.parametrize("name", ["model.json", "run.json"])
 def test_a_file_that_is_missing_or_damaged_is_made_again(folder, name):
-    told(folder)
     (folder / name).write_text("")
     _, lines = told(folder)
     assert lines[0].startswith("Training")
@@ -272,7 +281,6 @@ def test_weights_of_another_training_are_not_replaced_unasked(folder):
 
 
 def test_other_data_are_noticed(folder):
-    told(folder)
     data = RECIPE.dataset()
     changed = data._replace(test=Split(1 - data.test.x, data.test.y))
     lines: list[str] = []
@@ -294,7 +302,6 @@ def test_a_file_is_no_folder_for_a_run(tmp_path):
 
 
 def test_a_recipe_that_cannot_work_leaves_the_weights_of_another(folder, monkeypatch):
-    told(folder)
     weights = (folder / "model.safetensors").read_bytes()
     other = dataclasses.replace(RECIPE, seed=9, attack="art:Wasserstein", eps=0.3)  # takes no Linf
     with pytest.raises(ValueError, match="Norm order"):
@@ -303,7 +310,6 @@ def test_a_recipe_that_cannot_work_leaves_the_weights_of_another(folder, monkeyp
 
 
 def test_settings_of_another_version_are_no_known_recipe(folder):
-    told(folder)
     kept = json.loads((folder / "run.json").read_text())
     kept["recipe"]["settings"] = {"network_of_tomorrow": 1}
     (folder / "run.json").write_text(json.dumps(kept))

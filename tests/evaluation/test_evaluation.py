@@ -388,13 +388,14 @@ def test_a_view_and_the_network_by_itself_are_judged_as_the_classifier_at_that_p
 
 
 @pytest.mark.parametrize("default", [None, 0.3])
-def test_a_lam_is_asked_for_whatever_the_default_is(varied, default):
+def test_a_lam_is_asked_for_whatever_the_default_is(default):
+    classifier = varied_classifier()
     if default is not None:
-        varied.lam = default
+        classifier.lam = default
     with pytest.raises(ValueError, match=r"lam must be named, since robustness has no default, got None.*lam=1 is"):
-        judged(varied, lam=None)
+        judged(classifier, lam=None)
     with pytest.raises(ValueError, match=r"lam must be named.*width must be one of"):
-        judged(varied, lam=None, width=0.5)
+        judged(classifier, lam=None, width=0.5)
 
 
 def test_the_only_lam_there_is_needs_no_name(varied):
