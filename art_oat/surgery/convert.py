@@ -186,8 +186,8 @@ def to_conditional(
         full_width: Which convolutions and linear layers keep all their channels at every width; given as for
             ``film_on``. The way to slim a network of which parts cannot be slimmed.
         input_shape: Shape of one sample, such as ``(3, 32, 32)``, on which conversion and slimming are tried, on
-            copies, by running them (their hooks, too); None to try common image sizes. With one width and no size that fits,
-            ``OATClassifier`` tries the conversion.
+            copies, by running them (their hooks, too); None to try common image sizes. With one width and no size that
+            fits, ``OATClassifier`` tries the conversion.
         seed: What random codes and the start of FiLM are drawn from; the global generator is left alone.
 
     Raises:
