@@ -32,7 +32,7 @@ from art_oat.inputs import (
 from art_oat.model import OATModel, check_model
 from art_oat.pinned import PinnedNetwork
 from art_oat.surgery import fold
-from art_oat.surgery.convert import try_out
+from art_oat.surgery.trial import try_out
 
 _IGNORED_BY_ART = {"logits", "y", "verbose", "raw", "standardise_output"}
 """Keywords that parts of ART pass to ``predict`` and rely on being ignored."""

@@ -188,6 +188,17 @@ class Functional(Scores):
         return F.linear(self.head(self.body(x).mean(dim=(2, 3)) * self.scale), self.weight)
 
 
+class ChannelsLast(nn.Module):
+    """Takes ``[N, H, W, C]``, and answers as a network of ``[N, C, H, W]`` does."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x.permute(0, 3, 1, 2))
+
+
 def root_norm() -> nn.Module:
     """A network that is nothing but a norm."""
     return nn.BatchNorm2d(1)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -231,6 +232,25 @@ def _normalize_side(norm: _BatchNorm, x: Tensor) -> Tensor:
 
 
 @contextmanager
+def observed_norms(network: nn.Module, before: Callable[[str, _BatchNorm, Tensor], None]) -> Iterator[None]:
+    """Within the block, tell of every batch norm that is about to run: its dotted path, itself, and what it gets."""
+
+    def tell(path: str, norm: _BatchNorm, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+        before(path, norm, next(iter((*args, *kwargs.values()))))
+
+    handles = [
+        part.register_forward_pre_hook(partial(tell, path), with_kwargs=True)
+        for path, part in network.named_modules()
+        if isinstance(part, _BatchNorm)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
 def steadied(network: nn.Module) -> Iterator[None]:
     """Within the block, let batch norms that get one value per channel use their running statistics.
 
@@ -239,8 +259,8 @@ def steadied(network: nn.Module) -> Iterator[None]:
     """
     set_back: list[nn.Module] = []
 
-    def enter(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if norm.training and inputs[0].numel() == inputs[0].shape[1] and norm.running_mean is not None:
+    def enter(_: str, norm: _BatchNorm, x: Tensor) -> None:
+        if norm.training and x.numel() == x.shape[1] and norm.running_mean is not None:
             norm.training = False
             set_back.append(norm)
 
@@ -248,11 +268,10 @@ def steadied(network: nn.Module) -> Iterator[None]:
         while set_back:
             set_back.pop().training = True
 
-    norms = [part for part in network.modules() if isinstance(part, _BatchNorm)]
-    handles = [norm.register_forward_pre_hook(enter) for norm in norms]
-    handles += [norm.register_forward_hook(leave) for norm in norms]
+    handles = [part.register_forward_hook(leave) for part in network.modules() if isinstance(part, _BatchNorm)]
     try:
-        yield
+        with observed_norms(network, enter):
+            yield
     finally:
         leave()
         for handle in handles:

@@ -34,10 +34,9 @@ from art_oat.model import OATModel, advice_for
 from art_oat.randomness import borrowed_generators
 from art_oat.replica import clone_tensor, replicate, without_hooks
 from art_oat.surgery.fold import fold
-from art_oat.surgery.observation import running_inputs, unfit_message
 from art_oat.surgery.selection import Selector, holders, select
 from art_oat.surgery.slimming import UNCUT, Slimming, make_slimmable, setting_layers, slim
-from art_oat.surgery.trial import Trial, sharing_copy
+from art_oat.surgery.trial import try_out
 from art_oat.surgery.unsupported import UnsupportedModuleError, refuse_layers
 
 Statistics = Literal["dual", "shared"]
@@ -256,32 +255,6 @@ def to_conditional(
     # with the published start it answers otherwise at first, and as the folded network does all the same
     try_out(model, network if film == "identity" else fold(model, table.lambdas[0]), input_shape, like)
     return model
-
-
-def try_out(model: OATModel, original: nn.Module, input_shape: Sequence[int] | None, like: Tensor) -> None:
-    """Refuse a conditional network that does not do as the original; see :class:`~art_oat.surgery.trial.Trial`.
-
-    Args:
-        model: The conditional network; notes on what shape it was tried.
-        original: What it was made from, or a folded network; without data, on the device "meta", nothing is tried.
-        input_shape: Shape of one sample; None to try common image sizes: where none of them fits, nothing is tried.
-        like: Gives the inputs their dtype and device.
-
-    Raises:
-        UnsupportedModuleError: If the network is refused.
-        ValueError: If the original does not run on inputs of the shape.
-    """
-    if like.device.type == "meta":
-        return
-    reasons: list[str] = []
-    with borrowed_generators(like.device, seed=0), torch.inference_mode(mode=False):
-        copy = sharing_copy(original).eval()
-        x = running_inputs(copy, input_shape, like, reasons)
-    if x is not None:
-        Trial(model, copy, x).run()
-        model.tried_shape = tuple(x.shape[1:])
-    elif input_shape is not None:
-        raise ValueError(unfit_message(input_shape, reasons))
 
 
 def check_network(network: Any) -> None:

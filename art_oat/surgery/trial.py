@@ -17,7 +17,7 @@ from art_oat.layers import ConditionalLayer, Encoding, FollowedNorm, Switch
 from art_oat.model import OATModel
 from art_oat.randomness import borrowed_generators
 from art_oat.replica import replicate
-from art_oat.surgery.observation import followed, real_tensors
+from art_oat.surgery.observation import followed, hooked, real_tensors, running_inputs, unfit_message
 from art_oat.surgery.selection import is_within
 from art_oat.surgery.unsupported import refuse_layers
 
@@ -32,6 +32,32 @@ _MIXES = (
     "each inside, always as many, those of one side by side or in turn; before a converted norm it may neither leave "
     "some out nor reorder them. Name the norms where that happens in keep"
 )
+
+
+def try_out(model: OATModel, original: nn.Module, input_shape: Sequence[int] | None, like: Tensor) -> None:
+    """Refuse a conditional network that does not do as the original; see :class:`Trial`.
+
+    Args:
+        model: The conditional network; notes on what shape it was tried.
+        original: What it was made from, or a folded network; without data, on the device "meta", nothing is tried.
+        input_shape: Shape of one sample; None to try common image sizes: where none of them fits, nothing is tried.
+        like: Gives the inputs their dtype and device.
+
+    Raises:
+        UnsupportedModuleError: If the network is refused.
+        ValueError: If the original does not run on inputs of the shape.
+    """
+    if like.device.type == "meta":
+        return
+    reasons: list[str] = []
+    with borrowed_generators(like.device, seed=0), torch.inference_mode(mode=False):
+        copy = sharing_copy(original).eval()
+        x = running_inputs(copy, input_shape, like, reasons)
+    if x is not None:
+        Trial(model, copy, x).run()
+        model.tried_shape = tuple(x.shape[1:])
+    elif input_shape is not None:
+        raise ValueError(unfit_message(input_shape, reasons))
 
 
 class Trial:
@@ -209,17 +235,13 @@ def _called(network: nn.Module, paths: Sequence[str]) -> Iterator[set[str]]:
 def _marked(model: OATModel) -> Iterator[None]:
     """Within the block, let what each converted norm gives tell the lam of each sample."""
 
-    def mark(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+    def mark(_: str, output: Tensor) -> Tensor:
         lam = current_condition().of(len(output)).lam.to(output).unsqueeze(1)
         channels = torch.linspace(0.5, 1, output.shape[1], dtype=output.dtype, device=output.device)
         return output + (lam * channels).view(len(lam), -1, *[1] * (output.dim() - 2))
 
-    handles = [part.register_forward_hook(mark) for part in model.modules() if isinstance(part, ConditionalLayer)]
-    try:
+    with hooked({path: part for path, part in model.named_modules() if isinstance(part, ConditionalLayer)}, after=mark):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _training_fault(network: nn.Module, call: Callable[[], Any]) -> tuple[str, Exception] | None:

@@ -6,12 +6,10 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from art_oat.attack import AimedAttack
 from art_oat.caller import warn_caller
@@ -19,6 +17,7 @@ from art_oat.classifier import OATClassifier
 from art_oat.condition import OperatingPoint
 from art_oat.fast import is_fast
 from art_oat.inputs import as_array, input_faults, range_faults, refuse
+from art_oat.layers.norm import observed_norms
 from art_oat.model import OATModel
 from art_oat.training.average import WeightAverage
 from art_oat.training.awp import WeightPerturbation, adversarial_part, uses_clean_scores
@@ -174,7 +173,7 @@ class Step:
         self._is_ahead = False  # whether the weights hold a step that the average does not
         self._is_augmentation_checked = False
         self._last_x = torch.empty(0)
-        self._largest_score = 0.0
+        self._largest_score = torch.zeros(())  # read at the end of an epoch: a GPU need not wait for it in each step
         self._is_watched = False
         self._nb_steps = 0
         self._has_told = False
@@ -276,7 +275,7 @@ class Step:
             logits_adv = self._scores(x_adv, lam[is_attacked], width) if len(x_adv) else logits[:0]
         loss = self.method.loss(logits, logits_adv, target, lam, criterion)
         self._check("loss", loss)
-        self._largest_score = float(logits.detach().abs().max())
+        self._largest_score = logits.detach().abs().max()
         if loss.requires_grad or not has_gradient:  # without attacked samples, the clean term may be all there is
             loss.backward()
         self.tally.add(loss.item(), logits.argmax(1) == classes, logits_adv.argmax(1) == classes[is_attacked])
@@ -332,13 +331,13 @@ class Step:
     def _warn_of_large_scores(self, scores: Mapping[OperatingPoint, float]) -> None:
         """Say once where scores by running statistics are of another size than those that the training saw."""
         point = max(scores, key=lambda point: scores[point])
-        largest = scores[point]
+        largest, in_training = scores[point], float(self._largest_score)
         is_settled = self._nb_steps >= _NB_SETTLING_STEPS and not self._has_told
-        if is_settled and largest > _FARTHEST_SCORES * max(self._largest_score, 1.0):
+        if is_settled and largest > _FARTHEST_SCORES * max(in_training, 1.0):
             self._has_told = True
             warn_caller(
                 f"in evaluation at lam {point.lam:g}, width {point.width:g}, scores reach {largest:.3g}, in training "
-                f"{self._largest_score:.3g} (epoch {self.epoch}): the running statistics of its norms do not suit. "
+                f"{in_training:.3g} (epoch {self.epoch}): the running statistics of its norms do not suit. "
                 f"{_REMEDY}",
                 StatisticsWarning,
             )
@@ -409,21 +408,13 @@ def statistics_watched(model: OATModel) -> Iterator[dict[str, int]]:
     """Within the block, note by path from how few values per channel each norm in training computes its statistics."""
     counts: dict[str, int] = {}
 
-    def note(path: str, norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def note(path: str, norm: nn.Module, x: Tensor) -> None:
         if norm.training:
-            nb_values = inputs[0].numel() // inputs[0].shape[1]
+            nb_values = x.numel() // x.shape[1]
             counts[path] = min(nb_values, counts.get(path, nb_values))
 
-    handles = [
-        part.register_forward_pre_hook(partial(note, path))
-        for path, part in model.network.named_modules()
-        if isinstance(part, _BatchNorm)
-    ]
-    try:
+    with observed_norms(model.network, note):
         yield counts
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _warn_of_few_values(counts: Mapping[str, int], nb_samples: int, model: OATModel) -> None:

@@ -22,7 +22,7 @@ from art_oat import (
 from art_oat.attack import UnitImages, aim, distance, is_correct
 from art_oat.classifier import PreprocessedNetwork
 from tests.evaluation.subjects import NB_CLASSES, Linear, exact_radii, linear_data, telling_eps
-from tests.networks import LAMBDAS
+from tests.networks import LAMBDAS, ChannelsLast
 
 NORMS = {(36,): nn.BatchNorm1d(36), (2, 18): nn.BatchNorm1d(2), (2, 3, 2, 3): nn.BatchNorm3d(2)}
 SHAPES = [*NORMS, (1, 2, 18)]
@@ -214,17 +214,6 @@ def test_a_trainer_refuses_an_attack_that_cannot_take_the_inputs():
         OATTrainer(classifier, fallback=attack)
     with pytest.raises(ValueError, match=r"attack must take inputs of shape \(36,\)"):
         TransferMatrix.measure(classifier, *answered(classifier, (36,)), eps=0.1, attack=attack)
-
-
-class ChannelsLast(nn.Module):
-    """Takes ``[N, H, W, C]``, and answers as a network of ``[N, C, H, W]`` does."""
-
-    def __init__(self, network):
-        super().__init__()
-        self.network = network
-
-    def forward(self, x):
-        return self.network(x.permute(0, 3, 1, 2))
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])

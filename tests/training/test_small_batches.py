@@ -117,3 +117,17 @@ def test_scores_that_are_of_another_size_in_evaluation_are_told_of():
     with pytest.warns(StatisticsWarning, match=r"in evaluation at lam 0, width 1, scores reach .* in training") as seen:
         fitted(Jumping(), 24, 12, nb_epochs=26)
     assert seen[0].filename == __file__
+
+
+@pytest.mark.filterwarnings("ignore::art_oat.StatisticsWarning")
+@pytest.mark.parametrize("batch_size", [2, 3])
+def test_a_kept_norm_that_gets_its_input_by_keyword_trains_as_one_that_gets_it_by_position(batch_size):
+    class ByKeyword(Deep):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.kept1d(input=self.kept2d(input=self.body(x)).flatten(1)))
+
+    keep = ["kept2d", "kept1d"]
+    states = [
+        fitted(kind(), 2 * batch_size + 1, batch_size, keep=keep).model.state_dict() for kind in (Deep, ByKeyword)
+    ]
+    torch.testing.assert_close(*states, rtol=0, atol=0)

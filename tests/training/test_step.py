@@ -33,7 +33,7 @@ from art_oat.models import ResNet, WideResNet
 from art_oat.recipe import Recipe, train
 from art_oat.training.step import Method, Step, layout_faults
 from tests.conftest import make_classifier
-from tests.networks import LAMBDAS, WIDTHS, MobileSqueezeExcite, Residual, images, labels
+from tests.networks import LAMBDAS, WIDTHS, ChannelsLast, MobileSqueezeExcite, Residual, images, labels
 from tests.pairs import parametrize_in_pairs
 
 X, Y = images(20, torch.float32).numpy(), labels(20).numpy()
@@ -71,17 +71,6 @@ def mirror_some(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 def test_augmentation_comes_before_the_attack_and_the_loss():
     assert is_same(fit(X, Y, augmentation=mirror), fit(X[..., ::-1], Y))
     assert not is_same(fit(X, Y, augmentation=mirror), fit(X, Y))
-
-
-class ChannelsLast(nn.Module):
-    """A network of images ``[N, H, W, C]``; notes what its convolution takes."""
-
-    def __init__(self, network):
-        super().__init__()
-        self.network = network
-
-    def forward(self, x):
-        return self.network(x.permute(0, 3, 1, 2))
 
 
 def colored(*, channels_first, memory_format=torch.contiguous_format):
