@@ -19,7 +19,7 @@ from art_oat.classifier import OATClassifier
 from art_oat.condition import is_finite_number
 from art_oat.data import Dataset, load
 from art_oat.inputs import count_faults, refusals, refuse
-from art_oat.layers import DEFAULT_LAMBDAS
+from art_oat.layers import DEFAULT_LAMBDAS, FiLMKind
 from art_oat.layers.encoding import check_lambdas
 from art_oat.layers.slimmable import check_widths
 from art_oat.model import OATModel
@@ -69,8 +69,9 @@ class Recipe:
         pretrained: File with weights of the plain network to start from, its ``state_dict`` as ``.safetensors`` or as
             ``torch.save`` writes it; None to start from random ones. A naturally trained network becomes robust in few
             epochs, with ``schedule="slow-start"``.
-        has_film: Whether the network is told lam by FiLM. Without it and with one lam, the training is that of the
-            plain network at a fixed lam (adversarial training at 1, natural training at 0).
+        film: How the network is told lam, see :func:`~art_oat.to_conditional`; None to leave FiLM out. Without it and
+            with one lam, the training is that of the plain network at a fixed lam (adversarial training at 1, natural
+            training at 0).
         lambdas: The lams to train, distinct, in ``[0, 1]``.
         widths: The fractions of channels to train, distinct, in ``(0, 1]``, 1 among them.
         heads: ``"shared"``: one last layer for all widths; ``"per-width"``: one for each.
@@ -116,7 +117,7 @@ class Recipe:
     nb_train: int | None = None
     network: str = "small"
     pretrained: str | None = None
-    has_film: bool = True
+    film: FiLMKind | None = "linear"
     lambdas: tuple[float, ...] = DEFAULT_LAMBDAS
     widths: tuple[float, ...] = (1.0,)
     heads: Heads = "shared"
@@ -204,6 +205,8 @@ class Recipe:
             for name in ("allow_large_eps", "channels_last")
             if not isinstance(getattr(self, name), bool)
         ]
+        if self.film not in (*get_args(FiLMKind), None):
+            faults.append(f"film must be one of {get_args(FiLMKind)}, or None, got {self.film!r}.")
         if not set(self.exempt) <= set(get_args(ParameterKind)):
             faults.append(f"exempt must hold some of {get_args(ParameterKind)}, got {self.exempt}.")
         faults += precision_faults(self.precision, self.attack_precision)
@@ -308,7 +311,7 @@ def _model(recipe: Recipe, data: Dataset) -> OATModel:
     model = to_conditional(
         network,
         recipe.lambdas,
-        film_on=None if recipe.has_film else (),
+        **({"film_on": ()} if recipe.film is None else {"film": recipe.film}),
         widths=recipe.widths,
         heads=recipe.heads,
         input_shape=data.input_shape,

@@ -82,7 +82,7 @@ class Config:
     def dedicated(self, lam: float) -> Recipe:
         """Return the recipe of the plain network for one lam: same loss, same steps, no condition."""
         return replace(
-            self.recipe, lambdas=(lam,), has_film=False, nb_epochs=self.nb_epochs_dedicated, weight_of_one=1.0
+            self.recipe, lambdas=(lam,), film=None, nb_epochs=self.nb_epochs_dedicated, weight_of_one=1.0
         )
 
     def in_folder(self, folder: str | None) -> "Config":

@@ -29,7 +29,7 @@ SEED = 100
 
 def dedicated(**changes: object) -> list[Recipe]:
     """Return the recipes of the dedicated networks of two lams."""
-    plain = replace(RECIPE, has_film=False, weight_of_one=1.0, **changes)  # type: ignore[arg-type]
+    plain = replace(RECIPE, film=None, weight_of_one=1.0, **changes)  # type: ignore[arg-type]
     return [replace(plain, lambdas=(lam,)) for lam in (0.1, 1.0)]
 
 

@@ -90,7 +90,7 @@ class Volumetric(nn.Module):
         super().__init__()
         self.volume = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.BatchNorm3d(4), nn.ReLU())
         self.line = nn.Sequential(nn.Conv1d(4, 4, 3, padding=1), nn.BatchNorm1d(4), nn.ReLU())
-        self.head = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 5))
+        self.head = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.LeakyReLU(), nn.Linear(6, 5))
 
     def forward(self, x: Tensor) -> Tensor:
         volume = self.volume(torch.stack([x, 1 - x], dim=2)).mean(dim=(2, 3))

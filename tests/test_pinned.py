@@ -123,7 +123,7 @@ def load(model: OATModel, point: OperatingPoint, **options: bool) -> None:
 def exchange_weights(model: OATModel, point: OperatingPoint) -> None:
     head, film = head_of(model), film_of(model)
     head.weight = nn.Parameter(head.weight.detach() * 2)
-    film.output.bias = nn.Parameter(film.output.bias.detach() + 1)
+    film.output.weight = nn.Parameter(film.output.weight.detach() + 1)
 
 
 def there_and_back(model: OATModel, point: OperatingPoint) -> None:
@@ -215,8 +215,9 @@ def test_a_model_changed_in_inference_mode_is_followed(model, point):
 def test_a_new_tensor_in_the_memory_of_an_old_one_is_noticed(model, point):
     pinned, output = model.pinned(point), film_of(model).output
     for value in range(5):
-        output.bias = None  # frees the memory that the next line is likely to get
-        output.bias = nn.Parameter(torch.full((16,), float(value), dtype=torch.float64))
+        shape = output.weight.shape
+        output.weight = None  # frees the memory that the next line is likely to get
+        output.weight = nn.Parameter(torch.full(shape, float(value), dtype=torch.float64))
         torch.testing.assert_close(pinned(images()), model(images(), *point))
 
 

@@ -56,7 +56,7 @@ def test_the_folder_gets_the_weights_that_are_returned(tmp_path):
 
 @pytest.mark.parametrize("lam", [0.0, 0.3, 1.0])
 def test_without_film_one_lam_trains_the_plain_network(lam):
-    recipe = dataclasses.replace(RECIPE, lambdas=(lam,), has_film=False)
+    recipe = dataclasses.replace(RECIPE, lambdas=(lam,), film=None)
     data = recipe.dataset()
     x, y = (torch.from_numpy(part) for part in data.train)
     trainer = trainer_for(recipe, data)

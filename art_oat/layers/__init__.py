@@ -1,13 +1,14 @@
 """What a conditional network is made of."""
 
 from art_oat.layers.encoding import DEFAULT_LAMBDAS, Encoding, EncodingKind
-from art_oat.layers.film import FiLM, FiLMKind, NarrowFiLM
+from art_oat.layers.film import FILMS, FiLM, FiLMKind, LinearFiLM, NarrowFiLM, PublishedFiLM, TwoLayerFiLM
 from art_oat.layers.followed import FollowedNorm, split
 from art_oat.layers.norm import BatchNormLayer, ConditionalLayer, DualAffineBatchNorm, DualBatchNorm
 from art_oat.layers.slimmable import Slimmable, Switch, slimmable
 
 __all__ = [
     "DEFAULT_LAMBDAS",
+    "FILMS",
     "BatchNormLayer",
     "ConditionalLayer",
     "DualAffineBatchNorm",
@@ -17,9 +18,12 @@ __all__ = [
     "FiLM",
     "FiLMKind",
     "FollowedNorm",
+    "LinearFiLM",
     "NarrowFiLM",
+    "PublishedFiLM",
     "Slimmable",
     "Switch",
+    "TwoLayerFiLM",
     "slimmable",
     "split",
 ]

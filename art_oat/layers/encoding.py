@@ -15,6 +15,7 @@ from art_oat.condition import is_finite_number
 
 EncodingKind = Literal["scalar", "one-hot", "dct", "random-orthogonal"]
 DEFAULT_LAMBDAS = (0.0, 0.1, 0.2, 0.3, 0.4, 1.0)
+_PUBLISHED_DIM = 128
 
 
 def check_lambdas(lambdas: Iterable[float]) -> tuple[float, ...]:
@@ -42,7 +43,8 @@ class Encoding(nn.Module):
         kind: ``"scalar"``: lam itself (``D = 1``). ``"one-hot"``: unit vectors. ``"dct"``: the first rows of the
             DCT-II matrix, each of norm 1. ``"random-orthogonal"``: orthonormal rows drawn from ``seed`` (the
             published default).
-        dim: Length ``D`` of a code; at least ``len(lambdas)``, except for ``"scalar"``, which ignores it.
+        dim: Length ``D`` of a code; at least ``len(lambdas)``, except for ``"scalar"``, which ignores it. None for just
+            that with ``"one-hot"``, and for the published 128 with the others.
         seed: What random rows are drawn from.
 
     Raises:
@@ -54,14 +56,16 @@ class Encoding(nn.Module):
     def __init__(
         self,
         lambdas: Iterable[float] = DEFAULT_LAMBDAS,
-        kind: EncodingKind = "random-orthogonal",
-        dim: int = 128,
+        kind: EncodingKind = "one-hot",
+        dim: int | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.lambdas = check_lambdas(lambdas)
         if kind not in get_args(EncodingKind):
             raise ValueError(f"encoding must be one of {get_args(EncodingKind)}, got {kind!r}.")
+        if dim is None:
+            dim = len(self.lambdas) if kind == "one-hot" else _PUBLISHED_DIM
         if kind != "scalar" and (not isinstance(dim, Integral) or dim < len(self.lambdas)):
             raise ValueError(f"code_dim must be a whole number, at least {len(self.lambdas)} (one per lam), got {dim}.")
         self.kind: EncodingKind = kind

@@ -2,64 +2,143 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from art_oat.layers.affine import Source, channel_affine
 
-FiLMKind = Literal["identity", "published"]
+FiLMKind = Literal["linear", "two-layer", "published"]
+"""See :class:`LinearFiLM`, :class:`TwoLayerFiLM` and :class:`PublishedFiLM`."""
 
 
-class FiLM(nn.Module):
-    """Feature-wise linear modulation of ``C`` channels by a code of length ``D`` (arXiv:1709.07871, 2010.11828).
+class FiLM(nn.Module, ABC):
+    """Feature-wise linear modulation of ``C`` channels by a code of length ``D`` (arXiv:1709.07871, 2010.11828)."""
 
-    ``scale, shift = output(leaky_relu(hidden(code)))``, with ``hidden: D -> 2C`` and ``output: 2C -> 2C``.
+    @abstractmethod
+    def coefficients(self, code: Tensor, nb_channels: int | None = None) -> tuple[Tensor, Tensor]:
+        """Return scale and shift for codes ``[G, D]``.
 
-    Args:
-        code_dim: Length ``D`` of a code.
-        nb_channels: ``C``.
-        kind: ``"identity"`` starts as the identity: ``output`` starts at zero and its scale counts from 1, so a
-            converted network keeps its answers. ``"published"`` is the published form: a second leaky ReLU after
-            ``output``, torch's default initialization, and hence scales near 0.02 at the start.
+        Args:
+            code: Of each lam.
+            nb_channels: How many channels to modulate, the first, where a network runs at a smaller width; None for
+                all.
 
-    Raises:
-        ValueError: If ``kind`` is unknown.
-    """
+        Returns:
+            Each ``[G, nb_channels]``.
+        """
 
-    def __init__(self, code_dim: int, nb_channels: int, kind: FiLMKind = "identity") -> None:
-        super().__init__()
-        if kind not in get_args(FiLMKind):
-            raise ValueError(f"film must be one of {get_args(FiLMKind)}, got {kind!r}.")
-        self.kind: FiLMKind = kind
-        self.hidden = nn.Linear(code_dim, 2 * nb_channels)
-        self.output = nn.Linear(2 * nb_channels, 2 * nb_channels)
-        self.reset_parameters()
-
+    @abstractmethod
     def reset_parameters(self) -> None:
-        """Go back to the start: the identity, or the published one."""
-        self.hidden.reset_parameters()
-        self.output.reset_parameters()
-        if self.kind == "identity":
-            nn.init.zeros_(self.output.weight)
-            nn.init.zeros_(self.output.bias)
-
-    def coefficients(self, code: Tensor) -> tuple[Tensor, Tensor]:
-        """Return scale and shift, each ``[G, C]``, for codes ``[G, D]``."""
-        result = self.output(F.leaky_relu(self.hidden(code))).to(code)  # near 1, half precision holds no small changes
-        if self.kind == "published":
-            result = F.leaky_relu(result)
-        scale, shift = result.chunk(2, dim=1)
-        return (scale + 1 if self.kind == "identity" else scale), shift
+        """Go back to the start."""
 
     def forward(self, x: Tensor, code: Tensor, source: Source | None = None) -> Tensor:
         """Return ``scale * x + shift`` for features ``[N, C, ...]`` and codes ``[1, D]`` or ``[N, D]``."""
         return channel_affine(x, *self.coefficients(code), source)
 
 
+class LinearFiLM(FiLM):
+    """``scale - 1, shift = output(code)`` with a linear map ``D -> 2C`` without bias that starts at zero.
+
+    It starts as the identity. With one-hot codes it is a table: a scale and a shift for every trained lam.
+
+    Args:
+        code_dim: Length ``D`` of a code.
+        nb_channels: ``C``.
+    """
+
+    def __init__(self, code_dim: int, nb_channels: int) -> None:
+        super().__init__()
+        self.output = nn.Linear(code_dim, 2 * nb_channels, bias=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Go back to the identity."""
+        nn.init.zeros_(self.output.weight)
+
+    def coefficients(self, code: Tensor, nb_channels: int | None = None) -> tuple[Tensor, Tensor]:
+        """Return scale and shift, each ``[G, nb_channels]``, for codes ``[G, D]``."""
+        return _around_one(self.output(code).to(code), nb_channels)
+
+
+class TwoLayerFiLM(FiLM):
+    """``scale - 1, shift = output(leaky_relu(hidden(code)))``, with ``hidden: D -> 2C`` and ``output: 2C -> 2C``.
+
+    ``output`` starts at zero, so it starts as the identity.
+
+    Args:
+        code_dim: Length ``D`` of a code.
+        nb_channels: ``C``.
+    """
+
+    def __init__(self, code_dim: int, nb_channels: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(code_dim, 2 * nb_channels)
+        self.output = nn.Linear(2 * nb_channels, 2 * nb_channels)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Go back to the identity."""
+        self.hidden.reset_parameters()
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+
+    def coefficients(self, code: Tensor, nb_channels: int | None = None) -> tuple[Tensor, Tensor]:
+        """Return scale and shift, each ``[G, nb_channels]``, for codes ``[G, D]``."""
+        return _around_one(self.output(F.leaky_relu(self.hidden(code))).to(code), nb_channels)
+
+
+class PublishedFiLM(FiLM):
+    """``scale, shift = leaky_relu(output(leaky_relu(hidden(code))))``, as published (arXiv:2010.11828).
+
+    It starts as torch initializes linear layers, hence with scales near 0.02. At a smaller width both layers are cut to
+    their first ``2 nb_channels`` inputs and outputs before these are halved, as in the published slimmable networks: so
+    what scales a channel at one width may shift another one at a smaller width.
+
+    Args:
+        code_dim: Length ``D`` of a code.
+        nb_channels: ``C``.
+    """
+
+    def __init__(self, code_dim: int, nb_channels: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(code_dim, 2 * nb_channels)
+        self.output = nn.Linear(2 * nb_channels, 2 * nb_channels)
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew."""
+        self.hidden.reset_parameters()
+        self.output.reset_parameters()
+
+    def coefficients(self, code: Tensor, nb_channels: int | None = None) -> tuple[Tensor, Tensor]:
+        """Return scale and shift, each ``[G, nb_channels]``, for codes ``[G, D]``."""
+        size = None if nb_channels is None else 2 * nb_channels
+        hidden = F.leaky_relu(F.linear(code, self.hidden.weight[:size], self.hidden.bias[:size]))
+        result = F.leaky_relu(F.linear(hidden, self.output.weight[:size, :size], self.output.bias[:size])).to(code)
+        scale, shift = result.chunk(2, dim=1)
+        return scale, shift
+
+
+def _around_one(result: Tensor, nb_channels: int | None) -> tuple[Tensor, Tensor]:
+    """Split ``[G, 2C]`` into scales, which count from 1, and shifts; near 1, half precision holds no small changes."""
+    scale, shift = result.chunk(2, dim=1)
+    return scale[:, :nb_channels] + 1, shift[:, :nb_channels]
+
+
+FILMS: Mapping[FiLMKind, Callable[[int, int], FiLM]] = {
+    "linear": LinearFiLM,
+    "two-layer": TwoLayerFiLM,
+    "published": PublishedFiLM,
+}
+"""By name: what makes one of a code's length and a number of channels."""
+
+
 class NarrowFiLM(nn.Module):
-    """The first channels of a FiLM, which holds the weights for all widths of a network.
+    """The FiLM of a smaller width: the first channels of one that holds the weights for all widths of a network.
 
     Args:
         film: Of all channels.
@@ -77,8 +156,7 @@ class NarrowFiLM(nn.Module):
 
     def coefficients(self, code: Tensor) -> tuple[Tensor, Tensor]:
         """Return scale and shift, each ``[G, nb_channels]``, for codes ``[G, D]``."""
-        scale, shift = self.whole.coefficients(code)
-        return scale[:, : self.nb_channels], shift[:, : self.nb_channels]
+        return self.whole.coefficients(code, self.nb_channels)
 
     def forward(self, x: Tensor, code: Tensor, source: Source | None = None) -> Tensor:
         """Return ``scale * x + shift`` for features ``[N, nb_channels, ...]`` and codes ``[1, D]`` or ``[N, D]``."""

@@ -23,6 +23,7 @@ from art_oat.layers import (
     Encoding,
     EncodingKind,
     FiLM,
+    FILMS,
     FiLMKind,
     FollowedNorm,
     NarrowFiLM,
@@ -71,7 +72,7 @@ class LayerBuilder:
         if self.film_kind is None:
             return None
         if self.whole is None:
-            self._films.append(FiLM(self.code_dim, nb_channels, self.film_kind).to(self.like))
+            self._films.append(FILMS[self.film_kind](self.code_dim, nb_channels).to(self.like))
         else:
             self._films.append(NarrowFiLM(self.whole[len(self._films)], nb_channels))
         return self._films[-1]
@@ -141,9 +142,9 @@ def to_conditional(
     network: nn.Module,
     lambdas: Iterable[float] = DEFAULT_LAMBDAS,
     *,
-    encoding: EncodingKind = "random-orthogonal",
-    code_dim: int = 128,
-    film: FiLMKind = "identity",
+    encoding: EncodingKind = "one-hot",
+    code_dim: int | None = None,
+    film: FiLMKind = "linear",
     film_on: Selector | None = None,
     statistics: Statistics = "dual",
     keep: Selector = (),
@@ -161,7 +162,8 @@ def to_conditional(
     all scores. Whether the network with its channels cut equals the full one with the dropped channels masked is
     checked by running both, see :func:`~art_oat.surgery.slimming.slim`.
 
-    With ``film="identity"`` the result answers as ``network`` does, at every lam and width 1, until it is trained.
+    Unless ``film`` is ``"published"``, the result answers as ``network`` does, at every lam and width 1, until it is
+    trained.
     Norms with affine weights in common keep them in common, side by side, and share their FiLM. Hooks go over to the
     copy. The layouts of arXiv:2010.11828 are made by :func:`to_published`.
 
@@ -170,8 +172,11 @@ def to_conditional(
             ``requires_grad`` carry over. What it takes and returns is up to it.
         lambdas: The lams to train, distinct, in ``[0, 1]``. Between them the codes are interpolated.
         encoding: How lam is encoded: ``"scalar"``, ``"one-hot"``, ``"dct"`` or ``"random-orthogonal"``.
-        code_dim: Length of a code; at least ``len(lambdas)`` (``"scalar"`` ignores it).
-        film: ``"identity"`` (starts as the identity) or ``"published"`` (the form and start of the published code).
+        code_dim: Length of a code; at least ``len(lambdas)`` (``"scalar"`` ignores it); None for just that with
+            ``"one-hot"``, and for the published 128 with the others.
+        film: ``"linear"``: a linear map of the code, with one-hot codes a scale and a shift per channel for every lam.
+            ``"two-layer"``: as published, but it starts as the identity, too. ``"published"``: the form and start of
+            the published code. The latter two make a network several times larger.
         film_on: Which norms get a FiLM: dotted paths (of norms, or of what holds them), or a predicate
             ``(path, norm) -> bool``; None for all. The others are still dual. A norm without affine weights that
             gets a FiLM is folded into one with weights.
@@ -253,7 +258,7 @@ def to_conditional(
     like = _like(next(iter(norms.values())))
     model = OATModel(converted, table.to(like), every_width, conversion, network)
     # with the published start it answers otherwise at first, and as the folded network does all the same
-    try_out(model, network if film == "identity" else fold(model, table.lambdas[0]), input_shape, like)
+    try_out(model, network if film != "published" else fold(model, table.lambdas[0]), input_shape, like)
     return model
 
 

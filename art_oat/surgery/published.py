@@ -49,11 +49,12 @@ def to_published(
     if without_film is None:
         raise TypeError(
             f"network must be a ResNet or a WideResNet of art_oat.models, got {type(network).__name__}. "
-            "For others: to_conditional(network, film='published', film_on=...)."
+            "For others: to_conditional(network, encoding='random-orthogonal', film='published', film_on=...)."
         )
     return to_conditional(
         network,
         lambdas,
+        encoding="random-orthogonal",
         film="published",
         film_on=lambda path, _: without_film not in path.split("."),
         widths=widths,

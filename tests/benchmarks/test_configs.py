@@ -23,11 +23,11 @@ def test_folds_test_every_image_once_per_seed_under_the_same_number():
 def test_a_dedicated_network_differs_in_its_lam_and_its_epochs_alone(config):
     recipe, dedicated = config.recipe, config.dedicated(0.3)
     assert dedicated.lambdas == (0.3,)
-    assert not dedicated.has_film
+    assert dedicated.film is None
     same = replace(
         dedicated,
         lambdas=recipe.lambdas,
-        has_film=True,
+        film=recipe.film,
         nb_epochs=recipe.nb_epochs,
         weight_of_one=recipe.weight_of_one,
     )

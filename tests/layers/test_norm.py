@@ -8,7 +8,7 @@ from torch import nn
 from art_oat import OATModel, to_conditional
 from art_oat.condition import Condition, conditioned
 from art_oat.fast import without_fast_paths
-from art_oat.layers import DualBatchNorm, FiLM
+from art_oat.layers import DualBatchNorm, LinearFiLM, PublishedFiLM
 from tests.networks import Dense, Residual, SharedNorm, images, resnet, shaken
 from tests.pairs import parametrize_in_pairs
 
@@ -19,7 +19,7 @@ def condition(lam: torch.Tensor = LAM, code_dim: int = 4) -> Condition:
     return Condition(lam, torch.randn(len(lam), code_dim, generator=torch.Generator().manual_seed(0)))
 
 
-def dual(film: FiLM | None = None) -> DualBatchNorm:
+def dual(film: LinearFiLM | PublishedFiLM | None = None) -> DualBatchNorm:
     layer = DualBatchNorm(nn.BatchNorm2d(3), film)
     with torch.no_grad():
         for parameter in layer.parameters():
@@ -70,14 +70,14 @@ def test_a_side_with_one_value_per_channel_uses_running_statistics_and_keeps_the
 
 
 def test_film_follows_the_norm():
-    film = FiLM(4, 3, "published")
+    film = PublishedFiLM(4, 3)
     layer, x = dual(film).eval(), torch.randn(5, 3, 4, 4)
     plain = DualBatchNorm(layer.clean, None)
     plain.adversarial = layer.adversarial
     torch.testing.assert_close(run(layer, x), film(run(plain.eval(), x), condition().code))
 
 
-@pytest.mark.parametrize("film", [None, FiLM(4, 3, "published")])
+@pytest.mark.parametrize("film", [None, PublishedFiLM(4, 3)])
 def test_merging_gives_the_affine_map_that_the_layer_is_in_evaluation(film):
     layer, x = dual(film).double(), torch.randn(5, 3, 4, 4).double()
     run_condition = Condition(LAM.double(), condition().code.double())
@@ -89,7 +89,7 @@ def test_merging_gives_the_affine_map_that_the_layer_is_in_evaluation(film):
 
 
 def test_resetting_resets_both_sides_and_film():
-    layer = dual(FiLM(4, 3))
+    layer = dual(LinearFiLM(4, 3))
     run(layer, torch.randn(5, 3, 4, 4) + 5)
     layer.reset_parameters()
     x = torch.randn(5, 3, 4, 4)

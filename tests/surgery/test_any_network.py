@@ -82,7 +82,7 @@ def test_a_network_of_two_dtypes_takes_inputs_of_the_first():
     x = torch.rand(4, 1, 6, 6, dtype=torch.float64)
     expected = network(x.to(torch.bfloat16))
     assert torch.equal(model(x), expected)
-    assert model.network.norm1.film.hidden.weight.dtype == torch.float32
+    assert model.network.norm1.film.output.weight.dtype == torch.float32
     # bfloat16 keeps 8 bits, and the merged affine rounds once where batch norm rounds elsewhere
     torch.testing.assert_close(model.pinned(0.0)(x), expected, rtol=0.05, atol=0.05)
 

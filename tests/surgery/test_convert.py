@@ -89,7 +89,9 @@ def test_frozen_parameters_stay_frozen():
 
 def test_the_same_seed_gives_the_same_model_and_spares_the_global_generator():
     network, state = Residual(), torch.get_rng_state()
-    first, second, other = (to_conditional(network, seed=seed) for seed in (1, 1, 2))
+    first, second, other = (
+        to_conditional(network, encoding="random-orthogonal", film="two-layer", seed=seed) for seed in (1, 1, 2)
+    )
     assert torch.equal(torch.get_rng_state(), state)
     torch.testing.assert_close(first.state_dict(), second.state_dict(), rtol=0, atol=0)
     assert not torch.equal(first.encoding.table, other.encoding.table)
@@ -99,7 +101,7 @@ def test_the_same_seed_gives_the_same_model_and_spares_the_global_generator():
 @pytest.mark.parametrize("encoding", ["scalar", "one-hot", "dct", "random-orthogonal"])
 def test_the_code_length_is_the_input_of_every_film(encoding):
     model = to_conditional(Residual(), encoding=encoding, code_dim=16)
-    assert model.network.norm.film.hidden.in_features == (1 if encoding == "scalar" else 16)
+    assert model.network.norm.film.output.in_features == (1 if encoding == "scalar" else 16)
 
 
 def test_the_published_film_starts_far_from_the_identity():

@@ -16,7 +16,7 @@ from tests.pairs import parametrize_in_pairs
 POINT = OperatingPoint(0.3)
 
 
-@parametrize_in_pairs(make=NETWORKS, lam=TRAINED_AND_UNSEEN, film=["identity", "published"])
+@parametrize_in_pairs(make=NETWORKS, lam=TRAINED_AND_UNSEEN, film=["linear", "two-layer", "published"])
 def test_a_folded_network_gives_the_scores_of_the_conditional_one(make, lam, film):
     model = shaken(make(), film=film)
     torch.testing.assert_close(fold(model, OperatingPoint(lam))(images()), model(images(), lam=lam))

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from art_oat import to_conditional
-from art_oat.layers import ConditionalLayer, DualBatchNorm, FiLM
+from art_oat.layers import ConditionalLayer, DualBatchNorm, FiLM, LinearFiLM
 from art_oat.training.decay import parameter_groups
 from tests.networks import NETWORKS, Residual, shaken
 
@@ -64,7 +64,7 @@ class Scale(ConditionalLayer):
 
     def __init__(self) -> None:
         super().__init__()
-        self.inner, self.film = nn.Linear(4, 4), FiLM(8, 4)
+        self.inner, self.film = nn.Linear(4, 4), LinearFiLM(8, 4)
 
     def merge(self, condition):
         raise NotImplementedError
