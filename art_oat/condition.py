@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Real
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -86,6 +86,18 @@ def repeated(values: Tensor, nb_samples: int, layout: Layout) -> Tensor:
     return values.repeat(count, *[1] * (values.dim() - 1))
 
 
+class Slope(NamedTuple):
+    """The way from lam = 0 to the smallest trained lam above it, on which the two sides of a norm are blended.
+
+    Attributes:
+        end: That lam.
+        codes: Of 0 and of it, ``[2, D]``.
+    """
+
+    end: float
+    codes: Tensor
+
+
 @dataclass(frozen=True, eq=False)
 class Condition:
     """What the converted layers of a network read during one pass.
@@ -95,12 +107,14 @@ class Condition:
         code: The codes of ``lam``, ``[1, D]`` or ``[N, D]``.
         width: Fraction of channels kept, in ``(0, 1]``.
         layout: How the network lays out several samples that it makes of one.
+        slope: Where lams lie between the two sides of a norm; None where none can.
     """
 
     lam: Tensor
     code: Tensor
     width: float = 1.0
     layout: Layout = "side by side"
+    slope: Slope | None = None
 
     @cached_property
     def _by_size(self) -> dict[int, Condition]:
@@ -128,6 +142,27 @@ class Condition:
     def nb_clean(self) -> int:
         """How many entries of ``lam`` are 0."""
         return int(self.is_clean.sum())
+
+    @cached_property
+    def is_on_slope(self) -> bool:
+        """Whether some lam lies between the two sides of a norm."""
+        return self.slope is not None and bool(((self.lam > 0) & (self.lam < self.slope.end)).any())
+
+    @cached_property
+    def climb(self) -> Tensor:
+        """How far up the slope each lam is: 0 at lam = 0, 1 at its end and from there on; shaped as ``lam``."""
+        assert self.slope is not None
+        return (self.lam / self.slope.end).clamp_max(1)
+
+    @cached_property
+    def ends_of_slope(self) -> tuple[Condition, Condition]:
+        """The conditions, each of one lam, at both ends of the slope."""
+        assert self.slope is not None
+        lams = self.lam.new_tensor([[0.0], [self.slope.end]])
+        low, high = (
+            replace(self, lam=lam, code=code) for lam, code in zip(lams, self.slope.codes.split(1), strict=True)
+        )
+        return low, high
 
     @cached_property
     def order(self) -> Tensor | None:

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
-from art_oat.condition import Condition, Layout, OperatingPoint, conditioned
+from art_oat.condition import Condition, Layout, OperatingPoint, Slope, conditioned
 from art_oat.layers.encoding import Encoding
 from art_oat.layers.norm import steadied
 from art_oat.pinned import PinnedNetwork, Replica
@@ -183,7 +183,9 @@ class OATModel(nn.Module):
 
     def condition(self, lam: Tensor, width: float = 1.0) -> Condition:
         """Return what the converted layers read for lams ``[G]``, which are taken as checked."""
-        return Condition(lam, self.encoding(lam), width, self.layout)
+        has_slope = self.lambdas[0] == 0 and len(self.lambdas) > 1
+        slope = Slope(self.lambdas[1], self.encoding.table[:2]) if has_slope else None
+        return Condition(lam, self.encoding(lam), width, self.layout, slope)
 
     def cast(self, x: Tensor) -> Tensor:
         """Bring inputs to the dtype of the network's first weight: hosts feed float64 under NumPy 2.

@@ -222,7 +222,7 @@ class Replica(nn.Module):
         values, position = self._lam.to(self.model.encoding.table).unique(return_inverse=True)
         condition = self.model.condition(values, self._width)
         for layer, affine in links.affines:
-            scale, shift = layer.merge(condition)
+            scale, shift = layer.affine(condition)
             affine.coefficients = (scale[position], shift[position])
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:

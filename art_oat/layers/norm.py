@@ -29,6 +29,22 @@ class ConditionalLayer(nn.Module, ABC):
     def merge(self, condition: Condition) -> tuple[Tensor, Tensor]:
         """Return scale and shift, each ``[G, C]``, of the layer in evaluation for a condition of ``G`` lams."""
 
+    def affine(self, condition: Condition) -> tuple[Tensor, Tensor]:
+        """Return what :meth:`merge` does, blended on the slope between lam = 0 and the smallest trained lam above it.
+
+        There, on neither side of a norm, scale and shift lie on the straight line between those at both ends.
+        """
+        merged = self.merge(condition)
+        if not condition.is_on_slope:
+            return merged
+        climb = condition.climb.unsqueeze(1)
+        low, high = (self.merge(end) for end in condition.ends_of_slope)
+        scale, shift = (
+            torch.where(climb < 1, torch.lerp(*ends, climb), beyond)
+            for *ends, beyond in zip(low, high, merged, strict=True)
+        )
+        return scale, shift
+
     @abstractmethod
     def fold(self, condition: Condition) -> nn.Module:
         """Return an ordinary, independent layer that answers alike for a condition of one lam, in evaluation."""
@@ -64,8 +80,16 @@ class BatchNormLayer(ConditionalLayer):
         return scale * film_scale, shift * film_scale + film_shift
 
     def _with_film(self, norm: _BatchNorm, condition: Condition) -> _BatchNorm:
-        """Write FiLM into the affine weights of ``norm``, which gets some where it has none."""
-        if self.film is not None:
+        """Write FiLM into the affine weights of ``norm``, which gets some where it has none.
+
+        On the slope between both sides, they also make up for the statistics of the other side.
+        """
+        if condition.is_on_slope:
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            scale, shift = (coefficient.squeeze(0) for coefficient in self.affine(condition))
+            _set_affine(norm, scale * (norm.running_var + norm.eps).sqrt(), shift + norm.running_mean * scale)
+        elif self.film is not None:
             scale, shift = (coefficient.squeeze(0) for coefficient in self.film.coefficients(condition.code))
             weight = scale if norm.weight is None else norm.weight * scale
             bias = shift if norm.bias is None else norm.bias * scale + shift
@@ -77,8 +101,10 @@ class DualBatchNorm(BatchNormLayer):
     """Two batch norms, one for lam = 0 and one for lam > 0, and one FiLM after both (arXiv:2010.11828).
 
     The side is chosen by **lam**, not by whether the input is attacked. Each side has statistics and affine weights
-    of its own; a training pass moves only the sides that occur in its batch. A side that would see one value per
-    channel, whose variance is not defined, normalizes by its running statistics and leaves them as they are.
+    of its own; a training pass moves only the sides that occur in its batch. A lam above 0 but below the smallest
+    trained one is answered by a blend of both sides in evaluation, and by the adversarial one in training. A side that
+    would see one value per channel, whose variance is not defined, normalizes by its running statistics and leaves them
+    as they are.
 
     Args:
         norm: A batch norm of any number of dimensions; becomes the clean side, and its copy the adversarial one.
@@ -102,6 +128,8 @@ class DualBatchNorm(BatchNormLayer):
     def forward(self, x: Tensor) -> Tensor:
         """Normalize and modulate ``x [N, C, ...]`` by the condition of the pass under way."""
         condition = current_condition().of(len(x))
+        if not (self.clean.training or self.adversarial.training) and condition.is_on_slope:
+            return channel_affine(x, *self.affine(condition))
         order, inverse = condition.order, condition.inverse_order
         x = x if order is None else x[order]
         sides = [
@@ -182,6 +210,8 @@ class DualAffineBatchNorm(BatchNormLayer):
     def forward(self, x: Tensor) -> Tensor:
         """Normalize and modulate ``x [N, C, ...]`` by the condition of the pass under way."""
         condition = current_condition().of(len(x))
+        if not self.statistics.training and condition.is_on_slope:
+            return channel_affine(x, *self.affine(condition))
         scale, shift = self._chosen(condition)
         if self.film is not None:
             film_scale, film_shift = self.film.coefficients(condition.code)

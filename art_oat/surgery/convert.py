@@ -16,6 +16,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from art_oat.layers import (
     DEFAULT_LAMBDAS,
+    FILMS,
     BatchNormLayer,
     ConditionalLayer,
     DualAffineBatchNorm,
@@ -23,7 +24,6 @@ from art_oat.layers import (
     Encoding,
     EncodingKind,
     FiLM,
-    FILMS,
     FiLMKind,
     FollowedNorm,
     NarrowFiLM,

@@ -195,3 +195,29 @@ def test_a_source_is_as_good_where_the_mean_of_a_channel_is_a_hundred_times_its_
     for actual, exact in zip(gradients(model, torch.float32), gradients(model, torch.float64), strict=True):
         # float32 rounds x by 6e-8 of 100 deviations, and what is left of the two sums is of the size of one
         assert (actual - exact).abs().max() <= 1e-3 * exact.abs().max()
+
+
+@pytest.mark.parametrize("statistics", ["dual", "shared"])
+@pytest.mark.parametrize("film", ["linear", "two-layer"])
+def test_below_the_smallest_trained_lam_scale_and_shift_lie_on_the_line_between_both_sides(statistics, film):
+    model = shaken(Residual(), statistics=statistics, film=film)
+    layer = model.network.norm
+    low, high, between = (model.condition(torch.tensor([lam], dtype=torch.float64)) for lam in (0.0, 0.1, 0.025))
+    for actual, start, end in zip(*(layer.affine(condition) for condition in (between, low, high)), strict=True):
+        torch.testing.assert_close(actual, 0.75 * start + 0.25 * end)
+
+
+@pytest.mark.parametrize("make", [Residual, SharedNorm, Dense, resnet])
+@pytest.mark.parametrize("statistics", ["dual", "shared"])
+def test_the_dial_has_no_step_at_zero(make, statistics):
+    model, x = shaken(make(), statistics=statistics), images()
+    for lam, neighbor in ((0.0, 1e-9), (0.1, 0.1 - 1e-9)):
+        torch.testing.assert_close(model.pinned(neighbor)(x), model.pinned(lam)(x), rtol=1e-5, atol=1e-5)
+
+
+def test_with_one_lam_per_sample_those_between_both_sides_are_blended_and_others_as_they_are():
+    model, x = shaken(Residual()), images(4)
+    lams = [0.0, 0.04, 0.1, 1.0]
+    together = model(x, torch.tensor(lams, dtype=torch.float64))
+    alone = torch.cat([model(x[[place]], lam) for place, lam in enumerate(lams)])
+    torch.testing.assert_close(together, alone)
