@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
@@ -50,6 +51,10 @@ def check_model(value: object, name: str = "model") -> None:
 
 def _references(network: nn.Module) -> dict[str, weakref.ref[Tensor]]:
     return {name: weakref.ref(tensor) for name, tensor in (*network.named_parameters(), *network.named_buffers())}
+
+
+def _nb_parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters() if not is_lazy(parameter))
 
 
 class OATModel(nn.Module):
@@ -93,6 +98,7 @@ class OATModel(nn.Module):
         self._takes_indices = any(isinstance(part, nn.Embedding | nn.EmbeddingBag) for part in network.modules())
         self._start_cache()
         self._strangers = {} if original is None else _references(original)
+        self._nb_added = 0 if original is None else _nb_parameters(network) - _nb_parameters(original)
         self._default_point = OperatingPoint(self.lambdas[0])
 
     def _start_cache(self) -> None:
@@ -288,6 +294,16 @@ class OATModel(nn.Module):
         """
         self.structure += 1
 
+    @property
+    def overhead(self) -> float:
+        """How many times as many parameters the conditional network has as the plain one, at least 1.
+
+        It is a cost of training alone: ``fold`` gives a network of the plain one's size.
+        """
+        nb_parameters = _nb_parameters(self.network)
+        return nb_parameters / max(nb_parameters - self._nb_added, 1)
+
     def extra_repr(self) -> str:
-        """Name the dials."""
-        return f"lambdas={self.lambdas}, widths={self.widths}, default={self.default_point}"
+        """Name the dials, and say what they cost in parameters."""
+        dials = f"lambdas={self.lambdas}, widths={self.widths}, default={self.default_point}"
+        return f"{dials}, parameters={_nb_parameters(self.network)} ({self.overhead:.2f} times the plain network's)"

@@ -4,6 +4,7 @@ import pickle
 
 import pytest
 import torch
+from torch import nn
 
 from art_oat import OperatingPoint, fold, to_conditional
 from tests.networks import LAMBDAS, NETWORKS, WIDTHS, Residual, images, shaken
@@ -155,3 +156,14 @@ def test_a_copy_answers_alike_and_stands_alone(model, make_copy):
 
 def test_its_lams_are_those_it_was_converted_for(model):
     assert model.lambdas == LAMBDAS
+
+
+def test_it_says_what_the_dial_costs_in_parameters():
+    network = Residual()
+    norms = [part for part in network.modules() if isinstance(part, nn.BatchNorm2d)]
+    nb_plain = sum(parameter.numel() for parameter in network.parameters())
+    nb_added = sum((2 + 2 * len(LAMBDAS)) * norm.num_features for norm in norms)  # another side, and an affine per lam
+    model = to_conditional(network, LAMBDAS)
+    assert model.overhead == pytest.approx((nb_plain + nb_added) / nb_plain)
+    assert f"parameters={nb_plain + nb_added} ({model.overhead:.2f} times the plain network's)" in repr(model)
+    assert copy.deepcopy(model).overhead == model.overhead
