@@ -40,8 +40,8 @@ class ConditionalLayer(nn.Module, ABC):
         climb = condition.climb.unsqueeze(1)
         low, high = (self.merge(end) for end in condition.ends_of_slope)
         scale, shift = (
-            torch.where(climb < 1, torch.lerp(*ends, climb), beyond)
-            for *ends, beyond in zip(low, high, merged, strict=True)
+            torch.where(climb < 1, torch.lerp(start, end, climb), beyond)
+            for start, end, beyond in zip(low, high, merged, strict=True)
         )
         return scale, shift
 
