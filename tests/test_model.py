@@ -4,7 +4,6 @@ import pickle
 
 import pytest
 import torch
-from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from art_oat import OperatingPoint, fold, to_conditional
