@@ -93,6 +93,8 @@ class Recipe:
             None for none.
         weight_of_one: Weight of lam = 1 among the attacked samples; the other lams above 0 have 1 each.
         nb_epochs: Passes over the training images.
+        clean_share: Share of these, the first, that train on clean images alone, see
+            :class:`~art_oat.training.OATTrainer`.
         batch_size: Samples per step.
         schedule: As :func:`art_oat.training.schedule_by_name` takes it.
         learning_rate: Largest of the schedule; SGD with Nesterov momentum 0.9.
@@ -133,6 +135,7 @@ class Recipe:
     awp: float | None = None
     weight_of_one: float = 1.0
     nb_epochs: int = 30
+    clean_share: float = 0.0
     batch_size: int = 128
     schedule: ScheduleName = "one-cycle"
     learning_rate: float = 0.1
@@ -177,7 +180,7 @@ class Recipe:
             faults.append("batch_size must be at least 2, got 1: lam = 0 would get every batch.")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
             faults.append(f"seed must be a whole number in [0, 2**32), got {self.seed!r}.")
-        shares = {"ema": self.ema, "label_smoothing": self.label_smoothing}
+        shares = {"ema": self.ema, "label_smoothing": self.label_smoothing, "clean_share": self.clean_share}
         faults += [
             f"{name} must lie in [0, 1), got {share!r}."
             for name, share in shares.items()
@@ -266,6 +269,7 @@ def trainer_for(recipe: Recipe, data: Dataset) -> OATTrainer:
         distills=recipe.distills,
         precision=recipe.precision,
         attack_precision=recipe.attack_precision,
+        clean_share=recipe.clean_share,
         seed=recipe.seed,
         allow_large_eps=recipe.allow_large_eps,
         **recipe.combination.arguments(classifier, **size),

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -254,6 +254,17 @@ def schedule_by_name(name: ScheduleName) -> Schedule:
 def is_schedule(scheduler: Any) -> bool:
     """Whether this is a function of progress, rather than something to be stepped."""
     return callable(scheduler) and not hasattr(scheduler, "step")
+
+
+def in_two_parts(scheduler: Scheduler | Schedule | None, share: float) -> Scheduler | Schedule | None:
+    """Let a function of progress go through once in the first ``share`` of a training, and once in the rest.
+
+    What is stepped stays as it is, and so does all where one of the parts is empty.
+    """
+    if scheduler is None or not is_schedule(scheduler) or not 0 < share < 1:
+        return scheduler
+    schedule = cast("Schedule", scheduler)
+    return lambda progress: schedule(progress / share if progress < share else (progress - share) / (1 - share))
 
 
 def scheduler_faults(scheduler: Any, interval: str) -> list[str]:

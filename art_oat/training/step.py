@@ -57,6 +57,7 @@ class Method:
     distills: bool = False
     precision: Precision = "float32"
     attack_precision: Precision | None = None
+    nb_clean_epochs: int = 0
 
 
 def precision_faults(precision: str, attack_precision: str | None = None, model: OATModel | None = None) -> list[str]:
@@ -118,11 +119,13 @@ class _Batch:
         x: Inputs, ``[N, ...]``.
         y: Labels: class indices ``[N]`` or probabilities ``[N, K]``.
         lam: One per sample, ``[N]``.
+        weight: Of the adversarial term, ``[N]``: lam, but 0 for all where the training is still a clean one.
     """
 
     x: Tensor
     y: Tensor
     lam: Tensor
+    weight: Tensor
 
     @property
     def classes(self) -> Tensor:
@@ -132,7 +135,7 @@ class _Batch:
     @property
     def is_attacked(self) -> Tensor:
         """Which samples are attacked, bool ``[N]``."""
-        return self.lam > 0
+        return self.weight > 0
 
 
 class StatisticsWarning(UserWarning):
@@ -185,6 +188,11 @@ class Step:
         """Go on by another attack."""
         self.method = replace(self.method, attack=attack)
 
+    @property
+    def is_clean(self) -> bool:
+        """Whether this is one of the first epochs, which train every lam on clean inputs alone."""
+        return self.epoch <= self.method.nb_clean_epochs
+
     def start_epoch(self, epoch: int) -> None:
         """Count anew."""
         self.epoch = epoch
@@ -199,7 +207,7 @@ class Step:
         self.classifier.optimizer.zero_grad()
         watched = nullcontext() if self._is_watched else statistics_watched(self.model)
         with self._undone_where_unfit(), watched as counts:
-            self._take_gradient(_Batch(x, y, lam))
+            self._take_gradient(_Batch(x, y, lam, torch.zeros_like(lam) if self.is_clean else lam))
         if counts is not None:
             self._is_watched = True
             _warn_of_few_values(counts, len(x), self.model)
@@ -259,21 +267,21 @@ class Step:
 
         The loss compares with the target: the labels, or the scores of the largest width as probabilities.
         """
-        lam, is_attacked, classes = batch.lam, batch.is_attacked, batch.classes
+        lam, weight, is_attacked, classes = batch.lam, batch.weight, batch.is_attacked, batch.classes
         criterion = self.classifier.loss if target is batch.y else None  # a teacher's scores carry it already
         # a block for each pass: one may hold casts of weights without gradient, or of a graph that is gone
         with self._precision(self.method.precision):
             logits = self._scores(batch.x, lam, width)
         has_gradient = False
         if is_separable(self.method.loss) and is_fast("terms"):
-            term = self.method.loss(logits, logits.detach()[is_attacked], target, lam, criterion)
+            term = self.method.loss(logits, logits.detach()[is_attacked], target, weight, criterion)
             has_gradient = term.requires_grad  # a loss may have no clean term
             if has_gradient:
                 term.backward()
             logits = logits.detach()
         with self._precision(self.method.precision):
             logits_adv = self._scores(x_adv, lam[is_attacked], width) if len(x_adv) else logits[:0]
-        loss = self.method.loss(logits, logits_adv, target, lam, criterion)
+        loss = self.method.loss(logits, logits_adv, target, weight, criterion)
         self._check("loss", loss)
         self._largest_score = logits.detach().abs().max()
         if loss.requires_grad or not has_gradient:  # without attacked samples, the clean term may be all there is

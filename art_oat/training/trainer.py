@@ -48,9 +48,17 @@ from art_oat.training.named import RecipeName, combination
 from art_oat.training.plan import Callback, Plan
 from art_oat.training.preprocessing import preprocessing_faults
 from art_oat.training.sampling import StratifiedSampling, WidthSampling, width_sampling_faults
-from art_oat.training.schedule import Pace, Schedule, Scheduler, paced
+from art_oat.training.schedule import Pace, Schedule, Scheduler, in_two_parts, paced
 from art_oat.training.state import Ongoing, StateFile, described
-from art_oat.training.step import Augmentation, Method, Precision, Step, Tally, layout_faults, precision_faults
+from art_oat.training.step import (
+    Augmentation,
+    Method,
+    Precision,
+    Step,
+    Tally,
+    layout_faults,
+    precision_faults,
+)
 
 _Validation = tuple[Tensor, Tensor]
 _SETTINGS = (
@@ -65,6 +73,7 @@ _SETTINGS = (
     "distills",
     "precision",
     "attack_precision",
+    "clean_share",
     "seed",
 )
 """What of a trainer decides the result."""
@@ -119,6 +128,10 @@ class OATTrainer(Trainer):
             weights and label smoothing apply to the largest width alone.
         precision: ``"bf16"``: attack and forward passes run under ``torch.autocast`` in bfloat16, on the classifier's
             device; the loss, the weights, their gradients and all that is measured stay float32.
+        clean_share: Share of the epochs of the first ``fit``, in ``[0, 1)``, that train every lam on clean inputs alone,
+            before the others and for an eighth of their time. What they learn carries over to attacked inputs, see
+            ``benchmarks/screens.py``. A function of progress as ``scheduler`` goes through once in them, and once in
+            the others. 0 for a network that was trained before, and for the published method.
         attack_precision: That of the attack, where it is to be another one; None for the same. In bfloat16 the attack
             of the training, two thirds of its arithmetic, takes half the time on a processor that has it, and on digits
             it is as strong, see ``benchmarks/attack_precision.py``.
@@ -157,6 +170,7 @@ class OATTrainer(Trainer):
         distills: bool = False,
         precision: Precision = "float32",
         attack_precision: Precision | None = None,
+        clean_share: float = 0.0,
         seed: int = 0,
         allow_large_eps: bool = False,
     ) -> None:
@@ -173,6 +187,8 @@ class OATTrainer(Trainer):
             raise TypeError(f"augmentation must be callable on (x, generator), got {type(augmentation).__name__}.")
         if ema is not None and not (is_finite_number(ema) and 0 < ema < 1):
             raise ValueError(f"ema must be a decay in (0, 1), such as 0.999, or None, got {ema!r}.")
+        if not (is_finite_number(clean_share) and 0 <= clean_share < 1):
+            raise ValueError(f"clean_share must lie in [0, 1), got {clean_share!r}.")
         refuse(
             [
                 *width_sampling_faults(width_sampling, distills=distills),
@@ -197,6 +213,7 @@ class OATTrainer(Trainer):
         self.distills = distills
         self.precision: Precision = precision
         self.attack_precision = attack_precision
+        self.clean_share = clean_share
         self.seed = seed
         self.history: list[EpochRecord] = []
         self.best_epoch: int | None = None
@@ -217,6 +234,7 @@ class OATTrainer(Trainer):
         distills: bool = False,
         precision: Precision = "float32",
         attack_precision: Precision | None = None,
+        clean_share: float = 0.0,
         seed: int = 0,
         allow_large_eps: bool = False,
     ) -> Self:
@@ -236,6 +254,7 @@ class OATTrainer(Trainer):
             distills: See there.
             precision: See there.
             attack_precision: See there.
+            clean_share: See there.
             seed: See there.
             allow_large_eps: See there.
 
@@ -254,6 +273,7 @@ class OATTrainer(Trainer):
             distills=distills,
             precision=precision,
             attack_precision=attack_precision,
+            clean_share=clean_share,
             seed=seed,
             allow_large_eps=allow_large_eps,
             **parts,
@@ -382,7 +402,10 @@ class OATTrainer(Trainer):
         file = self._state_file(batches, plan)
         saved = None if file is None else file.read()  # refuses that of another training, before anything is touched
         nb_done = 0 if saved is None else saved["nb_done"]
-        step = Step(self.classifier, self._method(attack), self._generator)
+        nb_before = self._next_epoch - 1 if saved is None else saved["nb_before"]
+        nb_clean = 0 if nb_before else self._nb_clean(plan.nb_epochs)
+        scheduler = in_two_parts(plan.scheduler, nb_clean / plan.nb_epochs)
+        step = Step(self.classifier, self._method(attack, nb_clean), self._generator)
         best = BestEpoch(self._model, plan.as_checkpoint(), is_restored=plan.restore_best)
         validation = None if plan.validation_data is None else self.classifier.as_tensors(*plan.validation_data)
         guard = self._guard(attack, judge, validation)
@@ -390,7 +413,7 @@ class OATTrainer(Trainer):
         with (
             self._seeded(),
             _finished(step, best),
-            paced(self.classifier.optimizer, plan.scheduler, plan.scheduler_interval, nb_steps) as pace,
+            paced(self.classifier.optimizer, scheduler, plan.scheduler_interval, nb_steps) as pace,
             tqdm(total=nb_steps, initial=nb_done * (count or 0), disable=not plan.verbose, unit="step") as bar,
         ):
             ongoing = Ongoing(self.classifier, step, pace, best, self._generator)
@@ -405,11 +428,12 @@ class OATTrainer(Trainer):
                     record = self._record(step.tally, tuple(points), best, (started, trained), guard)
                     is_ended = self._conclude(record, best, plan)
                 if file is not None:
-                    file.write(self._saved(ongoing, guard, nb_done=plan.nb_epochs if is_ended else epoch))
+                    nb_done = plan.nb_epochs if is_ended else epoch
+                    file.write(self._saved(ongoing, guard, nb_before=nb_before, nb_done=nb_done))
                 if is_ended:
                     return
 
-    def _method(self, attack: AimedAttack) -> Method:
+    def _method(self, attack: AimedAttack, nb_clean_epochs: int) -> Method:
         return Method(
             attack,
             self.sampling,
@@ -421,6 +445,7 @@ class OATTrainer(Trainer):
             self.distills,
             self.precision,
             self.attack_precision,
+            nb_clean_epochs,
         )
 
     def _guard(self, attack: AimedAttack, judge: AimedAttack, validation: _Validation | None) -> Guard | None:
@@ -435,8 +460,13 @@ class OATTrainer(Trainer):
         parts = {name: getattr(self, name) for name in _SETTINGS} | plan.settings() | size_of(batches)
         return StateFile(Path(plan.state_path), described(parts, self.classifier, plan.scheduler))
 
-    def _saved(self, ongoing: Ongoing, guard: Guard | None, *, nb_done: int) -> dict[str, Any]:
+    def _nb_clean(self, nb_epochs: int) -> int:
+        """Return how many of so many epochs are clean; one is left for the attack."""
+        return min(round(self.clean_share * nb_epochs), nb_epochs - 1)
+
+    def _saved(self, ongoing: Ongoing, guard: Guard | None, *, nb_before: int, nb_done: int) -> dict[str, Any]:
         return {
+            "nb_before": nb_before,
             "nb_done": nb_done,
             "history": [record.state_dict() for record in self.history],
             "guard": None if guard is None else guard.state_dict(),
@@ -456,7 +486,8 @@ class OATTrainer(Trainer):
     def _run_guarded_epoch(self, batches: Batches, ongoing: Ongoing, guard: Guard | None, bar: Any) -> float:
         """Run an epoch, and again by the fallback where robustness collapsed; return when the last run began."""
         started, step = time.perf_counter(), ongoing.step
-        if guard is None or guard.has_tripped:
+        is_clean = self._next_epoch <= step.method.nb_clean_epochs  # nothing is robust yet that could collapse
+        if guard is None or guard.has_tripped or is_clean:
             self._run_epoch(batches, step, ongoing.pace, bar)
             return started
         last_good, nb_before = copy.deepcopy(ongoing.state_dict()), bar.n
