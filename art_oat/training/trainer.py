@@ -128,10 +128,10 @@ class OATTrainer(Trainer):
             weights and label smoothing apply to the largest width alone.
         precision: ``"bf16"``: attack and forward passes run under ``torch.autocast`` in bfloat16, on the classifier's
             device; the loss, the weights, their gradients and all that is measured stay float32.
-        clean_share: Share of the epochs of the first ``fit``, in ``[0, 1)``, that train every lam on clean inputs alone,
-            before the others and for an eighth of their time. What they learn carries over to attacked inputs, see
-            ``benchmarks/screens.py``. A function of progress as ``scheduler`` goes through once in them, and once in
-            the others. 0 for a network that was trained before, and for the published method.
+        clean_share: Share of the epochs of the first ``fit``, in ``[0, 1)``, that train every lam on clean inputs
+            alone, before the others and for an eighth of their time. What they learn carries over to attacked inputs,
+            see ``benchmarks/screens.py``. A function of progress as ``scheduler`` goes through once in them, and once
+            in the others. 0 for a network that was trained before, and for the published method.
         attack_precision: That of the attack, where it is to be another one; None for the same. In bfloat16 the attack
             of the training, two thirds of its arithmetic, takes half the time on a processor that has it, and on digits
             it is as strong, see ``benchmarks/attack_precision.py``.

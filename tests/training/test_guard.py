@@ -649,3 +649,11 @@ def test_a_collapse_in_the_very_first_epoch_is_noticed_by_what_the_attack_of_the
             verbose=False,
         )  # fmt: skip
     assert [record.is_undone for record in trainer.history] == [True, False]
+
+
+def test_the_guard_does_not_look_at_clean_epochs(monkeypatch):
+    looked = []
+    monkeypatch.setattr(Guard, "has_collapsed", lambda guard: bool(looked.append(guard)))
+    trainer = OATTrainer(make_classifier(), weak, fallback=STRONG, clean_share=0.5)
+    trainer.fit(X, Y, (X, Y), nb_epochs=4, batch_size=10, verbose=False)
+    assert len(looked) == 2

@@ -21,6 +21,7 @@ from art_oat.training.schedule import (
     SlowStart,
     SlowStartFastDecay,
     WarmupCosine,
+    in_two_parts,
     paced,
     schedule_by_name,
 )
@@ -353,3 +354,17 @@ def test_a_schedule_needs_to_know_the_number_of_steps(classifier):
 def test_what_is_no_schedule_is_refused(classifier, scheduler, message):
     with pytest.raises(ValueError, match=message):
         fit(classifier, scheduler)
+
+
+def test_a_schedule_in_two_parts_goes_through_once_in_each():
+    schedule = in_two_parts(OneCycle(), 0.25)
+    for share in (0.0, 0.3, 0.9):
+        assert schedule(0.25 * share) == pytest.approx(OneCycle()(share))
+        assert schedule(0.25 + 0.75 * share) == pytest.approx(OneCycle()(share))
+    assert schedule(1.0) == OneCycle()(1.0)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_schedule_of_which_a_part_is_empty_stays_as_it_is(share):
+    schedule = OneCycle()
+    assert in_two_parts(schedule, share) is schedule

@@ -362,3 +362,14 @@ def test_a_scheduler_of_ones_own_goes_on_if_it_says_where_it_stands(tmp_path):
     scheduler = Resumable()
     fit(trainer_of(), tmp_path / "state.pt", scheduler=scheduler)
     assert scheduler.count == 3
+
+
+@pytest.mark.parametrize("step", [3, 5])  # in the second of two clean epochs, and in the first step after them
+def test_a_training_cut_in_or_after_its_clean_epochs_goes_on_as_if_uncut(tmp_path, step):
+    def train(path, classifier):
+        return fit(trainer_of(classifier, clean_share=0.7), path)
+
+    whole = train(None, with_dropout())
+    with cut_in(step):
+        train(tmp_path / "state.pt", with_dropout())
+    assert_same(outcome(train(tmp_path / "state.pt", with_dropout(seed=1))), outcome(whole))

@@ -650,3 +650,49 @@ def test_a_weight_that_the_last_step_spoiled_is_found_though_no_sample_shows_it(
     with pytest.raises(RuntimeError, match="got a weight of"):
         step.end_epoch()
     assert torch.equal(unused, torch.zeros(2))
+
+
+@pytest.mark.parametrize("loss", [hybrid_loss, TRADESLoss(), MARTLoss()])
+def test_a_step_of_a_clean_epoch_descends_the_cross_entropy_of_clean_inputs_each_at_its_own_lam(loss):
+    classifier, reference = make_classifier(), make_classifier()
+    generator, same = (torch.Generator().manual_seed(3) for _ in range(2))
+    method = Method(aim(ATTACK, classifier), StratifiedSampling(), loss, nb_clean_epochs=1)
+    step, x, y = Step(classifier, method, generator), images(20, torch.float32), labels(20)
+    step.start_epoch(1)
+    step(x, y)
+
+    order, lam = torch.randperm(20, generator=same), StratifiedSampling().draw(LAMBDAS, 20, same).float()
+    model = reference.model.train()
+    F.cross_entropy(model(x[order], lam), y[order]).backward()
+    reference.optimizer.step()
+    torch.testing.assert_close(classifier.model.state_dict(), model.state_dict())
+
+
+def test_clean_epochs_attack_nothing_and_the_others_do():
+    trainer = OATTrainer(make_classifier(), ATTACK, clean_share=0.5)
+    for nb_epochs in (4, 2):
+        trainer.fit(X, Y, nb_epochs=nb_epochs, batch_size=10, verbose=False)
+    is_clean = [math.isnan(record.robust) for record in trainer.history]
+    assert is_clean == [True, True, False, False, False, False]  # those of the first call alone
+
+
+def test_one_epoch_is_left_for_the_attack_however_large_the_clean_share():
+    trainer = OATTrainer(make_classifier(), ATTACK, clean_share=0.99)
+    trainer.fit(X, Y, nb_epochs=2, batch_size=10, verbose=False)
+    assert [math.isnan(record.robust) for record in trainer.history] == [True, False]
+
+
+def test_weights_are_not_perturbed_in_clean_epochs():
+    states = []
+    for perturbation in (None, WeightPerturbation(0.5)):
+        classifier = make_classifier()
+        trainer = OATTrainer(classifier, ATTACK, weight_perturbation=perturbation, clean_share=0.5)
+        trainer.fit(X, Y, nb_epochs=2, verbose=False, callback=lambda _, kept=classifier: states.append(state(kept)))
+    assert is_same(states[0], states[2])
+    assert not is_same(states[1], states[3])
+
+
+@pytest.mark.parametrize("share", [1, -0.1, math.nan, "half"])
+def test_a_clean_share_outside_0_to_1_is_refused(share):
+    with pytest.raises(ValueError, match=r"clean_share must lie in \[0, 1\)"):
+        OATTrainer(make_classifier(), ATTACK, clean_share=share)
