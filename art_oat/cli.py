@@ -193,8 +193,9 @@ def train(
         typer.Option(help="Weights of the plain network to start from, .safetensors or .pt; best with slow-start."),
     ] = None,
     recipe: Annotated[
-        str, typer.Option(help="published, robust (with AWP and averaged weights) or fast (one step, guarded).")
-    ] = "published",
+        str,
+        typer.Option(help="dial, published, robust (with AWP and averaged weights) or fast (one step, guarded)."),
+    ] = "dial",
     attack: Annotated[
         str | None, typer.Option(help="pgd-K, n-fgsm, art:NAME or torchattacks:NAME; the recipe's if not given.")
     ] = None,
@@ -207,7 +208,16 @@ def train(
         float | None,
         typer.Option(help="Size of a perturbation of weights, such as 0.01, 0 for none; the recipe's if not given."),
     ] = None,
-    weight_of_one: Annotated[float, typer.Option(help="Weight of lam = 1 among the attacked samples.")] = 1.0,
+    weight_of_one: Annotated[
+        float | None,
+        typer.Option(help="How often lam 1 is drawn for once of each other lam above 0; the recipe's if not given."),
+    ] = None,
+    clean_share: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the epochs, the first, without attack; the recipe's if not given, 0 for pretrained weights."
+        ),
+    ] = None,
     nb_epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 30,
     batch_size: Annotated[int, typer.Option(min=2, help="Samples per step.")] = 128,
     schedule: Annotated[str, typer.Option(help="one-cycle, cosine, piecewise, slow-start or constant.")] = "one-cycle",
@@ -253,7 +263,11 @@ def train(
             )
         named = combination(recipe)  # type: ignore[arg-type]
         given = {"attack": attack, "fallback": fallback, "loss": loss, "awp": awp, "ema": ema}
-        chosen = {name: value or None for name, value in given.items() if value is not None}
+        chosen: dict[str, Any] = {name: value or None for name, value in given.items() if value is not None}
+        if pretrained is not None:
+            chosen["clean_share"] = 0.0
+        numbers = {"weight_of_one": weight_of_one, "clean_share": clean_share}
+        chosen |= {name: value for name, value in numbers.items() if value is not None}
         settings = Recipe(
             data=data,
             data_folder=data_folder,
@@ -269,7 +283,6 @@ def train(
             eps_step=eps_step,
             norm=norm,  # type: ignore[arg-type]
             allow_large_eps=allow_large_eps,
-            weight_of_one=weight_of_one,
             nb_epochs=nb_epochs,
             batch_size=batch_size,
             schedule=schedule,  # type: ignore[arg-type]

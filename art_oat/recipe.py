@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -30,7 +30,6 @@ from art_oat.training import (
     Architecture,
     Checkpoint,
     OATTrainer,
-    StratifiedSampling,
     WidthSampling,
     parameter_groups,
     save_model,
@@ -171,7 +170,8 @@ class Recipe:
     @property
     def combination(self) -> Combination:
         """What the training is combined from."""
-        return Combination(self.attack, self.fallback, self.loss, self.awp, self.ema)
+        names = (part.name for part in fields(Combination))
+        return Combination(**{name: getattr(self, name) for name in names})
 
     def _number_faults(self) -> list[str]:
         counts = {"nb_epochs": self.nb_epochs, "batch_size": self.batch_size}
@@ -263,13 +263,11 @@ def trainer_for(recipe: Recipe, data: Dataset) -> OATTrainer:
     size: dict[str, Any] = {name: getattr(recipe, name) for name in names}
     return OATTrainer(
         classifier,
-        sampling=StratifiedSampling({1.0: recipe.weight_of_one} if 1.0 in recipe.lambdas else {}),
         augmentation=recipe.augment(data),
         width_sampling=recipe.width_sampling,
         distills=recipe.distills,
         precision=recipe.precision,
         attack_precision=recipe.attack_precision,
-        clean_share=recipe.clean_share,
         seed=recipe.seed,
         allow_large_eps=recipe.allow_large_eps,
         **recipe.combination.arguments(classifier, **size),

@@ -81,9 +81,7 @@ class Config:
 
     def dedicated(self, lam: float) -> Recipe:
         """Return the recipe of the plain network for one lam: same loss, same steps, no condition."""
-        return replace(
-            self.recipe, lambdas=(lam,), film=None, nb_epochs=self.nb_epochs_dedicated, weight_of_one=1.0
-        )
+        return replace(self.recipe, lambdas=(lam,), film=None, nb_epochs=self.nb_epochs_dedicated, weight_of_one=1.0)
 
     def in_folder(self, folder: str | None) -> "Config":
         """Return the same comparison with the images in a folder."""
@@ -134,10 +132,21 @@ DIGITS = Config(
     nb_robust=300,
 )
 CIFAR10_SMALL = Config(
-    Recipe(data="cifar10", network="wrn-10-1", nb_train=4000, nb_epochs=15, learning_rate=0.2),
-    nb_epochs_dedicated=10,
+    # chosen on validation images of seed 100, see ``screens.py``; half of the epochs are clean for every network, and
+    # the one network takes less than a third of the time of all the dedicated ones
+    Recipe(
+        data="cifar10",
+        network="wrn-10-1",
+        nb_train=4000,
+        nb_epochs=30,
+        clean_share=0.5,
+        weight_of_one=5.0,
+        learning_rate=0.2,
+        channels_last=True,
+    ),
+    nb_epochs_dedicated=18,
+    seeds=(0, 1, 2),
     nb_robust=250,
-    others=("trades",),
 )
 
 

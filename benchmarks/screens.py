@@ -14,9 +14,12 @@ What is trained is kept in --runs: the same command goes on. A change that wins 
 ``tradeoff.py``, by AutoAttack.
 """
 
-import argparse
 import copy
 import json
+import math
+import re
+import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -24,12 +27,12 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from art_oat import OATModel, OATTrainer
-from art_oat.attack import PGD
+from art_oat import PGD, OATModel, OATTrainer, hybrid_loss
 from art_oat.condition import current_condition
 from art_oat.data import Dataset
 from art_oat.files import write_whole
@@ -117,7 +120,8 @@ def low_rank_film(rank: int) -> Change:
     def change(trainer: OATTrainer, recipe: Recipe) -> None:
         films = [part for part in trainer.classifier.model.modules() if isinstance(part, FiLM)]
         for film in films:
-            film.output = LowRankFiLM(film.output.in_features, film.output.out_features // 2, rank)
+            weight = film.get_parameter("output.weight")
+            film.output = LowRankFiLM(weight.shape[1], len(weight) // 2, rank)
         _optimize(trainer, recipe)
 
     return change
@@ -159,12 +163,15 @@ class WeightDial(nn.Module):
     def __init__(self, conv: nn.Conv2d, rank: int | None) -> None:
         super().__init__()
         self.conv = conv
-        like = partial(
-            nn.Conv2d, conv.in_channels, kernel_size=conv.kernel_size, stride=conv.stride, padding=conv.padding
-        )
-        self.down = like(out_channels=conv.out_channels if rank is None else rank, bias=False)
-        self.up = nn.Identity() if rank is None else nn.Conv2d(rank, conv.out_channels, 1, bias=False)
-        nn.init.zeros_(next((self.up if rank is not None else self.down).parameters()))
+        self.down = copy.deepcopy(conv)
+        self.up: nn.Module = nn.Identity()
+        if rank is None:
+            nn.init.zeros_(self.down.weight)
+        else:
+            self.down.weight = nn.Parameter(self.down.weight[:1].repeat(rank, 1, 1, 1))
+            self.down.reset_parameters()
+            self.up = nn.Conv2d(rank, conv.out_channels, 1, bias=False)
+            nn.init.zeros_(self.up.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve ``x [N, C, H, W]``, each sample at its own lam."""
@@ -173,16 +180,32 @@ class WeightDial(nn.Module):
         return result
 
 
+class DialedStep(Step):
+    """Attacks the conditional network itself: the plain ones know no weights that depend on lam."""
+
+    def _attacked(self, batch: Any, width: float) -> Tensor:
+        is_attacked = batch.is_attacked
+        x, y, lam = (part[is_attacked] for part in (batch.x, batch.classes, batch.lam))
+        network: Any = partial(self.model.eval(), lam=lam, width=width)
+        x_adv: Tensor = PGD()(network, x, y, clip_values=(0, 1), generator=self.generator) if len(x) else x
+        return x_adv
+
+    def end_epoch(self) -> None:
+        """Do not look at answers: plain networks would give them."""
+        self._average()
+
+
 def weight_dial(rank: int | None) -> Change:
-    """Let every convolution depend on lam. The conditional network itself is attacked: plain ones know no such layer."""
+    """Let every convolution depend on lam."""
 
     def change(trainer: OATTrainer, recipe: Recipe) -> None:
-        model = trainer.classifier.model
-        for path, part in list(model.network.named_modules()):
+        network = trainer.classifier.model.network
+        for path, part in list(network.named_modules()):
             if isinstance(part, nn.Conv2d):
                 parent, _, name = path.rpartition(".")
-                setattr(model.network.get_submodule(parent), name, WeightDial(part, rank))
+                setattr(network.get_submodule(parent), name, WeightDial(part, rank))
         _optimize(trainer, recipe)
+        step_by(DialedStep)(trainer, recipe)
 
     return change
 
@@ -222,6 +245,8 @@ def level_loss(trainer: OATTrainer, _: Recipe) -> None:
 
     def loss(logits: Tensor, logits_adv: Tensor, y: Tensor, lam: Tensor, criterion: Any = None) -> Tensor:
         is_attacked = lam > 0
+        if not bool(is_attacked.any()):
+            return hybrid_loss(logits, logits_adv, y, lam, criterion)
         clean = ((1 - lam) * F.cross_entropy(logits, y, reduction="none")).sum()
         attacked = (lam[is_attacked] * F.cross_entropy(logits_adv, y[is_attacked], reduction="none")).sum()
         return (clean / (1 - lam).sum() + attacked / lam.sum()) / 2
@@ -232,7 +257,7 @@ def level_loss(trainer: OATTrainer, _: Recipe) -> None:
 class TaughtStep(Step):
     """A step with one more term, of the attacked samples with lam = 1."""
 
-    def extra(self, x_adv: Tensor, y: Tensor, width: float) -> Tensor | None:
+    def term(self, x_adv: Tensor, y: Tensor, width: float) -> Tensor | None:
         """Return a sum over samples, or None."""
         raise NotImplementedError
 
@@ -240,16 +265,16 @@ class TaughtStep(Step):
         result = super()._add_gradient(batch, width, x_adv, target)
         is_one = batch.lam[batch.is_attacked] == 1
         if int(is_one.sum()) > 1:
-            term = self.extra(x_adv[is_one], batch.classes[batch.is_attacked][is_one], width)
-            if term is not None:
-                (term / len(batch.lam)).backward()
+            found = self.term(x_adv[is_one], batch.classes[batch.is_attacked][is_one], width)
+            if found is not None:
+                (found / len(batch.lam)).backward()
         return result
 
 
 class OrderingStep(TaughtStep):
     """Punishes where, on the same attacked images, the loss at lam = 1 is larger than at 0.1."""
 
-    def extra(self, x_adv: Tensor, y: Tensor, width: float) -> Tensor:
+    def term(self, x_adv: Tensor, y: Tensor, width: float) -> Tensor:
         """Return ``sum(relu(CE at 1 - CE at 0.1))``."""
         losses = [
             F.cross_entropy(self._scores(x_adv, x_adv.new_full((len(x_adv),), lam), width), y, reduction="none")
@@ -261,7 +286,7 @@ class OrderingStep(TaughtStep):
 class DistillingStep(TaughtStep):
     """Lets lam = 1 learn from its own moving average as well."""
 
-    def extra(self, x_adv: Tensor, y: Tensor, width: float) -> Tensor | None:
+    def term(self, x_adv: Tensor, y: Tensor, width: float) -> Tensor | None:
         """Return ``sum(KL(average(x_adv) || network(x_adv)))``; None before there is an average to speak of."""
         if self.average is None or self.average.nb_updates < 20:  # noqa: PLR2004
             return None
@@ -282,3 +307,156 @@ def step_by(kind: type[Step]) -> Change:
         trainer.__dict__["step_kind"] = kind
 
     return change
+
+
+def _dedicated(lam: float, **changes: Any) -> dict[str, Any]:
+    return {"lambdas": (lam,), "film": None, "nb_epochs": NB_EPOCHS_DEDICATED, **changes}
+
+
+_FIVE = {"weight_of_one": 5.0}
+_CLEAN = {"clean_share": 8 / 22, "nb_epochs": 22}
+_DEDICATED_CLEAN = {"clean_share": 8 / 17, "nb_epochs": 17}
+VARIANTS: Mapping[str, Variant] = {
+    "dedicated, lam 0": Variant("plain", _dedicated(0.0)),
+    "dedicated, lam 0.1": Variant("plain", _dedicated(0.1)),
+    "dedicated, lam 0.3": Variant("plain", _dedicated(0.3)),
+    "dedicated, lam 1": Variant("plain", _dedicated(1.0)),
+    "dedicated, lam 1, clean first": Variant("plain; 8 clean epochs, then 9", _dedicated(1.0) | _DEDICATED_CLEAN),
+    "two-layer": Variant("FiLM of two layers", {"film": "two-layer"}),
+    "table": Variant("FiLM a table, every lam as often"),
+    "table, codes x 3": Variant("it learns nine times as fast", changes=(scaled_codes(3.0),)),
+    "lam 1 x 5": Variant("drawn five times as often as each other lam above 0", _FIVE),
+    "lam 1 x 20": Variant("twenty times", {"weight_of_one": 20.0}),
+    "lam 1 x 20, codes x 3": Variant("both", {"weight_of_one": 20.0}, (scaled_codes(3.0),)),
+    "lam 1 x 10, average": Variant("ten times; an average of weights", {"weight_of_one": 10.0, "ema": 0.98}),
+    "lam 1 x 5, cumulative codes": Variant("neighbors have codes in common", _FIVE, (cumulative_codes,)),
+    "lam 1 x 5, rank 2": Variant("a FiLM of rank 2", _FIVE, (low_rank_film(2),)),
+    "lam 1 x 5, FiLM decays": Variant("as convolutions do", _FIVE, (film_groups(1.0, BASE.weight_decay),)),
+    "lam 1 from 1 to 30": Variant("ever more often", {}, (weight_of_one_from(1.0, 30.0),)),
+    "lam 1 from 30 to 1": Variant("ends first", {}, (weight_of_one_from(30.0, 1.0),)),
+    "level losses": Variant("clean and attacked terms weigh the same in every batch", {}, (level_loss,)),
+    "lam 1 x 5, ordered": Variant("the loss at 1 may not exceed that at 0.1", _FIVE, (step_by(OrderingStep),)),
+    "lam 1 x 5, taught": Variant("by its own average", _FIVE | {"ema": 0.98}, (step_by(DistillingStep),)),
+    "lam 1 x 5, clean first": Variant("8 clean epochs, then 14", _FIVE | _CLEAN),
+    "lam 1 x 5, clean first, longer": Variant(
+        "24 clean epochs, then 12", _FIVE | {"clean_share": 24 / 36, "nb_epochs": 36}
+    ),
+    "level losses, clean first": Variant("8 clean epochs, then 14", _CLEAN, (level_loss,)),
+    "clean first, weights of rank 2": Variant(
+        "convolutions in place of FiLM", _FIVE | _CLEAN | {"film": None}, (weight_dial(2),)
+    ),
+    "clean first, two ends of weights": Variant(
+        "likewise, of full size", _FIVE | _CLEAN | {"film": None}, (weight_dial(None),)
+    ),
+    "clean first, table and weights of rank 2": Variant("both", _FIVE | _CLEAN, (weight_dial(2),)),
+}
+"""By name; what is not said is as in ``BASE``."""
+
+
+def margins(logits: Tensor, y: Tensor) -> Tensor:
+    """Return by how much the best wrong score is ahead of the right one, ``[N]``."""
+    right = logits.gather(1, y.unsqueeze(1))
+    return (logits.scatter(1, y.unsqueeze(1), -torch.inf) - right).amax(dim=1)
+
+
+def stands(network: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, eps: float) -> Tensor:
+    """Return which inputs no step of an ascent on the margin breaks, bool ``[N]``; steps shrink from eps / 2."""
+    generator = torch.Generator().manual_seed(0)
+    x_adv = (x + (2 * torch.rand(x.shape, generator=generator) - 1) * eps).clamp(0, 1)
+    is_right = margins(network(x).detach(), y) < 0
+    for step in range(NB_STEPS + 1):
+        margin = margins(network(x_adv.requires_grad_()), y)
+        is_right &= margin.detach() < 0
+        (gradient,) = torch.autograd.grad(margin.sum(), x_adv)
+        size = eps * max(0.025, (1 + math.cos(math.pi * step / NB_STEPS)) / 4)
+        x_adv = (x + (x_adv.detach() + size * gradient.sign() - x).clamp(-eps, eps)).clamp(0, 1)
+    return is_right
+
+
+def judged(model: OATModel, data: Dataset, eps: float) -> list[tuple[float, float, float]]:
+    """Return lam, clean and robust accuracy on validation images; the conditional network answers."""
+    x, y = (torch.from_numpy(part[:NB_JUDGED]) for part in data.validation)
+    rows = []
+    for lam in (lam for lam in JUDGED if model.lambdas[0] <= lam <= model.lambdas[-1]):
+        network = partial(model.eval(), lam=lam)
+        with torch.no_grad():
+            clean = (network(x).argmax(dim=1) == y).double().mean()
+        robust = [stands(network, *part, eps) for part in zip(x.split(250), y.split(250), strict=True)]
+        rows.append((lam, float(clean), float(torch.cat(robust).double().mean())))
+    return rows
+
+
+def screen(variant: Variant, recipe: Recipe) -> dict[str, Any]:
+    """Train and judge; return accuracies by lam, and the seconds of the training."""
+    recipe = replace(recipe, **variant.recipe)
+    data = recipe.dataset()
+    trainer = trainer_for(recipe, data)
+    for change in variant.changes:
+        with torch.no_grad():
+            change(trainer, recipe)
+    started = time.process_time()
+    kind = vars(trainer).get("step_kind", Step)
+    with patch("art_oat.training.trainer.Step", kind):
+        schedule = schedule_by_name(recipe.schedule)
+        trainer.fit(
+            *data.train, batch_size=recipe.batch_size, nb_epochs=recipe.nb_epochs, scheduler=schedule, verbose=False
+        )
+    seconds = time.process_time() - started
+    return {"rows": judged(trainer.get_classifier().model, data, recipe.eps), "seconds": seconds}
+
+
+def row(name: str, variant: Variant, results: Sequence[Mapping[str, Any]]) -> dict[str, object]:
+    """Return means over the seeds, accuracies in percent."""
+    means = np.mean([result["rows"] for result in results], axis=0)
+    found: dict[str, object] = {"variant": name, "what": variant.what}
+    for lam in JUDGED:
+        known = {key: (clean, robust) for key, clean, robust in means}.get(lam)
+        found |= {
+            f"{what} at {lam:g}": "" if known is None else f"{100 * known[place]:.1f}"
+            for place, what in enumerate(("clean", "robust"))
+        }
+    areas = [
+        frontier(np.array(result["rows"]).T[1:], [lam for lam, *_ in result["rows"]]).area((0.1, 0.0))
+        for result in results
+    ]
+    seconds = np.mean([result["seconds"] for result in results])
+    return found | {"area": f"{np.mean(areas):.4f}", "seeds": len(results), "seconds of training": f"{seconds:.0f}"}
+
+
+def run(names: Sequence[str], recipe: Recipe, seeds: Sequence[int], runs: Path) -> list[dict[str, object]]:
+    """Screen variants, but for what is kept in a folder already; print the table as it grows."""
+    table = []
+    for name in names:
+        results = []
+        for seed in seeds:
+            kept = runs / f"{re.sub('[^a-z0-9.]+', '-', name.lower())}-{seed}.json"
+            if not kept.exists():
+                result = screen(VARIANTS[name], replace(recipe, seed=seed))
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                with write_whole(kept) as file:
+                    json.dump(result, file)
+            results.append(json.loads(kept.read_text(encoding="utf-8")))
+        table.append(row(name, VARIANTS[name], results))
+        print(text(table[-1:]), flush=True)
+    return table
+
+
+def main() -> None:
+    asking = parser(__doc__)
+    asking.set_defaults(runs=Path("runs/screens"), data="cifar10")
+    asking.add_argument("--variants", nargs="+", choices=VARIANTS, help="screen these alone; writes no result")
+    asking.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
+    given = asking.parse_args()
+    names = given.variants or list(VARIANTS)
+    if given.smoke:
+        few = replace(BASE, data="digits", network="small-4", nb_train=None, nb_epochs=1, batch_size=512)
+        with tempfile.TemporaryDirectory() as scratch:
+            run(names, few, given.seeds[:1], Path(scratch))
+        return
+    table = run(names, replace(BASE, data_folder=given.data_folder), given.seeds, given.runs)
+    if given.variants is None:
+        write(RESULTS / "screens_cifar10.csv", table, environment(command("screens", given), given.seeds))
+
+
+if __name__ == "__main__":
+    main()

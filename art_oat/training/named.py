@@ -13,8 +13,9 @@ from art_oat.classifier import OATClassifier
 from art_oat.inputs import refusals, refuse
 from art_oat.training.awp import WeightPerturbation
 from art_oat.training.loss import LossName, loss_by_name, objective_of
+from art_oat.training.sampling import StratifiedSampling
 
-RecipeName = Literal["published", "robust", "fast"]
+RecipeName = Literal["dial", "published", "robust", "fast"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Combination:
         loss: As :func:`~art_oat.training.loss_by_name` takes it; with ``"trades"``, PGD attacks the divergence.
         awp: ``gamma`` of :class:`~art_oat.WeightPerturbation`; None for none.
         ema: Decay of the average of weights; None for none.
+        weight_of_one: How often lam = 1 is drawn for once of each other lam above 0.
+        clean_share: Share of the epochs, the first, that train on clean inputs alone.
     """
 
     attack: str = "pgd-7"
@@ -34,6 +37,8 @@ class Combination:
     loss: LossName = "oat"
     awp: float | None = None
     ema: float | None = None
+    weight_of_one: float = 1.0
+    clean_share: float = 0.0
 
     def faults(self, *, eps: float, eps_step: float | None, norm: Norm) -> list[str]:
         """Say what is wrong, also with the size of the attacks; of ``ema`` the trainer says it."""
@@ -84,6 +89,7 @@ class Combination:
         """
         refuse(self.faults(eps=eps, eps_step=eps_step, norm=norm))
         loss = loss_by_name(self.loss)
+        weighs_one = self.weight_of_one != 1 and 1.0 in classifier.model.lambdas
         named = partial(
             attack_named,
             classifier=classifier,
@@ -98,6 +104,8 @@ class Combination:
             "loss": loss,
             "weight_perturbation": None if self.awp is None else WeightPerturbation(self.awp),
             "ema": self.ema,
+            "sampling": StratifiedSampling({1.0: self.weight_of_one} if weighs_one else {}),
+            "clean_share": self.clean_share,
         }
 
     def _step_of_attack(self, eps_step: float | None) -> float | None:
@@ -106,19 +114,22 @@ class Combination:
 
 
 COMBINATIONS: Mapping[RecipeName, Combination] = {
+    "dial": Combination(weight_of_one=5.0, clean_share=0.5),
     "published": Combination(),
     "robust": Combination(awp=0.01, ema=0.999),
     "fast": Combination(attack="n-fgsm", fallback="pgd-7", ema=0.999),
 }
-"""By name; why they are what they are is measured in ``benchmarks/ablation.py``."""
+"""By name; why they are what they are is measured in ``benchmarks/screens.py`` and ``benchmarks/ablation.py``."""
 
 
 def combination(name: RecipeName) -> Combination:
     """Return what a recipe combines.
 
     Args:
-        name: ``"published"``: PGD-7 and the hybrid loss, as OAT was published. ``"robust"``: also perturbs weights and
-            averages them. ``"fast"``: one step in place of seven, guarded by PGD-7, and averaged weights.
+        name: ``"dial"``: PGD-7 and the hybrid loss; half of the epochs are clean, and lam = 1 is drawn five times as
+            often as each other lam above 0. ``"published"``: neither, as OAT was published. ``"robust"``: as published,
+            but perturbs weights and averages them. ``"fast"``: one step in place of seven, guarded by PGD-7, and
+            averaged weights.
 
     Raises:
         ValueError: If there is none of that name.

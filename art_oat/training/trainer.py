@@ -234,27 +234,29 @@ class OATTrainer(Trainer):
         distills: bool = False,
         precision: Precision = "float32",
         attack_precision: Precision | None = None,
-        clean_share: float = 0.0,
+        clean_share: float | None = None,
         seed: int = 0,
         allow_large_eps: bool = False,
     ) -> Self:
         """Return a trainer that combines what was measured to go together; its attributes say what.
 
         Args:
-            name: ``"published"``: PGD-7 and the hybrid loss, as OAT was published. ``"robust"``: the same with weights
-                perturbed (AWP) and averaged. ``"fast"``: :class:`~art_oat.NFGSM`, one step in place of seven, with
-                averaged weights; PGD-7 is the ``fallback``, so ``fit`` needs ``validation_data``.
+            name: ``"dial"``, the one to start with: PGD-7 and the hybrid loss; half of the epochs are clean, and lam 1
+                is drawn five times as often as each other lam above 0, so that clean and attacked losses weigh alike.
+                ``"published"``: neither, as OAT was published. ``"robust"``: as published, but with weights perturbed
+                (AWP) and averaged. ``"fast"``: :class:`~art_oat.NFGSM`, one step in place of seven, with averaged
+                weights; PGD-7 is the ``fallback``, so ``fit`` needs ``validation_data``.
             classifier: As the trainer takes it.
             eps: Radius of the attacks, in units of ``x``.
             eps_step: Step of PGD; None for its default. One step is always ``eps`` long.
             norm: ``"Linf"``, or ``"L2"``, which ``"fast"`` does not take.
-            sampling: As the trainer takes it, like all that follow.
+            sampling: As the trainer takes it, like all that follow; None for the recipe's.
             augmentation: See there.
             width_sampling: See there.
             distills: See there.
             precision: See there.
             attack_precision: See there.
-            clean_share: See there.
+            clean_share: See there; None for the recipe's.
             seed: See there.
             allow_large_eps: See there.
 
@@ -265,15 +267,15 @@ class OATTrainer(Trainer):
         parts = combination(name).arguments(
             classifier, eps=eps, eps_step=eps_step, norm=norm, allow_large_eps=allow_large_eps
         )
+        own = {"sampling": sampling, "clean_share": clean_share}
+        parts |= {key: value for key, value in own.items() if value is not None}
         return cls(
             classifier,
-            sampling=sampling,
             augmentation=augmentation,
             width_sampling=width_sampling,
             distills=distills,
             precision=precision,
             attack_precision=attack_precision,
-            clean_share=clean_share,
             seed=seed,
             allow_large_eps=allow_large_eps,
             **parts,

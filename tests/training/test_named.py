@@ -2,24 +2,61 @@ import dataclasses
 
 import pytest
 import torch
+from torch import nn
 
-from art_oat import NFGSM, PGD, MARTLoss, OATTrainer, TRADESLoss, WeightPerturbation, hybrid_loss
+from art_oat import (
+    NFGSM,
+    PGD,
+    MARTLoss,
+    OATClassifier,
+    OATTrainer,
+    StratifiedSampling,
+    TRADESLoss,
+    WeightPerturbation,
+    hybrid_loss,
+    to_conditional,
+)
+from art_oat.models import SmallCNN
 from art_oat.recipe import Recipe, trainer_for
 from art_oat.training.named import COMBINATIONS, Combination, combination
 from tests.conftest import make_classifier
-from tests.networks import images, labels
+from tests.networks import LAMBDAS, images, labels
 
 SIZE = {"eps": 0.2, "eps_step": None, "norm": "Linf"}
 X, Y = images(20, torch.float32).numpy(), labels(20).numpy()
 
 
 def parts_of(trainer: OATTrainer) -> dict:
-    names = ("attack", "fallback", "loss", "weight_perturbation", "ema", "seed")
+    names = ("attack", "fallback", "loss", "weight_perturbation", "ema", "sampling", "clean_share", "seed")
     return {name: getattr(trainer, name) for name in names}
 
 
 def test_published_is_the_trainer_as_it_comes(classifier):
     assert parts_of(OATTrainer.recipe("published", classifier)) == parts_of(OATTrainer(classifier))
+
+
+def test_dial_is_published_with_clean_epochs_and_more_of_lam_1(classifier):
+    changed = {"sampling": StratifiedSampling({1.0: 5.0}), "clean_share": 0.5}
+    assert parts_of(OATTrainer.recipe("dial", classifier)) == parts_of(OATTrainer(classifier)) | changed
+
+
+def test_dial_weighs_clean_and_attacked_losses_about_alike():
+    lams = StratifiedSampling({1.0: 5.0}).draw(LAMBDAS, 6000)
+    assert lams.mean() == pytest.approx(5 / 6 * (0.1 + 0.2 + 0.3 + 0.4 + 5) / 9, abs=1e-3)
+    assert abs(lams.mean() - 0.5) < 0.1
+
+
+def test_what_is_given_counts_before_the_recipe(classifier):
+    given = {"sampling": StratifiedSampling({0.1: 2.0}), "clean_share": 0.0}
+    trainer = OATTrainer.recipe("dial", classifier, **given)
+    assert {name: getattr(trainer, name) for name in given} == given
+
+
+def test_a_recipe_without_lam_1_draws_the_others_alike():
+    model = to_conditional(SmallCNN(channels=(4,)), (0.0, 0.5))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    classifier = OATClassifier(model, nn.CrossEntropyLoss(), (1, 8, 8), 10, optimizer)
+    assert OATTrainer.recipe("dial", classifier).sampling == StratifiedSampling()
 
 
 def test_robust_is_published_with_perturbed_and_averaged_weights(classifier):
@@ -30,6 +67,8 @@ def test_robust_is_published_with_perturbed_and_averaged_weights(classifier):
         "loss": hybrid_loss,
         "weight_perturbation": WeightPerturbation(0.01),
         "ema": 0.999,
+        "sampling": StratifiedSampling(),
+        "clean_share": 0.0,
         "seed": 3,
     }
 
@@ -72,7 +111,9 @@ def test_without_an_attack_the_trainer_takes_that_of_the_loss(classifier, loss):
 
 
 def test_a_recipe_that_is_unknown_or_does_not_take_the_norm_is_refused(classifier):
-    with pytest.raises(ValueError, match=r"recipe must be one of \('published', 'robust', 'fast'\), got 'best'"):
+    with pytest.raises(
+        ValueError, match=r"recipe must be one of \('dial', 'published', 'robust', 'fast'\), got 'best'"
+    ):
         OATTrainer.recipe("best", classifier)
     with pytest.raises(ValueError, match="norm must be Linf for n-fgsm, got L2"):
         OATTrainer.recipe("fast", classifier, norm="L2")
