@@ -3,6 +3,7 @@ from collections import Counter
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from art_oat import OperatingPoint, UnsupportedModuleError, fold
 from art_oat.layers import DualBatchNorm
@@ -71,3 +72,20 @@ def test_every_width_of_the_published_network_has_dual_norms_and_no_film_on_shor
 def test_a_published_network_that_cannot_be_slimmed_to_a_width_is_refused():
     with pytest.raises(UnsupportedModuleError, match=r"no layer of it gives fewer channels"):
         to_published(ResNet([1], channels=1), widths=(0.5, 1.0))
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_at_every_width_film_is_the_published_one_whose_layers_are_cut_before_its_answer_is_halved(width):
+    """SlimmableFiLM: ``Linear[:2c, :]``, leaky ReLU, ``Linear[:2c, :2c]``, split at ``c``, leaky ReLU."""
+    model = to_published(ResNet([1], channels=8), widths=WIDTHS)
+    condition = model.condition(torch.tensor([0.3]), width)
+    nb_channels = int(8 * width)
+    for path in ("stem.1", "stages.0.0.body.4"):
+        switch = model.network.get_submodule(path)
+        whole = switch.at(1.0).film
+        size = 2 * nb_channels
+        hidden = F.leaky_relu(F.linear(condition.code, whole.hidden.weight[:size], whole.hidden.bias[:size]), 0.01)
+        output = F.linear(hidden, whole.output.weight[:size, :size], whole.output.bias[:size])
+        expected = (F.leaky_relu(part, 0.01) for part in output.split(nb_channels, dim=1))
+        for actual, part in zip(switch.at(width).film.coefficients(condition.code), expected, strict=True):
+            torch.testing.assert_close(actual, part)
