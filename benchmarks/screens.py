@@ -163,6 +163,7 @@ class WeightDial(nn.Module):
         super().__init__()
         self.conv = conv
         self.down = copy.deepcopy(conv)
+        self.down.bias = None
         self.up: nn.Module = nn.Identity()
         if rank is None:
             nn.init.zeros_(self.down.weight)
