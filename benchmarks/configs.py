@@ -43,6 +43,7 @@ class Config:
         nb_robust: How many of these to attack; None for all.
         attacks_first: Whether these are the first, rather than drawn in the classes' shares.
         judges: By what, the deciding one last.
+        dedicated_to: Lams that get a network of their own; None for all that the one network is trained for.
         others: Methods beside the one network and the dedicated ones, see ``methods.py``.
         variants: Changes to the recipe of the one network, by name.
         lambdas: Where networks are judged; None for the lams they are trained at.
@@ -59,6 +60,7 @@ class Config:
     nb_robust: int | None = None
     attacks_first: bool = False
     judges: tuple[str, ...] = ("pgd-20", "autoattack")
+    dedicated_to: tuple[float, ...] | None = None
     others: tuple[str, ...] = ()
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     lambdas: tuple[float, ...] | None = None
@@ -68,7 +70,8 @@ class Config:
     @property
     def methods(self) -> tuple[str, ...]:
         """Every method that is compared."""
-        return tuple(self.variants) or ("oat", *(f"lam-{lam:g}" for lam in self.recipe.lambdas), *self.others)
+        lams = self.recipe.lambdas if self.dedicated_to is None else self.dedicated_to
+        return tuple(self.variants) or ("oat", *(f"lam-{lam:g}" for lam in lams), *self.others)
 
     def attacked(self, part: Part) -> NDArray[np.int64]:
         """Return which test images of a part are attacked."""
@@ -148,6 +151,8 @@ CIFAR10_SMALL = Config(
     seeds=(0, 1, 2),
     nb_robust=250,
 )
+CIFAR10_EQUAL = replace(CIFAR10_SMALL, nb_epochs_dedicated=30, dedicated_to=(0.0, 0.1, 1.0), seeds=(0,))
+"""Dedicated networks that are each trained for as many epochs as the one network: they take six times as long."""
 
 
 def full_size(network: str) -> Config:
@@ -169,6 +174,7 @@ CONFIGS: dict[tuple[str, str], Config] = {
     ("digits", "small"): DIGITS,
     ("digits", "baselines"): replace(DIGITS, seeds=(0,), others=BASELINES),
     ("cifar10", "small"): CIFAR10_SMALL,
+    ("cifar10", "equal"): CIFAR10_EQUAL,
     ("cifar10", "resnet18"): full_size("resnet18"),
     ("cifar10", "wrn-16-8"): full_size("wrn-16-8"),
 }
