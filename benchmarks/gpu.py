@@ -150,6 +150,11 @@ class Kit:
         """The images, read when they are first needed."""
         return next(self.config.parts())
 
+    @cached_property
+    def made_by(self) -> dict[str, object]:
+        """What the results are made by, and where."""
+        return environment(self.command, self.config.seeds)
+
     def recipe(self, method: str) -> Recipe:
         return recipe_of(method, self.config, self.config.seeds[0])
 
@@ -444,17 +449,17 @@ def trainings(kit: Kit) -> list[Row]:
 def report(kit: Kit) -> None:
     """Write all results anew."""
     judged, kept = arms(kit), {piece.name: kit.kept(piece) for piece in pieces()}
-    made_by, found = environment(kit.command, kit.config.seeds), figures(judged)
+    found = figures(judged)
     tables = {
         "accuracies": rows(judged, kit.config),
         "speed": kept["speed"].get("rows", []),
         "training": trainings(kit),
     }
-    whole = {"made by": made_by, "recipe": asdict(kit.recipe("oat")), "pieces": kept, "figures": found}
+    whole = {"made by": kit.made_by, "recipe": asdict(kit.recipe("oat")), "pieces": kept, "figures": found}
     with _alone(kit.state):
         for name, table in tables.items():
             if table:
-                write(kit.results / f"{name}.csv", table, made_by)
+                write(kit.results / f"{name}.csv", table, kit.made_by)
         with write_whole(kit.results / "results.json") as file:
             json.dump({**whole, "lines": verdicts(found), **tables}, file, indent=2, default=np.generic.item)
         if judged:
