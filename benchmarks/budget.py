@@ -44,9 +44,10 @@ class Budget:
             raise OutOfTime
 
         before = signal.signal(signal.SIGALRM, stop)
-        signal.setitimer(signal.ITIMER_REAL, max(self.left(), _SHORTEST))
+        alarm = signal.setitimer(signal.ITIMER_REAL, max(self.left(), _SHORTEST))
         try:
             yield
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
+            signal.setitimer(signal.ITIMER_REAL, *alarm)

@@ -16,9 +16,9 @@ left, by the times of what was done before, and ends by itself when they are ove
 everything is imported. The same command goes on, also after one that was killed: after the last whole epoch, or the
 last images judged.
 
-OUT/results: tables, profile and answers, OUT/weights: the networks, large tensors in float16, see ``shards.py``; no
-file there is larger than 16 MiB, and both are rewritten after every piece. OUT/state is what to go on from: larger, and
-not needed elsewhere. A small network may leave the GPU waiting for the processor (see the profile): commands with
+OUT/results has tables, profile and answers, written anew after every piece; OUT/weights has the networks, large tensors
+in float16, see ``shards.py``. No file there is larger than 16 MiB. OUT/state is what to go on from: larger, and not
+needed elsewhere. A small network may leave the GPU waiting for the processor (see the profile): commands with
 different ``--only`` may then run side by side on one OUT, each training in a process of its own.
 
 "mean gap to dedicated": the dedicated network less the one network, mean of clean accuracy at lam 0, clean accuracy at
@@ -297,11 +297,13 @@ def settle(kit: Kit) -> None:
     """
     path = kit.state / "recipe.json"
     settings = json.loads(json.dumps({**asdict(kit.recipe("oat")), "data_folder": None}))
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else settings
+    with _alone(kit.state):
+        if not path.exists():
+            with write_whole(path) as file:
+                json.dump(settings, file, indent=2)
+        kept = json.loads(path.read_text(encoding="utf-8"))
     if different := [name for name in settings | kept if settings.get(name) != kept.get(name)]:
         raise ValueError(f"--out must hold the same training, but {kit.out} has another {', '.join(different)}.")
-    with write_whole(path) as file:
-        json.dump(settings, file, indent=2)
 
 
 def work(kit: Kit, asked: Sequence[Piece]) -> bool:
@@ -447,24 +449,21 @@ def trainings(kit: Kit) -> list[Row]:
 
 
 def report(kit: Kit) -> None:
-    """Write all results anew."""
-    judged, kept = arms(kit), {piece.name: kit.kept(piece) for piece in pieces()}
-    found = figures(judged)
-    tables = {
-        "accuracies": rows(judged, kit.config),
-        "speed": kept["speed"].get("rows", []),
-        "training": trainings(kit),
-    }
-    whole = {"made by": kit.made_by, "recipe": asdict(kit.recipe("oat")), "pieces": kept, "figures": found}
+    """Write all results anew; no other command does so meanwhile."""
     with _alone(kit.state):
+        judged, kept = arms(kit), {piece.name: kit.kept(piece) for piece in pieces()}
+        found, accurate = figures(judged), rows(judged, kit.config)
+        tables = {"accuracies": accurate, "speed": kept["speed"].get("rows", []), "training": trainings(kit)}
         for name, table in tables.items():
             if table:
                 write(kit.results / f"{name}.csv", table, kit.made_by)
+        whole = {"made by": kit.made_by, "recipe": asdict(kit.recipe("oat")), "pieces": kept, "figures": found}
         with write_whole(kit.results / "results.json") as file:
             json.dump({**whole, "lines": verdicts(found), **tables}, file, indent=2, default=np.generic.item)
-        if judged:
+        answers: dict[str, Any] = {arm.name: arm.right[:, :, 0].astype(np.float16) for arm in judged}
+        if answers:
             with replaced(kit.results / "answers.npz") as partial:
-                np.savez_compressed(partial, **{arm.name: arm.right[:, :, 0].astype(np.float16) for arm in judged})
+                np.savez_compressed(partial, **answers)
 
 
 def show(kit: Kit) -> None:
@@ -481,7 +480,7 @@ def show(kit: Kit) -> None:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Let no other command write results meanwhile."""
+    """Let no other command into such a block meanwhile."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -23,8 +23,8 @@ _FEWEST = 2**16
 def split(folder: Path, target: Path, name: str, limit: int = LIMIT) -> list[Path]:
     """Write what ``save_model`` wrote into files that are small enough to be carried.
 
-    Convolutions and linear layers are rounded to float16, which moves a weight by a 2,000th of itself at most. Norms,
-    statistics and codes stay as they are, and so does a tensor that leaves the range of float16.
+    Large tensors (convolutions) are rounded to float16, which moves a weight by a 2,000th of itself at most, or 3e-8.
+    Norms, statistics and codes stay as they are, and so does a tensor that leaves the range of float16.
 
     Args:
         folder: Holds ``model.safetensors`` and ``model.json``.

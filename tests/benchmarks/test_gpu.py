@@ -1,5 +1,7 @@
 import json
+import signal
 import time
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +16,7 @@ from benchmarks import gpu, shards
 from benchmarks.budget import Budget, OutOfTime
 from benchmarks.frontiers import Arm
 from benchmarks.gpu import CLAIMS, FULL, SMALL, Kit, Piece, figures, forecast, pieces, verdicts, work
-from benchmarks.throughput import PEAKS, Speed, published_peak, speed_of
+from benchmarks.throughput import PEAKS, Profile, Speed, published_peak, speed_of
 
 TINY = replace(
     SMALL, recipe=replace(SMALL.recipe, network="small-8", batch_size=64, attack="pgd-1", lambdas=(0.0, 0.5, 1.0))
@@ -70,9 +72,11 @@ def test_what_fits_is_what_ends_before_the_time_is_up():
 def test_an_enforced_budget_ends_whatever_is_under_way_and_nothing_after_it():
     with pytest.raises(OutOfTime), Budget(0.05).enforced():
         time.sleep(20)
+    before = signal.getsignal(signal.SIGALRM)
     with Budget(0.05).enforced():
         pass
     time.sleep(0.1)
+    assert signal.getsignal(signal.SIGALRM) is before
 
 
 def test_out_of_time_passes_by_what_handles_errors():
@@ -223,6 +227,13 @@ def test_no_tensor_of_the_network_of_full_size_is_too_large_for_a_file():
 def test_trades_trains_the_plain_network_at_lam_1_by_its_own_loss_and_attack():
     recipe = gpu.recipe_of("lam-1-trades", FULL, 0)
     assert recipe == replace(gpu.recipe_of("lam-1", FULL, 0), loss="trades")
+
+
+def test_a_profile_says_what_share_of_a_step_the_gpu_works_and_where_it_is_waited_for():
+    shown = Profile(seconds=0.1, busy=0.025, nb_kernels=7, waits=Counter({"a.py:3": 2, "b.py:4": 1}), table="").text()
+    assert "25%" in shown
+    assert "3 times" in shown
+    assert shown.index("a.py:3") < shown.index("b.py:4")
 
 
 @pytest.mark.parametrize(
