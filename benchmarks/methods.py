@@ -38,11 +38,15 @@ from art_oat.recipe import Recipe, trainer_for
 from art_oat.training import schedule_by_name
 from art_oat.training.average import WeightAverage
 from art_oat.training.guard import NB_HELD_OUT
+from art_oat.training.plan import Callback
 from benchmarks.configs import Config, Part
 from benchmarks.record import commit
 
 STATE = "training-state.pt"
 """What a training that was cut goes on from."""
+
+LOG = "training.csv"
+"""What is told of every epoch."""
 
 BETA = 6.0
 """Weight of the divergence in TRADES (Zhang et al. 2019)."""
@@ -200,7 +204,7 @@ def _train_by_art(method: str, recipe: Recipe, data: Dataset) -> tuple[OATModel,
     return to_conditional(network, (1.0,), film_on=()), time.perf_counter() - started
 
 
-def _train_by_own(recipe: Recipe, data: Dataset, folder: Path) -> tuple[OATModel, float]:
+def _train_by_own(recipe: Recipe, data: Dataset, folder: Path, callback: Callback | None) -> tuple[OATModel, float]:
     """Train, or go on with a training that was cut; return the seconds of all its epochs, too."""
     trainer = trainer_for(recipe, data)
     held_out = (
@@ -215,8 +219,10 @@ def _train_by_own(recipe: Recipe, data: Dataset, folder: Path) -> tuple[OATModel
         batch_size=recipe.batch_size,
         nb_epochs=recipe.nb_epochs,
         scheduler=schedule_by_name(recipe.schedule),
-        log_path=folder / "training.csv",
+        callback=callback,
+        log_path=folder / LOG,
         state_path=folder / STATE,
+        verbose=callback is None,
     )
     return trainer.get_classifier().model, sum(record.seconds for record in trainer.history)
 
@@ -229,7 +235,7 @@ def recipe_of(method: str, config: Config, seed: int) -> Recipe:
     return replace(config.dedicated(lam), seed=seed)
 
 
-def train(method: str, config: Config, part: Part, folder: Path) -> Trained:
+def train(method: str, config: Config, part: Part, folder: Path, *, callback: Callback | None = None) -> Trained:
     """Train by one of :func:`methods` or a variant; reuse what the folder holds of the same training.
 
     A variant that starts from "pretrained" weights starts from those of the dedicated network of lam 0, which is
@@ -240,6 +246,7 @@ def train(method: str, config: Config, part: Part, folder: Path) -> Trained:
         config: What is compared.
         part: What is trained on.
         folder: Gets ``model.safetensors``, ``model.json``, ``training.csv`` and ``trained.json``.
+        callback: Is told of every epoch in place of a progress bar; ART's trainers tell of none.
 
     Raises:
         ValueError: If there is no such method, or the folder holds another training.
@@ -260,7 +267,7 @@ def train(method: str, config: Config, part: Part, folder: Path) -> Trained:
                 f"{folder} must hold a training of the same settings, but has another. Name another --runs."
             )
         return Trained(load_model(folder), **record)
-    trained = _train_anew(method, recipe, part.data, folder)
+    trained = _train_anew(method, recipe, part.data, folder, callback)
     with write_whole(kept) as file:
         json.dump({"settings": settings, **_record(trained)}, file, indent=2)
     (folder / STATE).unlink(missing_ok=True)
@@ -277,10 +284,10 @@ def _natural_weights(config: Config, part: Part, folder: Path) -> Path:
     return path
 
 
-def _train_anew(method: str, recipe: Recipe, data: Dataset, folder: Path) -> Trained:
+def _train_anew(method: str, recipe: Recipe, data: Dataset, folder: Path, callback: Callback | None) -> Trained:
     is_resumed, started = (folder / STATE).exists(), time.process_time()
     is_by_art = method in ART_METHODS
-    model, seconds = _train_by_art(method, recipe, data) if is_by_art else _train_by_own(recipe, data, folder)
+    model, seconds = _train_by_art(method, recipe, data) if is_by_art else _train_by_own(recipe, data, folder, callback)
     cpu_seconds = None if is_resumed else time.process_time() - started
     save_model(model, folder, recipe.architecture(data))
     return Trained(model.eval(), seconds, cpu_seconds, nb_bytes(model), commit(Path(__file__).parent))
