@@ -161,6 +161,8 @@ def full_size(network: str) -> Config:
         data="cifar10",
         network=network,
         nb_epochs=30,
+        clean_share=0.5,
+        weight_of_one=5.0,
         learning_rate=0.2,
         ema=0.999,
         precision="bf16",

@@ -198,8 +198,14 @@ def speed_row(recipe: Recipe, kit: Kit, peak: Peak) -> Row:
         "share of the peak": round(speed.share(peak.rate), 4),
         "GB on the GPU": round(speed.nb_bytes / 1e9, 2),
         "seconds per epoch": round(epoch, 2),
-        "minutes of training": round(epoch * recipe.nb_epochs / 60, 1),
+        "minutes of training": round(epoch * _robust_epochs(recipe) / 60, 1),
     }
+
+
+def _robust_epochs(recipe: Recipe, nb_done: int = 0) -> float:
+    """Return what is left of a training in epochs with an attack; a clean one takes about an eighth of such a one."""
+    nb_clean = round(recipe.clean_share * recipe.nb_epochs)
+    return recipe.nb_epochs - max(nb_clean, nb_done) + max(nb_clean - nb_done, 0) / 8
 
 
 def take_profile(kit: Kit, piece: Piece) -> Found:
@@ -270,8 +276,10 @@ def forecast(kit: Kit, piece: Piece) -> tuple[float, float]:
         return 0.0, 0.0
     if piece.work is train_one:
         done = kit.epochs(piece.method)
-        seconds = float(done[-1]["seconds"]) if done else _epoch_as_timed(kit, piece.method)
-        return seconds, seconds * (kit.recipe(piece.method).nb_epochs - len(done))
+        recipe = kit.recipe(piece.method)
+        is_robust = len(done) > round(recipe.clean_share * recipe.nb_epochs)
+        seconds = float(done[-1]["seconds"]) if is_robust else _epoch_as_timed(kit, piece.method)
+        return seconds, seconds * _robust_epochs(recipe, len(done))
     if piece.work is judge_one:
         seconds = max((_seconds_at_a_lam(kit.kept(it)) for it in pieces() if it.work is judge_one), default=0.0)
         nb_cohorts = math.ceil((kit.config.nb_robust or COHORT_SIZE) / COHORT_SIZE)

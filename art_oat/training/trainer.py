@@ -435,7 +435,7 @@ class OATTrainer(Trainer):
                 if is_ended:
                     return
 
-    def _method(self, attack: AimedAttack, nb_clean_epochs: int) -> Method:
+    def _method(self, attack: AimedAttack, nb_clean_epochs: int = 0) -> Method:
         return Method(
             attack,
             self.sampling,
