@@ -35,8 +35,6 @@ def measure(foreign: Foreign, dtype: str, layout: str) -> dict[str, object]:
         "verdict": "; ".join(trained.faults(EXACT[dtype])) or RIGHT,
         "norms": trained.nb_norms,
         "parameters": trained.nb_plain,
-        "converted": trained.nb_converted,
-        "ratio": f"{trained.nb_converted / trained.nb_plain:.2f}",
         "difference": f"{max(trained.pinned, trained.folded, trained.loaded):.1e}",
         "seconds": f"{trained.seconds / 2:.3f}",
     }

@@ -82,7 +82,6 @@ class Trained:
 
     Attributes:
         nb_plain: Parameters of the plain network.
-        nb_converted: Parameters of the converted one.
         nb_norms: How many norms were converted.
         still: What should have moved in training and did not, by dotted path.
         is_finite: Whether all weights, statistics and answers are.
@@ -96,7 +95,6 @@ class Trained:
     """
 
     nb_plain: int
-    nb_converted: int
     nb_norms: int
     still: tuple[str, ...]
     is_finite: bool
@@ -146,7 +144,6 @@ def train(foreign: Foreign, dtype: torch.dtype, layout: torch.memory_format, fol
     radius, gain = _attacked(classifier, images, torch.as_tensor(y[:NB_SAMPLES]))
     return Trained(
         nb_plain=_nb_parameters(network),
-        nb_converted=_nb_parameters(model),
         nb_norms=sum(isinstance(layer, DualBatchNorm) for layer in model.modules()),
         still=tuple(still(model, before, should_move(network, images, torch.as_tensor(y[:NB_SAMPLES])))),
         is_finite=all(bool(tensor.isfinite().all()) for tensor in model.state_dict().values()),
