@@ -341,6 +341,9 @@ VARIANTS: Mapping[str, Variant] = {
     "lam 1 x 5, clean first, longer": Variant(
         "24 clean epochs, then 12", _FIVE | {"clean_share": 24 / 36, "nb_epochs": 36}
     ),
+    "lam 1 x 5, clean first, other lams": Variant(
+        "0, .02, .05, .1, .2, .5 and 1", _FIVE | _CLEAN | {"lambdas": (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)}
+    ),
     "level losses, clean first": Variant("8 clean epochs, then 14", _CLEAN, (level_loss,)),
     "clean first, weights of rank 2": Variant(
         "convolutions in place of FiLM", _FIVE | _CLEAN | {"film": None}, (weight_dial(2),)
