@@ -11,6 +11,7 @@ import art_oat
 from art_oat import TradeoffCurve, load_model
 from art_oat.cli import app, joined
 from art_oat.layers import DEFAULT_LAMBDAS
+from art_oat.models import SmallCNN
 from art_oat.run import Run
 from art_oat.training.step import Step
 
@@ -275,3 +276,24 @@ def test_a_radius_that_cannot_be_meant_is_refused_before_anything_is_written(tmp
 
 def test_help_shows_the_radius_as_people_write_it():
     assert "8/255" in call("train", "--help").output
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ((), (5.0, 0.5)),
+        (("--recipe", "published"), (1.0, 0.0)),
+        (("--weight-of-one", "2", "--clean-share", "0.25"), (2.0, 0.25)),
+        (("--pretrained", "WEIGHTS"), (5.0, 0.0)),
+        (("--pretrained", "WEIGHTS", "--clean-share", "0.25"), (5.0, 0.25)),
+    ],
+)
+def test_how_a_training_begins_and_what_it_weighs_is_the_recipe_s_unless_it_is_said(tmp_path, options, expected):
+    weights = tmp_path / "plain.pt"
+    torch.save(SmallCNN((4,)).state_dict(), weights)
+    options = [str(weights) if option == "WEIGHTS" else option for option in options]
+    arguments = ("train", "--data", "digits", "--out", str(tmp_path / "run"), "--nb-train", "50", *TRAINED)
+    trained = call(*arguments, *options)
+    assert trained.exit_code == 0, trained.output
+    recipe = Run(tmp_path / "run", print).recipe
+    assert (recipe.weight_of_one, recipe.clean_share) == expected
