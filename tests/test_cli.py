@@ -290,7 +290,7 @@ def test_help_shows_the_radius_as_people_write_it():
 )
 def test_how_a_training_begins_and_what_it_weighs_is_the_recipe_s_unless_it_is_said(tmp_path, options, expected):
     weights = tmp_path / "plain.pt"
-    torch.save(SmallCNN((4,)).state_dict(), weights)
+    torch.save(SmallCNN(channels=(4,)).state_dict(), weights)
     options = [str(weights) if option == "WEIGHTS" else option for option in options]
     arguments = ("train", "--data", "digits", "--out", str(tmp_path / "run"), "--nb-train", "50", *TRAINED)
     trained = call(*arguments, *options)
