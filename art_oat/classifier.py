@@ -454,7 +454,7 @@ class OATClassifier(_ARTClassifier):
 
     @property
     def lam(self) -> float:
-        """The default lam, in ``[0, 1]``; kept in ``model.default_point``."""
+        """The default lam, in ``[0, 1]``, or beyond up to ``model.farthest``; kept in ``model.default_point``."""
         return self.model.default_point.lam
 
     @lam.setter
@@ -510,7 +510,7 @@ class OATClassifier(_ARTClassifier):
         """Return this classifier at one operating point, as an ordinary ART classifier that follows training.
 
         Args:
-            lam: One number in ``[0, 1]``; None for the default.
+            lam: One number in ``[0, 1]``, or beyond up to ``model.farthest``; None for the default.
             width: One of the trained widths; None for the default.
 
         Raises:
@@ -572,7 +572,8 @@ class OATClassifier(_ARTClassifier):
             x: Inputs, ``(N, *input_shape)``, finite.
             batch_size: How many samples go through the network at once.
             training_mode: Predict by the conditional network in training mode; as in ART, that moves its statistics.
-            lam: One number in ``[0, 1]``, or ``(N,)`` with one per sample; None for the default.
+            lam: One number in ``[0, 1]``, or beyond up to ``model.farthest``; or ``(N,)`` with one per sample. None for
+                the default.
             width: One of the trained widths; None for the default.
             **ignored: ``logits``, ``y``, ``verbose``, ``raw``, ``standardise_output``, which parts of ART pass.
 

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parameter import is_lazy
 from torch.optim.swa_utils import AveragedModel
 
-from art_oat.condition import Condition, Layout, OperatingPoint, Slope, conditioned
+from art_oat.condition import FARTHEST_LAM, Condition, Layout, OperatingPoint, Slope, conditioned
 from art_oat.layers.encoding import Encoding
 from art_oat.layers.norm import steadied
 from art_oat.pinned import PinnedNetwork, Replica
@@ -125,6 +125,16 @@ class OATModel(nn.Module):
         return self.encoding.lambdas
 
     @property
+    def farthest(self) -> float:
+        """The largest lam that can be asked for: 2 where lam = 1 and another lam above 0 are trained.
+
+        Above 1, the affine map of every converted layer is continued in the direction in which it changes from the last
+        but one trained lam to 1. Nothing is trained there: measure before you use it, see ``benchmarks/README.md``.
+        """
+        is_continued = self.lambdas[-1] == 1 and len(self.lambdas) > 1 and self.lambdas[-2] > 0
+        return FARTHEST_LAM if is_continued else self.lambdas[-1]
+
+    @property
     def default_point(self) -> OperatingPoint:
         """The operating point of a call that names none; at first the smallest lam (0) at width 1."""
         return self._default_point
@@ -139,14 +149,14 @@ class OATModel(nn.Module):
 
         Raises:
             TypeError: If ``lam`` or ``width`` is not one number.
-            ValueError: If ``lam`` lies outside ``[0, 1]`` or the trained range, or ``width`` was not trained.
+            ValueError: If ``lam`` lies below the trained range or above :attr:`farthest`, or ``width`` was not trained.
         """
         default = self._default_point
         point = OperatingPoint(default.lam if lam is None else lam, default.width if width is None else width)
         if point.lam not in self.lambdas:
             (snapped,) = self.encoding.snap(torch.tensor([point.lam], dtype=torch.float64)).tolist()
             point = OperatingPoint(snapped, point.width)
-        if not self.lambdas[0] <= point.lam <= self.lambdas[-1]:
+        if not self.lambdas[0] <= point.lam <= self.farthest:
             raise ValueError(self._range_message(point.lam))
         width = min(self.widths, key=lambda width: abs(width - point.width))
         if abs(width - point.width) <= torch.finfo(torch.float32).eps * width:
@@ -169,7 +179,7 @@ class OATModel(nn.Module):
 
     def _range_message(self, lam: float) -> str:
         return (
-            f"lam must lie in [{self.lambdas[0]}, {self.lambdas[-1]}], the range it was converted for, got {lam}. "
+            f"lam must lie in [{self.lambdas[0]}, {self.farthest}], the range it was converted for, got {lam}. "
             "Name the outermost values in to_conditional(lambdas=...)."
         )
 
@@ -177,12 +187,13 @@ class OATModel(nn.Module):
         """Check one lam per sample, and bring it to the model's dtype and device.
 
         Raises:
-            ValueError: If ``lam`` is not ``[nb_samples]``, holds NaN, or leaves ``[0, 1]`` or the trained range.
+            ValueError: If ``lam`` is not ``[nb_samples]``, holds NaN, lies below the trained range or above
+                :attr:`farthest`.
         """
         if lam.shape != (nb_samples,):
             raise ValueError(f"lam must be one number, or hold {nb_samples}, one per sample, got {list(lam.shape)}.")
         lam = self.encoding.snap(lam)
-        outside = ~((lam >= self.lambdas[0]) & (lam <= self.lambdas[-1]))  # NaN is outside too
+        outside = ~((lam >= self.lambdas[0]) & (lam <= self.farthest))  # NaN is outside too
         if bool(outside.any()):
             raise ValueError(self._range_message(float(lam[outside][0])))
         return lam.to(self.encoding.table)
@@ -211,7 +222,8 @@ class OATModel(nn.Module):
 
         Args:
             x: Inputs, ``[N, ...]``; cast to the model's dtype.
-            lam: One number in ``[0, 1]``, or a tensor ``[N]`` with one per sample; None for the default point's.
+            lam: One number in ``[0, 1]``, or beyond up to :attr:`farthest`; or a tensor ``[N]`` with one per sample.
+                None for the default point's.
             width: One of the trained widths; None for the default point's.
 
         Returns:

@@ -294,7 +294,7 @@ def test_faulty_inputs_are_refused(classifier, x, message):
         classifier.fit(x, np.zeros(2))
 
 
-@pytest.mark.parametrize("lam", [1.5, np.full(12, 1.5), np.full(12, np.nan)])
+@pytest.mark.parametrize("lam", [2.5, np.full(12, 2.5), np.full(12, np.nan)])
 def test_a_lam_outside_its_range_is_refused(classifier, lam):
     with pytest.raises(ValueError, match="lam must lie in"):
         classifier.predict(X, lam=lam)

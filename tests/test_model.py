@@ -41,8 +41,8 @@ def test_inputs_are_cast_to_the_dtype_of_the_model(model):
     assert model(x.float(), lam=0.1).dtype == torch.float64
 
 
-@pytest.mark.parametrize("lam", [-0.1, 1.01, math.nan])
-def test_a_lam_outside_0_to_1_is_refused(model, lam):
+@pytest.mark.parametrize("lam", [-0.1, 2.01, math.nan])
+def test_a_lam_below_0_or_far_beyond_1_is_refused(model, lam):
     with pytest.raises(ValueError, match=r"lam must lie in \[0, 1\]"):
         model(images(), lam=lam)
     with pytest.raises(ValueError, match=r"lam must lie in \[0"):
@@ -55,6 +55,24 @@ def test_a_lam_outside_the_trained_range_is_refused():
         model(images(), lam=0)
     with pytest.raises(ValueError, match=r"lam must lie in \[0.1, 0.5\].*got 1.0"):
         model.pinned(OperatingPoint(1.0))
+
+
+@pytest.mark.parametrize("lambdas", [(0.0, 1.0), (1.0,), (0.0, 0.5)])
+def test_without_two_lams_above_0_of_which_one_is_1_the_dial_ends_at_the_last(lambdas):
+    model = to_conditional(Residual(), lambdas)
+    assert model.farthest == lambdas[-1]
+    with pytest.raises(ValueError, match=r"lam must lie in .*got 1.1"):
+        model.pinned(1.1)
+
+
+@pytest.mark.parametrize("make", NETWORKS)
+def test_beyond_1_every_form_of_a_network_answers_alike(make):
+    model, x = shaken(make()), images()
+    expected = model(x, lam=1.4)
+    torch.testing.assert_close(model.pinned(1.4)(x), expected)
+    torch.testing.assert_close(fold(model, 1.4)(x), expected)
+    lams = torch.full((len(x),), 1.4, dtype=torch.float64)
+    torch.testing.assert_close(model(x, lams), expected)
 
 
 def test_a_lam_rounded_to_float32_is_the_trained_one():

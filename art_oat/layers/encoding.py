@@ -81,14 +81,17 @@ class Encoding(nn.Module):
             self.table.copy_(rows[: len(self.lambdas)])
 
     def forward(self, lam: Tensor) -> Tensor:
-        """Return the codes ``[G, D]`` of ``lam`` ``[G]``; values beyond the outermost trained lams get their code."""
+        """Return the codes ``[G, D]`` of ``lam`` ``[G]``.
+
+        Above the largest trained lam the line through the last two codes goes on. Below the smallest its code holds.
+        """
         if len(self.lambdas) == 1:
             return self.table.expand(len(lam), -1)
         knots = torch.tensor(self.lambdas, dtype=self.table.dtype, device=self.table.device)
         lam = lam.to(knots)
         upper = torch.searchsorted(knots, lam).clamp(1, len(knots) - 1)
         share = (lam - knots[upper - 1]) / (knots[upper] - knots[upper - 1])
-        return torch.lerp(self.table[upper - 1], self.table[upper], share.clamp(0, 1).unsqueeze(1))
+        return torch.lerp(self.table[upper - 1], self.table[upper], share.clamp_min(0).unsqueeze(1))
 
     def snap(self, lam: Tensor) -> Tensor:
         """Bring lams ``[G]`` to the table's dtype, those within float32 rounding of a trained lam to just that lam."""

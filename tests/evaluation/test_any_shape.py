@@ -36,7 +36,7 @@ def affine(shape, **options):
     """A conditional network of inputs of a shape that is affine at every point."""
     torch.manual_seed(0)
     model = to_conditional(nn.Sequential(NORMS[shape], nn.Flatten(), nn.Linear(36, NB_CLASSES)), LAMBDAS)
-    model.network[0].film.output.weight.data.normal_(0, 0.05)
+    model.network[0].film.output.weight.data.normal_(0, 0.3)
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     return OATClassifier(
         model, nn.CrossEntropyLoss(), shape, NB_CLASSES, optimizer, clip_values=(0, 1), device_type="cpu", **options

@@ -557,7 +557,7 @@ def test_progress_says_which_attack_and_how_many_stand(varied, capsys):
         ({"attack": ["pgd-1", "pgd-2"]}, "attack must be one, got 2. TradeoffCurve.measure takes several"),
         ({"attack": {}}, "attack must name at least one"),
         ({"attack": "pgd-5", "norm": "L1"}, "norm must be 'Linf' or 'L2' for pgd-5, got 'L1'. For that, use"),
-        ({"lam": 2}, "lam must lie in"),
+        ({"lam": 3}, "lam must lie in"),
         ({"width": 0.5}, "width must be one of"),
         ({"cohort_size": 0}, "cohort_size must be a whole number"),
         ({"nb_workers": 1.5}, "nb_workers must be a whole number"),
@@ -576,7 +576,7 @@ def test_what_cannot_be_judged_is_refused(varied, options, message):
 def test_every_fault_is_named_at_once(varied):
     names = ("x", "y", "cohort_size", "seed", "attack", "lam", "nb_workers")
     with pytest.raises(ValueError, match=".*".join(f"{name} must" for name in names)):
-        judged(varied, 2 * X, np.full(24, 9), cohort_size=0, seed=-1, attack="fgsm", lam=2, nb_workers=0)
+        judged(varied, 2 * X, np.full(24, 9), cohort_size=0, seed=-1, attack="fgsm", lam=3, nb_workers=0)
 
 
 def test_what_has_no_dials_takes_no_lam(varied):

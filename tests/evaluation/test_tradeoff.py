@@ -130,7 +130,7 @@ def varied() -> OATClassifier:
     """Has several answers at every lam."""
     torch.manual_seed(0)
     model = to_conditional(Residual(), LAMBDAS)
-    model.network.norm.film.output.weight.data.normal_(0, 0.05)
+    model.network.norm.film.output.weight.data.normal_(0, 0.3)
     classifier = OATClassifier(model, torch.nn.CrossEntropyLoss(), (1, 6, 6), 5, clip_values=(0, 1))
     model.network.head.bias.data -= classifier.at(0.3).as_module()(torch.from_numpy(X)).mean(dim=0)
     assert all(len(set(classifier.predict(X, lam=lam).argmax(axis=1))) > 1 for lam in LAMBDAS)
@@ -231,7 +231,7 @@ def test_a_csv_from_before_costs_were_measured_is_read(tmp_path):
         ({"norm": "L0"}, "norm must be"),
         ({"attack": "fgsm"}, "attack must be"),
         ({"attack": []}, "attack must name at least one"),
-        ({"lambdas": [2]}, "lam must lie in"),
+        ({"lambdas": [3]}, "lam must lie in"),
         ({"widths": [0.5]}, "width must be one of"),
         ({"nb_robust": 41}, "nb_robust must be at most 40"),
         ({"nb_robust": 5.5}, "nb_robust must be a whole number"),
@@ -252,7 +252,7 @@ def test_faulty_options_are_refused(classifier, y, options, message):
 
 def test_every_fault_is_named_at_once(classifier, y):
     with pytest.raises(ValueError, match=r"nb_robust.*lam must lie.*width must be.*eps"):
-        measure(classifier, y, nb_robust=99, eps=-1, attack=["foo", "pgd-0"], lambdas=[2, 0.3], widths=[1, 0.5])
+        measure(classifier, y, nb_robust=99, eps=-1, attack=["foo", "pgd-0"], lambdas=[3, 0.3], widths=[1, 0.5])
 
 
 def test_what_autoattack_cannot_judge_is_refused_before_any_attack_runs(y):

@@ -282,7 +282,7 @@ def test_a_csv_of_another_kind_or_cut_short_is_refused(tmp_path):
         ({"norm": "L1", "attack": None}, "norm must be"),
         ({"attack": PGD(0.1)}, "attack must have the eps given, 0.05, got one with 0.1"),
         ({"attack": PGD(0.05, norm="L2")}, "attack must have the norm given, 'Linf', got one with 'L2'"),
-        ({"lambdas": [2, 0.3]}, "lam must lie in"),
+        ({"lambdas": [3, 0.3]}, "lam must lie in"),
         ({"lambdas": [0.3, 0.3]}, "lambdas must hold at least 2 different lams, got [0.3, 0.3]"),
         ({"lambdas": 0.3}, "lambdas must be several numbers"),
         ({"width": 0.5}, "width must be one of"),

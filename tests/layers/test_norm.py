@@ -221,3 +221,11 @@ def test_with_one_lam_per_sample_those_between_both_sides_are_blended_and_others
     together = model(x, torch.tensor(lams, dtype=torch.float64))
     alone = torch.cat([model(x[[place]], lam) for place, lam in enumerate(lams)])
     torch.testing.assert_close(together, alone)
+
+
+@pytest.mark.parametrize("statistics", ["dual", "shared"])
+def test_beyond_1_scale_and_shift_go_on_in_the_direction_of_the_last_two_trained_lams(statistics):
+    layer = (model := shaken(Residual(), statistics=statistics)).network.norm
+    low, high, beyond = (model.condition(torch.tensor([lam], dtype=torch.float64)) for lam in (0.4, 1.0, 1.3))
+    for actual, start, end in zip(*(layer.affine(condition) for condition in (beyond, low, high)), strict=True):
+        torch.testing.assert_close(actual, end + 0.5 * (end - start))
