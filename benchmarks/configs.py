@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
+from art_oat import OATModel
 from art_oat.data import Dataset, Split, load
 from art_oat.demo import RECIPE
 from art_oat.evaluation.tradeoff import subset
@@ -47,6 +48,7 @@ class Config:
         others: Methods beside the one network and the dedicated ones, see ``methods.py``.
         variants: Changes to the recipe of the one network, by name.
         lambdas: Where networks are judged; None for the lams they are trained at.
+        beyond: Lams above 1 where the one network is judged, too.
         nb_held_out: Training images of a fold that nothing is trained on, and that the guard of one-step training
             looks at.
         is_choosing: Whether these are judged in place of the test images.
@@ -64,6 +66,7 @@ class Config:
     others: tuple[str, ...] = ()
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     lambdas: tuple[float, ...] | None = None
+    beyond: tuple[float, ...] = ()
     nb_held_out: int = 0
     is_choosing: bool = False
 
@@ -72,6 +75,11 @@ class Config:
         """Every method that is compared."""
         lams = self.recipe.lambdas if self.dedicated_to is None else self.dedicated_to
         return tuple(self.variants) or ("oat", *(f"lam-{lam:g}" for lam in lams), *self.others)
+
+    def judged_at(self, model: OATModel) -> tuple[float, ...]:
+        """Return the lams where a network is judged."""
+        beyond = tuple(lam for lam in self.beyond if lam <= model.farthest)
+        return (*(self.lambdas or model.lambdas), *beyond)
 
     def attacked(self, part: Part) -> NDArray[np.int64]:
         """Return which test images of a part are attacked."""
@@ -150,6 +158,7 @@ CIFAR10_SMALL = Config(
     nb_epochs_dedicated=18,
     seeds=(0, 1, 2),
     nb_robust=250,
+    beyond=(1.3, 1.6),
 )
 CIFAR10_EQUAL = replace(CIFAR10_SMALL, nb_epochs_dedicated=30, dedicated_to=(0.0, 0.1, 1.0), seeds=(0,))
 """Dedicated networks that are each trained for as many epochs as the one network: they take six times as long."""

@@ -1,7 +1,7 @@
 """What a comparison of two frontiers says: hypervolumes, gaps and differences, with intervals over images."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,6 +87,17 @@ def joined(arms: Sequence[Arm]) -> Arm:
     return Arm("dedicated", lambdas, right, seconds, arms[0].clock, nb_bytes, arms[0].commits)
 
 
+def at(arm: Arm, lambdas: Sequence[float]) -> Arm:
+    """Return a method at some of the lams where it was judged."""
+    places = [arm.lambdas.index(lam) for lam in lambdas]
+    return replace(arm, lambdas=tuple(lambdas), right=arm.right[:, places])
+
+
+def reach(shares: Shares) -> float:
+    """Return how far clean accuracy goes from the first lam to the last."""
+    return float(shares[0, 0] - shares[0, -1])
+
+
 def resampled(ours: Arm, theirs: Arm, figure: Callable[[Shares, Shares], float]) -> dict[str, str]:
     """Return a figure made of mean accuracies ``[1 + judges, lams]``, with a 95% bootstrap interval over images."""
     generator = np.random.default_rng(0)
@@ -101,7 +112,8 @@ def resampled(ours: Arm, theirs: Arm, figure: Callable[[Shares, Shares], float])
 
 
 def summary(ours: Arm, theirs: Arm, nb_classes: int) -> list[dict[str, str]]:
-    """Compare two frontiers, both judged at the same lams."""
+    """Compare two frontiers at the lams where theirs was judged; and ours with all of its lams, where it has more."""
+    whole, ours = ours, at(ours, theirs.lambdas)
     corner = (1 / nb_classes, 0.0)
 
     def area(shares: Shares) -> float:
@@ -126,5 +138,12 @@ def summary(ours: Arm, theirs: Arm, nb_classes: int) -> list[dict[str, str]]:
         "ratio of training times": ours.seconds / theirs.seconds,
         "ratio of weights": ours.nb_bytes / theirs.nb_bytes,
     }
+    figures["clean range ratio"] = lambda a, b: reach(a) / reach(b)
     measured = [{"figure": name, **resampled(ours, theirs, figure)} for name, figure in figures.items()]
+    if whole.lambdas != ours.lambdas:
+        far = {
+            "hypervolume ratio, with lams beyond 1": lambda a, b: frontier(a, whole.lambdas).area(corner) / area(b),
+            "clean range ratio, with lams beyond 1": lambda a, b: reach(a) / reach(b),
+        }
+        measured += [{"figure": name, **resampled(whole, theirs, figure)} for name, figure in far.items()]
     return measured + [{"figure": name, "value": f"{ratio:.4f}"} for name, ratio in ratios.items()]

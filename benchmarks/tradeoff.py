@@ -45,7 +45,7 @@ def judge(model: OATModel, config: Config, part: Part, folder: Path, nb_workers:
     classifier = config.recipe.classifier(model, part.data)
     x, y = part.data.test
     images, labels = classifier.as_tensors(x, y)
-    lambdas = config.lambdas or model.lambdas
+    lambdas = config.judged_at(model)
     clean = [is_correct(classifier.at(lam).as_module(), images, labels).cpu().numpy() for lam in lambdas]
     attacked = config.attacked(part)
     curve = TradeoffCurve.measure(
@@ -84,7 +84,7 @@ def _arm(
     runs: Path,
     nb_workers: int,
 ) -> Arm:
-    lambdas = config.lambdas or trained[0].model.lambdas
+    lambdas = config.judged_at(trained[0].model)
     nb_images = 1 + max(int(part.index.max()) for part in parts)
     right = np.full((1 + len(config.judges), len(lambdas), len(config.seeds), nb_images), np.nan)
     for part, result in zip(parts, trained, strict=True):

@@ -72,3 +72,20 @@ def test_the_interval_of_an_accuracy_is_that_of_its_standard_error():
     found = resampled(ours, ours, lambda a, _: float(a[-1, 1]))
     width = float(found["high"]) - float(found["low"])
     assert width == pytest.approx(2 * 1.96 * np.sqrt(0.5 * 0.5 / 100), rel=0.1)  # 2,000 resamples
+
+
+def test_where_the_one_network_was_judged_beyond_1_the_comparison_keeps_to_common_lams_and_adds_the_rest():
+    def arm(name, clean, robust, lambdas):
+        right = np.array([[[share]] for share in clean]), np.array([[[share]] for share in robust])
+        return Arm(name, lambdas, np.stack(right), 1.0, "processor", 1, "")
+
+    ours = arm("oat", [0.9, 0.7, 0.5], [0.0, 0.2, 0.3], (0.0, 1.0, 1.6))
+    theirs = arm("dedicated", [0.9, 0.6], [0.0, 0.2], (0.0, 1.0))
+    found = {row["figure"]: float(row["value"]) for row in summary(ours, theirs, 10)}
+    assert found["hypervolume ratio"] == pytest.approx(0.6 * 0.2 / (0.5 * 0.2), abs=1e-4)
+    assert found["hypervolume ratio, with lams beyond 1"] == pytest.approx(
+        (0.6 * 0.2 + 0.4 * 0.1) / (0.5 * 0.2), abs=1e-4
+    )
+    assert found["clean range ratio"] == pytest.approx(0.2 / 0.3, abs=1e-4)
+    assert found["clean range ratio, with lams beyond 1"] == pytest.approx(0.4 / 0.3, abs=1e-4)
+    assert "robust difference at lam 1.6" not in found
