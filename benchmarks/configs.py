@@ -160,7 +160,7 @@ CIFAR10_SMALL = Config(
     nb_robust=250,
     beyond=(1.3, 1.6),
 )
-CIFAR10_EQUAL = replace(CIFAR10_SMALL, nb_epochs_dedicated=30, dedicated_to=(0.0, 0.1, 1.0), seeds=(0,))
+CIFAR10_EQUAL = replace(CIFAR10_SMALL, nb_epochs_dedicated=30, dedicated_to=(0.0, 1.0), seeds=(0,))
 """Dedicated networks that are each trained for as many epochs as the one network: they take six times as long."""
 
 
