@@ -51,7 +51,7 @@ def textured_digits(seed: int = 0) -> Dataset:
     parts = {}
     for number, name in enumerate(Dataset._fields):
         part: Split = getattr(plain, name)
-        x, y = (np.repeat(array, _COPIES[name], axis=0) for array in (enlarge(part.x), part.y))
+        x, y = np.repeat(enlarge(part.x), _COPIES[name], axis=0), np.repeat(part.y, _COPIES[name])
         generator = np.random.default_rng([seed, number])
         patches = _patches(photographs, _lefts(name, photographs[0].shape[1]), len(x), generator)
         parts[name] = Split(blend(x, patches), y)
@@ -65,7 +65,8 @@ def blend(x: Floats, patches: Floats) -> Floats:
         x: Ink in ``[0, 1]``, ``(N, 1, H, W)``.
         patches: In ``[0, 1]``, ``(N, C, H, W)``.
     """
-    return np.abs(patches - x)
+    blended: Floats = np.abs(patches - x)
+    return blended
 
 
 def enlarge(x: Floats) -> Floats:

@@ -11,7 +11,6 @@ from art_oat.data.dataset import Dataset, Parts, as_dataset, complete, reduce, s
 from art_oat.data.published import PUBLISHED, read_published
 from art_oat.inputs import count_faults, refuse
 
-
 BUNDLED: Mapping[str, Callable[[int], Dataset]] = {"digits": digits, "textured-digits": textured_digits}
 
 
@@ -37,8 +36,8 @@ def load(
     class indices or one-hot. Python objects in it are refused, never run.
 
     Args:
-        name_or_path: ``"cifar10"``, ``"digits"``, ``"mnist"``, ``"stl10"``, ``"svhn"``, ``"textured-digits"``, or a path
-            that ends in ``.npz``.
+        name_or_path: ``"cifar10"``, ``"digits"``, ``"mnist"``, ``"stl10"``, ``"svhn"``, ``"textured-digits"``, or a
+            path that ends in ``.npz``.
         folder: Where the files of a data set lie; None for ART's data folder. CIFAR-10 comes as pickles, which run what
             they say when they are read: name only a folder that you trust.
         seed: What splits and subsets are drawn from.

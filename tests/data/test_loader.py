@@ -31,7 +31,9 @@ def test_a_path_is_read_as_a_file_of_arrays(tmp_path, as_path):
 
 @pytest.mark.parametrize("name", ["cifar100", "", Path("somewhere/data.csv")])
 def test_an_unknown_name_is_refused_and_the_known_ones_named(name):
-    with pytest.raises(ValueError, match=r"one of cifar10, digits, mnist, stl10, svhn, textured-digits, or end in \.npz"):
+    with pytest.raises(
+        ValueError, match=r"one of cifar10, digits, mnist, stl10, svhn, textured-digits, or end in \.npz"
+    ):
         load(name)
 
 
