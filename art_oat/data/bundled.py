@@ -13,8 +13,12 @@ from sklearn.model_selection import train_test_split
 from art_oat.data.dataset import Dataset, Split
 
 _SIZE = 16
-_STRIP = 32  # columns of a photograph at half its size, of which every ten are handed out as below
-_STRIPS = {"train": (0, 1, 2), "validation": (3,), "test": (4,)}
+_TILE = 32
+_TILES = {
+    "train": (0, 1, 2),
+    "validation": (3,),
+    "test": (4,),
+}  # by (row + 2 * column) % 5: spread like a knight's moves
 _COPIES = {"train": 10, "validation": 4, "test": 4}
 
 Floats = NDArray[np.float32]
@@ -42,10 +46,10 @@ def textured_digits(seed: int = 0) -> Dataset:
     attack that others do not, and robustness has a price.
 
     Every training digit is on 10 patches, every other on 4. No digit is in two parts, and no pixel of a photograph:
-    these are cut into strips of columns, of which every five go 3 / 1 / 1.
+    these are cut into tiles of 32x32, of which three fifths are for training, and one for each other part.
 
     Args:
-        seed: What the split of the digits and the patches are drawn from; the strips are always the same.
+        seed: What the split of the digits and the patches are drawn from; the tiles are always the same.
     """
     plain, photographs = digits(seed), _photographs()
     parts = {}
@@ -53,7 +57,7 @@ def textured_digits(seed: int = 0) -> Dataset:
         part: Split = getattr(plain, name)
         x, y = np.repeat(enlarge(part.x), _COPIES[name], axis=0), np.repeat(part.y, _COPIES[name])
         generator = np.random.default_rng([seed, number])
-        patches = _patches(photographs, _lefts(name, photographs[0].shape[1]), len(x), generator)
+        patches = _patches(photographs, _tiles(name, photographs[0].shape[1:]), len(x), generator)
         parts[name] = Split(blend(x, patches), y)
     return Dataset(**parts)
 
@@ -89,18 +93,19 @@ def _halved(photograph: NDArray[np.uint8]) -> Floats:
     return halved
 
 
-def _lefts(part: str, width: int) -> NDArray[np.int64]:
-    """Return the first columns of the patches that lie in the strips of a part."""
-    strips = [strip for strip in range(width // _STRIP) if strip % 5 in _STRIPS[part]]
-    return np.concatenate([np.arange(strip * _STRIP, (strip + 1) * _STRIP - _SIZE + 1) for strip in strips])
+def _tiles(part: str, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """Return the first row and column of each tile of a part, ``(T, 2)``; the rest of a photograph is not used."""
+    rows, columns = np.indices([length // _TILE for length in shape])
+    is_own = np.isin((rows + 2 * columns) % 5, _TILES[part])
+    return _TILE * np.stack([rows[is_own], columns[is_own]], axis=1)
 
 
 def _patches(
-    photographs: Sequence[Floats], lefts: NDArray[np.int64], nb_patches: int, generator: np.random.Generator
+    photographs: Sequence[Floats], tiles: NDArray[np.int64], nb_patches: int, generator: np.random.Generator
 ) -> Floats:
-    """Draw patches of either photograph, ``(N, 3, 16, 16)``."""
+    """Draw patches that lie within tiles of either photograph, ``(N, 3, 16, 16)``."""
     stack = np.stack(photographs)
     windows = np.lib.stride_tricks.sliding_window_view(stack, (_SIZE, _SIZE), axis=(2, 3))
     which = generator.integers(len(stack), size=nb_patches)
-    top = generator.integers(windows.shape[2], size=nb_patches)
-    return np.ascontiguousarray(windows[which, :, top, generator.choice(lefts, nb_patches)])
+    tops, lefts = (generator.choice(tiles, nb_patches) + generator.integers(_TILE - _SIZE + 1, size=(nb_patches, 2))).T
+    return np.ascontiguousarray(windows[which, :, tops, lefts])

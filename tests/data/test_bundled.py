@@ -3,7 +3,7 @@ import pytest
 from sklearn.datasets import load_digits, load_sample_images
 
 from art_oat.data import Dataset, digits, textured_digits
-from art_oat.data.bundled import _halved, _lefts, blend, enlarge
+from art_oat.data.bundled import _halved, _tiles, blend, enlarge
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +73,18 @@ def test_halving_a_photograph_averages_blocks():
     np.testing.assert_allclose(halved[:, 7, 9], photograph[14:16, 18:20].mean(axis=(0, 1)) / 255, rtol=1e-6)
 
 
-def test_no_column_of_a_photograph_is_in_two_parts():
-    columns = [{left + k for left in _lefts(part, 320) for k in range(16)} for part in Dataset._fields]
-    assert sum(map(len, columns)) == len(set.union(*columns)) == 320
+def own_pixels(part):
+    """Where the tiles of a part lie in a photograph."""
+    is_own = np.zeros((213, 320), dtype=bool)
+    for top, left in _tiles(part, is_own.shape):
+        is_own[top : top + 32, left : left + 32] = True
+    return is_own
+
+
+def test_no_pixel_of_a_photograph_is_in_two_parts_and_training_has_three_fifths():
+    train, validation, test = (own_pixels(part) for part in Dataset._fields)
+    assert not (train & validation | train & test | validation & test).any()
+    assert [train.sum(), validation.sum(), test.sum()] == [36 * 32**2, 12 * 32**2, 12 * 32**2]
 
 
 def test_every_digit_of_a_part_is_in_it_so_many_times_and_no_other(textured):
@@ -84,10 +93,8 @@ def test_every_digit_of_a_part_is_in_it_so_many_times_and_no_other(textured):
 
 
 @pytest.mark.parametrize("name", Dataset._fields)
-def test_where_there_is_no_ink_there_is_a_photograph_of_the_columns_of_the_part(textured, name):
-    columns = np.unique([left + k for left in _lefts(name, 320) for k in range(16)])
-    photographs = [_halved(image) for image in load_sample_images().images]
-    own = np.concatenate([image[:, :, columns].reshape(3, -1).T for image in photographs])
+def test_where_there_is_no_ink_there_is_a_photograph_at_the_tiles_of_the_part(textured, name):
+    own = np.concatenate([_halved(image)[:, own_pixels(name)].T for image in load_sample_images().images])
     nb_copies = len(getattr(textured, name).x) // len(getattr(digits(), name).x)
     ink = enlarge(getattr(digits(), name).x[:40]).repeat(nb_copies, axis=0)[:, 0]
     paper = np.moveaxis(getattr(textured, name).x[: len(ink)], 1, -1)[ink == 0]
