@@ -116,7 +116,7 @@ def demo(
     ] = None,
     seed: Seed = 0,
     nb_epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")] = None,
-    nb_robust: Annotated[int, typer.Option(min=10, max=1800, help="Test images to attack.")] = 300,
+    nb_robust: Annotated[int, typer.Option(min=10, max=1800, help="Test images to attack.")] = 200,
     attack: AttackNames = None,
     overwrite: Overwrite = False,
 ) -> None:

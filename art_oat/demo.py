@@ -21,7 +21,7 @@ RECIPE = Recipe(
 )
 """Chosen on validation data, see ``benchmarks/demo_recipe.py``."""
 
-MEASUREMENT = Measurement(attacks=("pgd-20", "autoattack"), nb_robust=300, cohort_size=150)
+MEASUREMENT = Measurement(attacks=("pgd-20", "autoattack"), nb_robust=200, cohort_size=100)
 
 SLIM_FOLDER = Path("runs/demo-widths")
 SLIM_RECIPE = replace(RECIPE, nb_epochs=2 * RECIPE.nb_epochs)

@@ -24,10 +24,9 @@ SEEDS = (0, 1)
 NB_ROBUST = 200
 VARIANTS: Mapping[str, Recipe] = {
     "recipe": RECIPE,
-    "eps 0.08": replace(RECIPE, eps=0.08),
+    "eps 0.15": replace(RECIPE, eps=0.15),
     "uniform lams": replace(RECIPE, weight_of_one=1.0),
-    "clean epochs first": replace(RECIPE, nb_epochs=2 * RECIPE.nb_epochs, clean_share=0.5),
-    "twice the channels": replace(RECIPE, network="small-32-64-128"),
+    "clean epochs first": replace(RECIPE, nb_epochs=14, clean_share=0.2),
 }
 
 
