@@ -116,11 +116,11 @@ def demo(
     ] = None,
     seed: Seed = 0,
     nb_epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")] = None,
-    nb_robust: Annotated[int, typer.Option(min=10, max=450, help="Test images to attack.")] = 150,
+    nb_robust: Annotated[int, typer.Option(min=10, max=1800, help="Test images to attack.")] = 200,
     attack: AttackNames = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Train on scikit-learn's digits, attack the result at every lam and width, show the trade-off."""
+    """Train on digits that lie on photographs, attack the result at every lam and width, show the trade-off."""
     from art_oat.demo import MEASUREMENT, recipe_and_folder  # the library takes seconds to import; --help need not
     from art_oat.recipe import Recipe
     from art_oat.run import Run
@@ -143,7 +143,9 @@ def demo(
 # typer reads the options of a command off its arguments: this one is long, and does nothing but hand them on
 @app.command(cls=_Command)
 def train(
-    data: Annotated[str, typer.Option(help="cifar10, mnist, svhn, stl10, digits, or a path that ends in .npz.")],
+    data: Annotated[
+        str, typer.Option(help="cifar10, mnist, svhn, stl10, digits, textured-digits, or a path that ends in .npz.")
+    ],
     out: Out,
     data_folder: Annotated[
         str | None, typer.Option(help="Where the data set lies; ART's data folder if not given.")

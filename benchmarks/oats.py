@@ -12,7 +12,7 @@ every step) against a network of each width alone, trained by the same recipe, e
 distillation, each for the epochs that take as long as 30 of ``all`` (by the ratio of the times of whole training steps,
 taken in turns beforehand).
 
-Digits: 3-fold cross-validation over all 1,797 images, seeds 0 to 2, the demo's recipe with half its epochs. CIFAR-10
+Digits: 3-fold cross-validation over all 1,797 images, seeds 0 to 2, half the epochs of DIGITS_RECIPE. CIFAR-10
 (JPEG-75): 4,000 training images, 1,000 test images, seed 0, a small ResNet, 10 epochs. Judged by PGD-20 at the six
 trained lams. Differences are paired by image, averaged over lams and seeds, with a 95% bootstrap interval over images.
 Results go to results/oats_widths_DATA.csv and results/oats_sampling_digits.csv. What is finished is kept in --cache,

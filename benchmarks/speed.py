@@ -37,12 +37,12 @@ from torch import nn
 
 from art_oat import NFGSM, PGD, OATTrainer, OperatingPoint, fold, to_conditional
 from art_oat.attack import aim
-from art_oat.demo import RECIPE as DEMO
 from art_oat.models import WideResNet, resnet34
 from art_oat.randomness import borrowed_generators
 from art_oat.recipe import train, trainer_for
 from art_oat.training.step import Step
 from benchmarks import record
+from benchmarks.configs import DIGITS_RECIPE as DEMO
 from benchmarks.official import DROPOUT, NB_CLASSES, SHAPE, Settings, contestants, plain_network
 from benchmarks.steps import StepSettings, batch, classifier_of, plain_classifier, step_of
 from benchmarks.turns import take_turns
@@ -223,7 +223,7 @@ def _answered(network: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 
 def loops(given: Given) -> Pair:
-    """Compare the demo's whole training with its steps alone: no validation, log, checkpoint, shuffling or checks."""
+    """Compare a whole training on digits with its steps alone: no validation, log, checkpoint, shuffling or checks."""
     recipe = replace(DEMO, nb_epochs=1) if given.is_smoke else DEMO
     data = recipe.dataset()
 
@@ -279,7 +279,7 @@ ROWS = (
     Row("predict first at a point, batch 32", "ART's plain classifier", 1.5, 1.1, first_prediction, 9),
     Row("ART's PGD on at(lam)", "ART's PGD on a plain classifier", 0.75, 0.75, attacks, 9),
     Row("fold", "the plain network", 1.0, 1.0, folded, 15),
-    Row("loop of the demo's training", "its steps alone", 1.05, 1.05, loops, 1),
+    Row("loop of a training on digits", "its steps alone", 1.05, 1.05, loops, 1),
     Row("import", "import of art and torchattacks", 1.1, 1.13, imports, 9),
 )
 

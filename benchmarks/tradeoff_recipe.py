@@ -18,10 +18,9 @@ from sklearn.model_selection import train_test_split
 
 from art_oat import TradeoffCurve
 from art_oat.data import Dataset, Split
-from art_oat.demo import RECIPE
 from art_oat.recipe import Recipe, trainer_for
 from art_oat.training import schedule_by_name
-from benchmarks.configs import DIGITS, Part
+from benchmarks.configs import DIGITS, DIGITS_RECIPE, Part
 from benchmarks.record import RESULTS, environment, text, write
 
 SEED = 100
@@ -29,18 +28,18 @@ SEED = 100
 
 def dedicated(**changes: object) -> list[Recipe]:
     """Return the recipes of the dedicated networks of two lams."""
-    plain = replace(RECIPE, film=None, weight_of_one=1.0, **changes)  # type: ignore[arg-type]
+    plain = replace(DIGITS_RECIPE, film=None, weight_of_one=1.0, **changes)  # type: ignore[arg-type]
     return [replace(plain, lambdas=(lam,)) for lam in (0.1, 1.0)]
 
 
 VARIANTS: Mapping[str, Sequence[Recipe]] = {
-    "demo": [RECIPE],
-    "average of weights, 0.99": [replace(RECIPE, ema=0.99)],
-    "uniform lams": [replace(RECIPE, weight_of_one=1.0)],
-    "lam 1 twice": [replace(RECIPE, weight_of_one=2.0)],
-    "lam 1 five times": [replace(RECIPE, weight_of_one=5.0)],
-    "norm, FiLM, bias do not decay": [replace(RECIPE, exempt=("norm", "film", "bias"))],
-    "average, lam 1 five times, 70 epochs": [replace(RECIPE, ema=0.99, weight_of_one=5.0, nb_epochs=70)],
+    "recipe": [DIGITS_RECIPE],
+    "average of weights, 0.99": [replace(DIGITS_RECIPE, ema=0.99)],
+    "uniform lams": [replace(DIGITS_RECIPE, weight_of_one=1.0)],
+    "lam 1 twice": [replace(DIGITS_RECIPE, weight_of_one=2.0)],
+    "lam 1 five times": [replace(DIGITS_RECIPE, weight_of_one=5.0)],
+    "norm, FiLM, bias do not decay": [replace(DIGITS_RECIPE, exempt=("norm", "film", "bias"))],
+    "average, lam 1 five times, 70 epochs": [replace(DIGITS_RECIPE, ema=0.99, weight_of_one=5.0, nb_epochs=70)],
     "dedicated, 40 epochs": dedicated(nb_epochs=40),
     "dedicated, 60 epochs": dedicated(nb_epochs=60),
     "dedicated, 40 epochs, weight decay 5e-4": dedicated(nb_epochs=40, weight_decay=5e-4),

@@ -58,13 +58,12 @@ from art_oat import (
 from art_oat.attack import format_eps, is_correct
 from art_oat.data import Dataset, Split, digits
 from art_oat.data.dataset import draw
-from art_oat.demo import RECIPE
 from art_oat.files import replaced, write_whole
 from art_oat.randomness import borrowed_generators
 from art_oat.recipe import Recipe
 from art_oat.surgery import Protocol
 from benchmarks.arguments import command, parser
-from benchmarks.configs import Config, Part
+from benchmarks.configs import DIGITS_RECIPE, Config, Part
 from benchmarks.frontiers import Shares
 from benchmarks.methods import train
 from benchmarks.record import RESULTS, environment, text, write
@@ -176,8 +175,8 @@ def colored_digits(seed: int) -> Target:
     return few(colored(every_digit()), 200, 200, seed)
 
 
-_DIGITS = replace(RECIPE, weight_decay=5e-4, exempt=("norm", "film", "bias"), batch_size=64)
-"""With the demo's decay of 3e-3 on all weights, features of natural training are of lower rank, and transfer worse."""
+_DIGITS = replace(DIGITS_RECIPE, weight_decay=5e-4, exempt=("norm", "film", "bias"), batch_size=64)
+"""With its decay of 3e-3 on all weights, features of natural training are of lower rank, and transfer worse."""
 
 _CIFAR10 = Recipe(
     data="cifar10",

@@ -1,5 +1,6 @@
 import itertools
 import os
+from dataclasses import replace
 from importlib.metadata import version
 
 import numpy as np
@@ -8,9 +9,8 @@ import torch
 from typer.testing import CliRunner
 
 import art_oat
-from art_oat import TradeoffCurve, load_model
+from art_oat import TradeoffCurve, demo, load_model
 from art_oat.cli import app, joined
-from art_oat.layers import DEFAULT_LAMBDAS
 from art_oat.models import SmallCNN
 from art_oat.run import Run
 from art_oat.training.step import Step
@@ -21,6 +21,12 @@ def call(*arguments: str):
 
 
 QUICK = ("--nb-epochs", "1", "--nb-robust", "10", "--attack", "pgd-1")
+
+
+@pytest.fixture(autouse=True)
+def few_images(monkeypatch):
+    for name in ("RECIPE", "SLIM_RECIPE"):
+        monkeypatch.setattr(demo, name, replace(getattr(demo, name), nb_train=100))
 
 
 def test_the_demo_prints_its_table_and_says_where_the_files_are(tmp_path):
@@ -35,8 +41,10 @@ def test_the_demo_of_several_widths_measures_each_and_shows_how_to_use_one(tmp_p
     result = call("demo", "--widths", "0.5", "0.75", "1.0", "--out", str(tmp_path), *QUICK)
     assert result.exit_code == 0, result.output
     points = TradeoffCurve.from_csv(tmp_path / "tradeoff.csv").points
-    assert {(point.lam, point.width) for point in points} == set(itertools.product(DEFAULT_LAMBDAS, (0.5, 0.75, 1.0)))
-    names = {"art_oat": art_oat, "images": torch.zeros(2, 1, 8, 8)}
+    assert {(point.lam, point.width) for point in points} == set(
+        itertools.product(demo.RECIPE.lambdas, (0.5, 0.75, 1.0))
+    )
+    names = {"art_oat": art_oat, "images": torch.zeros(2, 3, 16, 16)}
     *_, load, pinned, folded = result.stdout.splitlines()
     exec(load.strip(), names)
     scores = eval(pinned, names)
@@ -81,7 +89,7 @@ def test_the_version_is_that_of_the_package():
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--nb-epochs", "0"), ("--nb-robust", "451"), ("--attack", "fgsm"), ("--widths", "0.5")]
+    "arguments", [("--nb-epochs", "0"), ("--nb-robust", "1801"), ("--attack", "fgsm"), ("--widths", "0.5")]
 )
 def test_a_faulty_option_is_refused_before_anything_is_written(tmp_path, arguments):
     result = call("demo", "--out", str(tmp_path / "new"), *arguments)

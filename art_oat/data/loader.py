@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
-
 from art_oat.data.arrays import read_arrays
-from art_oat.data.dataset import Dataset, Parts, Split, as_dataset, complete, reduce, size_faults
+from art_oat.data.bundled import digits, textured_digits
+from art_oat.data.dataset import Dataset, Parts, as_dataset, complete, reduce, size_faults
 from art_oat.data.published import PUBLISHED, read_published
 from art_oat.inputs import count_faults, refuse
 
-
-def digits(seed: int = 0) -> Dataset:
-    """Return scikit-learn's 1,797 handwritten digits, 1x8x8, split by class: 1,212 / 135 / 450.
-
-    Args:
-        seed: What the split is drawn from.
-    """
-    bunch = load_digits()
-    x = (bunch.images[:, np.newaxis] / 16).astype(np.float32)
-    y = bunch.target.astype(np.int64)
-    x, x_test, y, y_test = train_test_split(x, y, test_size=450, stratify=y, random_state=seed)
-    x, x_validation, y, y_validation = train_test_split(x, y, test_size=135, stratify=y, random_state=seed)
-    return Dataset(Split(x, y), Split(x_validation, y_validation), Split(x_test, y_test))
+BUNDLED: Mapping[str, Callable[[int], Dataset]] = {"digits": digits, "textured-digits": textured_digits}
 
 
 def load(
@@ -42,7 +28,7 @@ def load(
     The test images are those that the data set calls so. A tenth of its training images, drawn by class, is the
     validation part. Train / validation / test: CIFAR-10 45,000 / 5,000 / 10,000 (3x32x32), MNIST 54,000 / 6,000 /
     10,000 (1x28x28), SVHN 65,931 / 7,326 / 26,032 (3x32x32), STL-10 4,500 / 500 / 8,000 (3x96x96; takes 4 GB for a
-    moment, in ART's loader), digits 1,212 / 135 / 450 (1x8x8).
+    moment, in ART's loader), digits 1,212 / 135 / 450 (1x8x8), textured-digits 12,120 / 540 / 1,800 (3x16x16).
 
     A file ``.npz`` holds ``x_train`` and ``y_train`` (or ``x`` and ``y``), perhaps ``x_validation``, ``y_validation``,
     ``x_test``, ``y_test``; where there is no test part, a fifth of the images becomes it. Images are ``(N, C, H, W)``
@@ -50,8 +36,8 @@ def load(
     class indices or one-hot. Python objects in it are refused, never run.
 
     Args:
-        name_or_path: ``"cifar10"``, ``"digits"``, ``"mnist"``, ``"stl10"``, ``"svhn"``, or a path that ends in
-            ``.npz``.
+        name_or_path: ``"cifar10"``, ``"digits"``, ``"mnist"``, ``"stl10"``, ``"svhn"``, ``"textured-digits"``, or a
+            path that ends in ``.npz``.
         folder: Where the files of a data set lie; None for ART's data folder. CIFAR-10 comes as pickles, which run what
             they say when they are read: name only a folder that you trust.
         seed: What splits and subsets are drawn from.
@@ -78,7 +64,7 @@ def load(
 
 
 def _request_faults(name_or_path: str | Path, folder: str | Path | None) -> list[str]:
-    names = sorted({*PUBLISHED, "digits"})
+    names = sorted({*PUBLISHED, *BUNDLED})
     if not _is_file(name_or_path) and name_or_path not in names:
         return [f"name_or_path must be one of {', '.join(names)}, or end in .npz, got {str(name_or_path)!r}."]
     if folder is not None and name_or_path not in PUBLISHED:
@@ -94,6 +80,6 @@ def _read(name_or_path: str | Path, folder: str | Path | None, *, seed: int, dow
     """Return the parts that a data set comes in."""
     if _is_file(name_or_path):
         return read_arrays(Path(name_or_path).expanduser())
-    if name_or_path == "digits":
-        return digits(seed)._asdict()
+    if name_or_path in BUNDLED:
+        return BUNDLED[str(name_or_path)](seed)._asdict()
     return read_published(str(name_or_path), None if folder is None else Path(folder).expanduser(), download=download)

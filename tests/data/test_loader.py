@@ -2,36 +2,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
 
-from art_oat.data import digits, load
-
-
-def test_the_digits_are_split_without_overlap_and_in_equal_class_shares():
-    data = digits()
-    assert [len(part.x) for part in data] == [1212, 135, 450]
-    everything = np.concatenate([part.x for part in data]).reshape(1797, -1)
-    original = (load_digits().data / 16).astype(np.float32)
-    np.testing.assert_array_equal(everything[np.lexsort(everything.T)], original[np.lexsort(original.T)])
-    share = np.bincount(np.concatenate([part.y for part in data])) / 1797
-    for part in data:
-        assert np.abs(np.bincount(part.y) - share * len(part.y)).max() <= 1
+from art_oat.data import digits, load, textured_digits
 
 
-def test_images_are_in_0_to_1_and_fit_art():
-    for part in digits():
-        assert part.x.dtype == np.float32
-        assert part.x.shape[1:] == (1, 8, 8)
-        assert (part.x.min(), part.x.max()) == (0, 1)
-
-
-def test_the_seed_draws_the_split():
-    np.testing.assert_array_equal(digits(1).test.y, digits(1).test.y)
-    assert not np.array_equal(digits(1).test.x, digits(2).test.x)
-
-
-def test_the_digits_by_name_are_the_digits():
-    for named, direct in zip(load("digits", seed=3), digits(3), strict=True):
+@pytest.mark.parametrize(("name", "function"), [("digits", digits), ("textured-digits", textured_digits)])
+def test_digits_by_name_are_the_digits(name, function):
+    for named, direct in zip(load(name, seed=3), function(3), strict=True):
         np.testing.assert_array_equal(named.x, direct.x)
         np.testing.assert_array_equal(named.y, direct.y)
 
@@ -54,7 +31,9 @@ def test_a_path_is_read_as_a_file_of_arrays(tmp_path, as_path):
 
 @pytest.mark.parametrize("name", ["cifar100", "", Path("somewhere/data.csv")])
 def test_an_unknown_name_is_refused_and_the_known_ones_named(name):
-    with pytest.raises(ValueError, match=r"one of cifar10, digits, mnist, stl10, svhn, or end in \.npz"):
+    with pytest.raises(
+        ValueError, match=r"one of cifar10, digits, mnist, stl10, svhn, textured-digits, or end in \.npz"
+    ):
         load(name)
 
 

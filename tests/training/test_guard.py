@@ -26,7 +26,7 @@ from art_oat import (
     to_conditional,
 )
 from art_oat.attack import aim, withstand
-from art_oat.data.loader import digits
+from art_oat.data import digits
 from art_oat.training.guard import NB_HELD_OUT, Guard
 from tests.conftest import make_classifier
 from tests.networks import LAMBDAS, WIDTHS, Residual, images, labels

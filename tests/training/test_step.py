@@ -26,7 +26,7 @@ from art_oat import (
     to_conditional,
 )
 from art_oat.attack import aim, distance
-from art_oat.data.loader import digits
+from art_oat.data import digits
 from art_oat.fast import without_fast_paths
 from art_oat.layers.norm import ChannelAffine
 from art_oat.models import ResNet, WideResNet
