@@ -263,6 +263,8 @@ def train(
             raise ValueError(
                 "heads, width_sampling and distills are for several widths: name them, --widths 0.5 0.75 1."
             )
+        if weight_of_one is not None and lambdas is not None and 1.0 not in (_numbers("lambdas", lambdas) or ()):
+            raise ValueError("weight_of_one needs lam 1 among lambdas.")
         named = combination(recipe)  # type: ignore[arg-type]
         given = {"attack": attack, "fallback": fallback, "loss": loss, "awp": awp, "ema": ema}
         chosen: dict[str, Any] = {name: value or None for name, value in given.items() if value is not None}

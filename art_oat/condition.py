@@ -14,8 +14,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-FARTHEST_LAM = 2.0
-"""Nothing is trained beyond lam = 1. The dial can be turned on in the same direction, by once as much at most."""
+_FARTHEST_LAM = 2.0
 
 
 @dataclass(frozen=True)
@@ -23,8 +22,8 @@ class OperatingPoint:
     """One setting of both dials; unpacks as ``lam, width``.
 
     Args:
-        lam: Weight of the adversarial loss in ``[0, 1]``: 0 asks for accuracy, 1 for robustness. Above 1, up to 2, the
-            way from the last trained lams to 1 is continued.
+        lam: Weight of the adversarial loss in ``[0, 1]``: 0 asks for accuracy, 1 for robustness. Above 1, below
+            2, the way from the last trained lams to 1 is continued, see :attr:`~art_oat.OATModel.farthest`.
         width: Fraction of channels kept, in ``(0, 1]``.
 
     Raises:
@@ -43,10 +42,8 @@ class OperatingPoint:
     def __post_init__(self) -> None:
         object.__setattr__(self, "lam", _number(self.lam, "lam"))
         object.__setattr__(self, "width", _number(self.width, "width"))
-        if not 0 <= self.lam <= FARTHEST_LAM:
-            raise ValueError(
-                f"lam must lie in [0, 1], or above 1 in (1, {FARTHEST_LAM:g}] to continue the dial, got {self.lam}."
-            )
+        if not 0 <= self.lam < _FARTHEST_LAM:
+            raise ValueError(f"lam must lie in [0, 1], or above 1 and below 2 to continue the dial, got {self.lam}.")
         if not 0 < self.width <= 1:
             raise ValueError(f"width must lie in (0, 1], got {self.width}.")
 

@@ -16,8 +16,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parameter import is_lazy
 from torch.optim.swa_utils import AveragedModel
 
-from art_oat.condition import FARTHEST_LAM, Condition, Layout, OperatingPoint, Slope, conditioned
+from art_oat.condition import Condition, Layout, OperatingPoint, Slope, conditioned
 from art_oat.layers.encoding import Encoding
+from art_oat.layers.film import LinearFiLM
 from art_oat.layers.norm import steadied
 from art_oat.pinned import PinnedNetwork, Replica
 
@@ -126,13 +127,16 @@ class OATModel(nn.Module):
 
     @property
     def farthest(self) -> float:
-        """The largest lam that can be asked for: 2 where lam = 1 and another lam above 0 are trained.
+        """The largest lam that can be asked for: the largest trained one, or beyond it.
 
-        Above 1, the affine map of every converted layer is continued in the direction in which it changes from the last
-        but one trained lam to 1. Nothing is trained there: measure before you use it, see ``benchmarks/README.md``.
+        With linear FiLM, where lam = 1 and another lam ``l`` above 0 are trained, it is ``1 + (1 - l)``. Above 1, the
+        affine map of every norm is continued in the direction in which it changes from ``l`` to 1, by once as much at
+        most. Nothing is trained there: measure before you use it.
         """
         is_continued = self.lambdas[-1] == 1 and len(self.lambdas) > 1 and self.lambdas[-2] > 0
-        return FARTHEST_LAM if is_continued else self.lambdas[-1]
+        if is_continued and any(isinstance(part, LinearFiLM) for part in self.network.modules()):
+            return 2 - self.lambdas[-2]
+        return self.lambdas[-1]
 
     @property
     def default_point(self) -> OperatingPoint:
@@ -179,8 +183,9 @@ class OATModel(nn.Module):
 
     def _range_message(self, lam: float) -> str:
         return (
-            f"lam must lie in [{self.lambdas[0]}, {self.farthest}], the range it was converted for, got {lam}. "
-            "Name the outermost values in to_conditional(lambdas=...)."
+            f"lam must lie in [{self.lambdas[0]}, {self.farthest:g}], the range it was converted for, got {lam:g}. "
+            "Name the outermost values in to_conditional(lambdas=...)"
+            + ("; beyond 1, the dial goes as far as from the last lam but one to 1." if lam > 1 else ".")
         )
 
     def lams(self, lam: Tensor, nb_samples: int) -> Tensor:

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from art_oat import Frontier, MeasuredPoint
 
 NB_RESAMPLES = 2000
+SMALLEST_RANGE = 0.03
+"""Below that, a ratio of ranges would be one of noise."""
 Shares = NDArray[np.float64]
 
 
@@ -138,12 +140,14 @@ def summary(ours: Arm, theirs: Arm, nb_classes: int) -> list[dict[str, str]]:
         "ratio of training times": ours.seconds / theirs.seconds,
         "ratio of weights": ours.nb_bytes / theirs.nb_bytes,
     }
-    figures["clean range ratio"] = lambda a, b: reach(a) / reach(b)
+    has_range = reach(accuracies(theirs)[0]) >= SMALLEST_RANGE
+    if has_range:
+        figures["clean range ratio"] = lambda a, b: reach(a) / reach(b)
     measured = [{"figure": name, **resampled(ours, theirs, figure)} for name, figure in figures.items()]
     if whole.lambdas != ours.lambdas:
         far = {
             "hypervolume ratio, with lams beyond 1": lambda a, b: frontier(a, whole.lambdas).area(corner) / area(b),
-            "clean range ratio, with lams beyond 1": lambda a, b: reach(a) / reach(b),
+            **({"clean range ratio, with lams beyond 1": lambda a, b: reach(a) / reach(b)} if has_range else {}),
         }
         measured += [{"figure": name, **resampled(whole, theirs, figure)} for name, figure in far.items()]
     return measured + [{"figure": name, "value": f"{ratio:.4f}"} for name, ratio in ratios.items()]

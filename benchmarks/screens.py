@@ -1,6 +1,6 @@
 """What makes the dial turn: cheap trainings that change one thing each, judged by an attack on the margin.
 
-    python -m benchmarks.screens --data-folder FOLDER                        # two hours on one core, or less by parts
+    python -m benchmarks.screens --data-folder FOLDER                        # an hour on one core
     python -m benchmarks.screens --data-folder FOLDER --variants base w5     # these alone; writes no result
     python -m benchmarks.screens --smoke                                     # on digits, seconds; writes nothing
 
@@ -21,7 +21,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -69,13 +69,11 @@ class Variant:
         what: It changes.
         recipe: Changes to the recipe.
         changes: To the trainer.
-        nb_clean_epochs: Of natural training before, from which the one network starts.
     """
 
     what: str
     recipe: Mapping[str, Any] = field(default_factory=dict)
     changes: Sequence[Change] = ()
-    nb_clean_epochs: int = 0
 
 
 # --- codes of lam -----------------------------------------------------------------------------------------------------
@@ -433,12 +431,18 @@ def run(names: Sequence[str], recipe: Recipe, seeds: Sequence[int], runs: Path) 
         results = []
         for seed in seeds:
             kept = runs / f"{re.sub('[^a-z0-9.]+', '-', name.lower())}-{seed}.json"
+            asked = replace(recipe, seed=seed, **VARIANTS[name].recipe)
+            settings = json.loads(json.dumps(asdict(asked) | {"data_folder": None}))
             if not kept.exists():
-                result = screen(VARIANTS[name], replace(recipe, seed=seed))
+                result = {"settings": settings, **screen(VARIANTS[name], replace(recipe, seed=seed))}
                 kept.parent.mkdir(parents=True, exist_ok=True)
                 with write_whole(kept) as file:
                     json.dump(result, file)
             results.append(json.loads(kept.read_text(encoding="utf-8")))
+            if results[-1]["settings"] != settings:
+                raise ValueError(
+                    f"{kept} must hold this variant, but holds one of other settings. Name another --runs."
+                )
         table.append(row(name, VARIANTS[name], results))
         print(text(table[-1:]), flush=True)
     return table

@@ -41,9 +41,9 @@ def test_inputs_are_cast_to_the_dtype_of_the_model(model):
     assert model(x.float(), lam=0.1).dtype == torch.float64
 
 
-@pytest.mark.parametrize("lam", [-0.1, 2.01, math.nan])
+@pytest.mark.parametrize("lam", [-0.1, 1.61, math.nan])
 def test_a_lam_below_0_or_far_beyond_1_is_refused(model, lam):
-    with pytest.raises(ValueError, match=r"lam must lie in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"lam must lie in \[0"):
         model(images(), lam=lam)
     with pytest.raises(ValueError, match=r"lam must lie in \[0"):
         model(images(), lam=torch.full((8,), lam))
@@ -51,15 +51,29 @@ def test_a_lam_below_0_or_far_beyond_1_is_refused(model, lam):
 
 def test_a_lam_outside_the_trained_range_is_refused():
     model = to_conditional(Residual(), (0.1, 0.5))
-    with pytest.raises(ValueError, match=r"lam must lie in \[0.1, 0.5\].*got 0.0"):
+    with pytest.raises(ValueError, match=r"lam must lie in \[0.1, 0.5\].*got 0\."):
         model(images(), lam=0)
-    with pytest.raises(ValueError, match=r"lam must lie in \[0.1, 0.5\].*got 1.0"):
+    with pytest.raises(ValueError, match=r"lam must lie in \[0.1, 0.5\].*got 1\."):
         model.pinned(OperatingPoint(1.0))
 
 
-@pytest.mark.parametrize("lambdas", [(0.0, 1.0), (1.0,), (0.0, 0.5)])
-def test_without_two_lams_above_0_of_which_one_is_1_the_dial_ends_at_the_last(lambdas):
-    model = to_conditional(Residual(), lambdas)
+@pytest.mark.parametrize(("lambdas", "farthest"), [(LAMBDAS, 1.6), ((0.0, 0.9, 1.0), 1.1), ((0.5, 1.0), 1.5)])
+def test_the_dial_goes_beyond_1_as_far_as_from_the_last_lam_but_one_to_1(lambdas, farthest):
+    assert to_conditional(Residual(), lambdas).farthest == pytest.approx(farthest)
+
+
+@pytest.mark.parametrize(
+    ("lambdas", "options"),
+    [
+        ((0.0, 1.0), {}),
+        ((1.0,), {}),
+        ((0.0, 0.5), {}),
+        ((0.0, 0.5, 1.0), {"film_on": ()}),
+        ((0.0, 0.5, 1.0), {"film": "two-layer"}),
+    ],
+)
+def test_without_two_lams_above_0_of_which_one_is_1_or_linear_film_the_dial_ends_at_the_last(lambdas, options):
+    model = to_conditional(Residual(), lambdas, **options)
     assert model.farthest == lambdas[-1]
     with pytest.raises(ValueError, match=r"lam must lie in .*got 1.1"):
         model.pinned(1.1)

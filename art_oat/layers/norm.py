@@ -30,20 +30,8 @@ class ConditionalLayer(nn.Module, ABC):
         """Return scale and shift, each ``[G, C]``, of the layer in evaluation for a condition of ``G`` lams."""
 
     def affine(self, condition: Condition) -> tuple[Tensor, Tensor]:
-        """Return what :meth:`merge` does, blended on the slope between lam = 0 and the smallest trained lam above it.
-
-        There, on neither side of a norm, scale and shift lie on the straight line between those at both ends.
-        """
-        merged = self.merge(condition)
-        if not condition.is_on_slope:
-            return merged
-        climb = condition.climb.unsqueeze(1)
-        low, high = (self.merge(end) for end in condition.ends_of_slope)
-        scale, shift = (
-            torch.where(climb < 1, torch.lerp(start, end, climb), beyond)
-            for start, end, beyond in zip(low, high, merged, strict=True)
-        )
-        return scale, shift
+        """Return scale and shift, each ``[G, C]``, of what stands for the layer in a plain network."""
+        return self.merge(condition)
 
     @abstractmethod
     def fold(self, condition: Condition) -> nn.Module:
@@ -78,6 +66,22 @@ class BatchNormLayer(ConditionalLayer):
             return scale, shift
         film_scale, film_shift = self.film.coefficients(condition.code)
         return scale * film_scale, shift * film_scale + film_shift
+
+    def affine(self, condition: Condition) -> tuple[Tensor, Tensor]:
+        """Return what :meth:`merge` does, blended on the slope between lam = 0 and the smallest trained lam above it.
+
+        There, on neither side of a norm, scale and shift lie on the straight line between those at both ends.
+        """
+        merged = self.merge(condition)
+        if not condition.is_on_slope:
+            return merged
+        low, high = (self.merge(end) for end in condition.ends_of_slope)
+        climb = condition.climb.unsqueeze(1).to(merged[0])
+        scale, shift = (
+            torch.where(climb < 1, torch.lerp(start, end, climb), beyond)
+            for start, end, beyond in zip(low, high, merged, strict=True)
+        )
+        return scale, shift
 
     def _with_film(self, norm: _BatchNorm, condition: Condition) -> _BatchNorm:
         """Write FiLM into the affine weights of ``norm``, which gets some where it has none.

@@ -18,7 +18,8 @@ def fold(model: OATModel, point: OperatingPoint | float | None = None) -> nn.Mod
 
     Every norm is an ordinary batch norm whose weight and bias hold FiLM, too; at a smaller width the layers are cut to
     it. The network is of the original class, and at width 1 its ``state_dict`` loads into a fresh network of that
-    class. It no longer follows the model.
+    class (but between lam = 0 and the smallest trained lam above it, a norm without affine weights gets some). It no
+    longer follows the model.
 
     Args:
         model: The conditional network; it is left untouched.

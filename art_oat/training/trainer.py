@@ -17,6 +17,7 @@ from typing import Any, Literal, Self
 import torch
 from art.defences.trainer.trainer import Trainer
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
@@ -131,7 +132,9 @@ class OATTrainer(Trainer):
         clean_share: Share of the epochs of the first ``fit``, in ``[0, 1)``, that train every lam on clean inputs
             alone, before the others and for an eighth of their time. What they learn carries over to attacked inputs,
             see ``benchmarks/screens.py``. A function of progress as ``scheduler`` goes through once in them, and once
-            in the others. 0 for a network that was trained before, and for the published method.
+            in the others; torch's ``ReduceLROnPlateau`` is refused, as the loss jumps between them. Their number is
+            rounded, and one epoch is left for the attack. 0 for a network that was trained before, and for the
+            published method.
         attack_precision: That of the attack, where it is to be another one; None for the same. In bfloat16 the attack
             of the training, two thirds of its arithmetic, takes half the time on a processor that has it, and on digits
             it is as strong, see ``benchmarks/attack_precision.py``.
@@ -364,6 +367,8 @@ class OATTrainer(Trainer):
         )
         faults = [*source_faults(x, y, batch_size, self.classifier), *plan.faults(self.classifier)]
         faults += [*layout_faults(self._model), *preprocessing_faults(self.classifier)]
+        if self.clean_share and isinstance(scheduler, ReduceLROnPlateau):
+            faults.append("scheduler must be no ReduceLROnPlateau with clean_share: the loss jumps after clean epochs.")
         if plan.counts_steps and isinstance(x, DataLoader) and nb_batches(x) is None:
             faults.append("scheduler must have step() with a loader of unknown length: progress cannot be told.")
         refuse(faults)

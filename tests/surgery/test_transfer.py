@@ -98,7 +98,7 @@ def test_a_lam_or_a_width_gives_the_features_there_and_the_dial_up(lam, width):
             {"protocol": "linear"},
             r"protocol must be one of \('fixed-feature', 'full-network'\), got 'linear'",
         ),
-        (to_conditional(Residual()), {"lam": 2.5}, r"lam must lie in \[0, 1\], or above 1 .*, got 2.5"),
+        (to_conditional(Residual()), {"lam": 2.5}, r"lam must lie in \[0, 1\], or above 1 and below 2 .*, got 2.5"),
         (to_conditional(Residual()), {"width": 0.5}, "width must be one of"),
     ],
 )

@@ -1,6 +1,7 @@
 import copy
 import dataclasses
 import functools
+import math
 import os
 import signal
 import subprocess
@@ -373,3 +374,17 @@ def test_a_training_cut_in_or_after_its_clean_epochs_goes_on_as_if_uncut(tmp_pat
     with cut_in(step):
         train(tmp_path / "state.pt", with_dropout())
     assert_same(outcome(train(tmp_path / "state.pt", with_dropout(seed=1))), outcome(whole))
+
+
+def test_a_second_training_cut_and_gone_on_with_in_another_trainer_stays_without_clean_epochs(tmp_path):
+    def train(path, classifier):
+        trainer = trainer_of(classifier, clean_share=0.7)
+        fit(trainer, None, nb_epochs=2)
+        return fit(trainer, path)
+
+    whole = train(None, with_dropout())
+    with cut_in(8):  # four steps of the first training, four of the second
+        train(tmp_path / "state.pt", with_dropout())
+    fresh = fit(trainer_of(with_dropout(seed=1), clean_share=0.7), tmp_path / "state.pt")
+    assert_same(outcome(fresh), outcome(whole))
+    assert [math.isnan(record.robust) for record in fresh.history] == [True, False, False, False, False]

@@ -696,3 +696,10 @@ def test_weights_are_not_perturbed_in_clean_epochs():
 def test_a_clean_share_outside_0_to_1_is_refused(share):
     with pytest.raises(ValueError, match=r"clean_share must lie in \[0, 1\)"):
         OATTrainer(make_classifier(), ATTACK, clean_share=share)
+
+
+def test_a_scheduler_that_waits_for_a_plateau_is_refused_with_clean_epochs():
+    classifier = make_classifier()
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(classifier.optimizer)
+    with pytest.raises(ValueError, match="scheduler must be no ReduceLROnPlateau with clean_share"):
+        OATTrainer(classifier, ATTACK, clean_share=0.5).fit(X, Y, nb_epochs=2, scheduler=plateau, verbose=False)
