@@ -103,7 +103,9 @@ class AutoAttack:
         engine, batch_argument = _engine(_SinglePrecision(unit), {**options, "device": x.device})
         self._set_up(engine, nb_classes)
         with borrowed_generators(x.device), _kept_trace(), _without_weight_gradients(network):
-            result = engine.run_standard_evaluation(unit.to_images(x).float(), y, **{batch_argument: len(x)})
+            result = engine.run_standard_evaluation(
+                unit.to_images(x).float().contiguous(), y, **{batch_argument: len(x)}
+            )
         x_adv: Tensor = result[0] if isinstance(result, tuple) else result
         return unit.from_images(x_adv.to(x))
 

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from art_oat import AutoAttack
 from art_oat.attack import aim, distance, is_correct
@@ -242,3 +243,13 @@ def test_the_authors_own_package_is_used_where_it_is_installed_and_its_warnings_
     assert (asked["eps"], asked["norm"], asked["version"], asked["bs"]) == (0.1, "L2", "standard", len(x))
     assert (asked["parts"], asked["nb_targets"]) == (["apgd-ce", "square"], (4, 4))
     assert told == ["it seems to be a randomized defense!", "there are 3 points with zero gradient!"]
+
+
+def test_images_whose_channels_lie_last_in_memory_are_attacked_as_any_others():
+    x, y, found = torch.rand(8, 3, 4, 4), labels(8), []
+    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 5))
+    for layout in (torch.contiguous_format, torch.channels_last):
+        generator = torch.Generator().manual_seed(0)
+        laid_out = x.contiguous(memory_format=layout)
+        found.append(AutoAttack(0.1)(network, laid_out, y, clip_values=(0, 1), generator=generator))
+    torch.testing.assert_close(found[0], found[1])
