@@ -246,7 +246,7 @@ def test_the_authors_own_package_is_used_where_it_is_installed_and_its_warnings_
 
 
 def test_images_whose_channels_lie_last_in_memory_are_attacked_as_any_others():
-    x, found, network = torch.rand(20, 3, 4, 4), [], nn.Sequential(nn.Flatten(), nn.Linear(48, 5))
+    x, found, network = torch.rand(40, 3, 8, 8), [], nn.Sequential(nn.Flatten(), nn.Linear(192, 5))
     y = network(x).argmax(dim=1)  # AutoAttack looks on at those that are right
     for layout in (torch.contiguous_format, torch.channels_last):
         generator = torch.Generator().manual_seed(0)
