@@ -313,6 +313,7 @@ def _dedicated(lam: float, **changes: Any) -> dict[str, Any]:
 
 _FIVE = {"weight_of_one": 5.0}
 _CLEAN = {"clean_share": 8 / 22, "nb_epochs": 22}
+_HALF = {"clean_share": 0.5, "nb_epochs": 30}
 _DEDICATED_CLEAN = {"clean_share": 8 / 17, "nb_epochs": 17}
 VARIANTS: Mapping[str, Variant] = {
     "dedicated, lam 0": Variant("plain", _dedicated(0.0)),
@@ -320,6 +321,9 @@ VARIANTS: Mapping[str, Variant] = {
     "dedicated, lam 0.3": Variant("plain", _dedicated(0.3)),
     "dedicated, lam 1": Variant("plain", _dedicated(1.0)),
     "dedicated, lam 1, clean first": Variant("plain; 8 clean epochs, then 9", _dedicated(1.0) | _DEDICATED_CLEAN),
+    "dedicated, lam 1, rate 0.1": Variant("plain", _dedicated(1.0, learning_rate=0.1)),
+    "dedicated, lam 1, rate 0.4": Variant("plain", _dedicated(1.0, learning_rate=0.4)),
+    "dedicated, lam 1, average": Variant("plain; an average of weights", _dedicated(1.0, ema=0.98)),
     "two-layer": Variant("FiLM of two layers", {"film": "two-layer"}),
     "table": Variant("FiLM a table, every lam as often"),
     "table, codes x 3": Variant("it learns nine times as fast", changes=(scaled_codes(3.0),)),
@@ -342,6 +346,8 @@ VARIANTS: Mapping[str, Variant] = {
     "lam 1 x 5, clean first, other lams": Variant(
         "0, .02, .05, .1, .2, .5 and 1", _FIVE | _CLEAN | {"lambdas": (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)}
     ),
+    "lam 1 x 5, half clean": Variant("15 clean epochs, then 15", _FIVE | _HALF),
+    "lam 1 x 20, half clean": Variant("15 clean epochs, then 15", _HALF | {"weight_of_one": 20.0}),
     "level losses, clean first": Variant("8 clean epochs, then 14", _CLEAN, (level_loss,)),
     "clean first, weights of rank 2": Variant(
         "convolutions in place of FiLM", _FIVE | _CLEAN | {"film": None}, (weight_dial(2),)
@@ -452,6 +458,7 @@ def main() -> None:
     asking = parser(__doc__)
     asking.set_defaults(runs=Path("runs/screens"), data="cifar10")
     asking.add_argument("--variants", nargs="+", choices=VARIANTS, help="screen these alone; writes no result")
+    asking.add_argument("--network", default=BASE.network, help="wrn-10-1 is that of tradeoff.py")
     asking.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     given = asking.parse_args()
     names = given.variants or list(VARIANTS)
@@ -460,9 +467,11 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             run(names, few, given.seeds[:1], Path(scratch))
         return
-    table = run(names, replace(BASE, data_folder=given.data_folder), given.seeds, given.runs)
+    base = replace(BASE, data_folder=given.data_folder, network=given.network)
+    table = run(names, base, given.seeds, given.runs / given.network)
     if given.variants is None:
-        write(RESULTS / "screens_cifar10.csv", table, environment(command("screens", given), given.seeds))
+        made_by = environment(command("screens", given, f"--network {given.network}"), given.seeds)
+        write(RESULTS / f"screens_{given.network}.csv", table, made_by)
 
 
 if __name__ == "__main__":

@@ -191,7 +191,7 @@ class Step:
     @property
     def is_clean(self) -> bool:
         """Whether this is one of the first epochs, which train every lam on clean inputs alone."""
-        return self.epoch <= self.method.nb_clean_epochs
+        return 0 < self.epoch <= self.method.nb_clean_epochs
 
     def start_epoch(self, epoch: int) -> None:
         """Count anew."""

@@ -77,7 +77,7 @@ def varied_classifier() -> OATClassifier:
     """Has several answers at every lam, not the same ones."""
     torch.manual_seed(0)
     model = to_conditional(Residual(), LAMBDAS)
-    model.network.norm.film.output.weight.data.normal_(0, 0.3)
+    model.network.norm.film.output.weight.data.normal_(0, 0.01)
     classifier = OATClassifier(model, nn.CrossEntropyLoss(), (1, 6, 6), 5, clip_values=(0, 1))
     model.network.head.bias.data -= classifier.at(0.3).as_module()(torch.from_numpy(X)).mean(dim=0)
     return classifier
