@@ -193,7 +193,7 @@ def test_training_lowers_the_loss_of_every_width():
         return [classifier.at(lam, width).compute_loss(X, Y).mean() for lam in (0.0, 0.4) for width in WIDTHS]
 
     before = losses()
-    trainer.fit(X, Y, batch_size=20, nb_epochs=15, verbose=False)
+    trainer.fit(X, Y, batch_size=20, nb_epochs=30, verbose=False)
     assert all(after < start for after, start in zip(losses(), before, strict=True))
 
 
