@@ -388,11 +388,11 @@ def _torchvision_regnet(**arguments: Any) -> Callable[[], nn.Module]:
 
 
 def _torchvision_efficientnet() -> nn.Module:
-    """The first four stages of EfficientNet-B0."""
+    """The first four stages of EfficientNet-B0; no block is dropped, as a norm in it would not learn in two steps."""
     library = _torchvision("efficientnet")
     stages = [(1, 3, 1, 32, 16, 1), (6, 3, 2, 16, 24, 2), (6, 5, 2, 24, 40, 2), (6, 3, 2, 40, 80, 1)]
     network: nn.Module = library.EfficientNet(
-        [library.MBConvConfig(*stage) for stage in stages], 0.2, num_classes=NB_CLASSES
+        [library.MBConvConfig(*stage) for stage in stages], 0.2, stochastic_depth_prob=0.0, num_classes=NB_CLASSES
     )
     return network
 
