@@ -160,7 +160,7 @@ class OATModel(nn.Module):
         if point.lam not in self.lambdas:
             (snapped,) = self.encoding.snap(torch.tensor([point.lam], dtype=torch.float64)).tolist()
             point = OperatingPoint(snapped, point.width)
-        if not self.lambdas[0] <= point.lam <= self.farthest:
+        if not self.lambdas[0] <= point.lam <= self.lambdas[-1] and not 1 < point.lam <= self.farthest:
             raise ValueError(self._range_message(point.lam))
         width = min(self.widths, key=lambda width: abs(width - point.width))
         if abs(width - point.width) <= torch.finfo(torch.float32).eps * width:

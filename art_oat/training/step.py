@@ -59,6 +59,10 @@ class Method:
     attack_precision: Precision | None = None
     nb_clean_epochs: int = 0
 
+    def is_clean_in(self, epoch: int) -> bool:
+        """Whether an epoch, counted from 1, trains on clean inputs alone."""
+        return 0 < epoch <= self.nb_clean_epochs
+
 
 def precision_faults(precision: str, attack_precision: str | None = None, model: OATModel | None = None) -> list[str]:
     """Say whether a precision is unknown, or does not suit the weights of a model."""
@@ -191,7 +195,7 @@ class Step:
     @property
     def is_clean(self) -> bool:
         """Whether this is one of the first epochs, which train every lam on clean inputs alone."""
-        return 0 < self.epoch <= self.method.nb_clean_epochs
+        return self.method.is_clean_in(self.epoch)
 
     def start_epoch(self, epoch: int) -> None:
         """Count anew."""

@@ -51,15 +51,7 @@ from art_oat.training.preprocessing import preprocessing_faults
 from art_oat.training.sampling import StratifiedSampling, WidthSampling, width_sampling_faults
 from art_oat.training.schedule import Pace, Schedule, Scheduler, in_two_parts, paced
 from art_oat.training.state import Ongoing, StateFile, described
-from art_oat.training.step import (
-    Augmentation,
-    Method,
-    Precision,
-    Step,
-    Tally,
-    layout_faults,
-    precision_faults,
-)
+from art_oat.training.step import Augmentation, Method, Precision, Step, Tally, layout_faults, precision_faults
 
 _Validation = tuple[Tensor, Tensor]
 _SETTINGS = (
@@ -493,7 +485,7 @@ class OATTrainer(Trainer):
     def _run_guarded_epoch(self, batches: Batches, ongoing: Ongoing, guard: Guard | None, bar: Any) -> float:
         """Run an epoch, and again by the fallback where robustness collapsed; return when the last run began."""
         started, step = time.perf_counter(), ongoing.step
-        is_clean = self._next_epoch <= step.method.nb_clean_epochs  # nothing is robust yet that could collapse
+        is_clean = step.method.is_clean_in(self._next_epoch)  # nothing is robust yet that could collapse
         if guard is None or guard.has_tripped or is_clean:
             self._run_epoch(batches, step, ongoing.pace, bar)
             return started
