@@ -1,7 +1,7 @@
 """What is compared on which data: the configurations of ``tradeoff.py``."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ from art_oat import OATModel
 from art_oat.data import Dataset, Split, load
 from art_oat.evaluation.tradeoff import subset
 from art_oat.recipe import Recipe
+from art_oat.training.named import combination
 
 
 class Part(NamedTuple):
@@ -155,19 +156,12 @@ DIGITS = Config(
     nb_folds=3,
     nb_robust=300,
 )
+_CIFAR10 = Recipe(data="cifar10", nb_epochs=30, learning_rate=0.2, channels_last=True, **asdict(combination("dial")))
+"""All on CIFAR-10 are trained by the recipe "dial"."""
 CIFAR10_SMALL = Config(
     # chosen on validation images of seed 100, see ``screens.py``; half of the epochs are clean for every network, and
     # the one network takes less than a third of the time of all the dedicated ones
-    Recipe(
-        data="cifar10",
-        network="wrn-10-1",
-        nb_train=4000,
-        nb_epochs=30,
-        clean_share=0.5,
-        weight_of_one=5.0,
-        learning_rate=0.2,
-        channels_last=True,
-    ),
+    replace(_CIFAR10, network="wrn-10-1", nb_train=4000),
     nb_epochs_dedicated=18,
     seeds=(0, 1, 2),
     nb_robust=250,
@@ -179,17 +173,7 @@ CIFAR10_EQUAL = replace(CIFAR10_SMALL, nb_epochs_dedicated=30, dedicated_to=(0.0
 
 def full_size(network: str) -> Config:
     """Return a comparison on all of CIFAR-10, for a GPU: 30 epochs each, AutoAttack on 1,000 test images."""
-    recipe = Recipe(
-        data="cifar10",
-        network=network,
-        nb_epochs=30,
-        clean_share=0.5,
-        weight_of_one=5.0,
-        learning_rate=0.2,
-        ema=0.999,
-        precision="bf16",
-        channels_last=True,
-    )
+    recipe = replace(_CIFAR10, network=network, ema=0.999, precision="bf16")
     judges = ("pgd-20", "pgd-50", "autoattack")
     return Config(recipe, nb_epochs_dedicated=30, nb_robust=1000, attacks_first=True, judges=judges, others=BASELINES)
 

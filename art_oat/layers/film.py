@@ -91,7 +91,7 @@ class TwoLayerFiLM(FiLM):
         return _around_one(self.output(F.leaky_relu(self.hidden(code))).to(code), nb_channels)
 
 
-class PublishedFiLM(FiLM):
+class PublishedFiLM(TwoLayerFiLM):
     """``scale, shift = leaky_relu(output(leaky_relu(hidden(code))))``, as published (arXiv:2010.11828).
 
     It starts as torch initializes linear layers, hence with scales near 0.02. At a smaller width both layers are cut to
@@ -102,11 +102,6 @@ class PublishedFiLM(FiLM):
         code_dim: Length ``D`` of a code.
         nb_channels: ``C``.
     """
-
-    def __init__(self, code_dim: int, nb_channels: int) -> None:
-        super().__init__()
-        self.hidden = nn.Linear(code_dim, 2 * nb_channels)
-        self.output = nn.Linear(2 * nb_channels, 2 * nb_channels)
 
     def reset_parameters(self) -> None:
         """Draw the weights anew."""
