@@ -16,7 +16,7 @@ from joblib import Parallel, delayed
 from tqdm import tqdm
 
 from art_oat.files import write_whole
-from tests.foreign import DTYPES, EXACT, LAYOUTS, QUICK, SLOW, Foreign, train, untrainable_layers
+from tests.foreign import DTYPES, LAYOUTS, QUICK, SLOW, Foreign, train, untrainable_layers
 
 RESULTS = Path(__file__).parent / "results" / "foreign.csv"
 RIGHT = "trains"
@@ -32,7 +32,7 @@ def measure(foreign: Foreign, dtype: str, layout: str) -> dict[str, object]:
     except Exception as error:  # noqa: BLE001 - a network that fails is a result
         return row | {"verdict": _verdict(error, foreign, dtype, layout)}
     return row | {
-        "verdict": "; ".join(trained.faults(EXACT[dtype])) or RIGHT,
+        "verdict": "; ".join(trained.faults(foreign.exact(dtype))) or RIGHT,
         "norms": trained.nb_norms,
         "parameters": trained.nb_plain,
         "difference": f"{max(trained.pinned, trained.folded, trained.loaded):.1e}",

@@ -14,7 +14,6 @@ from tests.borrowed_torchvision import torchvision_importable
 from tests.foreign import (
     CHECKPOINTED,
     DTYPES,
-    EXACT,
     LAYOUTS,
     NOT_YET,
     QUICK,
@@ -68,7 +67,7 @@ def assert_trains(foreign: Foreign, dtype: str, layout: str, folder) -> None:
     else:
         trained = train(foreign, DTYPES[dtype], LAYOUTS[layout], folder)
         assert trained.nb_norms >= 4
-        assert trained.faults(EXACT[dtype]) == []
+        assert trained.faults(foreign.exact(dtype)) == []
 
 
 @pytest.mark.parametrize(("foreign", "dtype", "layout"), cases(QUICK, is_full=False))
