@@ -5,10 +5,10 @@ Convert a network (:func:`to_conditional`), train it (:class:`OATTrainer`), meas
 at any operating point (:class:`OATClassifier`), ship it (:func:`fold`).
 """
 
-from art_oat.attack import NFGSM, PGD, TensorAttack
-from art_oat.augmentation import RandomCropFlip
+from art_oat.attacks import NFGSM, PGD, TensorAttack
 from art_oat.classifier import DefaultPointWarning, OATClassifier, PinnedClassifier
 from art_oat.condition import OperatingPoint
+from art_oat.data.augmentation import RandomCropFlip
 from art_oat.evaluation import (
     AutoAttack,
     AutoAttackWarning,
@@ -21,24 +21,12 @@ from art_oat.fast import without_fast_paths
 from art_oat.frontier import Frontier, MeasuredPoint
 from art_oat.model import OATModel
 from art_oat.pinned import PinnedNetwork
-from art_oat.surgery import (
-    UnsupportedModuleError,
-    find_head,
-    fold,
-    freeze_below,
-    register_conversion,
-    replace_head,
-    to_conditional,
-    to_published,
-    transfer,
-    unfreeze,
-)
+from art_oat.surgery import UnsupportedModuleError, fold, register_conversion, to_conditional, to_published
 from art_oat.training import (
     Architecture,
     CatastrophicOverfittingWarning,
     Checkpoint,
     EpochRecord,
-    LinearProbe,
     MARTLoss,
     OATTrainer,
     OneCycle,
@@ -56,6 +44,7 @@ from art_oat.training import (
     recalibrate,
     save_model,
 )
+from art_oat.transfer import LinearProbe, adapt, find_head, freeze_below, replace_head, unfreeze
 
 __all__ = [
     "NFGSM",
@@ -92,6 +81,7 @@ __all__ = [
     "UnsupportedModuleError",
     "WarmupCosine",
     "WeightPerturbation",
+    "adapt",
     "evaluate",
     "find_head",
     "fold",
@@ -105,7 +95,6 @@ __all__ = [
     "save_model",
     "to_conditional",
     "to_published",
-    "transfer",
     "unfreeze",
     "without_fast_paths",
 ]

@@ -73,7 +73,7 @@ def _radius(name: str) -> Callable[[Any], float]:
     """Return what reads a radius or a step, such as ``8/255``."""
 
     def read(value: Any) -> float:
-        from art_oat.attack import parse_eps
+        from art_oat.attacks import parse_eps
 
         try:
             return parse_eps(str(value), name)
@@ -100,7 +100,7 @@ AllowLargeEps = Annotated[
 ]
 NbRobust = Annotated[int | None, typer.Option(min=10, help="Test images to attack; all if not given.")]
 NbWorkers = Annotated[
-    int | None, typer.Option(min=1, help="Cohorts of images to attack at once; one per core if not given.")
+    int | None, typer.Option(min=1, help="Shards of images to attack at once; one per core if not given.")
 ]
 
 
@@ -121,9 +121,12 @@ def demo(
     overwrite: Overwrite = False,
 ) -> None:
     """Train on digits that lie on photographs, attack the result at every lam and width, show the trade-off."""
-    from art_oat.demo import MEASUREMENT, recipe_and_folder  # the library takes seconds to import; --help need not
-    from art_oat.recipe import Recipe
-    from art_oat.run import Run
+    from art_oat.experiment.demo import (  # the library takes seconds to import; --help need not
+        MEASUREMENT,
+        recipe_and_folder,
+    )
+    from art_oat.experiment.recipe import Recipe
+    from art_oat.experiment.run import Run
 
     started = time.perf_counter()
     with _refusals():
@@ -253,8 +256,8 @@ def train(
 
     A training that is interrupted keeps the best so far; the same command again goes on with it.
     """
-    from art_oat.recipe import Recipe
-    from art_oat.run import Run
+    from art_oat.experiment.recipe import Recipe
+    from art_oat.experiment.run import Run
     from art_oat.training.named import combination
 
     started = time.perf_counter()
@@ -328,7 +331,7 @@ def evaluate(
     widths: Annotated[
         Numbers, typer.Option(help="Where to measure; at the trained widths if not given.", metavar=_METAVAR)
     ] = None,
-    cohort_size: Annotated[int, typer.Option(min=1, help="Test images to attack at once.")] = 250,
+    shard_size: Annotated[int, typer.Option(min=1, help="Test images to attack at once.")] = 250,
     nb_workers: NbWorkers = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the subset and the attacks.")] = 0,
 ) -> None:
@@ -337,7 +340,7 @@ def evaluate(
     Writes tradeoff.csv, tradeoff.png and samples.csv (what broke which image) there. The same command goes on with an
     evaluation that was interrupted.
     """
-    from art_oat.run import Measurement, Run
+    from art_oat.experiment.run import Measurement, Run
 
     with _refusals():
         trained = Run(run, typer.echo)
@@ -351,7 +354,7 @@ def evaluate(
             norm,  # type: ignore[arg-type]
             _numbers("lambdas", lambdas),
             _numbers("widths", widths),
-            cohort_size,
+            shard_size,
             seed,
         )
         images = recipe.dataset()
@@ -382,15 +385,15 @@ def _numbers(name: str, values: Numbers) -> tuple[float, ...] | None:
 
 
 def _check_attacks(names: tuple[str, ...], eps: float, norm: str) -> None:
-    from art_oat.evaluation.engine import name_faults
-    from art_oat.inputs import refuse
+    from art_oat.checks import refuse
+    from art_oat.evaluation.suite import name_faults
 
     refuse([fault for name in names for fault in name_faults(name, eps=eps, norm=norm)])  # type: ignore[arg-type]
 
 
 def _show(curve: TradeoffCurve) -> None:
-    from art_oat.attack import format_eps
-    from art_oat.evaluation.report import table
+    from art_oat.attacks import format_eps
+    from art_oat.evaluation.text import table
 
     attacks = f"{curve.norm}, eps {format_eps(curve.eps)}, images in [0, 1]"
     typer.echo(f"\nAccuracy in percent, +- one standard error; attacks: {attacks}.\n")

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Self
 
+from art_oat.checks import refuse
 from art_oat.condition import OperatingPoint, is_finite_number
-from art_oat.files import parse_csv, write_whole
-from art_oat.inputs import refuse
+from art_oat.storage import parse_csv, write_whole
 
 _ATTACK_PREFIX = "robust:"
 _SEPARATOR = " | "

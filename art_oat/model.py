@@ -17,10 +17,10 @@ from torch.nn.parameter import is_lazy
 from torch.optim.swa_utils import AveragedModel
 
 from art_oat.condition import Condition, Layout, OperatingPoint, Slope, conditioned
+from art_oat.layers.batch_norm import steadied
 from art_oat.layers.encoding import Encoding
 from art_oat.layers.film import LinearFiLM
-from art_oat.layers.norm import steadied
-from art_oat.pinned import PinnedNetwork, Replica
+from art_oat.pinned import LiveNetwork, PinnedNetwork
 
 _MAX_PINNED = 64
 
@@ -297,10 +297,10 @@ class OATModel(nn.Module):
                 self._pinned.popitem(last=False)
             return self._pinned[point]
 
-    def replica(self, width: float | None = None) -> Replica:
-        """Return a plain network that its owner aims at any lams, one per sample; it follows training, too."""
+    def live_network(self, width: float | None = None) -> LiveNetwork:
+        """Return a plain network that its owner binds to any lams, one per sample; it follows training, too."""
         point = self.point(None, width)
-        return Replica(self, torch.tensor([point.lam], dtype=torch.float64), point.width)
+        return LiveNetwork(self, torch.tensor([point.lam], dtype=torch.float64), point.width)
 
     def refresh(self) -> None:
         """Tell the plain networks that something changed which they cannot notice.

@@ -14,9 +14,9 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from art_oat.condition import OperatingPoint
 from art_oat.layers import ConditionalLayer, Slimmable, Switch
-from art_oat.layers.norm import ChannelAffine
+from art_oat.layers.batch_norm import ChannelAffine
 from art_oat.layers.slimmable import slice_tensor
-from art_oat.replica import replicate, with_own_children
+from art_oat.rebuild import rebuild, with_own_children
 from art_oat.watch import Watch
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _link(model: OATModel, width: float) -> tuple[nn.Module, _Links]:
 
     def substitute(module: nn.Module) -> nn.Module | None:
         if isinstance(module, Switch):
-            return replicate(module.at(width), substitute, view)
+            return rebuild(module.at(width), substitute, view)
         if isinstance(module, Slimmable):
             return with_own_children(_sliced_views(module, width, aliases), substitute, view)
         if isinstance(module, ConditionalLayer):
@@ -112,7 +112,7 @@ def _link(model: OATModel, width: float) -> tuple[nn.Module, _Links]:
 
     watch = Watch(model.network, model.encoding)
     with exact_arithmetic(model):
-        network = replicate(model.network, substitute, view).eval()
+        network = rebuild(model.network, substitute, view).eval()
     aliases += [_Alias(slot, views[id(slot.read())]) for module in plain for slot in _slots(module)]
     converted = [part for layer, _ in affines for part in layer.modules()]
     merged_from = [slot for module in (*converted, *model.encoding.modules()) for slot in _slots(module)]
@@ -143,18 +143,18 @@ def exact_arithmetic(model: OATModel) -> Iterator[None]:
         yield
 
 
-class Replica(nn.Module):
+class LiveNetwork(nn.Module):
     """The network of the original architecture, in evaluation mode, at lams of choice.
 
     Weights and buffers are views of the trained ones and need no gradient; every converted layer is one affine map
-    per channel, merged from the trained tensors and merged again when those have changed. So a replica costs what
+    per channel, merged from the trained tensors and merged again when those have changed. So a live network costs what
     the original network costs, gives gradients to its input only, and never lags behind training.
 
-    Only the owner of a replica aims it; :class:`PinnedNetwork` is the one to share.
+    Only the owner of a live network sets its lams; :class:`PinnedNetwork` is the one to share.
 
     Args:
         model: The conditional network to follow.
-        lam: Its lams, as :meth:`aim` takes them.
+        lam: Its lams, as :meth:`set_lam` takes them.
         width: Fraction of channels kept.
     """
 
@@ -168,9 +168,9 @@ class Replica(nn.Module):
         _STEPS.start()
         self.network, self._links = _link(model, width)
         super().train(False)
-        self.aim(lam)
+        self.set_lam(lam)
 
-    def aim(self, lam: Tensor) -> None:
+    def set_lam(self, lam: Tensor) -> None:
         """Set the operating point.
 
         Args:
@@ -229,18 +229,20 @@ class Replica(nn.Module):
         """Answer as the original network does; ``x [N, ...]`` is cast to its dtype.
 
         Raises:
-            RuntimeError: If the replica is aimed at several lams, but not at ``N``.
+            RuntimeError: If several lams are set, but not at ``N``.
         """
         if len(self._lam) not in (1, len(x)):
-            raise RuntimeError(f"the replica is aimed at {len(self._lam)} lams, one per sample, got {len(x)} samples.")
+            raise RuntimeError(
+                f"the live network is set to {len(self._lam)} lams, one per sample, got {len(x)} samples."
+            )
         self.follow()
         return self.network(self.model.cast(x), *args, **kwargs)
 
-    def train(self, mode: bool = True) -> Replica:
+    def train(self, mode: bool = True) -> LiveNetwork:
         """Stay in evaluation mode, whatever is asked: hosts toggle the mode of every network they are given."""
         return self
 
-    def _apply(self, fn: Any, recurse: bool = True) -> Replica:
+    def _apply(self, fn: Any, recurse: bool = True) -> LiveNetwork:
         """Accept moves that change nothing (hosts make them); refuse others, since the weights are the model's."""
         probe = self.model.encoding.table
         moved = fn(probe)
@@ -252,8 +254,8 @@ class Replica(nn.Module):
         return self
 
 
-class PinnedNetwork(Replica):
-    """A replica at one fixed operating point; any number of threads may call it, also during training.
+class PinnedNetwork(LiveNetwork):
+    """A live network at one fixed operating point; any number of threads may call it, also during training.
 
     Made by :meth:`OATModel.pinned`. A copy or a pickle of it holds its model, and follows that copy.
     """

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from art_oat.replica import contents
+from art_oat.rebuild import contents
 
 _END = object()
 _MODE = "training"

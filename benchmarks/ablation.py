@@ -27,7 +27,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from art_oat.recipe import Recipe
+from art_oat.experiment.recipe import Recipe
 from benchmarks.arguments import command, parser
 from benchmarks.configs import DIGITS, Config
 from benchmarks.figures import plot_differences

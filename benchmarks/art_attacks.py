@@ -45,8 +45,8 @@ from torch.utils.data import DataLoader
 
 from art_oat import OATClassifier, OperatingPoint, fold, to_conditional
 from art_oat.data import digits
-from art_oat.files import write_whole
 from art_oat.models import SmallCNN
+from art_oat.storage import write_whole
 
 RESULTS = Path(__file__).parent / "results"
 SEED = 0

@@ -30,10 +30,10 @@ from torch import nn, optim
 from tqdm import tqdm
 
 from art_oat import PGD, OATClassifier, OATTrainer, OneCycle, StratifiedSampling, hybrid_loss, to_conditional
-from art_oat.attack import aim, is_correct
-from art_oat.files import write_whole
+from art_oat.attacks import bind, is_correct
+from art_oat.contexts import borrowed_generators
 from art_oat.models import SmallCNN, WideResNet
-from art_oat.randomness import borrowed_generators
+from art_oat.storage import write_whole
 from art_oat.training.step import Method, Step
 
 RESULTS = Path(__file__).parent / "results"
@@ -120,7 +120,7 @@ def step_times(name: str, network: nn.Module, shape: tuple[int, ...], nb_rounds:
     steps = {}
     for source, make in SOURCES.items():
         classifier = classifier_of(network, shape, 0)
-        method = Method(aim(make(classifier), classifier), StratifiedSampling(), hybrid_loss)
+        method = Method(bind(make(classifier), classifier), StratifiedSampling(), hybrid_loss)
         steps[source] = Step(classifier, method, torch.Generator().manual_seed(0))
     seconds: dict[str, list[float]] = {source: [] for source in SOURCES}
     for _ in tqdm(range(nb_rounds + 1), name):

@@ -11,7 +11,7 @@ from sklearn.model_selection import StratifiedKFold, train_test_split
 from art_oat import OATModel
 from art_oat.data import Dataset, Split, load
 from art_oat.evaluation.tradeoff import subset
-from art_oat.recipe import Recipe
+from art_oat.experiment.recipe import Recipe
 from art_oat.training.named import combination
 
 

@@ -18,8 +18,8 @@ from time import process_time
 import numpy as np
 
 from art_oat import TradeoffCurve
-from art_oat.demo import RECIPE
-from art_oat.recipe import Recipe, train
+from art_oat.experiment.demo import RECIPE
+from art_oat.experiment.recipe import Recipe, train
 from benchmarks.record import RESULTS, environment, text, write
 
 SEEDS = (0,)

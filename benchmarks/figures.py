@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from art_oat.files import replaced
+from art_oat.storage import replaced
 from benchmarks.frontiers import Arm, accuracies
 
 STYLES = {"oat": ("#1b6ca8", "o", "one network, lam dialed"), "dedicated": ("#c0392b", "s", "a network for each lam")}

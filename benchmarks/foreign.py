@@ -15,7 +15,7 @@ from pathlib import Path
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from art_oat.files import write_whole
+from art_oat.storage import write_whole
 from tests.foreign import DTYPES, LAYOUTS, QUICK, SLOW, Foreign, train, untrainable_layers
 
 RESULTS = Path(__file__).parent / "results" / "foreign.csv"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from art_oat.files import write_whole
+from art_oat.storage import write_whole
 from tests.fuzz import check
 
 RESULTS = Path(__file__).parent / "results" / "fuzz.csv"

@@ -46,9 +46,9 @@ import numpy as np
 import torch
 
 from art_oat import load_model
-from art_oat.files import replaced, write_whole
-from art_oat.recipe import Recipe
-from art_oat.training.history import EpochRecord
+from art_oat.experiment.recipe import Recipe
+from art_oat.storage import replaced, write_whole
+from art_oat.training.records import EpochRecord
 from benchmarks import shards
 from benchmarks.budget import Budget, OutOfTime
 from benchmarks.configs import Config, Part, full_size
@@ -282,9 +282,9 @@ def forecast(kit: Kit, piece: Piece) -> tuple[float, float]:
         return seconds, seconds * _robust_epochs(recipe, len(done))
     if piece.work is judge_one:
         seconds = max((_seconds_at_a_lam(kit.kept(it)) for it in pieces() if it.work is judge_one), default=0.0)
-        nb_cohorts = math.ceil((kit.config.nb_robust or COHORT_SIZE) / COHORT_SIZE)
+        nb_shards = math.ceil((kit.config.nb_robust or COHORT_SIZE) / COHORT_SIZE)
         known = seconds or math.nan
-        return known / nb_cohorts, known * len(kit.recipe(piece.method).lambdas)
+        return known / nb_shards, known * len(kit.recipe(piece.method).lambdas)
     return math.nan, math.nan
 
 

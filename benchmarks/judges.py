@@ -43,7 +43,7 @@ def measure(config: Config, runs: Path) -> list[dict[str, object]]:
             eps=config.recipe.eps,
             attack=attack,
             nb_robust=config.nb_robust,
-            cohort_size=500,
+            shard_size=500,
             carries_examples=carries,
         )
         seconds[name] = time.process_time() - started

@@ -30,13 +30,13 @@ from numpy.typing import NDArray
 from torch import nn, optim
 
 from art_oat import OATModel, fold, load_model, parameter_groups, save_model, to_conditional
-from art_oat.attack import PGD
+from art_oat.attacks import PGD
+from art_oat.contexts import borrowed_generators
 from art_oat.data import Dataset
-from art_oat.files import replaced, write_whole
-from art_oat.randomness import borrowed_generators
-from art_oat.recipe import Recipe, trainer_for
+from art_oat.experiment.recipe import Recipe, trainer_for
+from art_oat.storage import replaced, write_whole
 from art_oat.training import schedule_by_name
-from art_oat.training.average import WeightAverage
+from art_oat.training.ema import WeightAverage
 from art_oat.training.guard import NB_HELD_OUT
 from art_oat.training.plan import Callback
 from benchmarks.configs import Config, Part

@@ -51,11 +51,11 @@ from art_oat import (
     parameter_groups,
     to_conditional,
 )
-from art_oat.attack import aim, withstand
+from art_oat.attacks import bind, robust_correct
+from art_oat.contexts import borrowed_generators
 from art_oat.data import load
-from art_oat.files import write_whole
 from art_oat.models import ResNet, SmallCNN
-from art_oat.randomness import borrowed_generators
+from art_oat.storage import write_whole
 from art_oat.training.step import Method, Step
 from benchmarks.attack_sources import interval
 
@@ -174,7 +174,7 @@ def stands(task: Task, arm: Arm, seed: int, nb_epochs: int) -> Stands:
             for lam in classifier.model.lambdas:
                 network = classifier.at(lam, width).as_module()
                 generator = torch.Generator().manual_seed(seed)
-                masks = withstand(network, images, labels, judge, clip_values=(0, 1), generator=generator)
+                masks = robust_correct(network, images, labels, judge, clip_values=(0, 1), generator=generator)
                 columns.append(np.stack([mask.numpy() for mask in masks]))
             found[width].append(np.stack(columns, axis=2).astype(np.float64))
     order = np.argsort(np.concatenate([test for _, test in folds]), kind="stable")
@@ -245,7 +245,7 @@ def step_seconds(task: Task, nb_rounds: int = 40) -> dict[str, float]:
         trainer = task.trainer(arm, 0)
         classifier: OATClassifier = trainer.get_classifier()
         sampling = task.options.get("sampling", StratifiedSampling())
-        attack = aim(task.attack, classifier)
+        attack = bind(task.attack, classifier)
         method = Method(attack, sampling, hybrid_loss, width_sampling=arm.sampling, distills=arm.distills)
         steps[arm.name] = Step(classifier, method, torch.Generator().manual_seed(0))
     batch = torch.from_numpy(x[:128]), torch.from_numpy(y[:128])

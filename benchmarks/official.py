@@ -77,15 +77,15 @@ from art_oat import (
     to_conditional,
     to_published,
 )
-from art_oat.attack import TensorAttack, aim, withstand
+from art_oat.attacks import TensorAttack, bind, robust_correct
+from art_oat.contexts import borrowed_generators
 from art_oat.data import Split, load
 from art_oat.layers import DEFAULT_LAMBDAS
 from art_oat.models import ResNet, WideResNet, resnet34
-from art_oat.randomness import borrowed_generators
 from art_oat.training.step import Method, Step
 from benchmarks import record
 from benchmarks.attack_sources import interval
-from benchmarks.turns import take_turns
+from benchmarks.timing import take_turns
 
 REPOSITORY = "VITA-Group/Once-for-All-Adversarial-Training"
 CLASSES = {
@@ -289,10 +289,10 @@ class PublishedStep:
         self.optimizer.step()
 
     def _attacked(self, x: Tensor, y: Tensor, code: Tensor) -> Tensor:
-        aimed = Conditioned(self.network, code, is_clean=False)
+        bound = Conditioned(self.network, code, is_clean=False)
         self.network.eval().requires_grad_(False)
         try:
-            return self.attack(aimed, x, y, clip_values=(0.0, 1.0), generator=self.generator)
+            return self.attack(bound, x, y, clip_values=(0.0, 1.0), generator=self.generator)
         finally:
             self.network.train().requires_grad_(True)
 
@@ -416,7 +416,7 @@ def stands(networks: Sequence[nn.Module], test: Split, settings: Settings, seed:
     found = []
     for network in networks:
         generator = torch.Generator().manual_seed(seed)
-        masks = withstand(network, x, y, judge, clip_values=(0, 1), generator=generator)
+        masks = robust_correct(network, x, y, judge, clip_values=(0, 1), generator=generator)
         found.append(torch.stack(masks).cpu().double().numpy())
     return np.stack(found, axis=2)
 
@@ -445,7 +445,7 @@ def step_seconds(folder: Path, settings: Settings) -> dict[str, float]:
     built = contestants(folder, settings, seed)
     steps: dict[str, Callable[[Tensor, Tensor], None]] = {THEIRS: built.published_step(settings, seed)}
     for name, classifier in built.ours.items():
-        method = Method(aim(PGD(settings.eps), classifier), StratifiedSampling(), hybrid_loss)
+        method = Method(bind(PGD(settings.eps), classifier), StratifiedSampling(), hybrid_loss)
         steps[name] = Step(classifier, method, torch.Generator().manual_seed(seed))
     generator = torch.Generator().manual_seed(seed)
     x = torch.rand(settings.batch_size, *SHAPE, generator=generator).to(built.codes)

@@ -12,7 +12,7 @@ import art
 import numpy as np
 import torch
 
-from art_oat.files import write_whole
+from art_oat.storage import write_whole
 
 RESULTS = Path(__file__).parent / "results"
 

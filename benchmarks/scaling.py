@@ -46,11 +46,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from art_oat import PGD
-from art_oat.randomness import borrowed_generators
+from art_oat.contexts import borrowed_generators
 from benchmarks import record
 from benchmarks.official import Settings, plain_network, sgd
 from benchmarks.steps import StepSettings, batch, plain_classifier, step_of
-from benchmarks.turns import take_turns
+from benchmarks.timing import take_turns
 
 Action = Callable[[], object]
 Rows = list[dict[str, object]]

@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from art_oat.files import replaced, write_whole
+from art_oat.storage import replaced, write_whole
 from art_oat.training.checkpoint import DESCRIPTION, WEIGHTS
 
 LIMIT = 15 * 2**20

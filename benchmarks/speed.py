@@ -36,16 +36,16 @@ from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
 from art_oat import NFGSM, PGD, OATTrainer, OperatingPoint, fold, to_conditional
-from art_oat.attack import aim
+from art_oat.attacks import bind
+from art_oat.contexts import borrowed_generators
+from art_oat.experiment.recipe import train, trainer_for
 from art_oat.models import WideResNet, resnet34
-from art_oat.randomness import borrowed_generators
-from art_oat.recipe import train, trainer_for
 from art_oat.training.step import Step
 from benchmarks import record
 from benchmarks.configs import DIGITS_RECIPE as DEMO
 from benchmarks.official import DROPOUT, NB_CLASSES, SHAPE, Settings, contestants, plain_network
 from benchmarks.steps import StepSettings, batch, classifier_of, plain_classifier, step_of
-from benchmarks.turns import take_turns
+from benchmarks.timing import take_turns
 
 RESULT = record.RESULTS / "speed.csv"
 TOLERANCE = 1.1
@@ -234,7 +234,7 @@ def loops(given: Given) -> Pair:
     def steps() -> None:
         trainer = trainer_for(recipe, data)
         classifier = trainer.get_classifier()
-        method = trainer._method(aim(trainer.attack, classifier))
+        method = trainer._method(bind(trainer.attack, classifier))
         step = Step(classifier, method, torch.Generator().manual_seed(0))
         step.start_epoch(1)
         for group in classifier.optimizer.param_groups:

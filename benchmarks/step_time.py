@@ -17,14 +17,14 @@ from pathlib import Path
 from torch import nn
 
 from art_oat import NFGSM, PGD, MARTLoss, TRADESLoss, WeightPerturbation
-from art_oat.attack import aim
-from art_oat.randomness import borrowed_generators
+from art_oat.attacks import bind
+from art_oat.contexts import borrowed_generators
 from art_oat.training.guard import NB_HELD_OUT, Guard
 from art_oat.training.step import Step
 from benchmarks import record
 from benchmarks.official import Settings, contestants, plain_network
 from benchmarks.steps import StepSettings, batch, step_of
-from benchmarks.turns import Turns, take_turns
+from benchmarks.timing import Turns, take_turns
 
 PUBLISHED, OURS, ONE_STEP, GUARD = "published code, PGD-7", "oat, PGD-7", "n-fgsm", "guard, once an epoch"
 EPOCH = 4000
@@ -56,7 +56,7 @@ def rows(network: str, folder: Path | None, nb_rounds: int, batch_size: int) -> 
     classifier = own[ONE_STEP].classifier
     held_out = batch(NB_HELD_OUT, classifier.device)
     x, y = (part[:batch_size] for part in held_out)
-    guard = Guard(classifier, aim(NFGSM(), classifier), aim(PGD(), classifier), *held_out, 0)
+    guard = Guard(classifier, bind(NFGSM(), classifier), bind(PGD(), classifier), *held_out, 0)
     actions: dict[str, Callable[[], object]] = {}
     if folder is not None:
         actions[PUBLISHED] = partial(contestants(folder, settings, 0).published_step(settings, 0), x, y)

@@ -9,7 +9,7 @@ from art.estimators.classification import PyTorchClassifier
 from torch import Tensor, nn
 
 from art_oat import PGD, OATClassifier, StratifiedSampling, hybrid_loss, to_conditional
-from art_oat.attack import TensorAttack, aim
+from art_oat.attacks import TensorAttack, bind
 from art_oat.layers import DEFAULT_LAMBDAS
 from art_oat.training.step import Method, Step
 from benchmarks.official import NB_CLASSES, SHAPE, Settings, sgd
@@ -59,7 +59,7 @@ def step_of(network: nn.Module, settings: StepSettings | None = None) -> Step:
     method = {"loss": hybrid_loss, **settings.method}
     step = Step(
         classifier,
-        Method(aim(settings.attack, classifier), StratifiedSampling(), **method),
+        Method(bind(settings.attack, classifier), StratifiedSampling(), **method),
         torch.Generator().manual_seed(0),
     )
     step.start_epoch(1)

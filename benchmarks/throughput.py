@@ -16,9 +16,9 @@ import torch
 from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity, profile
 
-from art_oat.attack import aim
+from art_oat.attacks import bind
 from art_oat.data import Dataset
-from art_oat.recipe import Recipe, trainer_for
+from art_oat.experiment.recipe import Recipe, trainer_for
 from art_oat.training.batches import ArrayBatches
 from art_oat.training.step import Step
 from benchmarks.scaling import arithmetic_of
@@ -95,7 +95,7 @@ def steps_of(recipe: Recipe, data: Dataset) -> tuple[Action, torch.device]:
     for group in classifier.optimizer.param_groups:
         group["lr"] = 0.0
     generator = torch.Generator().manual_seed(recipe.seed)
-    step = Step(classifier, trainer._method(aim(trainer.attack, classifier)), generator)
+    step = Step(classifier, trainer._method(bind(trainer.attack, classifier)), generator)
     step.start_epoch(1)
     x, y = classifier.as_tensors(*(part[:NB_IMAGES] for part in data.train))
     batch_size = min(recipe.batch_size, len(x))

@@ -8,7 +8,7 @@
 
 Every network is trained by the same runner (``methods.py``) from the same initial weights, with the same optimizer,
 schedule, augmentation, batch size and attack; the dedicated network of a lam is plain, and its loss is mixed at that
-lam for every sample. What is trained, and every cohort that is judged, is kept in --runs: the same command goes on.
+lam for every sample. What is trained, and every shard that is judged, is kept in --runs: the same command goes on.
 
 Judged by PGD-20 and AutoAttack (standard) at the radius of the training, after the last epoch. Differences are paired
 by image; intervals are 95% bootstrap intervals over images, which leave out what another training would change.
@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from art_oat import OATModel, TradeoffCurve
-from art_oat.attack import format_eps, is_correct
+from art_oat.attacks import format_eps, is_correct
 from benchmarks.arguments import command, parser
 from benchmarks.configs import CONFIGS, Config, Part
 from benchmarks.figures import plot
@@ -56,7 +56,7 @@ def judge(model: OATModel, config: Config, part: Part, folder: Path, nb_workers:
         norm=config.recipe.norm,
         attack=config.judges,
         lambdas=lambdas,
-        cohort_size=COHORT_SIZE,
+        shard_size=COHORT_SIZE,
         state=folder / "evaluation",
         nb_workers=nb_workers,
     )
@@ -179,7 +179,7 @@ def arguments() -> argparse.Namespace:
     asking = parser(__doc__)
     asking.add_argument("--config", choices=sorted({name for _, name in CONFIGS}), default="small")
     asking.add_argument("--methods", nargs="+", help="train and judge these alone, of methods.py; writes no result")
-    asking.add_argument("--nb-workers", type=int, default=1, help="cohorts to judge at once")
+    asking.add_argument("--nb-workers", type=int, default=1, help="shards to judge at once")
     asking.add_argument("--check", action="store_true", help="compare the kept results with the README")
     given = asking.parse_args()
     if (given.data, given.config) not in CONFIGS:

@@ -18,7 +18,7 @@ from sklearn.model_selection import train_test_split
 
 from art_oat import TradeoffCurve
 from art_oat.data import Dataset, Split
-from art_oat.recipe import Recipe, trainer_for
+from art_oat.experiment.recipe import Recipe, trainer_for
 from art_oat.training import schedule_by_name
 from benchmarks.configs import DIGITS, DIGITS_RECIPE, Part
 from benchmarks.record import RESULTS, environment, text, write

@@ -55,13 +55,13 @@ from art_oat import (
     to_conditional,
     transfer,
 )
-from art_oat.attack import format_eps, is_correct
+from art_oat.attacks import format_eps, is_correct
+from art_oat.contexts import borrowed_generators
 from art_oat.data import Dataset, Split, digits
 from art_oat.data.dataset import draw
-from art_oat.files import replaced, write_whole
-from art_oat.randomness import borrowed_generators
-from art_oat.recipe import Recipe
-from art_oat.surgery import Protocol
+from art_oat.experiment.recipe import Recipe
+from art_oat.storage import replaced, write_whole
+from art_oat.transfer import Protocol, adapt
 from benchmarks.arguments import command, parser
 from benchmarks.configs import DIGITS_RECIPE, Config, Part
 from benchmarks.frontiers import Shares
@@ -335,7 +335,7 @@ def outcomes_of_dial(source: nn.Module, target: Target, task: Task, seed: int, f
     recipe = task.sources.recipe
     if not isinstance(source, OATModel):
         source = to_conditional(source, recipe.lambdas, seed=seed)
-    start = transfer(source, target.data.nb_classes, input_shape=target.data.input_shape, seed=seed)
+    start = adapt(source, target.data.nb_classes, input_shape=target.data.input_shape, seed=seed)
     start = start.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     tried = {rate: trained(copy.deepcopy(start), target, task, recipe.lambdas, rate, seed) for rate in RATES}
 

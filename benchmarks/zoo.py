@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from art_oat.files import write_whole
+from art_oat.storage import write_whole
 from tests.zoo import NOT_SLIMMABLE, QUICK, SLOW, Family, examine
 
 EXACT = 1e-9  # attention and long products enlarge rounding from 1e-15 up to 2e-11

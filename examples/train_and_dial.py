@@ -11,7 +11,7 @@ from torch import nn, optim
 
 from art_oat import PGD, OATClassifier, OATTrainer, TradeoffCurve, WarmupCosine, fold, save_model, to_conditional
 from art_oat.data import digits
-from art_oat.evaluation.report import table
+from art_oat.evaluation.text import table
 from art_oat.models import SmallCNN
 
 EPS = 0.2  # Linf, images in [0, 1]

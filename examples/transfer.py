@@ -13,9 +13,10 @@ from art.estimators.classification import PyTorchClassifier
 from matplotlib.figure import Figure
 from torch import nn, optim
 
-from art_oat import PGD, LinearProbe, OATClassifier, OATModel, OATTrainer, evaluate, to_conditional, transfer
+from art_oat import PGD, LinearProbe, OATClassifier, OATModel, OATTrainer, evaluate, to_conditional
 from art_oat.data import Split, digits
 from art_oat.models import SmallCNN
+from art_oat.transfer import adapt
 
 EPS = 0.1  # Linf, images in [0, 1]; the source is trained at twice that
 LAMBDAS = (0.0, 0.1, 0.4, 1.0)
@@ -47,14 +48,14 @@ def as_classifier(network: nn.Module, lr: float = 0.01) -> PyTorchClassifier:
 
 
 def fixed_feature(source: nn.Module, lam: float | None, few: Split) -> PyTorchClassifier:
-    network = transfer(source, nb_classes=5, protocol="fixed-feature", lam=lam)
+    network = adapt(source, nb_classes=5, protocol="fixed-feature", lam=lam)
     LinearProbe(network, weight_decay=1e-2).fit(*few)  # features are computed once
     return as_classifier(network)
 
 
 def full_network(source: nn.Module, lam: float | None, few: Split, nb_epochs: int) -> PyTorchClassifier:
     torch.manual_seed(0)  # of the order of samples
-    classifier = as_classifier(transfer(source, nb_classes=5, lam=lam))
+    classifier = as_classifier(adapt(source, nb_classes=5, lam=lam))
     classifier.fit(*few, nb_epochs=nb_epochs, batch_size=10)
     return classifier
 

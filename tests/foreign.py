@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from art_oat import PGD, OATClassifier, OATModel, OATTrainer, fold, load_model, save_model, to_conditional
+from art_oat.contexts import borrowed_generators
 from art_oat.layers import DualBatchNorm, FollowedNorm
-from art_oat.randomness import borrowed_generators
 from tests.borrowed_torchvision import torchvision_importable
 from tests.networks import state
 

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from art_oat import OATModel, UnsupportedModuleError, fold, to_conditional
-from art_oat.randomness import borrowed_generators
+from art_oat.contexts import borrowed_generators
 from tests.networks import counterpart
 
 LAMBDAS = (0.0, 0.3, 1.0)

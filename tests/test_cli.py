@@ -9,10 +9,11 @@ import torch
 from typer.testing import CliRunner
 
 import art_oat
-from art_oat import TradeoffCurve, demo, load_model
+from art_oat import TradeoffCurve, load_model
 from art_oat.cli import app, joined
+from art_oat.experiment import demo
+from art_oat.experiment.run import Run
 from art_oat.models import SmallCNN
-from art_oat.run import Run
 from art_oat.training.step import Step
 
 

@@ -117,8 +117,8 @@ def test_a_network_answers_and_learns_with_fast_paths_as_without(make, statistic
 @pytest.mark.parametrize("lam", [0.0, 0.25, 1.0, None])
 def test_a_plain_network_answers_with_fast_paths_as_without(width, lam):
     model = shaken(Residual(), widths=WIDTHS)
-    network = model.replica(width)
-    network.aim(torch.tensor(MANY if lam is None else [lam], dtype=torch.float64))
+    network = model.live_network(width)
+    network.set_lam(torch.tensor(MANY if lam is None else [lam], dtype=torch.float64))
     found = []
     for paths in (None, PATHS):
         x = images().requires_grad_()

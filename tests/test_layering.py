@@ -9,34 +9,31 @@ import art_oat
 
 ROOT = Path(art_oat.__file__).parent
 ORDER = [
-    {"caller", "condition", "fast", "mode", "replica", "inputs", "files", "models", "randomness"},
-    {"data", "augmentation", "watch"},
+    {"condition", "fast", "contexts", "rebuild", "checks", "storage", "models"},
+    {"data", "watch"},
     {"layers"},
     {"pinned"},
     {"model"},
     {"surgery"},
+    {"transfer"},
     {"classifier"},
-    {"attack", "frontier"},
+    {"attacks", "frontier"},
     {"training", "evaluation"},
-    {"recipe"},
-    {"run"},
-    {"demo"},
+    {"experiment"},
     {"cli"},
 ]
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
 TORCH_ALONE = {
     "condition",
     "fast",
-    "mode",
-    "replica",
+    "contexts",
+    "rebuild",
     "watch",
-    "randomness",
     "layers",
     "pinned",
     "model",
     "surgery",
     "models",
-    "augmentation",
 }
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 
@@ -91,7 +88,7 @@ def test_public_names_are_sorted_documented_and_exist():
 def test_tests_mirror_the_package():
     tests = Path(__file__).parent
     # tested with what uses them
-    untested = {"__init__", "report", "plot", "transfer_plot", "batches", "history", "protocol", "demo"}
+    untested = {"__init__", "text", "plots", "transferability_plot", "batches", "records", "protocol", "demo"}
     for path in MODULES:
         if path.stem not in untested:
             mirrored = tests / path.relative_to(ROOT).with_name(f"test_{path.name}")

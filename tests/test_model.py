@@ -110,7 +110,7 @@ def test_a_width_between_the_trained_ones_is_refused_wherever_one_is_named(width
         lambda: model(images(), lam=0.1, width=width),
         lambda: model(images(), torch.zeros(8), width),
         lambda: model.pinned(OperatingPoint(0.1, width)),
-        lambda: model.replica(width),
+        lambda: model.live_network(width),
         lambda: fold(model, OperatingPoint(0.1, width)),
         lambda: setattr(model, "default_point", OperatingPoint(0.1, width)),
     ):

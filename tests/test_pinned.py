@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from art_oat import OATModel, OperatingPoint, fold
 from art_oat.layers import ConditionalLayer, FiLM, Slimmable, Switch, slimmable
-from art_oat.layers.norm import DualBatchNorm
-from art_oat.training.average import WeightAverage
+from art_oat.layers.batch_norm import DualBatchNorm
+from art_oat.training.ema import WeightAverage
 from tests.networks import NETWORKS, SLIMMABLE, TRAINED_AND_UNSEEN, WIDTHS, Residual, images, labels, root_norm, shaken
 
 POINT = OperatingPoint(0.3)
@@ -57,17 +57,17 @@ def test_a_pinned_network_gives_the_scores_and_gradients_of_the_conditional_one(
 
 def test_a_replica_aimed_at_many_lams_gives_the_scores_and_gradients_of_the_conditional_one(model, point):
     x, lam = images(), torch.tensor(TRAINED_AND_UNSEEN, dtype=torch.float64).flip(0)
-    replica = model.replica(point.width)
-    replica.aim(lam)
-    torch.testing.assert_close(replica(x), model(x, lam, point.width))
-    torch.testing.assert_close(input_gradient(replica, x), input_gradient(lambda x: model(x, lam, point.width), x))
+    live = model.live_network(point.width)
+    live.set_lam(lam)
+    torch.testing.assert_close(live(x), model(x, lam, point.width))
+    torch.testing.assert_close(input_gradient(live, x), input_gradient(lambda x: model(x, lam, point.width), x))
 
 
 def test_a_replica_refuses_a_batch_that_does_not_fit_its_lams(model):
-    replica = model.replica()
-    replica.aim(torch.zeros(8))
-    with pytest.raises(RuntimeError, match="aimed at 8 lams, one per sample, got 1 samples"):
-        replica(images(1))
+    live = model.live_network()
+    live.set_lam(torch.zeros(8))
+    with pytest.raises(RuntimeError, match="set to 8 lams, one per sample, got 1 samples"):
+        live(images(1))
 
 
 @pytest.mark.parametrize("make", NETWORKS)

@@ -69,9 +69,9 @@ def test_every_form_follows_a_change_of(change, model):
     assert not torch.allclose(after, before)
     torch.testing.assert_close(pinned(x), after)
     torch.testing.assert_close(fold(model, 0.3)(x), after)
-    replica = model.replica()
-    replica.aim(torch.full((4,), 0.3))
-    torch.testing.assert_close(replica(x), after)
+    live = model.live_network()
+    live.set_lam(torch.full((4,), 0.3))
+    torch.testing.assert_close(live(x), after)
 
 
 def test_a_hook_that_is_taken_away_again_is_followed(model):

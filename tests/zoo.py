@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.utils._pytree import tree_leaves
 
 from art_oat import OATModel, OperatingPoint, UnsupportedModuleError, fold, to_conditional
-from art_oat.randomness import borrowed_generators
+from art_oat.contexts import borrowed_generators
 
 LAMBDAS = (0.0, 0.3, 1.0)
 

@@ -9,8 +9,8 @@ from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 
+from art_oat.checks import Array, class_indices, label_faults, refuse
 from art_oat.data.dataset import Dataset, Parts
-from art_oat.inputs import Array, class_indices, label_faults, refuse
 
 
 def read_arrays(path: Path) -> Parts:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from art_oat.inputs import Array
+from art_oat.checks import Array
 
 _VALIDATION_SHARE = 0.1
 _TEST_SHARE = 0.2

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from art_oat.checks import count_faults, refuse
 from art_oat.data.arrays import read_arrays
 from art_oat.data.bundled import digits, textured_digits
 from art_oat.data.dataset import Dataset, Parts, as_dataset, complete, reduce, size_faults
-from art_oat.data.published import PUBLISHED, read_published
-from art_oat.inputs import count_faults, refuse
+from art_oat.data.sources import PUBLISHED, read_published
 
 BUNDLED: Mapping[str, Callable[[int], Dataset]] = {"digits": digits, "textured-digits": textured_digits}
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from art_oat.checks import count_faults, refuse
 from art_oat.condition import is_finite_number
-from art_oat.inputs import count_faults, refuse
-from art_oat.mode import evaluating
+from art_oat.contexts import evaluating
 
 _MIN_ROUNDS = 5
 _PREFIXES = {"T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3, "": 1.0, "m": 1e-3}

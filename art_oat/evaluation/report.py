@@ -1,59 +1,172 @@
-"""Owns the table that a person reads."""
+"""Owns what one engine found at one operating point, sample by sample."""
 
 from __future__ import annotations
 
-from art_oat.evaluation.cost import readable
-from art_oat.evaluation.engine import display_name
-from art_oat.evaluation.tradeoff import TradeoffCurve
+import csv
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from art_oat.attacks import Norm, format_eps
+from art_oat.condition import OperatingPoint
+from art_oat.evaluation.shards import CARRIED, STANDS, WRONG, Verdict
+from art_oat.evaluation.suite import display_name
+from art_oat.storage import write_whole
+
+_SQUARE_SHARE = 0.002
+"""From which share on AutoAttack takes the success of its random search for a warning."""
+_ZERO_GRADIENTS = re.compile(r"there are (\d+) points with zero gradient")
 
 
-def table(curve: TradeoffCurve) -> str:
-    """Return a trade-off as text: a row per operating point, each accuracy with its standard error in percent.
+@dataclass(frozen=True, eq=False)
+class RobustnessReport:
+    """What one engine found at one operating point, sample by sample.
 
-    Where there are several widths, it also says what each costs, as far as that is known.
+    Attributes:
+        attack: Name of the engine.
+        eps: Radius of its ball, in units of ``x``.
+        norm: Norm of its ball.
+        point: Where it attacked; None for a plain network.
+        broken_by: What broke each sample first, ``[N]``: the name of an attack of the engine, ``"no attack"`` for a
+            sample that is answered wrongly as it is, ``"carried"`` for one that an example found at another point
+            breaks, and ``""`` for one that stands.
+        seconds: How long it took.
+        warnings: What AutoAttack warns of: its figure may be too high.
+        index: Which of the samples given these are, ``[N]``, where a subset was attacked.
     """
-    columns = {**_dials(curve), **_accuracies(curve)}
-    if len({point.width for point in curve.points}) > 1:
-        columns |= _costs(curve)
-    rows = [list(columns), *zip(*columns.values(), strict=True)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], *_savings(curve)])
+
+    attack: str
+    eps: float
+    norm: Norm
+    point: OperatingPoint | None
+    broken_by: NDArray[np.str_]
+    seconds: float
+    warnings: tuple[str, ...] = ()
+    index: NDArray[np.int64] | None = None
+
+    def __post_init__(self) -> None:
+        if self.index is None:
+            object.__setattr__(self, "index", np.arange(len(self.broken_by)))
+
+    @classmethod
+    def joined(
+        cls,
+        attack: str,
+        eps: float,
+        norm: Norm,
+        point: OperatingPoint | None,
+        verdicts: Sequence[Verdict],
+        *,
+        stages: Sequence[str] = (),
+        index: NDArray[np.int64] | None = None,
+    ) -> RobustnessReport:
+        """Join the verdicts on all shards, in their order.
+
+        Args:
+            attack: As the attribute.
+            eps: As the attribute.
+            norm: As the attribute.
+            point: As the attribute.
+            verdicts: One per shard.
+            stages: Names of the engine's attacks, in order.
+            index: As the attribute; None for samples that are all there are.
+        """
+        broken_by = np.concatenate([verdict.broken_by for verdict in verdicts])
+        seconds = sum(verdict.seconds for verdict in verdicts)
+        warnings = (*_summed(verdicts), *_square_notices(broken_by, stages))
+        return cls(attack, eps, norm, point, broken_by, seconds, warnings, index)
+
+    @property
+    def is_clean(self) -> NDArray[np.bool_]:
+        """Which samples are answered right without an attack, ``[N]``."""
+        return np.not_equal(self.broken_by, WRONG)
+
+    @property
+    def is_robust(self) -> NDArray[np.bool_]:
+        """Which samples stand, ``[N]``."""
+        return np.equal(self.broken_by, STANDS)
+
+    @property
+    def clean(self) -> float:
+        """Share of samples answered right without an attack."""
+        return float(self.is_clean.mean())
+
+    @property
+    def robust(self) -> float:
+        """Share of samples that stand."""
+        return float(self.is_robust.mean())
+
+    @property
+    def robust_error(self) -> float:
+        """Standard error of ``robust``: ``sqrt(p (1 - p) / N)``."""
+        return math.sqrt(self.robust * (1 - self.robust) / len(self.broken_by))
+
+    @property
+    def nb_broken_by(self) -> dict[str, int]:
+        """How many samples each attack broke first, most first."""
+        names, counts = np.unique(self.broken_by[~self.is_robust], return_counts=True)
+        order = np.argsort(-counts, kind="stable")
+        return {str(names[place]): int(counts[place]) for place in order}
+
+    @property
+    def nb_carried(self) -> int:
+        """How many samples needed no attack, because an example from another point broke them."""
+        return int((self.broken_by == CARRIED).sum())
+
+    def __str__(self) -> str:
+        """Say what was found in a few lines."""
+        where = "" if self.point is None else f" at lam {self.point.lam:g}, width {self.point.width:g}"
+        ball = f"eps {format_eps(self.eps)} ({self.norm})"
+        lines = [
+            f"{display_name(self.attack)}{where}, {ball}, {len(self.broken_by)} samples:",
+            f"  robust {100 * self.robust:.1f}% +- {100 * self.robust_error:.1f}, clean {100 * self.clean:.1f}%",
+            *(f"  broken by {name}: {count}" for name, count in self.nb_broken_by.items()),
+            *(f"  warning: {warning}" for warning in self.warnings),
+        ]
+        return "\n".join(lines)
+
+    def to_csv(self, path: str | Path) -> None:
+        """Write one row per sample: where, by which engine, its index, whether it stands, what broke it."""
+        write_reports([self], path)
 
 
-def _savings(curve: TradeoffCurve) -> list[str]:
-    """Say how many attacks were not needed; nothing of a curve that was read from a file."""
-    nb_broken = sum(int((report.is_clean & ~report.is_robust).sum()) for report in curve.reports)
-    nb_carried = sum(report.nb_carried for report in curve.reports)
-    if not nb_carried:
+def write_reports(reports: Iterable[RobustnessReport], path: str | Path) -> None:
+    """Write several reports into one CSV, one row per report and sample."""
+    with write_whole(Path(path)) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["lam", "width", "attack", "sample", "is_clean", "is_robust", "broken_by"])
+        for report in reports:
+            where = ("", "") if report.point is None else (report.point.lam, report.point.width)
+            assert report.index is not None
+            rows = zip(report.index, report.is_clean, report.is_robust, report.broken_by, strict=True)
+            for index, is_clean, is_robust, name in rows:
+                writer.writerow([*where, report.attack, index, int(is_clean), int(is_robust), name])
+
+
+def _summed(verdicts: Sequence[Verdict]) -> list[str]:
+    """Every notice once; those that count samples, with the sum over the shards, of each the attack with the most."""
+    total = sum(max(map(_nb_zero_gradients, verdict.notices), default=0) for verdict in verdicts)
+    notices = [notice for verdict in verdicts for notice in verdict.notices]
+    unified = (_ZERO_GRADIENTS.sub(f"there are {total} points with zero gradient", notice) for notice in notices)
+    return list(dict.fromkeys(unified))
+
+
+def _nb_zero_gradients(notice: str) -> int:
+    match = _ZERO_GRADIENTS.search(notice)
+    return int(match[1]) if match else 0
+
+
+def _square_notices(broken_by: NDArray[np.str_], stages: Sequence[str]) -> list[str]:
+    """Say what AutoAttack says where its random search beats its gradients; it sees one attack at a time here."""
+    share = float((broken_by == "square").mean())
+    if share <= _SQUARE_SHARE or "square" not in stages[1:]:
         return []
     return [
-        "",
-        f"{nb_carried} of {nb_broken} broken answers needed no attack: an example from another point breaks them.",
+        f"Square has broken {100 * share:.1f}% of the samples, which all attacks by gradients before it left standing: "
+        "they may be unreliable on this network. Use more queries, or an adaptive attack."
     ]
-
-
-def _dials(curve: TradeoffCurve) -> dict[str, list[str]]:
-    return {name: [f"{getattr(point, name):g}" for point in curve.points] for name in ("lam", "width")}
-
-
-def _accuracies(curve: TradeoffCurve) -> dict[str, list[str]]:
-    points, first = curve.points, curve.points[0]
-    columns = {f"clean ({first.nb_clean})": [_percent(p.clean, p.clean_error) for p in points]}
-    for name in first.by_attack:
-        columns[f"{display_name(name)} ({first.nb_robust})"] = [f"{100 * p.by_attack[name]:.1f}" for p in points]
-    columns[f"robust, worst case ({first.nb_robust})"] = [_percent(p.robust, p.robust_error) for p in points]
-    return columns
-
-
-def _percent(share: float, error: float) -> str:
-    return f"{100 * share:.1f} +- {100 * error:.1f}"
-
-
-def _costs(curve: TradeoffCurve) -> dict[str, list[str]]:
-    columns = {
-        "MACs": readable([point.macs for point in curve.points], ""),
-        "parameters": readable([point.parameters for point in curve.points], ""),
-        f"latency (batch {curve.latency_batch_size})": readable([point.latency for point in curve.points], "s"),
-    }
-    return {name: cells for name, cells in columns.items() if any(cells)}

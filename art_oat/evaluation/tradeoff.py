@@ -13,15 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from art_oat.attack import Norm, is_correct
+from art_oat.attacks import Norm, is_correct
+from art_oat.checks import Array, as_array, class_indices, count_faults, refuse
 from art_oat.classifier import OATClassifier
 from art_oat.condition import OperatingPoint
 from art_oat.evaluation.cost import Cost, measure_costs
-from art_oat.evaluation.engine import Judge
-from art_oat.evaluation.evaluation import as_module, checked_points, plan, seed_faults
-from art_oat.evaluation.robustness_report import RobustnessReport
+from art_oat.evaluation.evaluate import as_module, checked_points, plan, seed_faults
+from art_oat.evaluation.report import RobustnessReport
+from art_oat.evaluation.suite import Judge
 from art_oat.frontier import Frontier, MeasuredPoint
-from art_oat.inputs import Array, as_array, class_indices, count_faults, refuse
 from art_oat.model import OATModel
 from art_oat.surgery import fold
 
@@ -59,7 +59,7 @@ class TradeoffCurve(Frontier):
         lambdas: Iterable[float] | None = None,
         widths: Iterable[float] | None = None,
         nb_robust: int | None = None,
-        cohort_size: int = 250,
+        shard_size: int = 250,
         carries_examples: bool = True,
         state: str | Path | None = None,
         seed: int = 0,
@@ -91,11 +91,11 @@ class TradeoffCurve(Frontier):
             widths: Where to measure; None for the trained widths.
             nb_robust: Attack a subset of this size, drawn with the class shares of ``y``; None for all. Clean
                 accuracy is measured on all.
-            cohort_size: How many samples are attacked at once, and kept together, see :func:`evaluate`.
+            shard_size: How many samples are attacked at once, and kept together, see :func:`evaluate`.
             carries_examples: Whether examples found at one point are tried first at the next.
             state: Folder where what is done is kept, and gone on from, see :func:`evaluate`.
             seed: What the subset and the attacks are drawn from; the same seed gives the same accuracies.
-            nb_workers: How many cohorts to judge at once, each in a process of its own; worth it on a CPU, where
+            nb_workers: How many shards to judge at once, each in a process of its own; worth it on a CPU, where
                 AutoAttack on a small network leaves cores idle.
             latency_batch_size: How many samples make up the batch that is timed at each width.
             allow_large_eps: Whether ``eps`` may be half the range of ``x``, or more, see :func:`evaluate`.
@@ -122,7 +122,7 @@ class TradeoffCurve(Frontier):
             attack=attack,
             norm=norm,
             points=_order(points),
-            cohort_size=cohort_size,
+            shard_size=shard_size,
             seed=seed,
             carries_examples=carries_examples,
             index=attacked,
@@ -161,7 +161,7 @@ class TradeoffCurve(Frontier):
         Returns:
             The Matplotlib figure.
         """
-        from art_oat.evaluation.plot import plot_tradeoff  # Matplotlib is slow to import
+        from art_oat.evaluation.plots import plot_tradeoff  # Matplotlib is slow to import
 
         return plot_tradeoff(self, None if path is None else Path(path))
 

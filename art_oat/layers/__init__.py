@@ -1,9 +1,9 @@
 """What a conditional network is made of."""
 
+from art_oat.layers.batch_norm import BatchNormLayer, ConditionalLayer, DualAffineBatchNorm, DualBatchNorm
 from art_oat.layers.encoding import DEFAULT_LAMBDAS, Encoding, EncodingKind
 from art_oat.layers.film import FILMS, FiLM, FiLMKind, LinearFiLM, NarrowFiLM, PublishedFiLM, TwoLayerFiLM
-from art_oat.layers.followed import FollowedNorm, split
-from art_oat.layers.norm import BatchNormLayer, ConditionalLayer, DualAffineBatchNorm, DualBatchNorm
+from art_oat.layers.norm_act import FollowedNorm, split
 from art_oat.layers.slimmable import Slimmable, Switch, slimmable
 
 __all__ = [

@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from art_oat.layers.affine import Source, channel_affine
+from art_oat.layers.channel_affine import Source, channel_affine
 
 FiLMKind = Literal["linear", "two-layer", "published"]
 """See :class:`LinearFiLM`, :class:`TwoLayerFiLM` and :class:`PublishedFiLM`."""

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from art_oat.condition import current_condition, is_finite_number
-from art_oat.replica import shallow_copy
+from art_oat.rebuild import shallow_copy
 
 
 def check_widths(widths: Iterable[float]) -> tuple[float, ...]:

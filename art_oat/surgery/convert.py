@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils.parametrize import is_parametrized
 
+from art_oat.contexts import borrowed_generators
 from art_oat.layers import (
     DEFAULT_LAMBDAS,
     FILMS,
@@ -32,13 +33,12 @@ from art_oat.layers import (
 )
 from art_oat.layers.slimmable import check_widths
 from art_oat.model import OATModel, advice_for
-from art_oat.randomness import borrowed_generators
-from art_oat.replica import clone_tensor, replicate, without_hooks
+from art_oat.rebuild import clone_tensor, rebuild, without_hooks
+from art_oat.surgery.errors import UnsupportedModuleError, refuse_layers
 from art_oat.surgery.fold import fold
 from art_oat.surgery.selection import Selector, holders, select
+from art_oat.surgery.slim_check import try_out
 from art_oat.surgery.slimming import UNCUT, Slimming, make_slimmable, setting_layers, slim
-from art_oat.surgery.trial import try_out
-from art_oat.surgery.unsupported import UnsupportedModuleError, refuse_layers
 
 Statistics = Literal["dual", "shared"]
 Heads = Literal["shared", "per-width"]
@@ -239,7 +239,7 @@ def to_conditional(
     for width in every_width:
         _tie(network, {norm: by_width[width] for norm, by_width in layers.items()})
     joined = {norm: next(iter(at.values())) if len(at) == 1 else Switch(at) for norm, at in layers.items()}
-    converted = replicate(network, lambda module: joined.get(id(module)), clone_tensor)
+    converted = rebuild(network, lambda module: joined.get(id(module)), clone_tensor)
     converted = make_slimmable(converted, slimming, has_own_heads=heads == "per-width")
     conversion: dict[str, Any] = {
         "lambdas": table.lambdas,
@@ -334,7 +334,7 @@ def _convert(module: nn.Module, build: LayerBuilder) -> Layer:
     if conversion is None:
         raise ValueError("only BatchNorm carries two statistics; exchange it, or register_conversion for its type")
     bare = without_hooks(module)  # hooks go to the layer when the network is rebuilt
-    layer = conversion(replicate(bare, lambda _: None, clone_tensor), build)
+    layer = conversion(rebuild(bare, lambda _: None, clone_tensor), build)
     layer.train(module.training)
     return layer
 

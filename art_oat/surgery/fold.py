@@ -10,7 +10,7 @@ from art_oat.layers import ConditionalLayer, FollowedNorm, Slimmable, Switch
 from art_oat.layers.slimmable import clone_slice, slice_tensor
 from art_oat.model import OATModel, check_model
 from art_oat.pinned import exact_arithmetic
-from art_oat.replica import replicate, with_own_children
+from art_oat.rebuild import rebuild, with_own_children
 
 
 def fold(model: OATModel, point: OperatingPoint | float | None = None) -> nn.Module:
@@ -50,11 +50,11 @@ def fold(model: OATModel, point: OperatingPoint | float | None = None) -> nn.Mod
 
     def folded(module: nn.Module) -> nn.Module | None:
         if isinstance(module, Switch):
-            return replicate(module.at(width), folded, clone)
+            return rebuild(module.at(width), folded, clone)
         if isinstance(module, Slimmable):
             return with_own_children(module.at(width, clone), folded, clone)
         return module.fold(condition) if isinstance(module, ConditionalLayer | FollowedNorm) else None
 
     with exact_arithmetic(model):
         condition = model.condition(model.encoding.table.new_full((1,), lam), width)
-        return replicate(model.network, folded, clone).eval()
+        return rebuild(model.network, folded, clone).eval()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from art_oat.condition import Condition, conditioned
+from art_oat.contexts import borrowed_generators
 from art_oat.layers.slimmable import (
     Channels,
     Switch,
@@ -23,10 +24,10 @@ from art_oat.layers.slimmable import (
     sliced,
     slimmable,
 )
-from art_oat.randomness import borrowed_generators
-from art_oat.replica import clone_tensor, replicate, same_tensor, with_own_children, without_hooks
-from art_oat.surgery.blame import reasons
-from art_oat.surgery.observation import (
+from art_oat.rebuild import clone_tensor, rebuild, same_tensor, with_own_children, without_hooks
+from art_oat.surgery.diagnosis import reasons
+from art_oat.surgery.errors import UnsupportedModuleError, refuse_layers
+from art_oat.surgery.tracing import (
     Structure,
     cuttable_layers,
     followed,
@@ -36,7 +37,6 @@ from art_oat.surgery.observation import (
     structure,
     with_dropped,
 )
-from art_oat.surgery.unsupported import UnsupportedModuleError, refuse_layers
 
 _ROUNDING = {torch.float64: 1e-8, torch.float32: 1e-3}
 _ADVICE = (
@@ -192,7 +192,7 @@ def make_slimmable(network: nn.Module, slimming: Slimming, *, has_own_heads: boo
             return None
         return with_own_children(slimmable(layer, sizes), substitute, same_tensor)
 
-    return replicate(network, substitute, same_tensor)
+    return rebuild(network, substitute, same_tensor)
 
 
 class _Study:
@@ -248,7 +248,7 @@ class _Study:
 
         Modules in ``given`` are not run: they give what stands there.
         """
-        network = replicate(self.network, self._cut, same_tensor)
+        network = rebuild(self.network, self._cut, same_tensor)
         parts = dict(network.named_modules())
         for path, outputs in given.items():
             parts[path].forward = _replayed(outputs)

@@ -2,12 +2,11 @@
 
 from art_oat.training.awp import WeightPerturbation
 from art_oat.training.checkpoint import Architecture, Checkpoint, load_model, save_model
-from art_oat.training.decay import parameter_groups
 from art_oat.training.guard import CatastrophicOverfittingWarning
-from art_oat.training.history import EpochRecord
 from art_oat.training.loss import MARTLoss, TRADESLoss, hybrid_loss, loss_by_name
-from art_oat.training.probe import LinearProbe
+from art_oat.training.param_groups import parameter_groups
 from art_oat.training.recalibration import recalibrate
+from art_oat.training.records import EpochRecord
 from art_oat.training.sampling import StratifiedSampling, WidthSampling
 from art_oat.training.schedule import (
     OneCycle,
@@ -25,7 +24,6 @@ __all__ = [
     "CatastrophicOverfittingWarning",
     "Checkpoint",
     "EpochRecord",
-    "LinearProbe",
     "MARTLoss",
     "OATTrainer",
     "OneCycle",

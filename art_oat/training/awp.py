@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from art_oat.checks import refuse
 from art_oat.condition import is_finite_number
-from art_oat.inputs import refuse
-from art_oat.randomness import borrowed_generators
+from art_oat.contexts import borrowed_generators
 from art_oat.training.loss import Loss, hybrid_loss, total_weight
 
 

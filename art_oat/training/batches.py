@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from art_oat.checks import Array, as_array, count_faults, is_soft, refuse
 from art_oat.classifier import OATClassifier
-from art_oat.inputs import Array, as_array, count_faults, is_soft, refuse
 
 _NB_AT_ONCE = 1024
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from art_oat.attack import AimedAttack, is_correct
+from art_oat.attacks import BoundAttack, is_correct
 from art_oat.classifier import OATClassifier
 
 NB_HELD_OUT = 128
@@ -50,7 +50,7 @@ class Guard:
     """
 
     def __init__(
-        self, classifier: OATClassifier, weak: AimedAttack, strong: AimedAttack, x: Tensor, y: Tensor, seed: int
+        self, classifier: OATClassifier, weak: BoundAttack, strong: BoundAttack, x: Tensor, y: Tensor, seed: int
     ) -> None:
         chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:NB_HELD_OUT].to(x.device)
         self.classifier = classifier
@@ -89,7 +89,7 @@ class Guard:
         is_fall = reference - standing > max((1 - _LEAST_SHARE) * reference, _noise(reference, standing, nb_samples))
         return has_learned and is_fall
 
-    def _stands(self, attack: AimedAttack, width: float) -> Tensor:
+    def _stands(self, attack: BoundAttack, width: float) -> Tensor:
         """Return which held-out samples are answered right after an attack, bool ``[N]``."""
         x_adv = attack(self.x, self.y, self.lam, torch.Generator().manual_seed(self.seed), width=width)
         stands = torch.zeros_like(self.y, dtype=torch.bool)

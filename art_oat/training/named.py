@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, get_args
 
-from art_oat.attack import Norm, attack_named
-from art_oat.attack.named import is_one_step, name_faults
+from art_oat.attacks import Norm, attack_named
+from art_oat.attacks.registry import is_one_step, name_faults
+from art_oat.checks import refusals, refuse
 from art_oat.classifier import OATClassifier
-from art_oat.inputs import refusals, refuse
 from art_oat.training.awp import WeightPerturbation
 from art_oat.training.loss import LossName, loss_by_name, objective_of
 from art_oat.training.sampling import StratifiedSampling
@@ -23,7 +23,7 @@ class Combination:
     """What a training is combined from, as plain values.
 
     Attributes:
-        attack: What trains, as :func:`~art_oat.attack.attack_named` takes it.
+        attack: What trains, as :func:`~art_oat.attacks.attack_named` takes it.
         fallback: Likewise: what goes on where robustness collapses; None to trust ``attack``.
         loss: As :func:`~art_oat.training.loss_by_name` takes it; with ``"trades"``, PGD attacks the divergence.
         awp: ``gamma`` of :class:`~art_oat.WeightPerturbation`; None for none.

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from art_oat.checks import Array, as_array, count_faults
 from art_oat.classifier import OATClassifier
-from art_oat.inputs import Array, as_array, count_faults
 from art_oat.training.batches import is_pair
 from art_oat.training.checkpoint import Checkpoint
-from art_oat.training.history import EpochRecord
+from art_oat.training.records import EpochRecord
+from art_oat.training.resume import scheduler_state_faults, state_faults
 from art_oat.training.schedule import Schedule, Scheduler, is_schedule, scheduler_faults
-from art_oat.training.state import scheduler_state_faults, state_faults
 
 Callback = Callable[[EpochRecord], Any]
 """Is told of every epoch; returns True, and nothing else, to end the training."""

@@ -7,9 +7,9 @@ import torch
 from art.defences.preprocessor.preprocessor import Preprocessor
 from torch import Tensor, nn
 
-from art_oat.attack import borrowed_hosts
+from art_oat.attacks import borrowed_hosts
+from art_oat.checks import Array
 from art_oat.classifier import OATClassifier, PreprocessedNetwork
-from art_oat.inputs import Array
 
 _NB_SAMPLES = 2
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
 
-from art_oat.attack import TensorAttack, aim, is_tensor_attack
+from art_oat.attacks import TensorAttack, bind, is_tensor_attack
 from art_oat.classifier import OATClassifier
-from art_oat.mode import evaluating
+from art_oat.contexts import evaluating
 from art_oat.model import OATModel, check_model
 from art_oat.training.batches import is_pair
 
@@ -48,7 +48,7 @@ def recalibrate(
     if attack is None:
         batches = _inputs(loader, network, classifier)
     elif classifier is None or not is_tensor_attack(attack):
-        raise TypeError("attack must be one on tensors, such as PGD(eps), and needs an OATClassifier to be aimed at.")
+        raise TypeError("attack must be one on tensors, such as PGD(eps), and needs an OATClassifier to be bound to.")
     else:
         batches = _attacked_inputs(loader, classifier, attack, torch.Generator().manual_seed(seed))
     with _undone_on_error(network), evaluating(network):
@@ -91,7 +91,7 @@ def _attacked_inputs(
     """Yield clean inputs; let the side of the attacked ones see those in between."""
     network = classifier.model
     above = network.encoding.table.new_tensor([lam for lam in network.lambdas if lam > 0])
-    subject = aim(attack, copy.deepcopy(classifier))
+    subject = bind(attack, copy.deepcopy(classifier))
     preprocess = classifier.preprocessed(nn.Identity(), is_training=True)
     for batch in loader:
         if not is_pair(batch):

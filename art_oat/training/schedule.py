@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
+from art_oat.checks import count_faults, refuse
 from art_oat.condition import is_finite_number
-from art_oat.inputs import count_faults, refuse
 
 ScheduleName = Literal["one-cycle", "cosine", "piecewise", "slow-start", "constant"]
 Schedule = Callable[[float], float]

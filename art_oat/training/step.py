@@ -11,17 +11,16 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from art_oat.attack import AimedAttack
-from art_oat.caller import warn_caller
+from art_oat.attacks import BoundAttack
+from art_oat.checks import as_array, input_faults, range_faults, refuse, warn_caller
 from art_oat.classifier import OATClassifier
 from art_oat.condition import OperatingPoint
 from art_oat.fast import is_fast
-from art_oat.inputs import as_array, input_faults, range_faults, refuse
-from art_oat.layers.norm import observed_norms
+from art_oat.layers.batch_norm import observed_norms
 from art_oat.model import OATModel
-from art_oat.training.average import WeightAverage
 from art_oat.training.awp import WeightPerturbation, adversarial_part, uses_clean_scores
 from art_oat.training.dropout import QuickDropout
+from art_oat.training.ema import WeightAverage
 from art_oat.training.loss import Loss, is_separable
 from art_oat.training.sampling import StratifiedSampling, WidthSampling, draw_widths
 
@@ -47,7 +46,7 @@ Precision = Literal["float32", "bf16"]
 class Method:
     """What a training is combined from; see :class:`OATTrainer`."""
 
-    attack: AimedAttack
+    attack: BoundAttack
     sampling: StratifiedSampling
     loss: Loss
     augmentation: Augmentation | None = None
@@ -188,7 +187,7 @@ class Step:
         # inputs with channels last in their shape are laid out so already
         self._is_channels_last = classifier.channels_first and any(map(_is_channels_last, self.model.parameters()))
 
-    def attack_by(self, attack: AimedAttack) -> None:
+    def attack_by(self, attack: BoundAttack) -> None:
         """Go on by another attack."""
         self.method = replace(self.method, attack=attack)
 

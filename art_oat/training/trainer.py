@@ -21,36 +21,36 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from art_oat.attack import (
+from art_oat.attacks import (
     NFGSM,
     PGD,
-    AimedAttack,
     Attack,
+    BoundAttack,
     Norm,
-    aim,
+    bind,
     check_radii,
     radii_of,
+    robust_correct,
     trial_faults,
-    withstand,
 )
+from art_oat.checks import Array, refuse
 from art_oat.classifier import OATClassifier
 from art_oat.condition import is_finite_number
+from art_oat.contexts import borrowed_generators
 from art_oat.frontier import Frontier, MeasuredPoint
-from art_oat.inputs import Array, refuse
 from art_oat.model import OATModel
-from art_oat.randomness import borrowed_generators
 from art_oat.training.awp import WeightPerturbation
 from art_oat.training.batches import Batches, as_batches, is_generator, nb_batches, size_of, source_faults
 from art_oat.training.checkpoint import BestEpoch, Checkpoint
 from art_oat.training.guard import CatastrophicOverfittingWarning, Guard
-from art_oat.training.history import EpochRecord, write_history
 from art_oat.training.loss import Loss, hybrid_loss, objective_of
 from art_oat.training.named import RecipeName, combination
 from art_oat.training.plan import Callback, Plan
 from art_oat.training.preprocessing import preprocessing_faults
+from art_oat.training.records import EpochRecord, write_history
+from art_oat.training.resume import Ongoing, StateFile, described
 from art_oat.training.sampling import StratifiedSampling, WidthSampling, width_sampling_faults
 from art_oat.training.schedule import Pace, Schedule, Scheduler, in_two_parts, paced
-from art_oat.training.state import Ongoing, StateFile, described
 from art_oat.training.step import Augmentation, Method, Precision, Step, Tally, layout_faults, precision_faults
 
 _Validation = tuple[Tensor, Tensor]
@@ -91,7 +91,7 @@ class OATTrainer(Trainer):
             (made for any network; its images are in [0, 1], which stands for the clip values), or a callable
             ``(network, x, y) -> x_adv`` on tensors; None for ``PGD()``, which is PGD-7 at 8/255, on the divergence
             with a loss that has ``objective = "kl"``, such as :class:`~art_oat.TRADESLoss`. Attacks from outside
-            run on copies, once per group of equal lam in a batch, see :func:`art_oat.attack.aim`; the object given
+            run on copies, once per group of equal lam in a batch, see :func:`art_oat.attacks.bind`; the object given
             stays as it is, and what is changed on it counts from the next ``fit`` on. All differentiate through the
             classifier's preprocessing.
         fallback: A stronger attack, for one-step training such as by :class:`~art_oat.NFGSM`. It attacks some of
@@ -109,7 +109,7 @@ class OATTrainer(Trainer):
             classifier has ``channels_first=False``. Its first result is checked in every call of ``fit``. None for
             none.
         ema: Decay, in ``(0, 1)``, of a moving average of weights and statistics, see
-            :class:`~art_oat.training.average.WeightAverage`. Between epochs (validation, checkpoint, callback) and
+            :class:`~art_oat.training.ema.WeightAverage`. Between epochs (validation, checkpoint, callback) and
             after ``fit``, however that ends, the network holds the average. The next ``fit`` trains on from there
             with a new average; the optimizer's own state goes on. None for no average.
         width_sampling: Which widths a step trains. ``"random"``: one, so that an epoch takes as long as one width does,
@@ -134,7 +134,7 @@ class OATTrainer(Trainer):
             drawn from. The same seed and weights give exactly the same training on the same machine, as far as the data
             come in the same order: a ``DataLoader`` or a generator of ART's shuffles by its own randomness.
         allow_large_eps: Whether ``eps`` of attack and fallback may be half the range of ``x``, or more, see
-            :class:`~art_oat.attack.radius.Radius`; that is refused as a number in another unit otherwise.
+            :class:`~art_oat.attacks.radius.Radius`; that is refused as a number in another unit otherwise.
 
     Attributes:
         history: One :class:`EpochRecord` per epoch, over all calls of ``fit``.
@@ -192,7 +192,7 @@ class OATTrainer(Trainer):
         )
         super().__init__(classifier)
         self.attack = PGD(objective=objective_of(loss)) if attack is None else attack
-        # refuses what cannot be aimed, before anything else is done
+        # refuses what cannot be bound, before anything else is done
         refuse(trial_faults(self.attack, classifier))
         _check_fallback(fallback, classifier)
         self.fallback = fallback
@@ -396,8 +396,8 @@ class OATTrainer(Trainer):
     def _train(self, batches: Batches, plan: Plan) -> None:
         count = nb_batches(batches)
         nb_steps = None if count is None else plan.nb_epochs * count
-        attack = aim(self.attack, self.classifier)
-        judge = attack if self.fallback is None else aim(self.fallback, self.classifier)
+        attack = bind(self.attack, self.classifier)
+        judge = attack if self.fallback is None else bind(self.fallback, self.classifier)
         file = self._state_file(batches, plan)
         saved = None if file is None else file.read()  # refuses that of another training, before anything is touched
         nb_done = 0 if saved is None else saved["nb_done"]
@@ -432,7 +432,7 @@ class OATTrainer(Trainer):
                 if is_ended:
                     return
 
-    def _method(self, attack: AimedAttack, nb_clean_epochs: int = 0) -> Method:
+    def _method(self, attack: BoundAttack, nb_clean_epochs: int = 0) -> Method:
         return Method(
             attack,
             self.sampling,
@@ -447,7 +447,7 @@ class OATTrainer(Trainer):
             nb_clean_epochs,
         )
 
-    def _guard(self, attack: AimedAttack, judge: AimedAttack, validation: _Validation | None) -> Guard | None:
+    def _guard(self, attack: BoundAttack, judge: BoundAttack, validation: _Validation | None) -> Guard | None:
         if self.fallback is None or validation is None or self._model.lambdas[-1] == 0:
             return None
         return Guard(self.classifier, attack, judge, *validation, self.seed)
@@ -577,13 +577,13 @@ class OATTrainer(Trainer):
             self.best_epoch = record.epoch
         return plan.callback is not None and plan.callback(record) is True
 
-    def _measure(self, validation: _Validation, attack: AimedAttack) -> Iterator[MeasuredPoint]:
+    def _measure(self, validation: _Validation, attack: BoundAttack) -> Iterator[MeasuredPoint]:
         """Clean and robust accuracy at every trained point, by an attack with the same draws every epoch."""
         x, y = validation
         for lam, width in itertools.product(self._model.lambdas, self._model.widths):
             view = self.classifier.at(lam, width)
             generator = torch.Generator().manual_seed(self.seed)
-            masks = withstand(view.as_module(), x, y, attack.at(view.point), generator=generator)
+            masks = robust_correct(view.as_module(), x, y, attack.at(view.point), generator=generator)
             clean, robust = (float(mask.double().mean()) for mask in masks)
             yield MeasuredPoint(lam, width, clean, robust, len(y), len(y))
 
@@ -612,7 +612,7 @@ def _check_classifier(classifier: Any) -> None:
 
 
 def _check_fallback(fallback: Any, classifier: OATClassifier) -> None:
-    """Refuse what cannot be aimed, or says nothing of robustness; None is nothing to refuse."""
+    """Refuse what cannot be bound, or says nothing of robustness; None is nothing to refuse."""
     if isinstance(fallback, NFGSM):
         raise ValueError("fallback must keep to the radius and take many steps, got an NFGSM. Take PGD, as PGD(eps).")
     try:

@@ -136,7 +136,7 @@ def test_judging_is_forecast_by_the_slowest_lam_of_what_was_judged(tmp_path):
     kit = kit_of(tmp_path)
     assert np.isnan(forecast(kit, asked)).all()
     kit.keep(judged, {"is_done": True, "seconds": 40.0, "lambdas": [1.0]})
-    assert forecast(kit, asked) == (40.0, 40.0 * len(TINY.recipe.lambdas))  # 20 images are one cohort
+    assert forecast(kit, asked) == (40.0, 40.0 * len(TINY.recipe.lambdas))  # 20 images are one shard
 
 
 @pytest.fixture(scope="module")

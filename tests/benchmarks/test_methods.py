@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from art_oat.recipe import trainer_for
+from art_oat.experiment.recipe import trainer_for
 from art_oat.training import schedule_by_name
 from benchmarks.configs import DIGITS
 from benchmarks.methods import PacedBatches, methods, train

@@ -19,7 +19,7 @@ from art_oat import (
     evaluate,
     to_conditional,
 )
-from art_oat.attack import UnitImages, aim, distance, is_correct
+from art_oat.attacks import UnitImages, bind, distance, is_correct
 from art_oat.classifier import PreprocessedNetwork
 from tests.evaluation.subjects import NB_CLASSES, Linear, exact_radii, linear_data, telling_eps
 from tests.networks import LAMBDAS, ChannelsLast
@@ -174,7 +174,7 @@ def test_attacks_by_name_judge_inputs_of_any_shape(name, shape):
 def test_attacks_of_torchattacks_that_cut_patches_out_of_images_take_any_shape(make, shape):
     classifier = affine(shape)
     x, y = answered(classifier, shape)
-    x_adv = aim(make(classifier.at().as_module()), classifier)(x, y, torch.ones(len(x)))
+    x_adv = bind(make(classifier.at().as_module()), classifier)(x, y, torch.ones(len(x)))
     assert x_adv.shape == x.shape
     assert not torch.equal(x_adv, x)
 
@@ -240,7 +240,7 @@ def test_a_classifier_with_channels_last_is_attacked_as_its_twin_with_channels_f
         judge = {"square": AutoAttack(0.3, parts=("square",))}
         report = evaluate(classifier, inputs, y, eps=0.3, attack=judge, lam=1.0, verbose=False)
         square = torchattacks.Square(classifier.at().as_module(), eps=0.3, n_queries=5)
-        x_adv = aim(square, classifier)(inputs, y, torch.ones(6), torch.Generator().manual_seed(0))
+        x_adv = bind(square, classifier)(inputs, y, torch.ones(6), torch.Generator().manual_seed(0))
         found.append((report.broken_by.tolist(), x_adv if is_first else x_adv.permute(0, 3, 1, 2)))
     assert found[0][0] == found[1][0]
     assert "square" in found[0][0]

@@ -10,7 +10,7 @@ from art.defences.preprocessor.preprocessor import PreprocessorPyTorch
 
 from art_oat import PGD, MeasuredPoint, OATClassifier, TradeoffCurve, to_conditional
 from art_oat.evaluation import tradeoff
-from art_oat.evaluation.report import table
+from art_oat.evaluation.text import table
 from tests.conftest import make_classifier
 from tests.networks import LAMBDAS, Residual, images, shaken
 
@@ -173,7 +173,7 @@ def test_examples_are_tried_at_the_next_point_and_all_that_stands_was_attacked_t
         seen.setdefault(network.network.point.lam, []).extend(len(x) * [1])
         return swap(2)(network, x, y)
 
-    curve = measure(classifier, y, eps=1.0, allow_large_eps=True, attack={"attack": attack}, cohort_size=7)
+    curve = measure(classifier, y, eps=1.0, allow_large_eps=True, attack={"attack": attack}, shard_size=7)
     for before, report in zip((None, *curve.reports[::-1]), curve.reports[::-1], strict=False):
         nb_attacked = int(report.is_clean.sum()) - report.nb_carried
         assert len(seen[report.point.lam]) == nb_attacked >= report.is_robust.sum()
@@ -204,7 +204,7 @@ def test_workers_give_the_same_figures(classifier, y):
 
 
 def test_batches_do_not_change_the_clean_accuracy(classifier, y):
-    first, second = (measure(classifier, y, cohort_size=size) for size in (7, 40))
+    first, second = (measure(classifier, y, shard_size=size) for size in (7, 40))
     assert [point.clean for point in first.points] == [point.clean for point in second.points]
 
 
@@ -235,7 +235,7 @@ def test_a_csv_from_before_costs_were_measured_is_read(tmp_path):
         ({"widths": [0.5]}, "width must be one of"),
         ({"nb_robust": 41}, "nb_robust must be at most 40"),
         ({"nb_robust": 5.5}, "nb_robust must be a whole number"),
-        ({"cohort_size": 0}, "cohort_size must be"),
+        ({"shard_size": 0}, "shard_size must be"),
         ({"seed": -1}, "seed must be"),
         ({"nb_workers": 0}, "nb_workers must be"),
         ({"latency_batch_size": 0}, "latency_batch_size must be"),

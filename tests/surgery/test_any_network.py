@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from art_oat import OATModel, OperatingPoint, UnsupportedModuleError, fold, load_model, save_model, to_conditional
+from tests.edge_case_networks import ODD, Derived, Fickle, Head, Mixed, NonAffine, TiedNorms
 from tests.networks import WIDTHS, conv, images, shaken
-from tests.odd import ODD, Derived, Fickle, Head, Mixed, NonAffine, TiedNorms
 from tests.pairs import parametrize_in_pairs
 from tests.zoo import Own, examine, masked
 

@@ -9,8 +9,8 @@ from torch import nn
 
 from art_oat import OperatingPoint, fold, to_conditional
 from art_oat.layers import ConditionalLayer, Slimmable, Switch
+from tests.edge_case_networks import TiedConvolutions
 from tests.networks import NETWORKS, TRAINED_AND_UNSEEN, WIDTHS, Residual, SharedNorm, images, shaken
-from tests.odd import TiedConvolutions
 from tests.pairs import parametrize_in_pairs
 
 POINT = OperatingPoint(0.3)

@@ -14,6 +14,17 @@ from art_oat import OATModel, OperatingPoint, UnsupportedModuleError, fold, to_c
 from art_oat.layers import ConditionalLayer, Slimmable, Switch
 from art_oat.layers.slimmable import channels_at
 from art_oat.surgery.slimming import slim
+from tests.edge_case_networks import (
+    REFUSED,
+    Concatenates,
+    Divides,
+    Head,
+    LayerNormed,
+    Refused,
+    ReturnsTuple,
+    TiedConvolutions,
+    TiedNorms,
+)
 from tests.networks import (
     SLIMMABLE,
     WIDTHS,
@@ -28,17 +39,6 @@ from tests.networks import (
     sequential,
     shaken,
     small_cnn,
-)
-from tests.odd import (
-    REFUSED,
-    Concatenates,
-    Divides,
-    Head,
-    LayerNormed,
-    Refused,
-    ReturnsTuple,
-    TiedConvolutions,
-    TiedNorms,
 )
 from tests.pairs import parametrize_in_pairs
 from tests.zoo import masked
@@ -185,9 +185,9 @@ def test_a_batch_that_mixes_lams_equals_the_batches_of_each_lam_at_every_width(m
     model, x = oats(make), images()
     expected = torch.cat([model(x[i : i + 1], float(LAMS[i]), width) for i in range(8)])
     torch.testing.assert_close(model(x, LAMS, width), expected)
-    replica = model.replica(width)
-    replica.aim(LAMS)
-    torch.testing.assert_close(replica(x), expected)
+    live = model.live_network(width)
+    live.set_lam(LAMS)
+    torch.testing.assert_close(live(x), expected)
 
 
 # --- what is shared between widths, and what is not -------------------------------------------------------------------

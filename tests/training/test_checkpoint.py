@@ -20,8 +20,8 @@ from art_oat import (
 from art_oat.models import SmallCNN
 from art_oat.training.checkpoint import Checkpoint
 from tests.conftest import make_classifier
+from tests.edge_case_networks import Concatenates
 from tests.networks import WIDTHS, Bottleneck, Hourglass, Residual, SharedNorm, images, labels, shaken
-from tests.odd import Concatenates
 
 ARCHITECTURE = Architecture("SmallCNN", {"channels": [4, 6], "nb_classes": 3})
 

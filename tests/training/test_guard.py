@@ -25,12 +25,12 @@ from art_oat import (
     hybrid_loss,
     to_conditional,
 )
-from art_oat.attack import aim, withstand
+from art_oat.attacks import bind, robust_correct
 from art_oat.data import digits
 from art_oat.training.guard import NB_HELD_OUT, Guard
 from tests.conftest import make_classifier
 from tests.networks import LAMBDAS, WIDTHS, Residual, images, labels
-from tests.training.test_state import SCHEDULERS, assert_same, cut_in, fit, outcome, trainer_of, with_dropout
+from tests.training.test_resume import SCHEDULERS, assert_same, cut_in, fit, outcome, trainer_of, with_dropout
 
 X, Y = images(20, torch.float32).numpy(), labels(20).numpy()
 STRONG = PGD(eps=0.2, nb_steps=2)
@@ -45,7 +45,7 @@ def weak(network, x, y, *, clip_values=None, generator=None):
 def guard_of(classifier, nb_samples=20, *, attack=weak, fallback=STRONG, seed=0) -> Guard:
     dtype = classifier.model.encoding.table.dtype
     x, y = images(nb_samples, dtype), labels(nb_samples)
-    return Guard(classifier, aim(attack, classifier), aim(fallback, classifier), x, y, seed)
+    return Guard(classifier, bind(attack, classifier), bind(fallback, classifier), x, y, seed)
 
 
 # the criterion
@@ -197,7 +197,7 @@ def test_what_stands_is_what_the_conditional_network_answers_right_after_the_att
 @pytest.mark.parametrize("nb_samples", [NB_HELD_OUT + 50, 31, 1])
 def test_held_out_samples_are_drawn_once_and_keep_their_labels(classifier, nb_samples):
     x, y = images(nb_samples, torch.float32), torch.arange(nb_samples)
-    guards = [Guard(classifier, aim(weak, classifier), aim(STRONG, classifier), x, y, seed) for seed in (0, 0, 1)]
+    guards = [Guard(classifier, bind(weak, classifier), bind(STRONG, classifier), x, y, seed) for seed in (0, 0, 1)]
     for guard in guards:
         assert len(guard.y.unique()) == min(nb_samples, NB_HELD_OUT) == len(guard.x)
         assert torch.equal(guard.x, x[guard.y])
@@ -514,7 +514,7 @@ def test_validation_is_by_the_fallback(lambdas):
     for point in trainer.history[-1].validation:
         view = classifier.at(point.lam, point.width).as_module()
         generator = torch.Generator().manual_seed(trainer.seed)
-        clean, robust = withstand(view, x, y, fallback, clip_values=(0, 1), generator=generator)
+        clean, robust = robust_correct(view, x, y, fallback, clip_values=(0, 1), generator=generator)
         assert (point.clean, point.robust) == (clean.double().mean(), robust.double().mean())
         is_weaker.append(point.robust < point.clean)
     assert any(is_weaker)

@@ -16,8 +16,8 @@ from art_oat import (
     hybrid_loss,
     to_conditional,
 )
+from art_oat.experiment.recipe import Recipe, trainer_for
 from art_oat.models import SmallCNN
-from art_oat.recipe import Recipe, trainer_for
 from art_oat.training.named import COMBINATIONS, Combination, combination
 from tests.conftest import make_classifier
 from tests.networks import LAMBDAS, images, labels

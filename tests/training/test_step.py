@@ -25,12 +25,12 @@ from art_oat import (
     hybrid_loss,
     to_conditional,
 )
-from art_oat.attack import aim, distance
+from art_oat.attacks import bind, distance
 from art_oat.data import digits
+from art_oat.experiment.recipe import Recipe, train
 from art_oat.fast import without_fast_paths
-from art_oat.layers.norm import ChannelAffine
+from art_oat.layers.batch_norm import ChannelAffine
 from art_oat.models import ResNet, WideResNet
-from art_oat.recipe import Recipe, train
 from art_oat.training.step import Method, Step, layout_faults
 from tests.conftest import make_classifier
 from tests.networks import LAMBDAS, WIDTHS, ChannelsLast, MobileSqueezeExcite, Residual, images, labels
@@ -109,7 +109,7 @@ def test_images_with_channels_last_reach_convolutions_in_the_layout_of_their_wei
 @pytest.mark.parametrize("channels_first", [True, False])
 def test_an_augmentation_gets_any_inputs_with_channels_first_and_they_are_taken_back(shape, channels_first):
     classifier, given = make_classifier(channels_first=channels_first), []
-    method = Method(aim(ATTACK, classifier), StratifiedSampling(), hybrid_loss, lambda x, _: given.append(x) or 1 - x)
+    method = Method(bind(ATTACK, classifier), StratifiedSampling(), hybrid_loss, lambda x, _: given.append(x) or 1 - x)
     x = torch.rand(4, *shape)
     result = Step(classifier, method, torch.Generator())._augmented(x)
     is_moved = not channels_first and len(shape) > 1
@@ -642,7 +642,7 @@ def test_a_weight_that_the_last_step_spoiled_is_found_though_no_sample_shows_it(
     model.network.register_parameter("unused", unused)
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     classifier = OATClassifier(model, nn.CrossEntropyLoss(), (1, 4, 4), 3, optimizer, clip_values=(0, 1))
-    step = Step(classifier, Method(aim(PGD(), classifier), StratifiedSampling(), hybrid_loss), torch.Generator())
+    step = Step(classifier, Method(bind(PGD(), classifier), StratifiedSampling(), hybrid_loss), torch.Generator())
     step.start_epoch(1)
     step(torch.rand(6, 1, 4, 4), torch.tensor([0, 1, 2, 0, 1, 2]))
     with torch.no_grad():
@@ -656,7 +656,7 @@ def test_a_weight_that_the_last_step_spoiled_is_found_though_no_sample_shows_it(
 def test_a_step_of_a_clean_epoch_descends_the_cross_entropy_of_clean_inputs_each_at_its_own_lam(loss):
     classifier, reference = make_classifier(), make_classifier()
     generator, same = (torch.Generator().manual_seed(3) for _ in range(2))
-    method = Method(aim(ATTACK, classifier), StratifiedSampling(), loss, nb_clean_epochs=1)
+    method = Method(bind(ATTACK, classifier), StratifiedSampling(), loss, nb_clean_epochs=1)
     step, x, y = Step(classifier, method, generator), images(20, torch.float32), labels(20)
     step.start_epoch(1)
     step(x, y)

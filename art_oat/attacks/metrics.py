@@ -1,0 +1,43 @@
+"""Owns what an attack achieved: how far it went, and which samples stand."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from art_oat.attacks.protocol import ClipValues, Norm, TensorAttack
+
+
+def distance(x: Tensor, x_adv: Tensor, norm: Norm) -> Tensor:
+    """Return how far each attacked sample lies from its input, ``[N]``, in units of ``x``."""
+    delta = (x_adv - x).flatten(1)
+    farthest: Tensor = torch.linalg.vector_norm(delta, {"Linf": math.inf, "L2": 2, "L1": 1}[norm], dim=1)
+    return farthest
+
+
+def is_correct(network: nn.Module, x: Tensor, y: Tensor, batch_size: int = 250) -> Tensor:
+    """Return which samples a network gets right, bool ``[N]``."""
+    with torch.no_grad():
+        parts = [network(batch).argmax(dim=1) for batch in x.split(batch_size)]
+    return torch.cat(parts) == y
+
+
+def robust_correct(
+    network: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    attack: TensorAttack,
+    *,
+    clip_values: ClipValues | None = None,
+    generator: torch.Generator | None = None,
+    batch_size: int = 250,
+) -> tuple[Tensor, Tensor]:
+    """Return which samples a network gets right, and which of them also after an attack; bool ``[N]`` each."""
+    parts = []
+    for x_batch, y_batch in zip(x.split(batch_size), y.split(batch_size), strict=True):
+        x_adv = attack(network, x_batch, y_batch, clip_values=clip_values, generator=generator)
+        parts.append(is_correct(network, x_adv, y_batch, batch_size))
+    clean = is_correct(network, x, y, batch_size)
+    return clean, clean & torch.cat(parts)

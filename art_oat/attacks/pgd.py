@@ -1,0 +1,207 @@
+"""Owns projected gradient ascent on tensors, and its one-step form for training."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from art_oat.attacks.protocol import ClipValues, Norm
+from art_oat.checks import count_faults, refuse
+from art_oat.condition import is_finite_number
+
+Objective = Literal["cross-entropy", "kl"]
+"""What an attack maximizes: the loss of the labels, or how far the scores move from those of the clean input."""
+
+_KL_START = 0.001
+"""Standard deviation of the start for ``"kl"``, whose gradient is 0 at ``x``; in units of ``x``, as published."""
+
+
+@dataclass(frozen=True)
+class PGD:
+    """Projected gradient ascent on the cross-entropy (Madry et al. 2018, arXiv:1706.06083), or on a divergence.
+
+    ``x' <- project(x' + eps_step * direction(gradient))`` from a random start in the ball of radius ``eps``;
+    ``direction`` is the sign for Linf and the gradient over its norm for L2. The last iterate is returned.
+
+    With ``objective="kl"`` it is the training attack of TRADES (Zhang et al. 2019, arXiv:1901.08573, algorithm 1):
+    ``KL(softmax f(x) || softmax f(x'))`` is maximized from ``x + 0.001 N(0, 1)``, and labels are not looked at.
+
+    The defaults are the published training attack of OAT: PGD-7, 8/255, step 1.43/255.
+
+    Args:
+        eps: Radius, in units of ``x``; above 0.
+        eps_step: Step, in units of ``x``, above 0; None for ``min(1.25 eps, eps + 4/255) / nb_steps``.
+        nb_steps: Number of steps, at least 1.
+        norm: ``"Linf"`` or ``"L2"``.
+        has_random_start: Whether to start from a point drawn uniformly from the ball (near ``x`` for ``"kl"``, see
+            above), rather than from ``x``.
+        objective: What is maximized: ``"cross-entropy"`` with the labels, or ``"kl"``, as above.
+
+    Raises:
+        ValueError: If an argument is not as above, or ``"kl"`` is to start from ``x``, where its gradient is 0; names
+            every fault.
+    """
+
+    eps: float = 8 / 255
+    eps_step: float | None = None
+    nb_steps: int = 7
+    norm: Norm = "Linf"
+    has_random_start: bool = True
+    objective: Objective = "cross-entropy"
+
+    def __post_init__(self) -> None:
+        faults = _size_faults(self.eps, self.eps_step) + count_faults({"nb_steps": self.nb_steps})
+        if self.norm not in ("Linf", "L2"):
+            faults.append(f"norm must be 'Linf' or 'L2', got {self.norm!r}.")
+        if self.objective not in get_args(Objective):
+            faults.append(f"objective must be one of {get_args(Objective)}, got {self.objective!r}.")
+        if self.objective == "kl" and not self.has_random_start:
+            faults.append("has_random_start must be True for objective 'kl', whose gradient is 0 at the input itself.")
+        refuse(faults)
+
+    @property
+    def step(self) -> float:
+        """The step that is taken, in units of ``x``."""
+        if self.eps_step is not None:
+            return self.eps_step
+        return min(1.25 * self.eps, self.eps + 4 / 255) / self.nb_steps
+
+    def __call__(
+        self,
+        network: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        *,
+        clip_values: ClipValues | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Return attacked inputs; see :class:`~art_oat.attacks.protocol.TensorAttack`."""
+        x = x.detach()
+        x_adv, bounds = x, bounds_like(clip_values, x)
+        if self.has_random_start:
+            x_adv = _clip(x + self._random_start(x, generator), bounds)
+        target = self._target(network, x, y)
+        for _ in range(self.nb_steps):
+            gradient = _input_gradient(network, x_adv, target)
+            x_adv = _clip(x + self._project(x_adv + self.step * self._direction(gradient) - x), bounds)
+        return x_adv
+
+    def _target(self, network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """What the scores are led away from; the divergence is the cross-entropy up to a constant, the entropy."""
+        if self.objective == "cross-entropy":
+            return y
+        with torch.no_grad():
+            probabilities: Tensor = network(x).softmax(dim=1)
+        return probabilities
+
+    def _random_start(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        if self.objective == "kl":
+            return self._project(_KL_START * _rand(x, generator, is_normal=True))
+        if self.norm == "Linf":
+            return (2 * _rand(x, generator) - 1) * self.eps
+        direction = _unit(_rand(x, generator, is_normal=True))
+        radius = _rand(x.flatten(1)[:, 0], generator) ** (1 / math.prod(x.shape[1:]))
+        return direction * _per_sample(radius * self.eps, x)
+
+    def _direction(self, gradient: Tensor) -> Tensor:
+        return gradient.sign() if self.norm == "Linf" else _unit(gradient)
+
+    def _project(self, delta: Tensor) -> Tensor:
+        if self.norm == "Linf":
+            return delta.clamp(-self.eps, self.eps)
+        norm = delta.flatten(1).norm(dim=1)
+        return delta * _per_sample((self.eps / norm.clamp_min(1e-12)).clamp_max(1), delta)
+
+
+@dataclass(frozen=True)
+class NFGSM:
+    """One step of the gradient's sign from much noise: N-FGSM (de Jorge et al. 2022, arXiv:2202.01181).
+
+    ``x' = clip(x_noisy + eps_step * sign(gradient of the cross-entropy at x_noisy))`` with
+    ``x_noisy = clip(x + noise * eps * U(-1, 1))``. The image is clipped to its range, the perturbation is not to the
+    ball: it may be ``noise * eps + eps_step`` large. So it is an attack to train with, for one gradient in place of
+    seven; what it leaves standing says nothing of robustness at ``eps``. Training by one step may fail at once, by
+    catastrophic overfitting: name a ``fallback`` in :class:`~art_oat.OATTrainer`. Linf only.
+
+    Args:
+        eps: Radius to be robust at, in units of ``x``; above 0.
+        eps_step: Step, in units of ``x``, above 0; None for ``eps``.
+        noise: Half width of the uniform noise, in units of ``eps``; above 0.
+
+    Raises:
+        ValueError: If an argument is not as above; names every fault.
+    """
+
+    eps: float = 8 / 255
+    eps_step: float | None = None
+    noise: float = 2.0
+
+    def __post_init__(self) -> None:
+        faults = _size_faults(self.eps, self.eps_step)
+        if not (is_finite_number(self.noise) and self.noise > 0):
+            faults.append(f"noise must be a number above 0, got {self.noise!r}.")
+        refuse(faults)
+
+    def __call__(
+        self,
+        network: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        *,
+        clip_values: ClipValues | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Return attacked inputs; see :class:`~art_oat.attacks.protocol.TensorAttack`."""
+        x, bounds = x.detach(), bounds_like(clip_values, x)
+        noisy = _clip(x + self.noise * self.eps * (2 * _rand(x, generator) - 1), bounds)
+        step = self.eps if self.eps_step is None else self.eps_step
+        return _clip(noisy + step * _input_gradient(network, noisy, y).sign(), bounds)
+
+
+def _size_faults(eps: float, eps_step: float | None) -> list[str]:
+    faults = []
+    if not (is_finite_number(eps) and eps > 0):
+        faults.append(f"eps must be a number above 0, got {eps}.")
+    if eps_step is not None and not (is_finite_number(eps_step) and eps_step > 0):
+        faults.append(f"eps_step must be a number above 0, or None, got {eps_step}.")
+    return faults
+
+
+def _input_gradient(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Gradient of the cross-entropy; ``y`` are class indices ``[N]`` or probabilities ``[N, K]``."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        loss = F.cross_entropy(network(x), y, reduction="sum")
+    return torch.autograd.grad(loss, x)[0]
+
+
+def _rand(like: Tensor, generator: torch.Generator | None, is_normal: bool = False) -> Tensor:
+    """Draw where the generator lives, so that one seed means the same on every device."""
+    draw = torch.randn if is_normal else torch.rand
+    device = like.device if generator is None else generator.device
+    return draw(like.shape, dtype=like.dtype, device=device, generator=generator).to(like.device)
+
+
+def _unit(x: Tensor) -> Tensor:
+    return x / _per_sample(x.flatten(1).norm(dim=1).clamp_min(1e-12), x)
+
+
+def _per_sample(values: Tensor, like: Tensor) -> Tensor:
+    return values.view(-1, *[1] * (like.dim() - 1))
+
+
+def bounds_like(clip_values: ClipValues | None, like: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Return smallest and largest value of an input as tensors of the dtype and device of ``like``; or None."""
+    if clip_values is None:
+        return None
+    low, high = (torch.as_tensor(value, dtype=like.dtype, device=like.device) for value in clip_values)
+    return low, high
+
+
+def _clip(x: Tensor, bounds: tuple[Tensor, Tensor] | None) -> Tensor:
+    return x if bounds is None else torch.minimum(torch.maximum(x, bounds[0]), bounds[1])

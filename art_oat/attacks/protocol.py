@@ -1,0 +1,39 @@
+"""Owns what an attack on tensors is."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+Norm = Literal["Linf", "L2", "L1"]
+ClipValues = tuple[Any, Any]
+
+
+class TensorAttack(Protocol):
+    """Anything that perturbs a batch; the i-th output belongs to the i-th input.
+
+    It gives the network whole batches. One that goes on with a part of them says so by an attribute ``keeps_batch``
+    that is False: a network that is bound to one lam per sample would not know which samples those are.
+    """
+
+    def __call__(
+        self,
+        network: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        *,
+        clip_values: ClipValues | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Return attacked inputs ``[N, ...]``, without gradient.
+
+        Args:
+            network: Gives scores ``[N, K]``; a plain network in evaluation mode, preprocessing included.
+            x: Inputs, ``[N, ...]``.
+            y: Class indices, ``[N]``.
+            clip_values: Smallest and largest value of an input, numbers or arrays that fit one sample; or None.
+            generator: What random starts are drawn from; None for torch's global one.
+        """
+        ...

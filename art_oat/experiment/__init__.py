@@ -1,0 +1,1 @@
+"""A training and its measurement, from plain values to a folder of results."""

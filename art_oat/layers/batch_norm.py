@@ -1,0 +1,374 @@
+"""Owns dual batch norm, FiLM included, and the plain affine map that it becomes at a fixed lam."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from art_oat.condition import Condition, Layout, current_condition, repeated
+from art_oat.fast import is_fast
+from art_oat.layers.channel_affine import Source, channel_affine
+from art_oat.layers.film import FiLM, NarrowFiLM
+
+
+class ConditionalLayer(nn.Module, ABC):
+    """A layer that reads the condition in training, and is an affine map per channel at a fixed lam in evaluation.
+
+    Whoever registers a conversion for a norm of a kind of its own returns a subclass of this.
+    """
+
+    @abstractmethod
+    def merge(self, condition: Condition) -> tuple[Tensor, Tensor]:
+        """Return scale and shift, each ``[G, C]``, of the layer in evaluation for a condition of ``G`` lams."""
+
+    def affine(self, condition: Condition) -> tuple[Tensor, Tensor]:
+        """Return scale and shift, each ``[G, C]``, of what stands for the layer in a plain network."""
+        return self.merge(condition)
+
+    @abstractmethod
+    def fold(self, condition: Condition) -> nn.Module:
+        """Return an ordinary, independent layer that answers alike for a condition of one lam, in evaluation."""
+
+
+class BatchNormLayer(ConditionalLayer):
+    """What the two forms of a conditional batch norm share: a FiLM, or none, and how it enters the merged affine.
+
+    A norm may lack affine weights. FiLM then still works; folding gives such a norm the weights that hold FiLM.
+    """
+
+    film: FiLM | NarrowFiLM | None
+
+    @property
+    @abstractmethod
+    def nb_channels(self) -> int:
+        """Return the number of channels ``C``."""
+
+    @abstractmethod
+    def normalization(self, condition: Condition) -> tuple[Tensor, Tensor]:
+        """Return scale and shift, each ``[G, C]``, of the layer without FiLM in evaluation."""
+
+    @abstractmethod
+    def tied_parts(self) -> tuple[nn.Module, ...]:
+        """Return the parts that own weights and statistics of the original norm, in a fixed order."""
+
+    def merge(self, condition: Condition) -> tuple[Tensor, Tensor]:
+        """Merge norm and FiLM: ``scale, shift`` with ``y = scale * x + shift``, each ``[G, C]``."""
+        scale, shift = self.normalization(condition)
+        if self.film is None:
+            return scale, shift
+        film_scale, film_shift = self.film.coefficients(condition.code)
+        return scale * film_scale, shift * film_scale + film_shift
+
+    def affine(self, condition: Condition) -> tuple[Tensor, Tensor]:
+        """Return what :meth:`merge` does, blended on the slope between lam = 0 and the smallest trained lam above it.
+
+        There, on neither side of a norm, scale and shift lie on the straight line between those at both ends.
+        """
+        merged = self.merge(condition)
+        if not condition.is_on_slope:
+            return merged
+        low, high = (self.merge(end) for end in condition.ends_of_slope)
+        climb = condition.climb.unsqueeze(1).to(merged[0])
+        scale, shift = (
+            torch.where(climb < 1, torch.lerp(start, end, climb), beyond)
+            for start, end, beyond in zip(low, high, merged, strict=True)
+        )
+        return scale, shift
+
+    def _with_film(self, norm: _BatchNorm, condition: Condition) -> _BatchNorm:
+        """Write FiLM into the affine weights of ``norm``, which gets some where it has none.
+
+        On the slope between both sides, they also make up for the statistics of the other side.
+        """
+        if condition.is_on_slope:
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            scale, shift = (coefficient.squeeze(0) for coefficient in self.affine(condition))
+            _set_affine(norm, scale * (norm.running_var + norm.eps).sqrt(), shift + norm.running_mean * scale)
+        elif self.film is not None:
+            scale, shift = (coefficient.squeeze(0) for coefficient in self.film.coefficients(condition.code))
+            weight = scale if norm.weight is None else norm.weight * scale
+            bias = shift if norm.bias is None else norm.bias * scale + shift
+            _set_affine(norm, weight, bias)
+        return norm
+
+
+class DualBatchNorm(BatchNormLayer):
+    """Two batch norms, one for lam = 0 and one for lam > 0, and one FiLM after both (arXiv:2010.11828).
+
+    The side is chosen by **lam**, not by whether the input is attacked. Each side has statistics and affine weights
+    of its own; a training pass moves only the sides that occur in its batch. A lam above 0 but below the smallest
+    trained one is answered by a blend of both sides in evaluation, and by the adversarial one in training. A side that
+    would see one value per channel, whose variance is not defined, normalizes by its running statistics and leaves them
+    as they are.
+
+    Args:
+        norm: A batch norm of any number of dimensions; becomes the clean side, and its copy the adversarial one.
+        film: Modulation after the norm, or None.
+    """
+
+    def __init__(self, norm: _BatchNorm, film: FiLM | NarrowFiLM | None = None) -> None:
+        super().__init__()
+        self.clean = norm
+        self.adversarial = copy.deepcopy(norm)
+        self.film = film
+        self.training = norm.training
+
+    def reset_parameters(self) -> None:
+        """Reset weights and statistics of both sides, and FiLM."""
+        self.clean.reset_parameters()
+        self.adversarial.reset_parameters()
+        if self.film is not None:
+            self.film.reset_parameters()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalize and modulate ``x [N, C, ...]`` by the condition of the pass under way."""
+        condition = current_condition().of(len(x))
+        if not (self.clean.training or self.adversarial.training) and condition.is_on_slope:
+            return channel_affine(x, *self.affine(condition))
+        order, inverse = condition.order, condition.inverse_order
+        x = x if order is None else x[order]
+        sides = [
+            (side, part, _normalize_side(side, part))
+            for side, part in zip((self.clean, self.adversarial), _cut(x, condition), strict=True)
+            if part is not None
+        ]
+        normalized = sides[0][-1] if len(sides) == 1 else torch.cat([answer for *_, answer in sides])
+        if self.film is None:
+            return normalized if inverse is None else normalized[inverse]
+        code = condition.code if order is None else condition.code[order]
+        modulated: Tensor = self.film(normalized, code, _source(x, sides))
+        return modulated if inverse is None else modulated[inverse]
+
+    @property
+    def nb_channels(self) -> int:
+        """Return the number of channels ``C``."""
+        return self.clean.num_features
+
+    def normalization(self, condition: Condition) -> tuple[Tensor, Tensor]:
+        """Return scale and shift of the side that each lam belongs to, each ``[G, C]``."""
+        is_clean = condition.is_clean.unsqueeze(1)
+        sides = zip(_affine(self.clean), _affine(self.adversarial), strict=True)
+        scale, shift = (torch.where(is_clean, clean, adversarial) for clean, adversarial in sides)
+        return scale, shift
+
+    def fold(self, condition: Condition) -> nn.Module:
+        """Return the side of ``lam`` as an ordinary batch norm of its class whose weight and bias hold FiLM too."""
+        return self._with_film(copy.deepcopy(self.clean if condition.nb_clean else self.adversarial), condition)
+
+    def tied_parts(self) -> tuple[nn.Module, ...]:
+        """Return both sides."""
+        return self.clean, self.adversarial
+
+
+class _Affine(nn.Module):
+    """Weight and bias per channel, each ``[C]``."""
+
+    def __init__(self, norm: _BatchNorm) -> None:
+        super().__init__()
+        assert norm.running_mean is not None
+        self.weight = nn.Parameter(torch.ones_like(norm.running_mean)) if norm.weight is None else norm.weight
+        self.bias = nn.Parameter(torch.zeros_like(norm.running_mean)) if norm.bias is None else norm.bias
+
+    def reset_parameters(self) -> None:
+        nn.init.ones_(self.weight)
+        nn.init.zeros_(self.bias)
+
+
+class DualAffineBatchNorm(BatchNormLayer):
+    """One batch norm for all lams, with affine weights of their own for lam = 0 and for lam > 0, and one FiLM after.
+
+    Of what dual batch norm doubles, this doubles the affine weights alone: all samples of a batch are normalized
+    together, and the running statistics see every lam, clean and attacked. In later analyses of adversarial training
+    it is the affine weights that carry the effect.
+
+    Args:
+        norm: A batch norm of any number of dimensions; keeps the statistics, and gives both sides their weights.
+        film: Modulation after the norm, or None.
+    """
+
+    def __init__(self, norm: _BatchNorm, film: FiLM | NarrowFiLM | None = None) -> None:
+        super().__init__()
+        self.clean = _Affine(norm)
+        self.adversarial = copy.deepcopy(self.clean)
+        norm.affine = False
+        norm.weight = norm.bias = None  # type: ignore[assignment]
+        self.statistics = norm
+        self.film = film
+        self.training = norm.training
+
+    def reset_parameters(self) -> None:
+        """Reset statistics, the weights of both sides, and FiLM."""
+        for part in (self.statistics, self.clean, self.adversarial, self.film):
+            if part is not None:
+                part.reset_parameters()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalize and modulate ``x [N, C, ...]`` by the condition of the pass under way."""
+        condition = current_condition().of(len(x))
+        if not self.statistics.training and condition.is_on_slope:
+            return channel_affine(x, *self.affine(condition))
+        scale, shift = self._chosen(condition)
+        if self.film is not None:
+            film_scale, film_shift = self.film.coefficients(condition.code)
+            scale, shift = scale * film_scale, shift * film_scale + film_shift
+        normalized = _normalize_side(self.statistics, x)
+        return channel_affine(normalized, scale, shift, _source(x, [(self.statistics, x, normalized)]))
+
+    @property
+    def nb_channels(self) -> int:
+        """Return the number of channels ``C``."""
+        return self.statistics.num_features
+
+    def _chosen(self, condition: Condition) -> tuple[Tensor, Tensor]:
+        is_clean = condition.is_clean.unsqueeze(1)
+        scale = torch.where(is_clean, self.clean.weight, self.adversarial.weight)
+        return scale, torch.where(is_clean, self.clean.bias, self.adversarial.bias)
+
+    def normalization(self, condition: Condition) -> tuple[Tensor, Tensor]:
+        """Return scale and shift of the side that each lam belongs to, each ``[G, C]``."""
+        (scale, shift), (weight, bias) = _affine(self.statistics), self._chosen(condition)
+        return scale * weight, shift * weight + bias
+
+    def fold(self, condition: Condition) -> nn.Module:
+        """Return the statistics with the weights of the side of ``lam`` as an ordinary batch norm of its class."""
+        norm = copy.deepcopy(self.statistics)
+        side = self.clean if condition.nb_clean else self.adversarial
+        _set_affine(norm, side.weight, side.bias)
+        return self._with_film(norm, condition)
+
+    def tied_parts(self) -> tuple[nn.Module, ...]:
+        """Return both sides and the statistics."""
+        return self.clean, self.adversarial, self.statistics
+
+
+def _set_affine(norm: _BatchNorm, weight: Tensor, bias: Tensor) -> None:
+    """Give a norm affine weights of its own; those that it has stay trainable or frozen as they are."""
+    norm.affine = True
+    for name, value in (("weight", weight), ("bias", bias)):
+        old = getattr(norm, name)
+        setattr(norm, name, nn.Parameter(value.detach().clone(), True if old is None else old.requires_grad))
+
+
+def _normalize_side(norm: _BatchNorm, x: Tensor) -> Tensor:
+    if norm.training and x.numel() == x.shape[1]:
+        return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+    result: Tensor = norm(x)
+    return result
+
+
+@contextmanager
+def observed_norms(network: nn.Module, before: Callable[[str, _BatchNorm, Tensor], None]) -> Iterator[None]:
+    """Within the block, tell of every batch norm that is about to run: its dotted path, itself, and what it gets."""
+
+    def tell(path: str, norm: _BatchNorm, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+        before(path, norm, next(iter((*args, *kwargs.values()))))
+
+    handles = [
+        part.register_forward_pre_hook(partial(tell, path), with_kwargs=True)
+        for path, part in network.named_modules()
+        if isinstance(part, _BatchNorm)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def steadied(network: nn.Module) -> Iterator[None]:
+    """Within the block, let batch norms that get one value per channel use their running statistics.
+
+    Its variance is not defined. Converted norms do so by themselves; this is for a batch of one sample and the norms
+    that were kept as they are.
+    """
+    set_back: list[nn.Module] = []
+
+    def enter(_: str, norm: _BatchNorm, x: Tensor) -> None:
+        if norm.training and x.numel() == x.shape[1] and norm.running_mean is not None:
+            norm.training = False
+            set_back.append(norm)
+
+    def leave(*_: object) -> None:
+        while set_back:
+            set_back.pop().training = True
+
+    handles = [part.register_forward_hook(leave) for part in network.modules() if isinstance(part, _BatchNorm)]
+    try:
+        with observed_norms(network, enter):
+            yield
+    finally:
+        leave()
+        for handle in handles:
+            handle.remove()
+
+
+def _cut(x: Tensor, condition: Condition) -> tuple[Tensor | None, Tensor | None]:
+    """Return clean and other samples, which come in this order; None where there are none.
+
+    The gradient of a split is one copy, that of two slices four passes over the batch.
+    """
+    nb_clean = condition.nb_clean
+    if nb_clean in (0, len(condition.lam)):
+        return (x, None) if nb_clean else (None, x)
+    if is_fast("split"):
+        clean, others = x.split([nb_clean, len(x) - nb_clean])
+        return clean, others
+    return x[:nb_clean], x[nb_clean:]
+
+
+def _source(x: Tensor, sides: list[tuple[_BatchNorm, Tensor, Tensor]]) -> Source | None:
+    """Say how normalized features come from ``x``, if torch's node of every side says by which statistics."""
+    if not is_fast("source") or x.dtype not in (torch.float32, torch.float64):
+        return None
+    lines = []
+    for norm, part, normalized in sides:
+        node = normalized.grad_fn if type(normalized.grad_fn).__name__ == "NativeBatchNormBackward0" else None
+        mean, slope = (getattr(node, name, None) for name in ("_saved_result1", "_saved_result2"))
+        if mean is None or slope is None or not mean.numel():  # running statistics, or another way to normalize
+            return None
+        slope = slope if norm.weight is None else slope * norm.weight.detach()
+        offset = -mean * slope if norm.bias is None else norm.bias.detach() - mean * slope
+        lines.append(torch.stack([slope, offset]).unsqueeze(1).expand(-1, len(part), -1))
+    return Source(x, *torch.cat(lines, dim=1))
+
+
+def _affine(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
+    """``(x - mean) / sqrt(var + eps) * weight + bias`` as one scale and shift, each ``[C]``."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = torch.rsqrt(norm.running_var + norm.eps)
+    scale = scale if norm.weight is None else norm.weight * scale
+    shift = -norm.running_mean * scale
+    return scale, shift if norm.bias is None else norm.bias + shift
+
+
+class ChannelAffine(nn.Module):
+    """The affine map per channel that stands in a pinned network where a converted layer stood.
+
+    ``coefficients`` holds scale and shift, each ``[1, C]`` or ``[N, C]``, as one tuple that is replaced whole: a
+    thread in the middle of a pass sees either the old pair or the new one.
+
+    Args:
+        layout: How the network lays out several samples that it makes of one.
+    """
+
+    coefficients: tuple[Tensor, Tensor]
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__()
+        self.layout = layout
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``scale * x + shift`` for ``x [N, C, ...]``."""
+        scale, shift = self.coefficients
+        return channel_affine(x, repeated(scale, len(x), self.layout), repeated(shift, len(x), self.layout))

@@ -1,0 +1,111 @@
+"""Owns the reasons why a network cannot be slimmed: where its dropped channels go, shown by NaN in them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from art_oat.layers.slimmable import Channels, channel_axis, chooses_width, cut, full_size, group_size
+from art_oat.surgery.tracing import hooked, is_rigid, with_dropped
+
+
+def reasons(
+    network: nn.Module, layers: Mapping[str, nn.Module], outputs: Mapping[str, int], x: Tensor
+) -> dict[str, str]:
+    """Run a network with NaN in every dropped channel; what layers get then shows which channels depend on them.
+
+    These should be the last ones of each layer, since they are what a smaller layer leaves out.
+
+    Args:
+        network: Full; it is left as it was.
+        layers: What can be cut, by dotted path.
+        outputs: How many channels each layer keeps of those it gives, where it sets that itself.
+        x: Inputs on which it runs.
+
+    Returns:
+        By dotted path of a layer, what is wrong with what it gets.
+    """
+    poisoned = _Poisoned(layers, outputs)
+    rigid = {path: part for path, part in network.named_modules() if is_rigid(part)}
+    with (
+        torch.no_grad(),
+        hooked(layers, before=poisoned.take, after=poisoned.give),
+        hooked(rigid, before=poisoned.take_rigid),
+    ):
+        network(x)
+    return poisoned.faults
+
+
+class _Poisoned:
+    """What happens at the layers of a network whose dropped channels hold NaN."""
+
+    def __init__(self, layers: Mapping[str, nn.Module], outputs: Mapping[str, int]) -> None:
+        self.layers = layers
+        self.outputs = outputs
+        self.channels: dict[str, Channels] = {}
+        self.faults: dict[str, str] = {}
+
+    def take(self, path: str, x: Tensor) -> Tensor:
+        layer = self.layers[path]
+        full, axis = full_size(layer), channel_axis(layer)
+        assert full is not None
+        is_kept = ~x.isnan().movedim(axis, 0).reshape(x.shape[axis], -1).any(dim=1)
+        inputs = int(is_kept.sum())
+        outputs = self.outputs[path] if chooses_width(layer) else full.proportion(inputs)
+        size = Channels(inputs, outputs)
+        fault = _input_fault(layer, is_kept) or _size_fault(layer, size, self.channels.get(path, size))
+        if fault:
+            self.faults.setdefault(path, fault)
+            size = Channels(full.inputs, outputs)
+        self.channels[path] = size
+        return torch.where(x.isnan(), 0, x)
+
+    def give(self, path: str, output: Tensor) -> Tensor:
+        if path not in self.channels:
+            self.faults.setdefault(path, "it gets its input by keyword, which cannot be looked at: pass it by position")
+            return output
+        return with_dropped(output, self.layers[path], self.channels[path].outputs, torch.nan)
+
+    def take_rigid(self, path: str, x: Tensor) -> Tensor:
+        if bool(x.isnan().any()):
+            self.faults.setdefault(path, "it gets fewer channels, and layers of its type cannot be cut")
+        return torch.where(x.isnan(), 0, x)
+
+
+def _input_fault(layer: nn.Module, is_kept: Tensor) -> str:
+    """Say what is wrong with the channels that a layer gets; ``is_kept`` is true where nothing dropped is mixed in."""
+    nb_kept = int(is_kept.sum())
+    if not nb_kept:
+        return "each channel it gets depends on dropped ones: something before it mixes channels"
+    if not bool(is_kept[:nb_kept].all()):
+        return (
+            f"it gets channels {_ranges(is_kept)} of {len(is_kept)}, which are not the first {nb_kept}: something "
+            "before it concatenates or reorders channels"
+        )
+    if nb_kept % (size := group_size(layer)):
+        return f"it gets {nb_kept} channels, which are no whole groups of {size}"
+    return ""
+
+
+def _ranges(is_kept: Tensor) -> str:
+    indices = is_kept.nonzero().flatten().tolist()
+    runs = [[index for _, index in run] for _, run in itertools.groupby(enumerate(indices), lambda at: at[1] - at[0])]
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+
+
+def _size_fault(layer: nn.Module, size: Channels, before: Channels) -> str:
+    if size != before:
+        return f"it gets {before.inputs} channels in one call and {size.inputs} in another"
+    names = cut(layer, size).slices
+    if size != full_size(layer) and any(
+        getattr(layer, name, None) is not None for name in names if not _has(layer, name)
+    ):
+        return "its weights are computed from others, so they cannot be cut"
+    return ""
+
+
+def _has(layer: nn.Module, name: str) -> bool:
+    return name in layer._parameters or name in layer._buffers

@@ -1,0 +1,252 @@
+"""Owns looking at a network while it runs: on what inputs it does, and what its layers get and give."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+from torch.utils._pytree import tree_leaves
+
+from art_oat.layers.slimmable import channel_axis, chooses_width, full_size, group_size, is_cuttable
+from art_oat.rebuild import clone_tensor, rebuild
+
+_NB_SAMPLES = 2
+_IMAGE_SIZES = (32, 28, 64, 96, 8, 16, 128, 224, 299)
+_MAX_SIZE_OF_VOLUMES = 32
+
+
+def probe(network: nn.Module, input_shape: Sequence[int] | None) -> tuple[nn.Module, Tensor]:
+    """Return a copy of a network to try things on, and inputs on which it runs.
+
+    The copy is in evaluation mode, on the CPU, in float64, or in float32 where it does not run otherwise, and has every
+    weight and statistic moved a little: one that is 0 or 1 may hide what goes wrong.
+
+    Args:
+        network: Left untouched.
+        input_shape: Shape of one sample; None to try common image sizes with the channels that the first layer takes.
+
+    Raises:
+        ValueError: If it does not run on such inputs.
+    """
+    reasons: list[str] = []
+    for dtype in (torch.float64, torch.float32):
+        subject = _shaken(network, dtype)
+        x = running_inputs(subject, input_shape, torch.empty(0, dtype=dtype), reasons)
+        if x is not None:
+            return subject, x
+    raise ValueError(unfit_message(input_shape, reasons))
+
+
+def running_inputs(
+    subject: nn.Module, input_shape: Sequence[int] | None, like: Tensor, reasons: list[str]
+) -> Tensor | None:
+    """Return inputs ``[2, ...]`` on which a network gives finite answers; None where there are none.
+
+    Args:
+        subject: To be tried on; in evaluation mode.
+        input_shape: Shape of one sample; None to try common image sizes with the channels that the first layer takes.
+        like: Gives dtype and device.
+        reasons: Gets what speaks against each shape.
+    """
+    for shape in _shapes(subject) if input_shape is None else [tuple(input_shape)]:
+        x = torch.rand(_NB_SAMPLES, *shape, dtype=like.dtype, device=like.device)
+        try:
+            with torch.no_grad():
+                answer = subject(x)
+        except Exception as error:  # noqa: BLE001 - whatever a user's network may raise
+            reasons.append(f"With {shape} of {like.dtype} it says: {error}")
+            continue
+        if all(bool(leaf.isfinite().all()) for leaf in real_tensors(answer)):
+            return x
+        reasons.append(f"With {shape} its scores are not finite.")
+    return None
+
+
+def unfit_message(input_shape: Sequence[int] | None, reasons: Sequence[str]) -> str:
+    """Say that a network does not run on inputs of a shape, and the first reason."""
+    return (
+        f"input_shape must be the shape of one sample that the network takes, got {input_shape}. "
+        f"{next(iter(reasons), 'No layer of it tells how many channels it takes.')}"
+    )
+
+
+def _shaken(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+    subject = rebuild(network, lambda _: None, clone_tensor).cpu().to(dtype).eval()
+    with torch.no_grad():
+        for tensor in itertools.chain(subject.parameters(), subject.buffers()):
+            if tensor.is_floating_point():
+                tensor.mul_(1 + 0.2 * torch.rand_like(tensor)).add_(0.02 * torch.rand_like(tensor))
+    return subject.requires_grad_(requires_grad=False)
+
+
+def _shapes(network: nn.Module) -> Iterator[tuple[int, ...]]:
+    """Shapes that a network may take, from its first layer that has a number of channels."""
+    first = next((part for part in network.modules() if is_cuttable(part) and full_size(part)), None)
+    size = None if first is None else full_size(first)
+    if size is None:
+        return
+    if isinstance(first, nn.Linear | nn.BatchNorm1d):
+        yield (size.inputs,)
+    nb_axes = len(first.kernel_size) if isinstance(first, _ConvNd) else 2
+    for length in _IMAGE_SIZES:
+        if nb_axes < len("DHW") or length <= _MAX_SIZE_OF_VOLUMES:
+            yield (size.inputs, *(length,) * nb_axes)
+
+
+def real_tensors(answer: Any) -> list[Tensor]:
+    """Return the tensors of real numbers that a network's answer is made of."""
+    return [leaf for leaf in tree_leaves(answer) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Which layers set a number of channels, and for whom.
+
+    Attributes:
+        heads: Paths of the layers whose output reaches that of the network without passing another that sets a width.
+        last: Those of them behind which no other layer with weights comes: where the answer comes from.
+        called: Paths of the layers that were called.
+        units: By path of a layer that sets a width, the number that its channels must be a multiple of: whole groups
+            must arrive at the grouped layers behind it, and at those it shares a sum with.
+    """
+
+    heads: set[str]
+    last: set[str]
+    called: set[str]
+    units: dict[str, int]
+
+
+def structure(network: nn.Module, layers: Mapping[str, nn.Module], x: Tensor) -> Structure:
+    """Find out how the layers of a network hang together.
+
+    Args:
+        network: Runs on ``x``; its parameters must not ask for gradients.
+        layers: What can be cut, by dotted path.
+        x: Inputs.
+
+    Raises:
+        ValueError: If what it returns has no gradient.
+    """
+    setting = {path: layer for path, layer in layers.items() if chooses_width(layer)}
+    path_of: dict[Tensor, str] = {}
+    meetings: list[tuple[set[str], int]] = []
+    called: set[str] = set()
+
+    def start_graph(path: str, output: Tensor) -> Tensor:
+        called.add(path)
+        leaf = output.detach().requires_grad_()
+        path_of[leaf] = path
+        return leaf.clone()
+
+    def meet(path: str, got: Tensor) -> Tensor:
+        meetings.append(({path_of[leaf] for leaf in leaves(got)}, group_size(layers[path])))
+        return got
+
+    def sources(started: Mapping[str, nn.Module]) -> set[str]:
+        with hooked(started, after=start_graph):
+            answer = network(x)
+        return {path_of[leaf] for tensor in real_tensors(answer) for leaf in leaves(tensor)}
+
+    with torch.enable_grad():
+        last = sources({path: part for path, part in network.named_modules() if path in layers or is_rigid(part)})
+        with hooked(layers, before=meet):
+            heads = sources(setting)
+    if setting and not heads:
+        raise ValueError("the network must return scores that have a gradient.")
+    return Structure(heads, heads & last, called, _units(meetings))
+
+
+def leaves(tensor: Tensor) -> Iterator[Tensor]:
+    """The tensors that another one was computed from, where its graph starts."""
+    pending, seen = [tensor.grad_fn], set()
+    while pending:
+        node = pending.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if (leaf := getattr(node, "variable", None)) is not None:
+            yield leaf
+        pending += [before for before, _ in node.next_functions]
+
+
+def _units(meetings: list[tuple[set[str], int]]) -> dict[str, int]:
+    """Let layers that meet in one input have one unit: the least common multiple of what is asked of any of them."""
+    groups: list[tuple[set[str], int]] = []
+    for paths, unit in meetings:
+        met = [group for group in groups if group[0] & paths]
+        merged = (paths.union(*(group[0] for group in met)), math.lcm(unit, *(group[1] for group in met)))
+        groups = [group for group in groups if group not in met] + [merged]
+    return {path: unit for paths, unit in groups for path in paths}
+
+
+@contextmanager
+def hooked(
+    modules: Mapping[str, nn.Module],
+    *,
+    before: Callable[[str, Tensor], Tensor] | None = None,
+    after: Callable[[str, Tensor], Tensor] | None = None,
+) -> Iterator[None]:
+    """Within the block, exchange the first tensor that modules get, and what they give."""
+    handles = []
+    for path, module in modules.items():
+        if before is not None:
+
+            def enter(_: nn.Module, args: Any, path: str = path) -> Any:
+                return (before(path, args[0]), *args[1:]) if args and isinstance(args[0], Tensor) else None
+
+            handles.append(module.register_forward_pre_hook(enter))
+        if after is not None:
+
+            def leave(_: nn.Module, __: Any, output: Any, path: str = path) -> Any:
+                return after(path, output) if isinstance(output, Tensor) else None
+
+            handles.append(module.register_forward_hook(leave))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def followed(parts: Mapping[str, nn.Module]) -> Iterator[list[str]]:
+    """Within the block, keep a list of the modules whose forward is under way, the innermost last."""
+    under_way: list[str] = []
+
+    def leave(*_: Any) -> None:
+        under_way.pop()
+
+    handles = []
+    for path, part in parts.items():
+        handles.append(part.register_forward_pre_hook(lambda _, __, path=path: under_way.append(path)))
+        handles.append(part.register_forward_hook(leave))
+    try:
+        yield under_way
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def with_dropped(tensor: Tensor, layer: nn.Module, nb_kept: int, value: float) -> Tensor:
+    """Return a copy of what a layer takes or gives, with a value in all channels but the first so many."""
+    axis, copy = channel_axis(layer), tensor.clone()
+    copy.narrow(axis, nb_kept, tensor.shape[axis] - nb_kept).fill_(value)
+    return copy
+
+
+def cuttable_layers(network: nn.Module) -> dict[str, nn.Module]:
+    """Return every layer that can be cut, by dotted path; one that is used in several places by its first."""
+    return {path: part for path, part in network.named_modules() if is_cuttable(part) and full_size(part)}
+
+
+def is_rigid(module: nn.Module) -> bool:
+    """Whether a layer has tensors of its own, and is none that can be cut."""
+    has_tensors = bool(module._parameters or module._buffers)
+    return has_tensors and not is_cuttable(module) and not any(True for _ in module.children())

@@ -1,0 +1,112 @@
+"""Owns transfer: a network for another task, from the features of a trained one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Literal, get_args
+
+from torch import nn
+
+from art_oat.model import OATModel
+from art_oat.surgery.fold import fold
+from art_oat.transfer.freezing import freeze, set_trainable, unfreeze
+from art_oat.transfer.head import Network, head_path, with_new_head
+from art_oat.transfer.trial import plain_root
+
+Protocol = Literal["fixed-feature", "full-network"]
+
+_LEAST_CLASSES = 2
+
+
+def replace_head(
+    network: Network,
+    nb_classes: int,
+    *,
+    head: str | None = None,
+    input_shape: Sequence[int] | None = None,
+    seed: int = 0,
+) -> Network:
+    """Return a copy of a network with a fresh head for another number of classes, and all else as it is.
+
+    The new head is of the class of the old one, trainable, and starts as torch starts such layers: that is all that is
+    drawn at random. A conditional network stays conditional; with a head per width, the smaller ones start as slices.
+    Other heads, such as auxiliary ones that answer in training alone, are left as they are.
+
+    Args:
+        network: Plain or conditional; it is left untouched.
+        nb_classes: ``K`` of the new task, at least 2.
+        head: Dotted path of the head, as in the plain network; None to find it, see :func:`find_head`.
+        input_shape: Shape of one sample on which that is tried out; None to try common image sizes.
+        seed: What the new weights are drawn from, on any device alike; the global generator is left alone.
+
+    Raises:
+        TypeError: If ``network`` is of another kind.
+        ValueError: If ``nb_classes`` is not as above, there is no part ``head``, or it does not set the number of
+            scores.
+
+    Example:
+        >>> from art_oat.models import SmallCNN
+        >>> replace_head(SmallCNN(), nb_classes=5).head
+        Linear(in_features=128, out_features=5, bias=True)
+    """
+    _check_classes(nb_classes)
+    return with_new_head(network, head_path(network, head, input_shape), int(nb_classes), seed)
+
+
+def adapt(
+    source: nn.Module,
+    nb_classes: int,
+    *,
+    protocol: Protocol = "full-network",
+    lam: float | None = None,
+    width: float | None = None,
+    head: str | None = None,
+    input_shape: Sequence[int] | None = None,
+    seed: int = 0,
+) -> nn.Module:
+    """Return a network for another task that starts from the features of a trained one (Salman et al. 2020).
+
+    One conditional network offers the features of every robustness: with ``lam``, or ``width``, the result is an
+    ordinary network, :func:`fold` at that point, and gives the dial up. Without, it stays conditional, to be trained at
+    every lam by :class:`~art_oat.OATTrainer`. arXiv:2007.08489 has both protocols:
+
+    - ``"fixed-feature"``: only the head is trained; the whole network stays in evaluation mode, so that all features
+      are fixed. :class:`~art_oat.LinearProbe` trains a linear head so, in one pass over the data.
+    - ``"full-network"``: everything is trained, whether it was frozen in the source or not.
+
+    Args:
+        source: An ``OATModel`` or any plain network, such as :func:`fold` gives; it is left untouched.
+        nb_classes: ``K`` of the new task, at least 2.
+        protocol: See above.
+        lam: Whose features; in ``[0, 1]``, for a conditional source.
+        width: Likewise; one of the trained widths.
+        head: As :func:`replace_head` takes it, like what follows.
+        input_shape: See there.
+        seed: See there.
+
+    Raises:
+        TypeError: If ``source`` is of another kind.
+        ValueError: If an argument is not as above, or the head is not found.
+    """
+    if protocol not in get_args(Protocol):
+        raise ValueError(f"protocol must be one of {get_args(Protocol)}, got {protocol!r}.")
+    _check_classes(nb_classes)
+    path = head_path(source, head, input_shape)
+    if lam is not None or width is not None:
+        if not isinstance(source, OATModel):
+            raise ValueError(f"lam and width must be None for a {type(source).__name__}: it has no dials.")
+        source = fold(source, source.point(lam, width))
+    network = with_new_head(source, path, int(nb_classes), seed)
+    unfreeze(network)
+    root = plain_root(network)
+    set_trainable(root, True)
+    if protocol == "fixed-feature":
+        freeze(root)
+        set_trainable(root.get_submodule(path), True)
+    return network
+
+
+def _check_classes(nb_classes: int) -> None:
+    if isinstance(nb_classes, bool) or not isinstance(nb_classes, Integral) or nb_classes < _LEAST_CLASSES:
+        raise ValueError(f"nb_classes must be a whole number, at least {_LEAST_CLASSES}, got {nb_classes!r}.")

@@ -1,0 +1,147 @@
+"""Owns the head of a network: which layer sets how many scores it gives, and another one in its place."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvTransposeNd
+from torch.nn.utils.parametrize import is_parametrized
+
+from art_oat.contexts import borrowed_generators
+from art_oat.layers import Slimmable, Switch
+from art_oat.layers.slimmable import Channels, chooses_width, clone_slice, full_size, sliced, slimmable
+from art_oat.rebuild import clone_tensor, rebuild, same_tensor, without_hooks
+from art_oat.surgery.selection import with_near_names
+from art_oat.surgery.tracing import cuttable_layers, real_tensors, structure
+from art_oat.transfer.freezing import take_hook, ties
+from art_oat.transfer.trial import plain_root, stand_in
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def find_head(network: nn.Module, *, input_shape: Sequence[int] | None = None) -> str:
+    """Return the dotted path of the layer that sets how many scores a network gives.
+
+    It is found by running a copy: of the linear layers and convolutions that the scores come from directly, the one
+    that can have one more output, and then there is one more score.
+
+    Args:
+        network: Plain or conditional; it is left untouched.
+        input_shape: Shape of one sample, such as ``(3, 32, 32)``; None to try common image sizes.
+
+    Raises:
+        TypeError: If ``network`` is of another kind.
+        ValueError: If there is no such layer, or more than one, or the network does not run on such inputs.
+
+    Example:
+        >>> from art_oat.models import SmallCNN
+        >>> find_head(SmallCNN())
+        'head'
+    """
+    subject, x = stand_in(network, input_shape)
+    faults = {path: _head_fault(subject, path, x) for path in _candidates(subject, x)}
+    found = [path for path, fault in faults.items() if not fault]
+    if len(found) == 1:
+        return found[0]
+    tried = [f"{path} ({_kind(subject, path)}): {fault}." for path, fault in faults.items() if fault]
+    raise ValueError(
+        "network must have one head, a linear layer or convolution that sets how many scores it gives, "
+        f"found {' and '.join(found) or 'none'}. {' '.join(tried)}{' ' * bool(tried)}"
+        + ("Name one: head=..." if found else "Exchange the layer that the scores come from yourself.")
+    )
+
+
+def head_path(network: nn.Module, head: str | None, input_shape: Sequence[int] | None) -> str:
+    """Find the head, or check that the part named is one."""
+    if head is None:
+        return find_head(network, input_shape=input_shape)
+    subject, x = stand_in(network, input_shape)
+    known = {name for name, _ in subject.named_modules(remove_duplicate=False)}
+    if head not in known:
+        raise ValueError(f"head must be the dotted path of a part, got {with_near_names(head, known - {''})}.")
+    if fault := _head_fault(subject, head, x):
+        kind = _kind(subject, head)
+        raise ValueError(f"head must set how many scores the network gives, got {head} ({kind}): {fault}.")
+    return head
+
+
+def _candidates(subject: nn.Module, x: Tensor) -> list[str]:
+    """Return the paths of the layers that the scores come from directly, in the order of the network."""
+    layers = cuttable_layers(subject)
+    with torch.inference_mode(mode=False):
+        heads = structure(subject, layers, x).heads
+    return [path for path in layers if path in heads]
+
+
+def _kind(network: nn.Module, path: str) -> str:
+    return type(network.get_submodule(path)).__name__
+
+
+def _head_fault(subject: nn.Module, path: str, x: Tensor) -> str:
+    """Say why a layer is no head: it must be able to have one more output, and then there is one more score."""
+    layer = subject.get_submodule(path)
+    if not chooses_width(layer):
+        return "it is no linear layer, and no convolution of one group"
+    if is_parametrized(layer) or "weight" not in layer._parameters:
+        return "its weights are computed from others"
+    size = full_size(layer)
+    assert size is not None
+    with torch.no_grad(), borrowed_generators(seed=0):
+        before = real_tensors(subject(x))
+        larger = _resized(layer, size.outputs + 1)
+        try:
+            after = real_tensors(rebuild(subject, lambda part: larger if part is layer else None, same_tensor)(x))
+        except Exception as error:  # noqa: BLE001 - whatever a user's network may raise
+            return f"with one more output the network fails: {error}"
+    gains = [_nb_scores(new) - _nb_scores(old) for old, new in zip(before, after, strict=False)]
+    return "" if 1 in gains else "with one more output the network does not give one more score"
+
+
+def _nb_scores(answer: Tensor) -> int:
+    return answer.shape[1] if answer.dim() > 1 else 0
+
+
+def with_new_head(network: Network, path: str, nb_classes: int, seed: int) -> Network:
+    """Return a copy of a network whose head, of a checked path, is fresh and gives another number of scores."""
+    root = plain_root(network)
+    old = root.get_submodule(path)
+    if tied := ties([old], root):
+        raise ValueError(f"the head must have weights of its own, but {' and '.join(tied)}. Untie them.")
+    with borrowed_generators(seed=seed):
+        fresh = _resized(old, nb_classes)
+    result = rebuild(network, lambda part: fresh if part is old else None, clone_tensor)
+    for module in fresh.modules():
+        take_hook(module)
+    return cast("Network", result)
+
+
+def _resized(layer: nn.Module, nb_outputs: int) -> nn.Module:
+    """Return a fresh layer like one of the network's, with another number of outputs, at each of its widths."""
+    if isinstance(layer, Switch):
+        whole = _resized(layer.at(1.0), nb_outputs)
+        by_width: dict[float, nn.Module] = {1.0: whole}
+        for width in layer.widths[:-1]:
+            size = cast("Channels", full_size(layer.at(width)))
+            by_width[width] = sliced(whole, size._replace(outputs=nb_outputs), clone_slice)
+        return Switch({width: by_width[width] for width in layer.widths})
+    if isinstance(layer, Slimmable):
+        channels = {width: size._replace(outputs=nb_outputs) for width, size in layer._slim_channels.items()}
+        return slimmable(_drawn(layer.at(1.0, clone_slice), nb_outputs), channels)
+    return _drawn(layer, nb_outputs)
+
+
+def _drawn(layer: nn.Module, nb_outputs: int) -> nn.Module:
+    fresh: Any = copy.deepcopy(without_hooks(layer))
+    setattr(fresh, "out_features" if isinstance(layer, nn.Linear) else "out_channels", nb_outputs)
+    for name in ("weight", "bias"):
+        if (old := getattr(layer, name)) is not None:  # drawn on the CPU: a seed means one head on every device
+            shape = list(old.shape)
+            shape[1 if name == "weight" and isinstance(layer, _ConvTransposeNd) else 0] = nb_outputs
+            setattr(fresh, name, nn.Parameter(torch.empty(shape, dtype=old.dtype)))
+    fresh.reset_parameters()
+    moved: nn.Module = fresh.to(layer.weight.device)
+    return moved

@@ -1,0 +1,211 @@
+import hashlib
+import pickle
+import shutil
+import ssl
+import tarfile
+import urllib.error
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from art import config, utils
+from scipy.io import savemat
+
+from art_oat.data import load
+from art_oat.data.sources import PUBLISHED, read_published
+
+RANDOM = np.random.default_rng(0)
+
+
+def images_of(*shape):
+    """Random bytes, among them the darkest and the brightest: ART scales some data sets by what they hold."""
+    images = RANDOM.integers(0, 256, shape, dtype=np.uint8)
+    images[:, 0, 0, 0], images[:, 0, 1, 0] = 0, 255
+    return images
+
+
+def lay_out_cifar10(folder):
+    """ART's loader spreads a batch of one image over the 10,000 places of a batch: a small file makes a whole set."""
+    batches = folder / "cifar-10-batches-py"
+    batches.mkdir(parents=True)
+    images, names = images_of(6, 3, 32, 32), [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
+    for label, (name, image) in enumerate(zip(names, images, strict=True)):
+        content = {b"data": image.reshape(1, 3072), b"labels": [label % 5]}
+        (batches / name).write_bytes(pickle.dumps(content, protocol=4))
+    return (np.repeat(images[:5], 10_000, axis=0), np.repeat(np.arange(5), 10_000)), (images[5:], np.zeros(1))
+
+
+def lay_out_mnist(folder):
+    train, test = images_of(30, 28, 28, 1)[..., 0], images_of(20, 28, 28, 1)[..., 0]
+    y, y_test = (np.arange(n, dtype=np.uint8) % 10 for n in (30, 20))
+    folder.mkdir(exist_ok=True)
+    np.savez(folder / "mnist.npz", x_train=train, y_train=y, x_test=test, y_test=y_test)
+    return (train[:, None], y), (test[:, None], y_test)
+
+
+def lay_out_stl10(folder):
+    (folder / "stl10_binary").mkdir(parents=True)
+    parts = {"train": (images_of(20, 3, 96, 96), np.arange(20) % 10), "test": (images_of(10, 3, 96, 96), np.arange(10))}
+    for part, (x, y) in parts.items():
+        x.tofile(folder / "stl10_binary" / f"{part}_X.bin")
+        (y + 1).astype(np.uint8).tofile(folder / "stl10_binary" / f"{part}_y.bin")
+    return parts["train"], parts["test"]
+
+
+def lay_out_svhn(folder):
+    folder.mkdir(exist_ok=True)
+    parts = {
+        "train": (images_of(40, 3, 32, 32), np.arange(40) % 10),
+        "test": (images_of(20, 3, 32, 32), np.arange(20) % 10),
+    }
+    for part, (x, y) in parts.items():
+        labels = np.where(y == 0, 10, y).astype(np.uint8)[:, None]
+        savemat(folder / f"{part}_32x32.mat", {"X": x.transpose(2, 3, 1, 0), "y": labels})
+    return parts["train"], parts["test"]
+
+
+LAY_OUT = {"cifar10": lay_out_cifar10, "mnist": lay_out_mnist, "stl10": lay_out_stl10, "svhn": lay_out_svhn}
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch):
+    def refuse(url, path):
+        raise AssertionError(f"{url} must not be asked for")
+
+    monkeypatch.setattr("urllib.request.urlretrieve", refuse)
+
+
+def offer(monkeypatch, name, file, sha256=None):
+    """Have downloads of a data set bring a file, of the checksum that is known or of another."""
+    monkeypatch.setattr("urllib.request.urlretrieve", lambda url, path: shutil.copy(file, path))
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest() if sha256 is None else sha256
+    monkeypatch.setitem(PUBLISHED, name, replace(PUBLISHED[name], sha256=sha256))
+
+
+@pytest.mark.parametrize("name", LAY_OUT)
+def test_images_and_labels_are_those_in_the_files(tmp_path, name):
+    expected = LAY_OUT[name](tmp_path)
+    parts = read_published(name, tmp_path)
+    assert list(parts) == ["train", "test"]
+    for (x, y), (expected_x, expected_y) in zip(parts.values(), expected, strict=True):
+        brightest = 255 if x.dtype == np.uint8 else 1
+        # float32 rounds a byte over 255, which float64 has rounded before
+        np.testing.assert_allclose(x[::97] / brightest, expected_x[::97] / 255, rtol=np.finfo(np.float32).eps)
+        assert x.shape == expected_x.shape
+        np.testing.assert_array_equal(y, expected_y)
+
+
+def test_no_image_is_held_in_float64(tmp_path):
+    for name, lay_out in LAY_OUT.items():
+        lay_out(tmp_path / name)
+        assert all(x.dtype in (np.uint8, np.float32) for x, _ in read_published(name, tmp_path / name).values())
+
+
+def test_a_subset_of_cifar10_is_ready_for_training(tmp_path):
+    lay_out_cifar10(tmp_path)
+    data = load("cifar10", folder=tmp_path, nb_train=90)
+    assert [len(part.y) for part in data] == [90, 10, 1]
+    assert (data.input_shape, data.nb_classes, data.train.x.dtype) == ((3, 32, 32), 5, np.float32)
+    np.testing.assert_array_equal(np.bincount(data.train.y), 18)
+
+
+def test_art_s_data_folder_is_the_one_looked_into(tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "ART_DATA_PATH", str(tmp_path))
+    _, y = lay_out_mnist(tmp_path)[0]
+    np.testing.assert_array_equal(read_published("mnist")["train"][1], y)
+
+
+@pytest.mark.parametrize("name", LAY_OUT)
+def test_missing_files_are_named_with_how_to_get_them_and_nothing_is_made(tmp_path, name):
+    with pytest.raises(FileNotFoundError) as caught:
+        read_published(name, tmp_path / "empty")
+    message = str(caught.value)
+    for expected in (*PUBLISHED[name].files, str(tmp_path / "empty"), PUBLISHED[name].origin, "name the folder"):
+        assert expected in message
+    assert ("download=True" in message) == (name != "svhn")
+    assert not (tmp_path / "empty").exists()
+
+
+def test_only_the_missing_files_are_named(tmp_path):
+    lay_out_cifar10(tmp_path)
+    (tmp_path / "cifar-10-batches-py" / "data_batch_3").unlink()
+    with pytest.raises(FileNotFoundError, match="but cifar-10-batches-py/data_batch_3 is missing"):
+        read_published("cifar10", tmp_path)
+
+
+def test_svhn_is_not_downloaded(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"Format 2: Cropped Digits"):
+        read_published("svhn", tmp_path, download=True)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "stl10"])
+def test_an_archive_is_downloaded_checked_and_unpacked(tmp_path, monkeypatch, name):
+    (_, expected), _ = LAY_OUT[name](tmp_path / "origin")
+    top = PUBLISHED[name].files[0].split("/")[0]
+    (tmp_path / "origin" / top / "more").write_text("what nobody needs")
+    with tarfile.open(tmp_path / "archive", "w:gz") as archive:
+        archive.add(tmp_path / "origin" / top, top)
+    offer(monkeypatch, name, tmp_path / "archive")
+    _, y = read_published(name, tmp_path / "new" / "folder", download=True)["train"]
+    np.testing.assert_array_equal(y, expected)
+    found = {
+        str(path.relative_to(tmp_path / "new" / "folder")) for path in (tmp_path / "new").rglob("*") if path.is_file()
+    }
+    assert found == set(PUBLISHED[name].files)
+
+
+def test_a_file_is_downloaded_and_checked(tmp_path, monkeypatch):
+    _, (_, expected) = lay_out_mnist(tmp_path / "origin")
+    offer(monkeypatch, "mnist", tmp_path / "origin" / "mnist.npz")
+    np.testing.assert_array_equal(read_published("mnist", tmp_path / "new", download=True)["test"][1], expected)
+
+
+def test_files_that_are_there_are_not_downloaded(tmp_path):
+    lay_out_mnist(tmp_path)
+    assert len(read_published("mnist", tmp_path, download=True)["train"][1]) == 30
+
+
+def test_a_download_of_another_checksum_is_refused_before_it_is_opened(tmp_path, monkeypatch):
+    (tmp_path / "archive").write_bytes(pickle.dumps({b"data": [], b"labels": []}))
+    offer(monkeypatch, "cifar10", tmp_path / "archive", sha256="0" * 64)
+    with pytest.raises(OSError, match=r"must have SHA-256 0{64}, got [0-9a-f]{64}\. It was not kept"):
+        read_published("cifar10", tmp_path / "new", download=True)
+    assert not list((tmp_path / "new").iterdir())
+
+
+def test_a_download_that_fails_says_how_to_get_the_files_otherwise(tmp_path, monkeypatch):
+    def fail(url, path):
+        raise urllib.error.URLError("no route")
+
+    monkeypatch.setattr("urllib.request.urlretrieve", fail)
+    with pytest.raises(OSError, match=r"mnist could not be downloaded: .*no route.* the file that Keras offers"):
+        read_published("mnist", tmp_path, download=True)
+
+
+def test_art_and_its_process_are_left_as_they_were(tmp_path, monkeypatch):
+    context, get_file = ssl._create_default_https_context, utils.get_file
+    lay_out_mnist(tmp_path / "origin")
+    offer(monkeypatch, "mnist", tmp_path / "origin" / "mnist.npz")
+    read_published("mnist", tmp_path / "new", download=True)
+    (tmp_path / "new" / "mnist.npz").write_bytes(b"damaged")
+    with pytest.raises(ValueError, match=r"mnist in .* must be as published"):
+        read_published("mnist", tmp_path / "new")
+    assert ssl._create_default_https_context is context
+    assert utils.get_file is get_file
+
+
+@pytest.mark.parametrize("name", LAY_OUT)
+def test_damaged_files_are_refused_by_name(tmp_path, name):
+    LAY_OUT[name](tmp_path)
+    (tmp_path / PUBLISHED[name].files[0]).write_bytes(b"damaged")
+    with pytest.raises(ValueError, match=rf"{name} in .* must be as published"):
+        read_published(name, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "mnist", "stl10"])
+def test_art_asks_for_the_files_by_the_names_that_are_looked_for(name, monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(utils, "get_file", lambda filename, **_: asked.append(filename) or str(tmp_path / "none"))
+    with pytest.raises(FileNotFoundError):
+        utils.load_dataset(name)
+    assert all(file.split("/")[0] == asked[0] for file in PUBLISHED[name].files)

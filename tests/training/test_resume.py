@@ -1,0 +1,390 @@
+import copy
+import dataclasses
+import functools
+import math
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from art.attacks.evasion import ProjectedGradientDescentPyTorch
+from torch import nn
+from torch.optim import lr_scheduler
+from torch.utils.data import DataLoader, TensorDataset
+
+from art_oat import (
+    NFGSM,
+    PGD,
+    MARTLoss,
+    OATClassifier,
+    OATModel,
+    OATTrainer,
+    RandomCropFlip,
+    StratifiedSampling,
+    TRADESLoss,
+    WeightPerturbation,
+    hybrid_loss,
+    to_conditional,
+)
+from art_oat.training import OneCycle, WarmupCosine
+from art_oat.training.step import Step
+from tests.networks import LAMBDAS, WIDTHS, MobileSqueezeExcite, images, labels
+
+X, Y = images(20, torch.float32).numpy(), labels(20).numpy()
+ATTACK = PGD(eps=0.1, nb_steps=1)
+
+
+@functools.cache
+def converted(seed: int, **conversion) -> OATModel:
+    torch.manual_seed(seed)
+    return to_conditional(MobileSqueezeExcite(), LAMBDAS, **conversion)
+
+
+def with_dropout(seed: int = 0, make_optimizer=None, **conversion) -> OATClassifier:
+    model = copy.deepcopy(converted(seed, **conversion))
+    torch.manual_seed(seed)
+    make_optimizer = make_optimizer or (lambda weights: torch.optim.SGD(weights, lr=0.1, momentum=0.9))
+    optimizer = make_optimizer(model.parameters())
+    return OATClassifier(model, nn.CrossEntropyLoss(), (1, 6, 6), 5, optimizer, clip_values=(0, 1))
+
+
+def trainer_of(classifier: OATClassifier | None = None, **options) -> OATTrainer:
+    arguments = {"attack": ATTACK, "augmentation": RandomCropFlip(1), "ema": 0.9, "seed": 3, **options}
+    return OATTrainer(classifier or with_dropout(), **arguments)
+
+
+def fit(trainer: OATTrainer, path, source=(X, Y), **options) -> OATTrainer:
+    """Three epochs of two steps each."""
+    arguments = {
+        "batch_size": 10, "nb_epochs": 3, "scheduler": OneCycle(), "validation_data": (X[:10], Y[:10]),
+        "restore_best": True, "state_path": path, "verbose": False, **options,
+    }  # fmt: skip
+    trainer.fit(*source, **arguments)
+    return trainer
+
+
+def outcome(trainer: OATTrainer) -> dict:
+    """All that a training leaves behind, but times."""
+    timeless = {"seconds": 0.0, "validation_seconds": 0.0}
+    parts = {
+        "model": dict(trainer.classifier.model.state_dict()),
+        "optimizer": trainer.classifier.optimizer.state_dict(),
+        "history": [dataclasses.replace(record, **timeless).row() for record in trainer.history],
+        "best_epoch": trainer.best_epoch or 0,
+        "generator": trainer._generator.get_state(),
+    }
+    return copy.deepcopy(parts)
+
+
+def assert_same(first, second):
+    torch.testing.assert_close(first, second, rtol=0, atol=0, equal_nan=True)
+
+
+@contextmanager
+def cut_in(step: int):
+    """Training fails in the step of this number, counted from 1, within the block."""
+    numbers, unchanged = iter(range(1, 1000)), Step._add_gradient
+
+    def add_gradient(self, *arguments):
+        if next(numbers) == step:
+            raise KeyboardInterrupt
+        return unchanged(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Step, "_add_gradient", add_gradient)
+        with pytest.raises(KeyboardInterrupt):
+            yield
+
+
+SCHEDULERS = {
+    "one cycle": lambda _: OneCycle(),
+    "none": lambda _: None,
+    "torch's cycle": lambda optimizer: lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=7),
+    "milestones": lambda optimizer: lr_scheduler.MultiStepLR(optimizer, [1, 2], 0.5),
+    "plateau": lambda optimizer: lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, threshold=0.5),
+}
+
+
+@pytest.mark.parametrize("kind", SCHEDULERS)
+@pytest.mark.parametrize("step", [3, 6])  # of six: the first of the second epoch, and the last of all
+def test_a_cut_training_gone_on_with_in_another_network_equals_the_uncut_one(tmp_path, kind, step):
+    def train(path, classifier):
+        scheduler = SCHEDULERS[kind](classifier.optimizer)
+        interval = "step" if kind == "torch's cycle" else "epoch"
+        return fit(trainer_of(classifier), path, scheduler=scheduler, scheduler_interval=interval)
+
+    whole = train(None, with_dropout())
+    with cut_in(step):
+        train(tmp_path / "state.pt", with_dropout())
+    torch.manual_seed(5)  # the global generator has no say
+    assert_same(outcome(train(tmp_path / "state.pt", with_dropout(seed=1))), outcome(whole))
+
+
+VARIANTS = {
+    "no validation": ({}, {"validation_data": None, "restore_best": False}, {}),
+    "no average": ({"ema": None, "augmentation": None}, {"validation_interval": 2}, {}),
+    "all widths": ({"width_sampling": "all", "distills": True}, {}, {"widths": WIDTHS, "heads": "per-width"}),
+    "random width": ({"width_sampling": "random"}, {}, {"widths": WIDTHS}),
+    "bf16": ({"precision": "bf16"}, {}, {}),
+    "perturbed weights": ({"weight_perturbation": WeightPerturbation(0.1)}, {}, {}),
+    "perturbed after a warmup": ({"weight_perturbation": WeightPerturbation(0.1, 2), "loss": MARTLoss()}, {}, {}),
+    "trades": ({"loss": TRADESLoss(), "attack": PGD(eps=0.1, nb_steps=1, objective="kl")}, {}, {}),
+    "guarded": ({"attack": NFGSM(eps=0.1), "fallback": ATTACK}, {}, {}),
+    "AdamW": ({}, {}, {"make_optimizer": lambda weights: torch.optim.AdamW(weights, lr=torch.tensor(0.01))}),
+    "loader": ({}, {"source": (DataLoader(TensorDataset(torch.from_numpy(X), torch.from_numpy(Y)), 10),)}, {}),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_what_a_training_is_combined_from_is_gone_on_with(tmp_path, variant):
+    method, options, network = VARIANTS[variant]
+    whole = fit(trainer_of(with_dropout(**network), **method), None, **options)
+    with cut_in(4 * (3 if variant == "all widths" else 1)):
+        fit(trainer_of(with_dropout(**network), **method), tmp_path / "state.pt", **options)
+    again = fit(trainer_of(with_dropout(seed=1, **network), **method), tmp_path / "state.pt", **options)
+    assert_same(outcome(again), outcome(whole))
+
+
+def test_an_attack_of_art_is_gone_on_with(tmp_path):
+    def train(path):
+        classifier = with_dropout()
+        attack = ProjectedGradientDescentPyTorch(classifier, eps=0.1, max_iter=1, num_random_init=1, verbose=False)
+        return fit(trainer_of(classifier, attack=attack), path)
+
+    with cut_in(3):
+        train(tmp_path / "state.pt")
+    assert_same(outcome(train(tmp_path / "state.pt")), outcome(train(None)))
+
+
+def test_cut_again_and_again_by_steps_and_callbacks_it_still_equals_the_uncut_one(tmp_path):
+    def interrupt(record):
+        if record.epoch == 3:
+            raise KeyboardInterrupt
+
+    path = tmp_path / "state.pt"
+    for step in (2, 4, 1):  # in epochs 1, 2 and 2
+        with cut_in(step):
+            fit(trainer_of(), path)
+    with pytest.raises(KeyboardInterrupt):
+        fit(trainer_of(), path, callback=interrupt)
+    assert_same(outcome(fit(trainer_of(), path)), outcome(fit(trainer_of(), None)))
+
+
+def test_the_same_trainer_goes_on_too_after_a_training_before(tmp_path):
+    trainers = trainer_of(), trainer_of()
+    for trainer in trainers:
+        fit(trainer, None, nb_epochs=1)
+    with cut_in(5):
+        fit(trainers[0], tmp_path / "state.pt")
+    assert [record.epoch for record in trainers[0].history] == [1, 2, 3]
+    for trainer, path in zip(trainers, (tmp_path / "state.pt", None), strict=True):
+        fit(trainer, path)
+    assert_same(outcome(trainers[0]), outcome(trainers[1]))
+    assert [record.epoch for record in trainers[0].history] == [1, 2, 3, 4]
+
+
+def test_a_file_changes_nothing_about_what_a_cut_training_leaves(tmp_path):
+    trainers = trainer_of(), trainer_of()
+    for trainer, path in zip(trainers, (None, tmp_path / "state.pt"), strict=True):
+        with cut_in(4):
+            fit(trainer, path)
+    assert_same(outcome(trainers[1]), outcome(trainers[0]))
+
+
+def diverging_in(step: int):
+    """The usual loss, but NaN in the step of this number, counted from 1."""
+    numbers = iter(range(1, 1000))
+
+    def loss(*arguments):
+        return hybrid_loss(*arguments) * (float("nan") if next(numbers) == step else 1.0)
+
+    return loss
+
+
+def test_a_training_gone_on_with_that_diverges_at_once_goes_back_to_where_it_went_on(tmp_path):
+    trained = {}
+    for seed, step in ((0, 3), (1, 1)):  # both in the first step of the second epoch
+        trainer = trainer_of(with_dropout(seed), ema=None, loss=diverging_in(step))
+        with pytest.raises(RuntimeError, match="training must stay finite, got a loss of nan in epoch 2"):
+            fit(trainer, tmp_path / "state.pt", restore_best=False)
+        trained[seed] = torch.load(tmp_path / "state.pt")["content"]["ongoing"]["step"]["tensors"]
+    assert_same([*trainer.classifier.model.parameters(), *trainer.classifier.model.buffers()], trained[1])
+    assert_same(trained[0], trained[1])
+
+
+KILLED = """
+import os, signal
+from tests.training.test_resume import fit, trainer_of
+kill = lambda record: record.epoch == 2 and os.kill(os.getpid(), signal.SIGKILL)
+fit(trainer_of(), {path!r}, callback=kill)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_leaves_a_file_to_go_on_from(tmp_path):
+    path, root = tmp_path / "state.pt", Path(__file__).parents[2]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    script = KILLED.format(path=str(path))
+    killed = subprocess.run([sys.executable, "-c", script], cwd=root, env=environment, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert_same(outcome(fit(trainer_of(), path)), outcome(fit(trainer_of(), None)))
+
+
+def test_of_a_finished_training_the_result_comes_back_without_a_step(tmp_path):
+    whole = fit(trainer_of(), tmp_path / "state.pt")
+    written = (tmp_path / "state.pt").read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Step, "__call__", None)
+        again = fit(trainer_of(with_dropout(seed=1)), tmp_path / "state.pt")
+    assert_same(outcome(again), outcome(whole))
+    assert (tmp_path / "state.pt").read_bytes() == written
+
+
+def test_a_training_that_its_callback_ended_is_finished(tmp_path):
+    ended = fit(trainer_of(), tmp_path / "state.pt", callback=lambda record: record.epoch == 2)
+    again = fit(trainer_of(), tmp_path / "state.pt")
+    assert len(again.history) == 2
+    assert_same(outcome(again), outcome(ended))
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ({"seed": 4}, {}, "seed was 3, is 4"),
+        ({"attack": PGD(eps=0.2)}, {}, r"attack was PGD\(eps=0.1, .*\), is PGD\(eps=0.2"),
+        ({"ema": None}, {}, "ema was 0.9, is None"),
+        ({"augmentation": None}, {}, "augmentation was RandomCropFlip.*, is None"),
+        ({"sampling": StratifiedSampling({1.0: 2})}, {}, "sampling was Strat"),
+        ({"loss": lambda logits, *_: logits.sum()}, {}, "loss was <function hybrid_loss>, is <function <lambda>>"),
+        ({"precision": "bf16"}, {}, "precision was 'float32', is 'bf16'"),
+        ({"fallback": PGD(eps=0.2)}, {}, r"fallback was None, is PGD\(eps=0.2"),
+        (
+            {"weight_perturbation": WeightPerturbation(0.1, 2)},
+            {},
+            r"weight_perturbation was None, is WeightPerturbation\(gamma=0.1, warmup_epochs=2\)",
+        ),
+        ({"classifier": with_dropout(widths=WIDTHS)}, {}, r"widths was \(1.0,\), is \(0.5, 0.75, 1.0\).*and .* more"),
+        (
+            {"classifier": with_dropout(make_optimizer=lambda weights: torch.optim.SGD(weights, lr=0.2))},
+            {},
+            "'lr': 0.1.*'lr': 0.2",
+        ),
+        ({}, {"nb_epochs": 5, "batch_size": 7}, "nb_epochs was 3, is 5; .*number of batches was 2, is 3; batch_size"),
+        ({}, {"source": (X[:15], Y[:15])}, "number of samples was 20, is 15"),
+        ({}, {"scheduler": WarmupCosine()}, "scheduler was OneCycle.*, is WarmupCosine"),
+        ({}, {"restore_best": False}, "restore_best was True, is False"),
+        ({}, {"validation_data": (X, Y)}, "number of validation samples was 10, is 20"),
+        ({}, {"validation_interval": 2}, "validation_interval was 1, is 2"),
+    ],
+)
+def test_the_file_of_another_training_is_refused_before_anything_is_touched(tmp_path, method, options, message):
+    path = tmp_path / "state.pt"
+    fit(trainer_of(), path)
+    written, trainer = path.read_bytes(), trainer_of(**method)
+    before = outcome(trainer)
+    with pytest.raises(ValueError, match=f"state_path must name a file of this training, got .*{message}") as caught:
+        fit(trainer, path, **options)
+    assert "or delete the file to start anew" in str(caught.value)
+    assert_same(outcome(trainer), before)
+    assert path.read_bytes() == written
+
+
+def test_a_file_that_holds_something_else_is_refused(tmp_path):
+    path = tmp_path / "state.pt"
+    for spoil in (path.touch, lambda: path.write_bytes(b"other"), lambda: torch.save({"weights": 1}, path)):
+        spoil()
+        with pytest.raises(ValueError, match="state_path must name a file that fit wrote, or none yet"):
+            fit(trainer_of(), path)
+    with pytest.raises(ValueError, match="state_path must name a file, got "):
+        fit(trainer_of(), tmp_path)
+
+
+def test_a_file_runs_nothing_when_it_is_read(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "ran",)
+
+    torch.save({"settings": Evil(), "content": {}}, tmp_path / "state.pt")
+    with pytest.raises(ValueError, match="state_path must name a file that fit wrote"):
+        fit(trainer_of(), tmp_path / "state.pt")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_cut_while_the_file_is_written_leaves_the_one_before(tmp_path):
+    path, save, nb_saved = tmp_path / "state.pt", torch.save, []
+
+    def save_half(content, file, *arguments):
+        if isinstance(file, Path):
+            nb_saved.append(1)
+        if len(nb_saved) == 2:
+            file.write_bytes(b"half")
+            raise KeyboardInterrupt
+        save(content, file, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "save", save_half)
+        with pytest.raises(KeyboardInterrupt):
+            fit(trainer_of(), path)
+    assert [file.name for file in tmp_path.iterdir()] == ["state.pt"]
+    assert_same(outcome(fit(trainer_of(), path)), outcome(fit(trainer_of(), None)))
+
+
+class Stepped:
+    """A scheduler that counts, and may say where it stands."""
+
+    def __init__(self, start=0) -> None:
+        self.count = start
+
+    def step(self) -> None:
+        self.count += 1
+
+
+class Resumable(Stepped):
+    def state_dict(self):
+        return {"count": self.count}
+
+    def load_state_dict(self, state):
+        self.count = state["count"]
+
+
+def test_a_scheduler_of_ones_own_goes_on_if_it_says_where_it_stands(tmp_path):
+    with pytest.raises(ValueError, match=r"scheduler must have state_dict\(\) and load_state_dict\(\).*, got Stepped"):
+        fit(trainer_of(), tmp_path / "state.pt", scheduler=Stepped())
+    with pytest.raises(ValueError, match="scheduler must hold plain numbers and tensors to be read from state_path"):
+        fit(trainer_of(), tmp_path / "state.pt", scheduler=Resumable(np.float64(0)))
+    assert not (tmp_path / "state.pt").exists()
+    with cut_in(5):
+        fit(trainer_of(), tmp_path / "state.pt", scheduler=Resumable())
+    scheduler = Resumable()
+    fit(trainer_of(), tmp_path / "state.pt", scheduler=scheduler)
+    assert scheduler.count == 3
+
+
+@pytest.mark.parametrize("step", [3, 5])  # in the second of two clean epochs, and in the first step after them
+def test_a_training_cut_in_or_after_its_clean_epochs_goes_on_as_if_uncut(tmp_path, step):
+    def train(path, classifier):
+        return fit(trainer_of(classifier, clean_share=0.7), path)
+
+    whole = train(None, with_dropout())
+    with cut_in(step):
+        train(tmp_path / "state.pt", with_dropout())
+    assert_same(outcome(train(tmp_path / "state.pt", with_dropout(seed=1))), outcome(whole))
+
+
+def test_a_second_training_cut_and_gone_on_with_in_another_trainer_stays_without_clean_epochs(tmp_path):
+    def train(path, classifier):
+        trainer = trainer_of(classifier, clean_share=0.7)
+        fit(trainer, None, nb_epochs=2)
+        return fit(trainer, path)
+
+    whole = train(None, with_dropout())
+    with cut_in(8):  # four steps of the first training, four of the second
+        train(tmp_path / "state.pt", with_dropout())
+    fresh = fit(trainer_of(with_dropout(seed=1), clean_share=0.7), tmp_path / "state.pt")
+    assert_same(outcome(fresh), outcome(whole))
+    assert [math.isnan(record.robust) for record in fresh.history] == [True, False, False, False, False]

@@ -1,0 +1,384 @@
+"""What is frozen does not move by one bit."""
+
+import copy
+import io
+import pickle
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from art.estimators.classification import PyTorchClassifier
+from torch import Tensor, nn
+
+from art_oat import (
+    find_head,
+    fold,
+    freeze_below,
+    replace_head,
+    to_conditional,
+    unfreeze,
+    without_fast_paths,
+)
+from art_oat.models import ResNet
+from art_oat.surgery.selection import is_within
+from art_oat.transfer import adapt
+from tests.networks import (
+    LAMBDAS,
+    SLIMMABLE,
+    WIDTHS,
+    Dense,
+    Functional,
+    Hourglass,
+    MobileSqueezeExcite,
+    Residual,
+    Scores,
+    SharedNorm,
+    changed,
+    conv,
+    images,
+    labels,
+    shaken,
+    small_cnn,
+    state,
+    train_by_everything,
+)
+
+SHAPE = (1, 6, 6)
+
+
+FREEZINGS = [
+    (Residual, "norm", {"body", "shortcut"}),
+    (SharedNorm, "second", {"first", "norm"}),
+    (Dense, "final_norm", {"stem", "norm", "grow"}),
+    (MobileSqueezeExcite, "squeeze", {"expand", "depthwise"}),
+    (small_cnn, "features.6", {f"features.{index}" for index in range(6)}),
+    (Hourglass, "up", {"stem", "down", "across"}),
+]
+
+
+@pytest.mark.parametrize("is_fast", [True, False])
+@pytest.mark.parametrize(("make", "path", "below"), FREEZINGS, ids=lambda it: getattr(it, "__name__", None))
+def test_what_is_frozen_does_not_move_by_one_bit_while_all_else_is_trained_conditional(make, path, below, is_fast):
+    model = shaken(make(), torch.float32, widths=WIDTHS if make in SLIMMABLE else (1.0,), input_shape=SHAPE)
+    assert set(freeze_below(model, path)) == below
+    before = state(model)
+    if is_fast:
+        train_by_everything(model, width_sampling="all")
+    else:
+        with without_fast_paths():
+            train_by_everything(model, width_sampling="all")
+    moved = {name.removeprefix("network.") for name in changed(model, before)}
+    frozen = {name for name in moved if any(is_within(name, part) for part in below)}
+    assert not frozen
+    trainable = {name.removeprefix("network.") for name, it in model.named_parameters() if it.requires_grad}
+    assert trainable <= moved
+
+
+def test_what_is_frozen_does_not_move_by_one_bit_while_art_trains_a_plain_network():
+    network = MobileSqueezeExcite()
+    freeze_below(network, "squeeze")
+    before = state(network)
+    optimizer = torch.optim.Adam(network.parameters(), 0.1)
+    classifier = PyTorchClassifier(network, nn.CrossEntropyLoss(), SHAPE, 5, optimizer)
+    classifier.fit(images(24, torch.float32).numpy(), labels(24).numpy(), nb_epochs=2, batch_size=12)
+    moved = changed(network, before)
+    assert {name.partition(".")[0] for name in moved} == {"squeeze", "head"}
+
+
+@pytest.mark.parametrize("set_to_none", [True, False])
+def test_gradients_and_momentum_of_before_freezing_move_nothing(set_to_none):
+    network, x = Residual(), images(dtype=torch.float32)
+    optimizer = torch.optim.SGD(network.parameters(), 0.1, 0.9, weight_decay=0.1)
+    for _ in range(2):
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=set_to_none)
+        network(x).sum().backward()
+    freeze_below(network, "norm")
+    before = state(network)
+    for _ in range(2):
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=set_to_none)
+        network.train()(x).square().sum().backward()
+    assert {name.partition(".")[0] for name in changed(network, before)} == {"norm", "head"}
+
+
+@pytest.mark.parametrize("statistics", ["dual", "shared"])
+@pytest.mark.parametrize("order", ["plain", "freeze, convert", "convert, freeze"])
+def test_frozen_norms_stay_although_a_host_sets_every_one_of_them_to_training(order, statistics):
+    network = nn.Sequential(nn.Sequential(conv(1, 4), nn.BatchNorm2d(4)), conv(4, 4), nn.Flatten(), nn.Linear(144, 5))
+    if order == "convert, freeze":
+        network = to_conditional(network, statistics=statistics)
+    freeze_below(network, "1", input_shape=SHAPE)
+    if order == "freeze, convert":
+        network = to_conditional(network, statistics=statistics)
+    before = state(network)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.train()
+    network(images(dtype=torch.float32))
+    assert not changed(network, before)
+
+
+def test_frozen_weights_that_are_computed_in_training_stay():
+    network = nn.Sequential(nn.utils.spectral_norm(conv(1, 4)), conv(4, 4), nn.Flatten(), nn.Linear(144, 5))
+    freeze_below(network, "1", input_shape=SHAPE)
+    before, x = state(network), images(dtype=torch.float32)
+    network.train()(x)
+    assert not changed(network, before)
+
+
+@pytest.mark.parametrize("make", [Residual, Dense, small_cnn, Hourglass, MobileSqueezeExcite])
+def test_from_any_part_on_all_is_trained_and_below_it_nothing_has_a_gradient(make):
+    for path, part in make().named_modules():
+        if not path or isinstance(part, nn.Sequential):
+            continue
+        network = make()
+        freeze_below(network, path, input_shape=SHAPE)
+        inputs, called = [], []
+        network.get_submodule(path).register_forward_pre_hook(lambda _, args, inputs=inputs: inputs.append(args[0]))
+        for module in network.modules():
+            module.register_forward_pre_hook(lambda it, _, called=called: called.append(it))
+        network.train()(images(dtype=torch.float32)).sum().backward()
+        assert not inputs[0].requires_grad
+        first = called.index(network.get_submodule(path))
+        above = [it for module in called[first:] for it in module.parameters(recurse=False)]
+        assert all(it.grad is not None for it in above)
+
+
+def test_dropout_below_is_off_and_above_it_is_on():
+    network = nn.Sequential(nn.Dropout(), conv(1, 4), nn.Flatten(), nn.Dropout(), nn.Linear(144, 5))
+    freeze_below(network, "2", input_shape=SHAPE)
+    x, network = images(dtype=torch.float32), network.train()
+    assert torch.equal(network[:3](x), network[:3](x))
+    assert not torch.equal(network(x), network(x))
+
+
+@pytest.mark.parametrize("make", [Residual, lambda: shaken(Residual()), lambda: adapt(shaken(Residual()), 5)])
+def test_unfreezing_undoes_freezing(make):
+    network = make()
+    fixed = next(it for name, it in network.named_parameters() if "body" in name)
+    fixed.requires_grad_(requires_grad=False)
+    before = {name: it.requires_grad for name, it in network.named_parameters()}
+    for path in ("norm", "head"):
+        freeze_below(network, path)
+    unfreeze(network)
+    assert {name: it.requires_grad for name, it in network.named_parameters()} == before
+    assert not any(module._forward_pre_hooks for module in network.modules())
+    unfreeze(network)  # once more changes nothing
+    assert {name: it.requires_grad for name, it in network.named_parameters()} == before
+
+
+def through_pickle(network: nn.Module) -> nn.Module:
+    return pickle.loads(pickle.dumps(network))
+
+
+@pytest.mark.parametrize("change", [copy.deepcopy, through_pickle, lambda it: replace_head(it, 5)])
+@pytest.mark.parametrize("make", [Residual, lambda: shaken(Residual(), torch.float32)])
+def test_copies_stay_frozen(make, change):
+    network = make()
+    freeze_below(network, "norm")
+    twin = change(network).train()
+    before = state(twin)
+    twin(images(dtype=torch.float32))
+    assert not any("body" in name or "shortcut" in name for name in changed(twin, before))
+    assert any("norm" in name for name in changed(twin, before))
+
+
+def test_what_is_folded_or_converted_stays_frozen_and_can_be_unfrozen():
+    model = shaken(Residual())
+    freeze_below(model, "norm")
+    folded = fold(model, 0.3).train()
+    before = state(folded)
+    folded(images())
+    assert {name.partition(".")[0] for name in changed(folded, before)} == {"norm"}
+    again = to_conditional(folded, LAMBDAS).train()
+    before = state(again)
+    again(images(), lam=0.3)
+    assert {name.split(".")[1] for name in changed(again, before)} == {"norm"}
+    for network in (folded, again):
+        unfreeze(network)
+        assert all(it.requires_grad for it in network.parameters())
+
+
+@pytest.mark.parametrize("widths", [(1.0,), WIDTHS])
+@pytest.mark.parametrize("statistics", ["dual", "shared"])
+def test_what_was_converted_frozen_can_be_unfrozen(statistics, widths):
+    network = Residual()
+    freeze_below(network, "head")
+    model = to_conditional(network, statistics=statistics, widths=widths, input_shape=SHAPE)
+    unfreeze(model)
+    assert all(it.requires_grad for it in model.parameters())
+
+
+def test_a_frozen_folded_network_exports():
+    network = fold(adapt(shaken(Residual(), torch.float32), 5, protocol="fixed-feature"), 0.3)
+    x = images(dtype=torch.float32)
+    exported = torch.export.export(network, (x,)).module()
+    torch.testing.assert_close(exported(x), network(x))
+    file = io.BytesIO()
+    torch.onnx.export(network, (x,), dynamo=True, verbose=False).save(file)
+    session = onnxruntime.InferenceSession(file.getvalue())
+    (scores,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    np.testing.assert_allclose(scores, network(x).detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [ResNet, lambda blocks: to_conditional(ResNet(blocks))])
+def test_a_path_that_does_not_exist_is_refused_with_the_nearest_ones(make):
+    with pytest.raises(ValueError, match=r"part of the ResNet, got 'stage.1' \(near: \['stages.1'"):
+        freeze_below(make((1, 1)), "stage.1")
+    with pytest.raises(ValueError, match="got ''"):
+        freeze_below(make((1, 1)), "")
+
+
+def test_a_part_that_is_not_called_is_refused():
+    network = Scores(nn.Linear(4, 5), auxiliary=nn.Linear(4, 5))
+    with pytest.raises(ValueError, match="called in evaluation, but 'auxiliary' is not"):
+        freeze_below(network, "auxiliary", input_shape=SHAPE)
+
+
+def test_a_weight_that_no_part_uses_is_named_and_nothing_is_frozen():
+    network = Functional()
+    with pytest.raises(ValueError, match=r"before 'head' must be frozen.*depends on scale, used by no part.*False\)"):
+        freeze_below(network, "head", input_shape=SHAPE)
+    assert all(it.requires_grad for it in network.parameters())
+    assert not any(module._forward_pre_hooks for module in network.modules())
+    network.scale.requires_grad_(requires_grad=False)
+    assert freeze_below(network, "head", input_shape=SHAPE) == ("body",)
+
+
+class CallsForward(Scores):
+    """Runs a norm without calling it, so that no hook of it runs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body[1].forward(self.body[0](x)).mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize("is_conditional", [True, False])
+@pytest.mark.parametrize("is_affine", [True, False])
+def test_statistics_that_would_move_without_a_call_are_named(is_affine, is_conditional):
+    network = CallsForward(nn.Linear(4, 5))
+    network.body[1] = nn.BatchNorm2d(4, affine=is_affine)
+    subject = to_conditional(network) if is_conditional else network
+    with pytest.raises(ValueError, match=r"body\.1\.running_mean.*move\(s\) without a call"):
+        freeze_below(subject, "head", input_shape=SHAPE)
+    assert all(it.requires_grad for it in subject.parameters())
+
+
+def test_weights_on_either_side_of_the_border_are_refused():
+    network = nn.Sequential(conv(1, 4), conv(4, 4), conv(4, 4), nn.Flatten(), nn.Linear(144, 5))
+    network[2].weight = network[1].weight
+    with pytest.raises(ValueError, match=r"1\.weight and 2\.weight are tied"):
+        freeze_below(network, "2", input_shape=SHAPE)
+    assert freeze_below(network, "3", input_shape=SHAPE) == ("0", "1", "2")
+    unfreeze(network)
+    assert all(it.requires_grad for it in network.parameters())
+
+
+class HoldsHead(nn.Sequential):
+    """Holds what it does not call."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self[1](self[0](x))
+
+
+def test_what_a_part_below_holds_but_does_not_call_is_refused():
+    network = Scores(nn.Linear(4, 5))
+    network.body = HoldsHead(conv(1, 4), nn.ReLU(), network.head)
+    with pytest.raises(ValueError, match=r"before 'head'.*body\.2 lies in it and is called only later"):
+        freeze_below(network, "head", input_shape=SHAPE)
+
+
+class Backbone(Scores):
+    """Its body holds the last layer; between them lies a neck."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body[2](self.head(self.body(x).mean(dim=(2, 3))))
+
+
+def test_a_last_layer_in_a_backbone_that_does_not_call_it_is_refused():
+    network = Backbone(nn.Linear(4, 4))
+    network.body = HoldsHead(conv(1, 4), nn.ReLU(), nn.Linear(4, 5))
+    with pytest.raises(ValueError, match=r"before 'head'.*body\.2 lies in it and is called only later"):
+        freeze_below(network, "head", input_shape=SHAPE)
+
+
+class Block(nn.Module):
+    def __init__(self, activation: nn.Module) -> None:
+        super().__init__()
+        self.convolution, self.activation = conv(4, 4), activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(self.convolution(x))
+
+
+def test_an_activation_in_common_does_not_end_what_lies_below():
+    activation = nn.ReLU()
+    body = (conv(1, 4), nn.BatchNorm2d(4), activation, Block(activation), Block(activation))
+    network = nn.Sequential(*body, nn.Flatten(), nn.Linear(144, 5))
+    assert freeze_below(network, "4", input_shape=SHAPE) == ("0", "1", "2", "3")
+
+
+def test_from_a_part_on_that_is_not_called_itself_all_is_trained():
+    class Listed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.blocks = conv(1, 4), nn.ModuleList([Block(nn.ReLU()), Block(nn.ReLU())])
+            self.head = nn.Linear(144, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x)
+            for block in self.blocks:
+                x = block(x)
+            return self.head(x.flatten(1))
+
+    assert freeze_below(Listed(), "blocks", input_shape=SHAPE) == ("stem",)
+
+
+class ElseInTraining(Scores):
+    """Counts its steps, looks at a constant that is NaN, and asks an auxiliary head in training."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(4, 5), auxiliary=nn.Sequential(conv(4, 4), nn.BatchNorm2d(4)))
+        self.register_buffer("steps", torch.zeros(()))
+        self.body.register_buffer("best", torch.tensor(torch.nan))
+
+    def forward(self, x: Tensor, target: Tensor | None = None) -> Tensor:
+        features = self.body(x)
+        if self.training:
+            self.steps += 1
+            self.auxiliary(features)
+        return self.head(features.mean(dim=(2, 3)))
+
+
+class WantsTargets(Scores):
+    def forward(self, x: Tensor, target: Tensor | None = None) -> Tensor:
+        if self.training and target is None:
+            raise ValueError("targets must be given in training")
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("network", [ElseInTraining(), WantsTargets(nn.Linear(4, 5))])
+def test_networks_that_do_more_in_training_are_no_fault(network):
+    assert freeze_below(network, "head", input_shape=SHAPE) == ("body",)
+
+
+def test_freezing_works_in_inference_mode_and_finds_as_much():
+    with torch.inference_mode():
+        assert find_head(Residual()) == "head"
+        assert freeze_below(Residual(), "norm") == ("body", "shortcut")
+        with pytest.raises(ValueError, match="depends on scale"):
+            freeze_below(Functional(), "head", input_shape=SHAPE)
+
+
+def test_hooks_of_others_do_not_take_the_place_of_ours_in_another_process(monkeypatch):
+    network = Residual()
+    freeze_below(network, "head")
+    data = pickle.dumps(network)
+    monkeypatch.setattr(torch.utils.hooks.RemovableHandle, "next_id", 0)  # as in a process that has just begun
+    again = pickle.loads(data).train()
+    for _ in range(3 * len(list(again.modules()))):
+        again.norm.register_forward_pre_hook(lambda *_: None).remove()
+    before = state(again)
+    again(images(dtype=torch.float32))
+    assert not changed(again, before)
