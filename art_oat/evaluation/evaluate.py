@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import warnings
@@ -16,8 +15,6 @@ from threading import Thread
 from typing import Any
 
 import numpy as np
-import torch
-from art.defences.preprocessor.preprocessor import Preprocessor
 from art.estimators.classification import PyTorchClassifier
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
@@ -26,7 +23,6 @@ from tqdm.auto import tqdm
 
 from art_oat.attacks import Norm, Radius, check_radii
 from art_oat.attacks.autoattack import AutoAttackWarning, autoattack_package
-from art_oat.attacks.description import without_addresses
 from art_oat.checks import Array, as_array, class_indices, count_faults, refuse
 from art_oat.classifier import OATClassifier, PinnedClassifier, PreprocessedNetwork, data_faults, data_tensors
 from art_oat.condition import OperatingPoint
@@ -35,7 +31,7 @@ from art_oat.evaluation.report import RobustnessReport
 from art_oat.evaluation.shards import Rules, Shard, ShardFile, Verdict
 from art_oat.evaluation.suite import Engine, Judge, display_name, engines
 from art_oat.model import OATModel
-from art_oat.storage import write_whole
+from art_oat.storage import differences, digest, fingerprint, unsaid, write_json
 
 KEPT = "kept from before"
 Point = OperatingPoint | None
@@ -257,23 +253,20 @@ class Evaluation:
 
     def _opened(self, folder: Path) -> Path:
         """Make the folder of a new evaluation, or refuse that of another."""
-        silent = [engine.name for engine in self.engines if engine.description is None]
+        silent = [engine.name for engine in self.engines if unsaid(engine.description)]
         if silent:
             raise ValueError(
                 f"with state, an attack must say its settings, so that another is not taken for it, which "
                 f"{', '.join(silent)} does not. Give it a __repr__, or leave state out."
             )
-        path, settings = folder / "evaluation.json", json.loads(json.dumps(self._settings()))
+        path, settings = folder / "evaluation.json", self._settings()
         kept = _kept_settings(path)
         if kept is None:
-            with write_whole(path) as file:
-                json.dump(settings, file, indent=2)
-            return folder
-        different = [name for name in settings | kept if settings.get(name) != kept.get(name)]
-        if different:
+            write_json(path, settings)
+        elif different := differences(kept, settings):
             raise ValueError(
-                f"state must be a folder of this evaluation, but {folder} holds one with another "
-                f"{', '.join(different)}. Name another folder, or delete it."
+                f"state must be a folder of this evaluation, but {folder} holds another: {different}. Name another "
+                "folder, or delete it."
             )
         return folder
 
@@ -281,22 +274,18 @@ class Evaluation:
         """Everything that a verdict depends on."""
         classifier = self.classifier
         model = classifier.model.model if isinstance(classifier, PinnedClassifier) else classifier.model
-        weights = [tensor for _, tensor in sorted(model.state_dict().items())]
         return {
-            "points": [None if point is None else [*point] for point in self.points],
+            "points": fingerprint([None if point is None else [*point] for point in self.points]),
             "attacks": {engine.name: engine.description for engine in self.engines},
-            "eps": float(self.rules.eps),
-            "norm": self.rules.norm,
+            **{name: fingerprint(getattr(self.rules, name)) for name in ("eps", "norm", "seed", "carries_examples")},
             "versions": [f"{name} {version(name)}" for name in ("art-oat", "torch", autoattack_package())],
-            "seed": int(self.rules.seed),
-            "shard_size": int(self.shard_size),
-            "carries_examples": self.rules.carries_examples,
-            "clip_values": repr(classifier.clip_values),
+            "shard_size": fingerprint(self.shard_size),
+            "clip_values": fingerprint(classifier.clip_values),
             "channels_first": bool(classifier.channels_first),
-            "preprocessing": [_described(operation) for operation in classifier.preprocessing_operations],
-            "x": _digest(self.x),
-            "y": _digest(class_indices(self.y, classifier.nb_classes)),
-            "weights": _digest(*(tensor.detach().cpu() for tensor in weights)),
+            "preprocessing": fingerprint(classifier.preprocessing_operations),
+            "x": digest(self.x),
+            "y": digest(class_indices(self.y, classifier.nb_classes)),
+            "weights": digest(*(tensor for _, tensor in sorted(model.state_dict().items()))),
         }
 
 
@@ -334,20 +323,6 @@ def _as_tensors(classifier: PyTorchClassifier, x: Array, y: Array) -> tuple[Tens
 
 def _key(point: Point, engine: Engine) -> str:
     return engine.name if point is None else f"{point.lam!r}x{point.width!r} {engine.name}"
-
-
-def _digest(*arrays: NDArray[Any] | Tensor) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(f"{array.dtype}{tuple(array.shape)}".encode())
-        as_bytes = array.contiguous().flatten().view(torch.uint8).numpy() if isinstance(array, Tensor) else array
-        digest.update(np.ascontiguousarray(as_bytes).data)
-    return digest.hexdigest()
-
-
-def _described(operation: Preprocessor) -> str:
-    parameters = {name: getattr(operation, name, None) for name in operation.params}
-    return without_addresses(f"{type(operation).__name__} {parameters}")
 
 
 def _evaluating(classifier: PyTorchClassifier) -> AbstractContextManager[None]:

@@ -25,11 +25,11 @@ from art_oat.attacks import (
     trial_faults,
 )
 from art_oat.attacks.autoattack import AutoAttack, ball_faults
-from art_oat.attacks.description import described
 from art_oat.attacks.registry import name_faults as outside_faults
 from art_oat.checks import refuse
 from art_oat.classifier import OATClassifier
 from art_oat.condition import OperatingPoint
+from art_oat.storage import Plain, fingerprint
 
 Judge: TypeAlias = str | Attack
 """What judges: a name, or an attack."""
@@ -57,12 +57,12 @@ class Engine:
     Attributes:
         name: What its figures are called.
         stages: Its attacks by name, in order.
-        description: Tells it from an engine that could find something else; None where its attack does not say.
+        description: Tells it from an engine that could find something else, see :func:`~art_oat.storage.fingerprint`.
     """
 
     name: str
     stages: Mapping[str, TensorAttack | BoundAttack]
-    description: str | None
+    description: Plain
 
     def at(self, point: OperatingPoint | None) -> dict[str, TensorAttack]:
         """Return its attacks on the network of one point; None for a plain network."""
@@ -127,7 +127,7 @@ def _engine(name: str | None, judge: Any, classifier: PyTorchClassifier, eps: fl
     name = usual if name is None else name
     if (name != usual and _is_reserved(name)) or (not isinstance(judge, str | AutoAttack) and _is_reserved(usual)):
         raise ValueError(f"attacks must not be named as others are, got {name!r} for {usual}. Name it otherwise.")
-    return Engine(name, stages, judge if isinstance(judge, str) else described(judge))
+    return Engine(name, stages, fingerprint(judge))
 
 
 def _is_reserved(name: str) -> bool:

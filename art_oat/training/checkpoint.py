@@ -15,7 +15,7 @@ from torch import nn
 
 from art_oat import models
 from art_oat.model import OATModel, check_model
-from art_oat.storage import replaced, write_whole
+from art_oat.storage import replaced, write_json
 from art_oat.surgery import to_conditional
 from art_oat.surgery.convert import check_network
 
@@ -162,9 +162,7 @@ def save_model(model: OATModel, folder: str | Path, architecture: Architecture |
         "is_lam_named": model.is_lam_named,
         "dtype": str(model.encoding.table.dtype).removeprefix("torch."),
     }
-    with write_whole(folder / DESCRIPTION) as file:
-        json.dump(description, file, indent=2)
-        file.write("\n")
+    write_json(folder / DESCRIPTION, description)
 
 
 def load_model(folder: str | Path, network: nn.Module | None = None) -> OATModel:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from art_oat.frontier import MeasuredPoint
-from art_oat.storage import write_whole
+from art_oat.storage import write_rows
 
 
 @dataclass(frozen=True)
@@ -75,9 +74,4 @@ class EpochRecord:
 
 def write_history(history: Sequence[EpochRecord], path: Path) -> None:
     """Write all epochs as CSV; a reader never sees half a file."""
-    rows = [record.row() for record in history]
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    with write_whole(path) as file:
-        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(path, [record.row() for record in history])

@@ -10,17 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from art.attacks.attack import EvasionAttack
 
-from art_oat.attacks.description import without_addresses
 from art_oat.classifier import OATClassifier
-from art_oat.storage import replaced
+from art_oat.storage import Plain, differences, fingerprint, replaced
 from art_oat.training.checkpoint import BestEpoch
 from art_oat.training.schedule import Pace, is_schedule
 from art_oat.training.step import Step
 
-_FORMAT = 2  # of 1, dropout drew other masks
-_NB_SHOWN = 5
+_FORMAT = 3  # of 2, settings were texts
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,7 @@ class StateFile:
     """
 
     path: Path
-    settings: Mapping[str, str]
+    settings: Mapping[str, Plain]
 
     def read(self) -> dict[str, Any] | None:
         """Return what :meth:`write` was given last, tensors on the CPU; None where there is no file.
@@ -103,24 +100,15 @@ class StateFile:
         with replaced(self.path) as partial:
             torch.save({"settings": dict(self.settings), "content": dict(content)}, partial)
 
-    def _check(self, settings: Mapping[str, str]) -> None:
-        names = dict.fromkeys((*self.settings, *settings))
-        differing = [
-            f"{name} was {settings.get(name, 'not there')}, is {self.settings.get(name, 'not there')}"
-            for name in names
-            if settings.get(name) != self.settings.get(name)
-        ]
-        if not differing:
-            return
-        rest = f"; and {len(differing) - _NB_SHOWN} more" if len(differing) > _NB_SHOWN else ""
-        raise ValueError(
-            f"state_path must name a file of this training, got {self.path}, of one with other settings: "
-            f"{'; '.join(differing[:_NB_SHOWN])}{rest}. Go on with the settings of that one, or delete the file to "
-            "start anew."
-        )
+    def _check(self, settings: Mapping[str, Plain]) -> None:
+        if different := differences(settings, self.settings):
+            raise ValueError(
+                f"state_path must name a file of this training, got {self.path}, of one with other settings: "
+                f"{different}. Go on with the settings of that one, or delete the file to start anew."
+            )
 
 
-def described(parts: Mapping[str, Any], classifier: OATClassifier, scheduler: Any) -> dict[str, str]:
+def described(parts: Mapping[str, Any], classifier: OATClassifier, scheduler: Any) -> dict[str, Plain]:
     """Return what tells a training apart from others, by name; the same in every process.
 
     Args:
@@ -129,20 +117,19 @@ def described(parts: Mapping[str, Any], classifier: OATClassifier, scheduler: An
         scheduler: As ``fit`` takes it.
     """
     model, criterion, optimizer = classifier.model, classifier.loss, classifier.optimizer
-    weight = None if criterion.weight is None else criterion.weight.tolist()
     own = {
         "format": _FORMAT,
         "lambdas": model.lambdas,
         "widths": model.widths,
-        "criterion": (criterion.label_smoothing, weight),
-        "scheduler": type(scheduler).__qualname__ if _is_stepped(scheduler) else scheduler,
-        "optimizer": (type(optimizer).__qualname__, _groups(optimizer, scheduler)),
+        "criterion": {"label_smoothing": criterion.label_smoothing, "weight": criterion.weight},
+        "scheduler": type(scheduler) if _is_stepped(scheduler) else scheduler,
+        "optimizer": {"class": type(optimizer).__qualname__, "groups": _groups(optimizer, scheduler)},
     }
     tensors = {
-        name: (list(tensor.shape), tensor.dtype)
+        name: f"{tensor.dtype} {[*tensor.shape]}"
         for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers())
     }
-    return {name: _text(part) for name, part in (own | dict(parts) | tensors).items()}
+    return {name: fingerprint(part) for name, part in {**own, **parts, "tensors": tensors}.items()}
 
 
 def _groups(optimizer: torch.optim.Optimizer, scheduler: Any) -> list[dict[str, Any]]:
@@ -151,13 +138,6 @@ def _groups(optimizer: torch.optim.Optimizer, scheduler: Any) -> list[dict[str, 
     if not _is_stepped(scheduler):
         return groups
     return [{name: group.get(name) for name in ("params", "initial_lr")} for group in groups]
-
-
-def _text(part: Any) -> str:
-    settings = ""
-    if isinstance(part, EvasionAttack):  # says nothing of itself
-        settings = repr({name: getattr(part, name, None) for name in part.attack_params})
-    return without_addresses(repr(part) + settings)
 
 
 def _is_stepped(scheduler: Any) -> bool:

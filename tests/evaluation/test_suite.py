@@ -145,7 +145,7 @@ def test_descriptions_tell_settings_apart_and_are_the_same_for_the_same(classifi
         "e": FastGradientMethod(classifier, eps=0.2),
         "f": attack,
     }
-    first, second = ([engine.description for engine in named(dict(judges), classifier)] for _ in "12")
+    first, second = ([str(engine.description) for engine in named(dict(judges), classifier)] for _ in "12")
     assert first == second
     assert len(set(first)) == len(judges)
     assert not any(" at 0x" in description for description in first)

@@ -651,7 +651,7 @@ def test_the_file_of_a_training_with_another_precision_of_the_attack_is_refused(
     classifier = make_classifier()
     before = state(classifier)
     trainer = OATTrainer(classifier, ATTACK, attack_precision=attack_precision)
-    with pytest.raises(ValueError, match=f"attack_precision was None, is '{attack_precision}'"):
+    with pytest.raises(ValueError, match=f"attack_precision was None, is {attack_precision}"):
         trainer.fit(X, Y, batch_size=10, nb_epochs=2, state_path=tmp_path / "state.pt", verbose=False)
     assert is_same(state(classifier), before)
 
