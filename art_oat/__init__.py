@@ -17,7 +17,6 @@ from art_oat.evaluation import (
     TransferMatrix,
     evaluate,
 )
-from art_oat.fast import without_fast_paths
 from art_oat.frontier import Frontier, MeasuredPoint
 from art_oat.model import OATModel
 from art_oat.pinned import PinnedNetwork
@@ -96,5 +95,4 @@ __all__ = [
     "to_conditional",
     "to_published",
     "unfreeze",
-    "without_fast_paths",
 ]

@@ -9,7 +9,7 @@ import art_oat
 
 ROOT = Path(art_oat.__file__).parent
 ORDER = [
-    {"condition", "fast", "contexts", "rebuild", "checks", "storage", "models"},
+    {"condition", "contexts", "rebuild", "checks", "storage", "models"},
     {"data", "watch"},
     {"layers"},
     {"pinned"},
@@ -25,7 +25,6 @@ ORDER = [
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
 TORCH_ALONE = {
     "condition",
-    "fast",
     "contexts",
     "rebuild",
     "watch",

@@ -14,8 +14,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from art_oat.condition import Condition, Layout, current_condition, repeated
-from art_oat.fast import is_fast
-from art_oat.layers.channel_affine import Source, channel_affine
+from art_oat.layers.channel_affine import channel_affine
 from art_oat.layers.film import FiLM, NarrowFiLM
 
 
@@ -136,17 +135,15 @@ class DualBatchNorm(BatchNormLayer):
             return channel_affine(x, *self.affine(condition))
         order, inverse = condition.order, condition.inverse_order
         x = x if order is None else x[order]
-        sides = [
-            (side, part, _normalize_side(side, part))
+        answers = [
+            _normalize_side(side, part)
             for side, part in zip((self.clean, self.adversarial), _cut(x, condition), strict=True)
             if part is not None
         ]
-        normalized = sides[0][-1] if len(sides) == 1 else torch.cat([answer for *_, answer in sides])
-        if self.film is None:
-            return normalized if inverse is None else normalized[inverse]
-        code = condition.code if order is None else condition.code[order]
-        modulated: Tensor = self.film(normalized, code, _source(x, sides))
-        return modulated if inverse is None else modulated[inverse]
+        result = answers[0] if len(answers) == 1 else torch.cat(answers)
+        if self.film is not None:
+            result = self.film(result, condition.code if order is None else condition.code[order])
+        return result if inverse is None else result[inverse]
 
     @property
     def nb_channels(self) -> int:
@@ -220,8 +217,7 @@ class DualAffineBatchNorm(BatchNormLayer):
         if self.film is not None:
             film_scale, film_shift = self.film.coefficients(condition.code)
             scale, shift = scale * film_scale, shift * film_scale + film_shift
-        normalized = _normalize_side(self.statistics, x)
-        return channel_affine(normalized, scale, shift, _source(x, [(self.statistics, x, normalized)]))
+        return channel_affine(_normalize_side(self.statistics, x), scale, shift)
 
     @property
     def nb_channels(self) -> int:
@@ -320,26 +316,8 @@ def _cut(x: Tensor, condition: Condition) -> tuple[Tensor | None, Tensor | None]
     nb_clean = condition.nb_clean
     if nb_clean in (0, len(condition.lam)):
         return (x, None) if nb_clean else (None, x)
-    if is_fast("split"):
-        clean, others = x.split([nb_clean, len(x) - nb_clean])
-        return clean, others
-    return x[:nb_clean], x[nb_clean:]
-
-
-def _source(x: Tensor, sides: list[tuple[_BatchNorm, Tensor, Tensor]]) -> Source | None:
-    """Say how normalized features come from ``x``, if torch's node of every side says by which statistics."""
-    if not is_fast("source") or x.dtype not in (torch.float32, torch.float64):
-        return None
-    lines = []
-    for norm, part, normalized in sides:
-        node = normalized.grad_fn if type(normalized.grad_fn).__name__ == "NativeBatchNormBackward0" else None
-        mean, slope = (getattr(node, name, None) for name in ("_saved_result1", "_saved_result2"))
-        if mean is None or slope is None or not mean.numel():  # running statistics, or another way to normalize
-            return None
-        slope = slope if norm.weight is None else slope * norm.weight.detach()
-        offset = -mean * slope if norm.bias is None else norm.bias.detach() - mean * slope
-        lines.append(torch.stack([slope, offset]).unsqueeze(1).expand(-1, len(part), -1))
-    return Source(x, *torch.cat(lines, dim=1))
+    clean, others = x.split([nb_clean, len(x) - nb_clean])
+    return clean, others
 
 
 def _affine(norm: _BatchNorm) -> tuple[Tensor, Tensor]:

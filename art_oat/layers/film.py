@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from art_oat.layers.channel_affine import Source, channel_affine
+from art_oat.layers.channel_affine import channel_affine
 
 FiLMKind = Literal["linear", "two-layer", "published"]
 """See :class:`LinearFiLM`, :class:`TwoLayerFiLM` and :class:`PublishedFiLM`."""
@@ -35,9 +35,9 @@ class FiLM(nn.Module, ABC):
     def reset_parameters(self) -> None:
         """Go back to the start."""
 
-    def forward(self, x: Tensor, code: Tensor, source: Source | None = None) -> Tensor:
+    def forward(self, x: Tensor, code: Tensor) -> Tensor:
         """Return ``scale * x + shift`` for features ``[N, C, ...]`` and codes ``[1, D]`` or ``[N, D]``."""
-        return channel_affine(x, *self.coefficients(code), source)
+        return channel_affine(x, *self.coefficients(code))
 
 
 class LinearFiLM(FiLM):
@@ -152,6 +152,6 @@ class NarrowFiLM(nn.Module):
         """Return scale and shift, each ``[G, nb_channels]``, for codes ``[G, D]``."""
         return self.whole.coefficients(code, self.nb_channels)
 
-    def forward(self, x: Tensor, code: Tensor, source: Source | None = None) -> Tensor:
+    def forward(self, x: Tensor, code: Tensor) -> Tensor:
         """Return ``scale * x + shift`` for features ``[N, nb_channels, ...]`` and codes ``[1, D]`` or ``[N, D]``."""
-        return channel_affine(x, *self.coefficients(code), source)
+        return channel_affine(x, *self.coefficients(code))

@@ -17,7 +17,7 @@ from art_oat.training.checkpoint import BestEpoch
 from art_oat.training.schedule import Pace, is_schedule
 from art_oat.training.step import Step
 
-_FORMAT = 3  # of 2, settings were texts
+_FORMAT = 3  # of 2, settings were texts, and dropout drew other masks
 
 
 @dataclass(frozen=True)

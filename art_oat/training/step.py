@@ -15,11 +15,9 @@ from art_oat.attacks import BoundAttack
 from art_oat.checks import as_array, input_faults, range_faults, refuse, warn_caller
 from art_oat.classifier import OATClassifier
 from art_oat.condition import OperatingPoint
-from art_oat.fast import is_fast
 from art_oat.layers.batch_norm import observed_norms
 from art_oat.model import OATModel
 from art_oat.training.awp import WeightPerturbation, adversarial_part, uses_clean_scores
-from art_oat.training.dropout import QuickDropout
 from art_oat.training.ema import WeightAverage
 from art_oat.training.loss import Loss, is_separable
 from art_oat.training.sampling import StratifiedSampling, WidthSampling, draw_widths
@@ -183,7 +181,6 @@ class Step:
         self._is_watched = False
         self._nb_steps = 0
         self._has_told = False
-        self._dropout = QuickDropout(classifier.device)
         # inputs with channels last in their shape are laid out so already
         self._is_channels_last = classifier.channels_first and any(map(_is_channels_last, self.model.parameters()))
 
@@ -199,7 +196,6 @@ class Step:
     def start_epoch(self, epoch: int) -> None:
         """Count anew."""
         self.epoch = epoch
-        self._dropout = QuickDropout(self.classifier.device)  # where a training goes on from a file, it looks anew, too
         self.tally = Tally()
 
     def __call__(self, x: Tensor, y: Tensor) -> None:
@@ -276,7 +272,7 @@ class Step:
         with self._precision(self.method.precision):
             logits = self._scores(batch.x, lam, width)
         has_gradient = False
-        if is_separable(self.method.loss) and is_fast("terms"):
+        if is_separable(self.method.loss):
             term = self.method.loss(logits, logits.detach()[is_attacked], target, weight, criterion)
             has_gradient = term.requires_grad  # a loss may have no clean term
             if has_gradient:
@@ -314,8 +310,7 @@ class Step:
         return result
 
     def _scores(self, x: Tensor, lam: Tensor, width: float) -> Tensor:
-        with self._dropout.installed():
-            scores = self.model(self.preprocess(x), lam, width)
+        scores = self.model(self.preprocess(x), lam, width)
         if isinstance(scores, Tensor) and scores.shape == (len(x), self.classifier.nb_classes):
             return scores.float() if self.method.precision == "bf16" else scores
         got = f"shape {list(scores.shape)}" if isinstance(scores, Tensor) else f"a {type(scores).__name__}"

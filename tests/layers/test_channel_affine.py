@@ -1,10 +1,7 @@
-from contextlib import nullcontext
-
 import pytest
 import torch
 
-from art_oat.fast import without_fast_paths
-from art_oat.layers.channel_affine import Source, channel_affine
+from art_oat.layers.channel_affine import channel_affine
 from tests.pairs import parametrize_in_pairs
 
 SHAPES = [(4, 3), (4, 3, 5), (4, 3, 5, 6), (4, 3, 2, 3, 2)]
@@ -45,28 +42,16 @@ def answer_and_gradients(x, scale, shift, upstream, *, is_learned: bool = True) 
 @parametrize_in_pairs(
     shape=SHAPES, nb_scales=[1, 4], is_learned=[True, False], layout=LAYOUTS, layout_of_gradient=LAYOUTS
 )
-def test_the_fast_affine_map_and_its_gradients_are_those_of_the_plain_one(
+def test_the_affine_map_and_its_gradients_equal_their_formulas(
     shape, nb_scales, is_learned, layout, layout_of_gradient
 ):
     x, scale, shift, upstream = drawn(shape, nb_scales)
     given = layout(x), scale, shift, layout_of_gradient(upstream)
-    fast = answer_and_gradients(*given, is_learned=is_learned)
-    with without_fast_paths("affine"):
-        plain = answer_and_gradients(*given, is_learned=is_learned)
-    # sums of at most 144 products of size 1 in another order: 1e-14 would do
-    torch.testing.assert_close(fast, plain, rtol=1e-10, atol=1e-10)
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("nb_scales", [1, 4])
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_affine_map_and_its_gradients_equal_their_formulas(shape, nb_scales, layout):
-    x, scale, shift, upstream = drawn(shape, nb_scales)
-    answer, of_x, of_scale, of_shift = answer_and_gradients(layout(x), scale, shift, upstream)
+    answer, of_x, *learned = answer_and_gradients(*given, is_learned=is_learned)
     factor, term = (part.reshape(*part.shape, *[1] * (len(shape) - 2)) for part in (scale, shift))
     torch.testing.assert_close(answer, x * factor + term)
     torch.testing.assert_close(of_x, upstream * factor)
-    for actual, products in ((of_scale, upstream * x), (of_shift, upstream)):
+    for actual, products in zip(learned, (upstream * x, upstream)[: len(learned)], strict=True):
         each = products.flatten(2).sum(dim=2) if len(shape) > 2 else products
         torch.testing.assert_close(actual, each if nb_scales == 4 else each.sum(dim=0, keepdim=True))
 
@@ -148,14 +133,12 @@ def test_in_half_precision_the_gradient_of_shift_counts_small_values_also_beside
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("paths", [(), ("affine",)])
-def test_in_bf16_a_learned_scale_that_is_off_1_by_less_than_bf16_can_hold_counts_on_the_whole(layout, paths):
+def test_in_bf16_a_learned_scale_that_is_off_1_by_less_than_bf16_can_hold_counts_on_the_whole(layout):
     """Features and shifts of all sizes make rounding as good as random, so that it vanishes in a large sum."""
     change, x = 1e-3, layout(torch.randn(8, 2000, 5, 5).bfloat16())
     assert torch.tensor(1 + change).bfloat16() == 1
     scale, shift = torch.full((8, 2000), 1 + change).requires_grad_(), 0.1 * torch.randn(8, 2000)
-    with without_fast_paths(*paths) if paths else nullcontext():
-        moved = channel_affine(x, scale, shift).double() - x.double() - shift.double()[..., None, None]
+    moved = channel_affine(x, scale, shift).double() - x.double() - shift.double()[..., None, None]
     slope = (moved * x.double()).sum() / x.double().square().sum()
     # the results are rounded by less than 2^-8 |x|, so that the slope has a standard error of at most
     # 2^-8 / sqrt(400000) = 6e-6, which is 0.006 of the change; five of them
@@ -172,44 +155,9 @@ def test_in_bf16_a_learned_scale_near_0_is_as_exact_as_one_near_1(scale):
         assert ((value.double() - scale * x.double()).abs() <= 1.01 * 2 * 2**-8 * scale * x.abs()).all()
 
 
-def test_in_bf16_second_derivatives_of_a_learned_affine_map_are_refused_and_there_without_fast_paths():
+def test_in_bf16_a_learned_affine_map_has_second_derivatives():
     x = with_channels_last(torch.randn(4, 3, 5, 5).bfloat16()).requires_grad_()
     scale = torch.full((4, 3), 1.5).requires_grad_()
-    with pytest.raises(RuntimeError, match=r"without_fast_paths\(\)"):
-        torch.autograd.grad(channel_affine(x, scale, torch.zeros(4, 3)).sum(), x, create_graph=True)
-    with without_fast_paths():
-        (of_x,) = torch.autograd.grad(channel_affine(x, scale, torch.zeros(4, 3)).sum(), x, create_graph=True)
+    (of_x,) = torch.autograd.grad(channel_affine(x, scale, torch.zeros(4, 3)).sum(), x, create_graph=True)
     (actual,) = torch.autograd.grad(of_x.sum(), scale)
     assert torch.equal(actual, torch.full((4, 3), 25.0))  # the sum of scale over 25 values, differentiated
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("nb_scales", [1, 4])
-def test_what_features_come_from_gives_the_gradient_that_they_would_have_given(shape, layout, nb_scales):
-    before, scale, shift, upstream = drawn(shape, nb_scales)
-    slope, offset = torch.randn(2, *shape[:2], dtype=torch.float64)
-    axes = (*shape[:2], *[1] * (len(shape) - 2))
-    x = layout(slope.view(axes) * before + offset.view(axes))
-    expected = answer_and_gradients(x, scale, shift, upstream)
-    inputs = [part.detach().requires_grad_() for part in (x, scale, shift)]
-    answer = channel_affine(*inputs, Source(layout(before), slope, offset))
-    actual = [answer.detach(), *torch.autograd.grad(answer, inputs, upstream)]
-    # sums of at most 144 products of size 1 in another order: 1e-14 would do
-    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
-
-
-def test_features_that_are_known_to_come_from_others_are_not_kept():
-    before, scale, shift, _ = drawn((4, 3, 5, 6), 4)
-    x, kept = (2 * before).requires_grad_(), []
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        kept.append(tensor.untyped_storage().data_ptr())
-        return tensor
-
-    slope, offset = torch.full((4, 3), 2.0, dtype=torch.float64), torch.zeros(4, 3, dtype=torch.float64)
-    for source, is_kept in ((Source(before, slope, offset), False), (None, True)):
-        kept.clear()
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            channel_affine(x, scale.requires_grad_(), shift, source)
-        assert (x.untyped_storage().data_ptr() in kept) is is_kept

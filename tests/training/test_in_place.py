@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from art_oat import PGD, OATClassifier, OATTrainer, to_conditional, without_fast_paths
+from art_oat import PGD, OATClassifier, OATTrainer, to_conditional
 from tests.networks import labels
 from tests.pairs import parametrize_in_pairs
 
@@ -59,15 +59,13 @@ def trained(
     return [tensor.detach() for tensor in model.state_dict().values()]
 
 
-@pytest.mark.parametrize("is_fast", [True, False])
 @pytest.mark.parametrize("statistics", ["dual", "shared"])
 @pytest.mark.parametrize(("dimensions", "is_last"), [(1, False), (2, False), (2, True), (3, False), (3, True)], ids=str)
-def test_layers_in_place_train_as_their_copies_do(dimensions, is_last, statistics, is_fast):
-    with without_fast_paths() if not is_fast else without_fast_paths("dropout"):
-        runs = [
-            trained(dimensions, is_in_place=it, dtype=torch.float64, is_last=is_last, statistics=statistics)
-            for it in (True, False)
-        ]
+def test_layers_in_place_train_as_their_copies_do(dimensions, is_last, statistics):
+    runs = [
+        trained(dimensions, is_in_place=it, dtype=torch.float64, is_last=is_last, statistics=statistics)
+        for it in (True, False)
+    ]
     torch.testing.assert_close(*runs)  # float64: sums in another order
 
 

@@ -2,7 +2,6 @@ import copy
 import dataclasses
 import functools
 import math
-from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -28,7 +27,6 @@ from art_oat import (
 from art_oat.attacks import bind, distance
 from art_oat.data import digits
 from art_oat.experiment.recipe import Recipe, train
-from art_oat.fast import without_fast_paths
 from art_oat.layers.batch_norm import ChannelAffine
 from art_oat.models import ResNet, WideResNet
 from art_oat.training.step import Method, Step, layout_faults
@@ -389,10 +387,9 @@ STEPS = {
 def test_the_gradient_of_a_loss_taken_term_by_term_is_that_of_their_sum(name):
     conversion, method = STEPS[name]
     found = []
-    for paths in ((), ("terms",)):
+    for loss in (hybrid_loss, Watched()):
         classifier = double(**conversion)
-        with without_fast_paths(*paths) if paths else nullcontext():
-            trainer = one_step(classifier, **method)
+        trainer = one_step(classifier, loss=loss, **method)
         found.append((gradients(classifier), dict(classifier.model.named_buffers()), trainer.history[0].loss))
     (by_term, statistics, loss), (of_sum, plain_statistics, plain_loss) = found
     # the same terms, summed in another order
@@ -416,14 +413,12 @@ class Watched:
         return hybrid_loss(logits, logits_adv, y, lam, criterion)
 
 
-@pytest.mark.parametrize("paths", [(), ("terms",)])
 @pytest.mark.parametrize("claims", [{}, {"is_separable": False}, {"is_separable": 1}, {"is_separable": True}])
-def test_only_a_loss_that_claims_to_be_separable_is_taken_in_turn(claims, paths):
+def test_only_a_loss_that_claims_to_be_separable_is_taken_in_turn(claims):
     loss = Watched(**claims)
-    with without_fast_paths(*paths) if paths else nullcontext():
-        one_step(double(), loss=loss)
+    one_step(double(), loss=loss)
     in_turn = [(True, False), (False, True)]
-    assert loss.carriers == (in_turn if claims.get("is_separable") is True and not paths else [(True, True)])
+    assert loss.carriers == (in_turn if claims.get("is_separable") is True else [(True, True)])
     assert len(set(loss.sizes)) == 1  # every call sees all samples: a loss may check that they fit
 
 
@@ -435,17 +430,6 @@ def test_a_loss_that_claims_to_be_separable_trains_as_it_would_without_the_claim
         found.append(gradients(classifier))
     torch.testing.assert_close(found[0], found[1], rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(found[0], found[2], rtol=0, atol=0)
-
-
-def test_losses_that_are_no_sum_of_two_terms_are_taken_at_once():
-    for loss in (TRADESLoss(), MARTLoss()):
-        found = []
-        for paths in ((), ("terms",)):
-            classifier = double()
-            with without_fast_paths(*paths) if paths else nullcontext():
-                one_step(classifier, loss=loss)
-            found.append(gradients(classifier))
-        torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
 
 
 class Kept:
@@ -471,17 +455,14 @@ def most_kept(**arguments) -> int:
 
 
 def test_a_separable_loss_keeps_the_graph_of_one_pass_at_a_time():
-    in_turn = most_kept()
-    with without_fast_paths("terms"):
-        at_once = most_kept()
-    assert most_kept(loss=Watched()) == at_once
+    in_turn, at_once = most_kept(), most_kept(loss=Watched())
     # half of it would be kept of two equal passes; that on clean inputs also sorts samples by the sides of the norms
     assert at_once / 2 <= in_turn < 0.6 * at_once
 
 
-@pytest.mark.parametrize("paths", [(), ("terms",)])
+@pytest.mark.parametrize("is_separable", [True, False])
 @pytest.mark.parametrize("number", [1, 2, 3, 4])  # clean and attacked pass of the first step, and of the second
-def test_scores_that_are_not_finite_in_either_pass_are_told_of_and_undone(number, paths):
+def test_scores_that_are_not_finite_in_either_pass_are_told_of_and_undone(number, is_separable):
     classifier, passes = double(learning_rate=0.1), []
 
     def spoil(part, inputs, scores):
@@ -492,11 +473,8 @@ def test_scores_that_are_not_finite_in_either_pass_are_told_of_and_undone(number
 
     classifier.model.network.head.register_forward_hook(spoil)
     before = state(classifier)
-    with (
-        without_fast_paths(*paths) if paths else nullcontext(),
-        pytest.raises(RuntimeError, match=f"got a loss of nan in epoch {(number + 1) // 2}"),
-    ):
-        one_step(classifier, nb_epochs=2)
+    with pytest.raises(RuntimeError, match=f"got a loss of nan in epoch {(number + 1) // 2}"):
+        one_step(classifier, nb_epochs=2, loss=Watched(is_separable=is_separable))
     names = dict(classifier.model.named_parameters())
     good = {name: before[name] for name in names}  # the first step is not known to be good until the second has a loss
     assert is_same(good, state(classifier))
@@ -595,16 +573,6 @@ def test_every_fault_of_both_precisions_is_named(classifier):
         OATTrainer(double(), precision="bf16", attack_precision="bf16")
     with pytest.raises(ValueError, match=f"^attack_precision {needs}, got torch.float64"):
         OATTrainer(double(), attack_precision="bf16")
-
-
-@pytest.mark.parametrize("make", [MobileSqueezeExcite, Residual])
-def test_the_masks_of_a_step_are_drawn_quickly_unless_that_is_switched_off(make):
-    """Other masks show; a network without dropout is none the wiser."""
-    first, again = (fit(X, Y, classifier=double(make=make, learning_rate=0.1)) for _ in range(2))
-    with without_fast_paths("dropout"):
-        by_torch = fit(X, Y, classifier=double(make=make, learning_rate=0.1))
-    assert is_same(first, again)
-    assert is_same(first, by_torch) == (make is Residual)
 
 
 def laid_out(network: nn.Module, layout: torch.memory_format, **options):

@@ -18,7 +18,6 @@ from art_oat import (
     replace_head,
     to_conditional,
     unfreeze,
-    without_fast_paths,
 )
 from art_oat.models import ResNet
 from art_oat.surgery.selection import is_within
@@ -57,17 +56,12 @@ FREEZINGS = [
 ]
 
 
-@pytest.mark.parametrize("is_fast", [True, False])
 @pytest.mark.parametrize(("make", "path", "below"), FREEZINGS, ids=lambda it: getattr(it, "__name__", None))
-def test_what_is_frozen_does_not_move_by_one_bit_while_all_else_is_trained_conditional(make, path, below, is_fast):
+def test_what_is_frozen_does_not_move_by_one_bit_while_all_else_is_trained_conditional(make, path, below):
     model = shaken(make(), torch.float32, widths=WIDTHS if make in SLIMMABLE else (1.0,), input_shape=SHAPE)
     assert set(freeze_below(model, path)) == below
     before = state(model)
-    if is_fast:
-        train_by_everything(model, width_sampling="all")
-    else:
-        with without_fast_paths():
-            train_by_everything(model, width_sampling="all")
+    train_by_everything(model, width_sampling="all")
     moved = {name.removeprefix("network.") for name in changed(model, before)}
     frozen = {name for name in moved if any(is_within(name, part) for part in below)}
     assert not frozen
