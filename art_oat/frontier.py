@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -11,7 +10,7 @@ from typing import Self
 
 from art_oat.checks import refuse
 from art_oat.condition import OperatingPoint, is_finite_number
-from art_oat.storage import parse_csv, write_whole
+from art_oat.storage import parse_csv, write_rows
 
 _ATTACK_PREFIX = "robust:"
 _SEPARATOR = " | "
@@ -222,15 +221,12 @@ class Frontier:
         unwritten = {"by_attack", "warnings", *unknown}
         columns = [column.name for column in fields(MeasuredPoint) if column.name not in unwritten]
         has_warnings = any(point.warnings for point in self.points)
-        with write_whole(Path(path)) as file:
-            writer = csv.writer(file, lineterminator="\n")
-            names = [*columns, *(_ATTACK_PREFIX + name for name in attacks), *["warnings"] * has_warnings]
-            writer.writerow([*self._header(), *names])
-            for point in self.points:
-                own = [getattr(point, column) for column in columns]
-                own += [point.by_attack.get(name, "") for name in attacks]
-                own += [_SEPARATOR.join(point.warnings)] * has_warnings
-                writer.writerow([*self._header().values(), *own])
+        rows = []
+        for point in self.points:
+            row = self._header() | {column: getattr(point, column) for column in columns}
+            row |= {_ATTACK_PREFIX + name: point.by_attack.get(name, "") for name in attacks}
+            rows.append(row | ({"warnings": _SEPARATOR.join(point.warnings)} if has_warnings else {}))
+        write_rows(Path(path), rows)
 
     def _header(self) -> dict[str, str | float]:
         """Columns that are the same for all points."""

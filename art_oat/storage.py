@@ -9,11 +9,11 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import CodeType, FunctionType, MethodType
-from typing import Any, TextIO, TypeVar
+from typing import Any, TextIO, TypeVar, overload
 
 import numpy as np
 import torch
@@ -57,8 +57,9 @@ def write_json(path: Path, content: Any) -> None:
         file.write("\n")
 
 
-def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], last: Sequence[str] = ()) -> None:
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], last: Sequence[str] = ()) -> None:
     """Write rows as CSV: the columns in the order in which they first occur, but ``last`` ones at the end."""
+    rows = list(rows)
     columns = list(dict.fromkeys(name for row in rows for name in row))
     columns.sort(key=lambda name: name in last)  # stable
     with write_whole(path) as file:
@@ -101,6 +102,10 @@ def digest(*parts: Any) -> str:
     return found.hexdigest()
 
 
+@overload
+def fingerprint(part: Mapping[str, Any]) -> dict[str, Plain]: ...
+@overload
+def fingerprint(part: Any) -> Plain: ...
 def fingerprint(part: Any) -> Plain:
     """Return plain values that tell a part of a run from others, the same in every process.
 

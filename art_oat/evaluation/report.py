@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import csv
+import itertools
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from art_oat.attacks import Norm, format_eps
 from art_oat.condition import OperatingPoint
 from art_oat.evaluation.shards import CARRIED, STANDS, WRONG, Verdict
 from art_oat.evaluation.suite import display_name
-from art_oat.storage import write_whole
+from art_oat.storage import write_rows
 
 _SQUARE_SHARE = 0.002
 """From which share on AutoAttack takes the success of its random search for a warning."""
@@ -130,6 +131,16 @@ class RobustnessReport:
         ]
         return "\n".join(lines)
 
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield one row per sample."""
+        assert self.index is not None
+        lam, width = ("", "") if self.point is None else self.point
+        for sample, is_clean, is_robust, name in zip(
+            self.index, self.is_clean, self.is_robust, self.broken_by, strict=True
+        ):
+            where = {"lam": lam, "width": width, "attack": self.attack, "sample": sample}
+            yield {**where, "is_clean": int(is_clean), "is_robust": int(is_robust), "broken_by": name}
+
     def to_csv(self, path: str | Path) -> None:
         """Write one row per sample: where, by which engine, its index, whether it stands, what broke it."""
         write_reports([self], path)
@@ -137,15 +148,7 @@ class RobustnessReport:
 
 def write_reports(reports: Iterable[RobustnessReport], path: str | Path) -> None:
     """Write several reports into one CSV, one row per report and sample."""
-    with write_whole(Path(path)) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["lam", "width", "attack", "sample", "is_clean", "is_robust", "broken_by"])
-        for report in reports:
-            where = ("", "") if report.point is None else (report.point.lam, report.point.width)
-            assert report.index is not None
-            rows = zip(report.index, report.is_clean, report.is_robust, report.broken_by, strict=True)
-            for index, is_clean, is_robust, name in rows:
-                writer.writerow([*where, report.attack, index, int(is_clean), int(is_robust), name])
+    write_rows(Path(path), itertools.chain.from_iterable(report.rows() for report in reports))
 
 
 def _summed(verdicts: Sequence[Verdict]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -39,7 +38,7 @@ from art_oat.condition import OperatingPoint
 from art_oat.evaluation.evaluate import checked_points
 from art_oat.evaluation.suite import pgd
 from art_oat.model import OATModel
-from art_oat.storage import parse_csv, write_whole
+from art_oat.storage import parse_csv, write_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -289,14 +288,14 @@ class TransferMatrix:
     def to_csv(self, path: str | Path) -> None:
         """Write a row per entry; ``right`` holds a bit per image, as hexadecimal digits, the first image leftmost."""
         own = {name: getattr(self, name) for name in ("eps", "norm", "width", "attack", "attack_at_once", "nb_images")}
-        with write_whole(Path(path)) as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow([*own, "attacked_at", "answered_at", "robust", "right"])
-            for attacked_at, rows, shares in zip(
-                ("none", *self.lambdas, "all"), self.right, self.shares[:-1, :-1], strict=True
-            ):
-                for lam, row, share in zip(self.lambdas, rows, shares, strict=True):
-                    writer.writerow([*own.values(), attacked_at, lam, share, np.packbits(row).tobytes().hex()])
+        rows = []
+        for attacked_at, right, shares in zip(
+            ("none", *self.lambdas, "all"), self.right, self.shares[:-1, :-1], strict=True
+        ):
+            for lam, bits, share in zip(self.lambdas, right, shares, strict=True):
+                entry = {"attacked_at": attacked_at, "answered_at": lam, "robust": share}
+                rows.append({**own, **entry, "right": np.packbits(bits).tobytes().hex()})
+        write_rows(Path(path), rows)
 
     @classmethod
     def from_csv(cls, path: str | Path) -> Self:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from art_oat.attacks import Norm
@@ -23,7 +21,7 @@ from art_oat.evaluation import AutoAttackWarning, TradeoffCurve
 from art_oat.evaluation.report import write_reports
 from art_oat.experiment.recipe import Recipe, fit, trainer_for, weights_file
 from art_oat.model import OATModel
-from art_oat.storage import write_whole
+from art_oat.storage import differences, digest, fingerprint, write_json
 from art_oat.training import load_model
 from art_oat.training.checkpoint import DESCRIPTION, WEIGHTS
 
@@ -79,7 +77,7 @@ class Run:
         self._training_state = self.folder / TRAINING_STATE
         self._curve, self._samples = self.folder / "tradeoff.csv", self.folder / "samples.csv"
         self._measured = [self._curve, self._samples]
-        self._state = _State(self.folder / "run.json")
+        self._ledger = _Ledger(self.folder / "run.json")
 
     @property
     def recipe(self) -> Recipe:
@@ -95,8 +93,8 @@ class Run:
 
     def recipe_or_none(self) -> Recipe | None:
         """Return what the weights are trained with, or None where there are none of a known recipe."""
-        settings = self._state.settings("recipe")
-        if settings is None or not all(path.exists() for path in self._models):
+        settings = self._ledger.settings("recipe")
+        if not settings or not all(path.exists() for path in self._models):
             return None
         try:
             return Recipe(**settings)
@@ -121,28 +119,32 @@ class Run:
             FileExistsError: If there is another, and it may not.
         """
         settings = _training(recipe, data)
-        if self._state.holds("training", settings, self._models):
+        if self._ledger.holds("training", settings, self._models):
             self.say(f"Reusing the weights in {self.folder}: trained with the same settings.")
             self._training_state.unlink(missing_ok=True)  # of a process that ended between its last two steps
             return load_model(self.folder)
         begun = {**settings, "keeps_best": keeps_best}
-        is_cut = not overwrites and self._state.holds("begun", begun, [])
+        is_cut = not overwrites and self._ledger.holds("begun", begun)
         if not overwrites and not is_cut:
-            self._refuse_another()
+            self._refuse_another(begun)
         trainer = trainer_for(recipe, data)  # refuses what cannot work, before anything is replaced
         self._begin(recipe, data, begun, is_cut=is_cut)
         state_path = self._training_state
         model = fit(trainer, recipe, data, folder=self.folder, keeps_best=keeps_best, state_path=state_path).model
-        self._state.forget("begun")
-        self._state.keep("training", settings, self._models)
+        self._ledger.forget("begun")
+        self._ledger.keep("training", settings, self._models)
         state_path.unlink(missing_ok=True)
         return model
 
-    def _refuse_another(self) -> None:
-        """Protect what another training left."""
+    def _refuse_another(self, asked: dict[str, Any]) -> None:
+        """Protect what another training left; say in what it is another."""
+        if not self.is_trained() and not self._training_state.exists():
+            return
         what = "weights of another training" if self.is_trained() else "another training, cut short"
-        if self.is_trained() or self._training_state.exists():
-            raise FileExistsError(f"{self.folder} holds {what}. Name another --out, or add --overwrite.")
+        kept = self._ledger.settings("begun") or self._ledger.settings("training")
+        different = differences(kept, {name: mark for name, mark in fingerprint(asked).items() if name in kept})
+        why = f": {different}" if different else ""
+        raise FileExistsError(f"{self.folder} holds {what}{why}. Name another --out, or add --overwrite.")
 
     def _begin(self, recipe: Recipe, data: Dataset, begun: dict[str, Any], *, is_cut: bool) -> None:
         """Say what comes, and remove what must not pass for a result of it."""
@@ -155,8 +157,8 @@ class Run:
             stale += [*self._models, self.folder / "training.csv", self._training_state]
         for path in stale:
             path.unlink(missing_ok=True)
-        self._state.keep("recipe", asdict(recipe), [])  # so that a training that is cut short can be measured
-        self._state.keep("begun", begun, [])  # and gone on with
+        self._ledger.keep("recipe", asdict(recipe))  # so that a training that is cut short can be measured
+        self._ledger.keep("begun", begun)  # and gone on with
 
     def measure(
         self,
@@ -178,19 +180,19 @@ class Run:
                 its own.
         """
         recipe = self.recipe
-        what = {**asdict(measurement), "model": _digest(self._models), "data": data_digest(data.test)}
+        what = {**asdict(measurement), "model": digest(*self._models), "data": data_digest(data.test)}
         settings = what | {"machine": _machine()}  # latency is another on another one
-        if self._state.holds("measurement", settings, self._measured):
+        if self._ledger.holds("measurement", settings, self._measured):
             self.say(f"Reusing the measurements in {self._curve}: taken of the same weights with the same settings.")
             curve = TradeoffCurve.from_csv(self._curve)
         else:
-            so_far = self.folder / f"evaluation-{_name_of(what)}"
+            so_far = self.folder / f"evaluation-{digest(repr(fingerprint(what)).encode())[:8]}"
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", AutoAttackWarning)  # the points of the curve have them
                 curve = self._attack(recipe, measurement, data, nb_workers, so_far, allow_large_eps)
             curve.to_csv(self._curve)
             write_reports(curve.reports, self._samples)
-            self._state.keep("measurement", settings, self._measured)
+            self._ledger.keep("measurement", settings, self._measured)
             for done in self.folder.glob("evaluation-*"):  # this one, and those that were given up
                 shutil.rmtree(done)
         curve.plot(self.folder / "tradeoff.png")
@@ -240,13 +242,13 @@ def _every(widths: tuple[float, ...]) -> str:
 
 
 def _training(recipe: Recipe, data: Dataset) -> dict[str, Any]:
-    settings = {
+    settings: dict[str, Any] = {
         "recipe": asdict(recipe),
         "data": [data_digest(data.train), data_digest(data.validation)],
         "version": version("art-oat"),
     }
     if recipe.pretrained is not None:
-        settings["pretrained"] = _digest([weights_file(recipe.pretrained)])
+        settings["pretrained"] = digest(weights_file(recipe.pretrained))
     return settings
 
 
@@ -254,20 +256,13 @@ def _machine() -> str:
     return f"{platform.platform()}, {platform.processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
 
 
-def _name_of(settings: dict[str, Any]) -> str:
-    """Return a short name for settings, different for different ones."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
-
-
 def data_digest(part: Split) -> str:
     """Return what tells images and labels apart from others."""
-    digest = hashlib.sha256(np.ascontiguousarray(part.x).data)
-    digest.update(np.ascontiguousarray(part.y).data)
-    return digest.hexdigest()
+    return digest(part.x, part.y)
 
 
-class _State:
-    """Remembers with which settings the files in a folder were made."""
+class _Ledger:
+    """Remembers with which settings the files in a folder were made, and what was in them."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -277,13 +272,13 @@ class _State:
             kept = {}
         self.kept: dict[str, Any] = kept if isinstance(kept, dict) else {}
 
-    def settings(self, name: str) -> dict[str, Any] | None:
-        """Return what something was made with, or None."""
+    def settings(self, name: str) -> dict[str, Any]:
+        """Return what something was made with; nothing where that is not known."""
         entry = self.kept.get(name)
         settings = entry.get("settings") if isinstance(entry, dict) else None
-        return settings if isinstance(settings, dict) else None
+        return settings if isinstance(settings, dict) else {}
 
-    def holds(self, name: str, settings: dict[str, Any], results: list[Path]) -> bool:
+    def holds(self, name: str, settings: Mapping[str, Any], results: Sequence[Path] = ()) -> bool:
         """Whether ``results`` were made with ``settings``, and are still what was made."""
         return all(path.exists() for path in results) and self.kept.get(name) == _entry(settings, results)
 
@@ -291,18 +286,11 @@ class _State:
         """Note nothing of something any more, from the next :meth:`keep` on."""
         self.kept.pop(name, None)
 
-    def keep(self, name: str, settings: dict[str, Any], results: list[Path]) -> None:
+    def keep(self, name: str, settings: Mapping[str, Any], results: Sequence[Path] = ()) -> None:
         """Note that ``results`` were made with ``settings``."""
         self.kept[name] = _entry(settings, results)
-        with write_whole(self.path) as file:
-            json.dump(self.kept, file, indent=2)
-            file.write("\n")
+        write_json(self.path, self.kept)
 
 
-def _entry(settings: dict[str, Any], results: list[Path]) -> dict[str, Any]:
-    entry: dict[str, Any] = json.loads(json.dumps({"settings": settings, "sha256": _digest(results)}))
-    return entry
-
-
-def _digest(paths: list[Path]) -> str:
-    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
+def _entry(settings: Mapping[str, Any], results: Sequence[Path]) -> dict[str, Any]:
+    return {"settings": fingerprint(settings), "sha256": digest(*results)}

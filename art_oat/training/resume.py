@@ -129,7 +129,8 @@ def described(parts: Mapping[str, Any], classifier: OATClassifier, scheduler: An
         name: f"{tensor.dtype} {[*tensor.shape]}"
         for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers())
     }
-    return {name: fingerprint(part) for name, part in {**own, **parts, "tensors": tensors}.items()}
+    marks: dict[str, Plain] = fingerprint({**own, **parts, "tensors": tensors})
+    return marks
 
 
 def _groups(optimizer: torch.optim.Optimizer, scheduler: Any) -> list[dict[str, Any]]:

@@ -227,7 +227,7 @@ def test_the_same_training_again_after_cuts_has_the_weights_of_the_uncut_one(tmp
         with cut_in(epoch):
             said += train(tmp_path / "cut", **options)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("art_oat.experiment.run._State.forget", lambda *_: 1 / 0)  # trained to the end, and not noted
+        patch.setattr("art_oat.experiment.run._Ledger.forget", lambda *_: 1 / 0)  # trained to the end, and not noted
         with pytest.raises(ZeroDivisionError):
             train(tmp_path / "cut", **options)
     (line,) = train(tmp_path / "cut", **options)
@@ -259,7 +259,7 @@ def test_a_training_that_was_cut_short_is_not_replaced_by_another_unasked(tmp_pa
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     what = "weights of another training" if nb_epochs == 3 else "another training, cut short"
     for other in (dataclasses.replace(recipe, seed=1), dataclasses.replace(recipe, precision="bf16")):
-        with pytest.raises(FileExistsError, match=f"holds {what}. Name another --out, or add --overwrite"):
+        with pytest.raises(FileExistsError, match=f"{what}: recipe.*, is .*. Name another --out, or add --overwrite"):
             train(tmp_path, other)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
@@ -274,9 +274,10 @@ def test_a_training_that_was_cut_short_before_its_first_epoch_ended_starts_anew_
 
 
 def test_weights_of_another_training_are_not_replaced_unasked(folder):
+    other = dataclasses.replace(RECIPE, seed=7)
     weights = (folder / "model.safetensors").read_bytes()
-    with pytest.raises(FileExistsError, match="holds weights of another training"):
-        Run(folder, lambda line: None).train(dataclasses.replace(RECIPE, seed=7), RECIPE.dataset())
+    with pytest.raises(FileExistsError, match=r"holds weights of another training: recipe\.seed was 0, is 7; data"):
+        Run(folder, lambda line: None).train(other, other.dataset())
     assert (folder / "model.safetensors").read_bytes() == weights
 
 
