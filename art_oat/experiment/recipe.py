@@ -20,7 +20,7 @@ from art_oat.condition import is_finite_number
 from art_oat.contexts import borrowed_generators
 from art_oat.data import Dataset, load
 from art_oat.data.augmentation import RandomCropFlip
-from art_oat.layers import DEFAULT_LAMBDAS, FiLMKind
+from art_oat.layers import DEFAULT_LAMBDAS, FILMS
 from art_oat.layers.encoding import check_lambdas
 from art_oat.layers.slimmable import check_widths
 from art_oat.model import OATModel
@@ -118,7 +118,7 @@ class Recipe:
     nb_train: int | None = None
     network: str = "small"
     pretrained: str | None = None
-    film: FiLMKind | None = "linear"
+    film: str | None = "linear"
     lambdas: tuple[float, ...] = DEFAULT_LAMBDAS
     widths: tuple[float, ...] = (1.0,)
     heads: Heads = "shared"
@@ -208,8 +208,8 @@ class Recipe:
             for name in ("allow_large_eps", "channels_last")
             if not isinstance(getattr(self, name), bool)
         ]
-        if self.film not in (*get_args(FiLMKind), None):
-            faults.append(f"film must be one of {get_args(FiLMKind)}, or None, got {self.film!r}.")
+        if self.film not in (*FILMS, None):
+            faults.append(f"film must be one of {tuple(FILMS)}, or None, got {self.film!r}.")
         if not set(self.exempt) <= set(get_args(ParameterKind)):
             faults.append(f"exempt must hold some of {get_args(ParameterKind)}, got {self.exempt}.")
         faults += precision_faults(self.precision, self.attack_precision)

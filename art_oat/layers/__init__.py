@@ -2,7 +2,7 @@
 
 from art_oat.layers.batch_norm import BatchNormLayer, ConditionalLayer, DualAffineBatchNorm, DualBatchNorm
 from art_oat.layers.encoding import DEFAULT_LAMBDAS, Encoding, EncodingKind
-from art_oat.layers.film import FILMS, FiLM, FiLMKind, LinearFiLM, NarrowFiLM, PublishedFiLM, TwoLayerFiLM
+from art_oat.layers.film import FILMS, FiLM, LinearFiLM, NarrowFiLM, PublishedFiLM, TwoLayerFiLM, register_film
 from art_oat.layers.norm_act import FollowedNorm, split
 from art_oat.layers.slimmable import Slimmable, Switch, slimmable
 
@@ -16,7 +16,6 @@ __all__ = [
     "Encoding",
     "EncodingKind",
     "FiLM",
-    "FiLMKind",
     "FollowedNorm",
     "LinearFiLM",
     "NarrowFiLM",
@@ -24,6 +23,7 @@ __all__ = [
     "Slimmable",
     "Switch",
     "TwoLayerFiLM",
+    "register_film",
     "slimmable",
     "split",
 ]

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Literal
+from collections.abc import Callable
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from art_oat.layers.channel_affine import channel_affine
 
-FiLMKind = Literal["linear", "two-layer", "published"]
-"""See :class:`LinearFiLM`, :class:`TwoLayerFiLM` and :class:`PublishedFiLM`."""
-
 
 class FiLM(nn.Module, ABC):
-    """Feature-wise linear modulation of ``C`` channels by a code of length ``D`` (arXiv:1709.07871, 2010.11828)."""
+    """Feature-wise linear modulation of ``C`` channels by a code of length ``D`` (arXiv:1709.07871, 2010.11828).
+
+    A subclass is made of ``D`` and ``C``. :func:`register_film` makes it known by name.
+    """
+
+    starts_as_identity: ClassVar[bool] = True
 
     @abstractmethod
     def coefficients(self, code: Tensor, nb_channels: int | None = None) -> tuple[Tensor, Tensor]:
@@ -40,6 +42,21 @@ class FiLM(nn.Module, ABC):
         return channel_affine(x, *self.coefficients(code))
 
 
+FILMS: dict[str, type[FiLM]] = {}
+"""The forms of FiLM by name."""
+
+
+def register_film(name: str) -> Callable[[type[FiLM]], type[FiLM]]:
+    """Make a form of FiLM known as ``to_conditional(network, film=name)``."""
+
+    def register(film: type[FiLM]) -> type[FiLM]:
+        FILMS[name] = film
+        return film
+
+    return register
+
+
+@register_film("linear")
 class LinearFiLM(FiLM):
     """``scale - 1, shift = output(code)`` with a linear map ``D -> 2C`` without bias that starts at zero.
 
@@ -64,6 +81,7 @@ class LinearFiLM(FiLM):
         return _around_one(self.output(code).to(code), nb_channels)
 
 
+@register_film("two-layer")
 class TwoLayerFiLM(FiLM):
     """``scale - 1, shift = output(leaky_relu(hidden(code)))``, with ``hidden: D -> 2C`` and ``output: 2C -> 2C``.
 
@@ -91,6 +109,7 @@ class TwoLayerFiLM(FiLM):
         return _around_one(self.output(F.leaky_relu(self.hidden(code))).to(code), nb_channels)
 
 
+@register_film("published")
 class PublishedFiLM(TwoLayerFiLM):
     """``scale, shift = leaky_relu(output(leaky_relu(hidden(code))))``, as published (arXiv:2010.11828).
 
@@ -102,6 +121,8 @@ class PublishedFiLM(TwoLayerFiLM):
         code_dim: Length ``D`` of a code.
         nb_channels: ``C``.
     """
+
+    starts_as_identity = False
 
     def reset_parameters(self) -> None:
         """Draw the weights anew."""
@@ -121,14 +142,6 @@ def _around_one(result: Tensor, nb_channels: int | None) -> tuple[Tensor, Tensor
     """Split ``[G, 2C]`` into scales, which count from 1, and shifts; near 1, half precision holds no small changes."""
     scale, shift = result.chunk(2, dim=1)
     return scale[:, :nb_channels] + 1, shift[:, :nb_channels]
-
-
-FILMS: Mapping[FiLMKind, Callable[[int, int], FiLM]] = {
-    "linear": LinearFiLM,
-    "two-layer": TwoLayerFiLM,
-    "published": PublishedFiLM,
-}
-"""By name: what makes one of a code's length and a number of channels."""
 
 
 class NarrowFiLM(nn.Module):

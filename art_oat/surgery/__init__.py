@@ -1,11 +1,13 @@
 """Turns plain networks into conditional ones, and back."""
 
-from art_oat.surgery.convert import LayerBuilder, register_conversion, to_conditional
+from art_oat.surgery.builder import Conditioning, LayerBuilder, register_conversion
+from art_oat.surgery.convert import to_conditional
 from art_oat.surgery.errors import UnsupportedModuleError
 from art_oat.surgery.fold import fold
 from art_oat.surgery.published import to_published
 
 __all__ = [
+    "Conditioning",
     "LayerBuilder",
     "UnsupportedModuleError",
     "fold",

@@ -3,25 +3,12 @@ import copy
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrizations
 
-from art_oat import OperatingPoint, UnsupportedModuleError, register_conversion, to_conditional
+from art_oat import UnsupportedModuleError, to_conditional
 from art_oat.layers import DualBatchNorm
-from art_oat.surgery import convert
-from tests.networks import (
-    LAMBDAS,
-    NETWORKS,
-    TRAINED_AND_UNSEEN,
-    WIDTHS,
-    RenamedNorm,
-    Residual,
-    SharedNorm,
-    conv,
-    images,
-    kept,
-    sequential,
-    shaken,
-)
+from art_oat.surgery import Conditioning
+from tests.edge_case_networks import Head
+from tests.networks import LAMBDAS, NETWORKS, TRAINED_AND_UNSEEN, Residual, SharedNorm, images
 
 
 def trained(network: nn.Module) -> nn.Module:
@@ -56,12 +43,6 @@ def test_a_shared_norm_stays_shared():
     assert network.in_list[0] is network.norm
 
 
-def test_a_subclass_keeps_its_class_on_both_sides():
-    norm = to_conditional(sequential()).network[1]
-    assert isinstance(norm.clean, RenamedNorm)
-    assert isinstance(norm.adversarial, RenamedNorm)
-
-
 def test_dtype_and_training_flags_carry_over():
     network = Residual().to(torch.bfloat16)
     network.body.eval()
@@ -79,8 +60,7 @@ def test_the_device_carries_over():
 
 
 def test_frozen_parameters_stay_frozen():
-    network = Residual()
-    network.requires_grad_(requires_grad=False)
+    network = Residual().requires_grad_(requires_grad=False)
     network.head.requires_grad_()
     model = to_conditional(network)
     trainable = {name for name, parameter in model.network.named_parameters() if parameter.requires_grad}
@@ -89,9 +69,8 @@ def test_frozen_parameters_stay_frozen():
 
 def test_the_same_seed_gives_the_same_model_and_spares_the_global_generator():
     network, state = Residual(), torch.get_rng_state()
-    first, second, other = (
-        to_conditional(network, encoding="random-orthogonal", film="two-layer", seed=seed) for seed in (1, 1, 2)
-    )
+    conditioning = Conditioning(encoding="random-orthogonal", film="two-layer")
+    first, second, other = (to_conditional(network, conditioning=conditioning, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), state)
     torch.testing.assert_close(first.state_dict(), second.state_dict(), rtol=0, atol=0)
     assert not torch.equal(first.encoding.table, other.encoding.table)
@@ -109,42 +88,47 @@ def test_the_published_film_starts_far_from_the_identity():
     assert not torch.allclose(to_conditional(network, film="published").eval()(images()), network(images()))
 
 
-class Overriding(nn.BatchNorm2d):
-    def forward(self, x):
-        return x + super().forward(x)
+@pytest.mark.parametrize(
+    ("film_on", "expected"),
+    [
+        (None, {"norm1", "norm2"}),
+        (["norm2"], {"norm2"}),
+        ([], set()),
+        (lambda path, norm: path.endswith("1"), {"norm1"}),
+    ],
+)
+def test_film_is_on_the_chosen_norms_only_and_all_are_dual(film_on, expected):
+    network = to_conditional(Head(), film_on=film_on).network
+    assert {name for name in ("norm1", "norm2") if getattr(network, name).film is not None} == expected
+    assert network.norm1.clean.weight is not network.norm1.adversarial.weight
 
 
-class DualOverriding(DualBatchNorm):
-    def normalization(self, condition):
-        scale, shift = super().normalization(condition)
-        return scale + 1, shift
+def test_the_choice_of_norms_is_kept_as_paths_which_make_the_same_model():
+    model = to_conditional(Head(), film_on=lambda path, norm: path == "norm2", keep=lambda path, norm: path == "norm1")
+    assert model.conversion["film_on"] == ["norm2"]
+    assert model.conversion["keep"] == ["norm1"]
+    again = to_conditional(Head(), **model.conversion)
+    assert again.state_dict().keys() == model.state_dict().keys()
 
 
-def test_every_fault_is_named_by_dotted_path_in_one_error():
-    network = nn.ModuleDict(
-        {
-            "good": nn.BatchNorm2d(2),
-            "group": nn.Sequential(nn.ReLU(), nn.GroupNorm(1, 2)),
-            "layer": nn.LayerNorm(2),
-            "fickle": nn.BatchNorm2d(2, track_running_stats=False),
-            "lazy": nn.LazyBatchNorm2d(),
-            "odd": Overriding(2),
-            "derived": parametrizations.weight_norm(nn.BatchNorm2d(2), dim=None),
-        }
-    )
-    with pytest.raises(UnsupportedModuleError) as caught:
-        to_conditional(network)
-    message = str(caught.value)
-    assert message.startswith("cannot convert 6 layer(s).")
-    paths = ["group.1 (GroupNorm)", "layer (LayerNorm)", "fickle (", "lazy (", "odd (Overriding)", "derived ("]
-    assert all(path in message for path in paths)
-    assert "good" not in message
+def test_parts_by_name_replace_those_of_a_conditioning():
+    model = to_conditional(Head(), conditioning=Conditioning(code_dim=9, statistics="shared"), code_dim=8)
+    assert model.conversion["code_dim"] == 8
+    assert model.conversion["statistics"] == "shared"
 
 
-@pytest.mark.parametrize("lambdas", [0.5, None, "no", [[0.1]]])
-def test_lambdas_that_are_no_numbers_are_refused(lambdas):
-    with pytest.raises(ValueError, match="lambdas must hold distinct numbers"):
-        to_conditional(Residual(), lambdas)
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        *(({"lambdas": it}, ValueError, "lambdas must hold distinct numbers") for it in (0.5, None, "no", [[0.1]])),
+        ({"heads": "two"}, ValueError, "heads must be one of"),
+        ({"input_shape": (0, 6, 6)}, ValueError, "input_shape must hold whole numbers above 0"),
+        ({"films": "linear"}, TypeError, "unexpected keyword argument 'films'"),
+    ],
+)
+def test_arguments_that_are_not_as_documented_are_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
+        to_conditional(Residual(), **arguments)
 
 
 def test_a_network_without_batch_norm_is_refused():
@@ -156,63 +140,3 @@ def test_a_network_without_batch_norm_is_refused():
 def test_what_is_no_plain_network_is_refused(network):
     with pytest.raises(TypeError, match=r"network must be a torch\.nn\.Module that is not conditional yet"):
         to_conditional(network)
-
-
-def test_a_registered_conversion_serves_its_type_and_its_subclasses(monkeypatch):
-    monkeypatch.setattr(convert, "_CONVERSIONS", dict(convert._CONVERSIONS))
-
-    @register_conversion(Overriding)
-    def convert_overriding(norm, build):
-        return DualOverriding(norm, build.film(norm.num_features))
-
-    class Further(Overriding):
-        pass
-
-    assert isinstance(to_conditional(nn.Sequential(Further(2))).network[0].adversarial, Further)
-
-
-def test_a_registered_conversion_whose_plain_form_answers_otherwise_is_refused(monkeypatch):
-    monkeypatch.setattr(convert, "_CONVERSIONS", dict(convert._CONVERSIONS))
-    register_conversion(Overriding)(lambda norm, build: build.batch_norm(norm))
-    with pytest.raises(UnsupportedModuleError, match="after training, its plain form answers otherwise"):
-        to_conditional(nn.Sequential(conv(1, 6), Overriding(6)))
-
-
-def test_a_registered_conversion_serves_every_width(monkeypatch):
-    monkeypatch.setattr(convert, "_CONVERSIONS", dict(convert._CONVERSIONS))
-
-    @register_conversion(Overriding)
-    def convert_overriding(norm, build):
-        return DualOverriding(norm, build.film(norm.num_features))
-
-    network = nn.Sequential(conv(1, 6), Overriding(6), nn.ReLU(), conv(6, 5), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    model = shaken(network, widths=WIDTHS)
-    for width in WIDTHS:
-        norm = model.network[1].at(width)
-        assert isinstance(norm.adversarial, Overriding)
-        assert norm.nb_channels == kept(width, 6)
-        assert model(images(), 0.3, width).shape == (8, 5)
-
-
-class Wrapped(nn.Module):
-    """A norm that is none of torch's, but holds one."""
-
-    def __init__(self, nb_channels: int) -> None:
-        super().__init__()
-        self.inner = nn.BatchNorm2d(nb_channels)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.inner(x)
-
-
-def test_a_registered_conversion_of_what_cannot_be_cut_is_refused_at_smaller_widths_by_path(monkeypatch):
-    monkeypatch.setattr(convert, "_CONVERSIONS", dict(convert._CONVERSIONS))
-    register_conversion(Wrapped)(lambda norm, build: build.batch_norm(norm.inner))
-    body = nn.Sequential(conv(1, 6), Wrapped(6), nn.ReLU(), conv(6, 6), nn.BatchNorm2d(6), nn.ReLU())
-    network = nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5))
-    to_conditional(network)
-    with pytest.raises(UnsupportedModuleError, match=r"0\.1 \(Wrapped\): what it holds is cut at smaller widths"):
-        to_conditional(network, widths=WIDTHS)
-    model = shaken(network, widths=WIDTHS, full_width=["0.0"])
-    for width in WIDTHS:
-        torch.testing.assert_close(model.pinned(OperatingPoint(0.3, width))(images()), model(images(), 0.3, width))

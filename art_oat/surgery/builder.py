@@ -1,0 +1,181 @@
+"""How norms become conditional layers: the options, the builder of layers, and the registry of conversions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.utils.parametrize import is_parametrized
+
+from art_oat.layers import (
+    FILMS,
+    BatchNormLayer,
+    ConditionalLayer,
+    DualAffineBatchNorm,
+    DualBatchNorm,
+    EncodingKind,
+    FiLM,
+    FollowedNorm,
+    NarrowFiLM,
+    split,
+)
+from art_oat.rebuild import clone_tensor, rebuild, without_hooks
+from art_oat.surgery.selection import Selector
+
+_STATISTICS: dict[str, type[BatchNormLayer]] = {"dual": DualBatchNorm, "shared": DualAffineBatchNorm}
+_OTHER_NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+_KNOWN_FORWARDS = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditioning:
+    """How the norms of a network depend on lam.
+
+    Args:
+        encoding: How lam is encoded: ``"scalar"``, ``"one-hot"``, ``"dct"`` or ``"random-orthogonal"``.
+        code_dim: Length of a code, at least the number of lams (``"scalar"`` ignores it). None for just that with
+            ``"one-hot"``, and for the published 128 with the others.
+        film: ``"linear"``: a linear map of the code; with one-hot codes a scale and a shift per channel for every lam.
+            ``"two-layer"``: the published form, but it starts as the identity, too. ``"published"``: the form and start
+            of the published code. The latter two make a network several times larger.
+        film_on: Which norms get a FiLM: dotted paths (of norms, or of what holds them), or a predicate
+            ``(path, norm) -> bool``; None for all. A norm without affine weights that gets a FiLM folds into one with
+            weights.
+        statistics: ``"dual"``: statistics and affine weights of their own for lam = 0 and lam > 0, as published.
+            ``"shared"``: one set of statistics, and two of affine weights.
+        keep: Which norms stay as they are, the same at every lam; given as for ``film_on``.
+
+    Raises:
+        ValueError: If ``film`` or ``statistics`` is not as above. The rest is checked against a network.
+    """
+
+    encoding: EncodingKind = "one-hot"
+    code_dim: int | None = None
+    film: str = "linear"
+    film_on: Selector | None = None
+    statistics: str = "dual"
+    keep: Selector = ()
+
+    def __post_init__(self) -> None:
+        for name, known in (("film", FILMS), ("statistics", _STATISTICS)):
+            if (value := getattr(self, name)) not in known:
+                raise ValueError(f"{name} must be one of {tuple(known)}, got {value!r}.")
+
+
+@dataclass(frozen=True)
+class LayerBuilder:
+    """Builds the conditional layer of one norm.
+
+    Args:
+        conditioning: What it depends on, and how.
+        code_dim: Length of a code.
+        has_film: Whether the norm gets a FiLM.
+        like: Gives new tensors their dtype and device.
+        whole: The FiLMs of the norm at full width, where this builds for a smaller one.
+    """
+
+    conditioning: Conditioning
+    code_dim: int
+    has_film: bool
+    like: Tensor
+    whole: Sequence[FiLM] | None = None
+    _films: list[FiLM | NarrowFiLM] = field(default_factory=list)
+
+    def film(self, nb_channels: int) -> FiLM | NarrowFiLM | None:
+        """Return the FiLM for a number of channels; None where ``film_on`` leaves the norm out."""
+        if not self.has_film:
+            return None
+        if self.whole is None:
+            self._films.append(FILMS[self.conditioning.film](self.code_dim, nb_channels).to(self.like))
+        else:
+            self._films.append(NarrowFiLM(self.whole[len(self._films)], nb_channels))
+        return self._films[-1]
+
+    def narrower(self) -> LayerBuilder:
+        """Return a builder for a smaller width of the same norm: its layers share the FiLMs built so far."""
+        whole = [film for film in self._films if isinstance(film, FiLM)]
+        return LayerBuilder(self.conditioning, self.code_dim, self.has_film, self.like, whole)
+
+    def batch_norm(self, norm: _BatchNorm) -> BatchNormLayer:
+        """Return the conditional form of a batch norm, which it takes over."""
+        return _STATISTICS[self.conditioning.statistics](norm, self.film(norm.num_features))
+
+
+Layer = ConditionalLayer | FollowedNorm
+Conversion = Callable[[nn.Module, LayerBuilder], Layer]
+
+_CONVERSIONS: dict[type[nn.Module], Conversion] = {}
+
+
+def register_conversion(kind: type[nn.Module]) -> Callable[[Conversion], Conversion]:
+    """Register how modules of a type, and of its subclasses, become conditional layers.
+
+    The decorated function takes the module (a copy, free to keep) and a :class:`LayerBuilder`. It returns a
+    :class:`~art_oat.layers.ConditionalLayer`, or raises ``ValueError`` to refuse the module, saying why. The closest
+    registered base class of a module decides.
+
+    Example:
+        >>> @register_conversion(MyBatchNorm)                               # doctest: +SKIP
+        ... def convert_my_batch_norm(norm, build):
+        ...     return build.batch_norm(norm)
+    """
+
+    def register(conversion: Conversion) -> Conversion:
+        _CONVERSIONS[kind] = conversion
+        return conversion
+
+    return register
+
+
+def convert_norm(norm: nn.Module, build: LayerBuilder) -> Layer:
+    """Return the conditional layer of a norm, without the hooks of the norm.
+
+    Raises:
+        ValueError: If the norm cannot be converted; says why.
+    """
+    if isinstance(norm, LazyModuleMixin):
+        raise ValueError("its size is not known yet: run one batch through the network first")
+    conversion = _conversion_of(norm)
+    if conversion is None:
+        raise ValueError("only BatchNorm carries two statistics; exchange it, or register_conversion for its type")
+    layer = conversion(rebuild(without_hooks(norm), lambda _: None, clone_tensor), build)
+    layer.train(norm.training)
+    return layer
+
+
+def norms_of(network: nn.Module) -> dict[str, nn.Module]:
+    """Return every norm by dotted path; one that is used in several places has several paths."""
+    parts = network.named_modules(remove_duplicate=False)
+    return {path: part for path, part in parts if isinstance(part, _OTHER_NORMS) or _conversion_of(part) is not None}
+
+
+def _conversion_of(module: nn.Module) -> Conversion | None:
+    return next((_CONVERSIONS[kind] for kind in type(module).__mro__ if kind in _CONVERSIONS), None)
+
+
+@register_conversion(nn.BatchNorm1d)
+@register_conversion(nn.BatchNorm2d)
+@register_conversion(nn.BatchNorm3d)
+@register_conversion(nn.SyncBatchNorm)
+def _convert_batch_norm(norm: nn.Module, build: LayerBuilder) -> Layer:
+    assert isinstance(norm, _BatchNorm)
+    if is_parametrized(norm) or "weight" not in norm._parameters:
+        raise ValueError(
+            "its weights are computed from others, so nothing can be folded into them: make pruning or a "
+            "parametrization permanent first, as torch.nn.utils.prune.remove does"
+        )
+    if "forward" in vars(norm):
+        raise ValueError("its forward was replaced on the instance, so it may do more than normalize: make it a class")
+    if any(isinstance(part, _OTHER_NORMS) for part in norm.modules() if part is not norm):
+        raise ValueError(
+            "it holds another norm, which could not be converted with it: register_conversion for its type"
+        )
+    if not norm.track_running_stats or norm.running_mean is None:
+        raise ValueError("without running statistics it is no affine map in evaluation: track_running_stats=True")
+    if type(norm).forward in _KNOWN_FORWARDS:
+        return build.batch_norm(norm)
+    plain, rest = split(norm)
+    return FollowedNorm(build.batch_norm(plain), rest)
