@@ -2,97 +2,97 @@
 
 Once-for-all adversarial training (Wang et al. 2020, arXiv:2010.11828) for the Adversarial Robustness Toolbox.
 Convert a network (:func:`to_conditional`), train it (:class:`OATTrainer`), measure it (:class:`TradeoffCurve`), use it
-at any operating point (:class:`OATClassifier`), ship it (:func:`fold`).
+at any operating point (:class:`OATClassifier`), ship it (:func:`fold`). What is here is what most programs need;
+the packages hold the rest, such as :mod:`art_oat.transfer`. Everything is loaded on first use.
 """
 
-from art_oat.attacks import NFGSM, PGD, TensorAttack
-from art_oat.classifier import DefaultPointWarning, OATClassifier, PinnedClassifier
-from art_oat.condition import OperatingPoint
-from art_oat.data.augmentation import RandomCropFlip
-from art_oat.evaluation import (
-    AutoAttack,
-    AutoAttackWarning,
-    RobustnessReport,
-    TradeoffCurve,
-    TransferMatrix,
-    evaluate,
-)
-from art_oat.frontier import Frontier, MeasuredPoint
-from art_oat.model import OATModel
-from art_oat.pinned import PinnedNetwork
-from art_oat.surgery import UnsupportedModuleError, fold, register_conversion, to_conditional, to_published
-from art_oat.training import (
-    Architecture,
-    CatastrophicOverfittingWarning,
-    Checkpoint,
-    EpochRecord,
-    MARTLoss,
-    OATTrainer,
-    OneCycle,
-    Piecewise,
-    SlowStart,
-    SlowStartFastDecay,
-    StatisticsWarning,
-    StratifiedSampling,
-    TRADESLoss,
-    WarmupCosine,
-    WeightPerturbation,
-    hybrid_loss,
-    load_model,
-    parameter_groups,
-    recalibrate,
-    save_model,
-)
-from art_oat.transfer import LinearProbe, adapt, find_head, freeze_below, replace_head, unfreeze
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from art_oat import attacks as attacks
+    from art_oat import classifier as classifier
+    from art_oat import data as data
+    from art_oat import evaluation as evaluation
+    from art_oat import layers as layers
+    from art_oat import models as models
+    from art_oat import surgery as surgery
+    from art_oat import training as training
+    from art_oat import transfer as transfer
+    from art_oat.attacks import NFGSM, PGD
+    from art_oat.classifier import OATClassifier
+    from art_oat.condition import OperatingPoint
+    from art_oat.data.augmentation import RandomCropFlip
+    from art_oat.evaluation import AutoAttack, RobustnessReport, TradeoffCurve, TransferMatrix, evaluate
+    from art_oat.frontier import Frontier
+    from art_oat.model import OATModel
+    from art_oat.surgery import fold, to_conditional
+    from art_oat.training import (
+        MARTLoss,
+        OATTrainer,
+        OneCycle,
+        SlowStart,
+        StratifiedSampling,
+        TRADESLoss,
+        WeightPerturbation,
+        load_model,
+        parameter_groups,
+        save_model,
+    )
 
 __all__ = [
     "NFGSM",
     "PGD",
-    "Architecture",
     "AutoAttack",
-    "AutoAttackWarning",
-    "CatastrophicOverfittingWarning",
-    "Checkpoint",
-    "DefaultPointWarning",
-    "EpochRecord",
     "Frontier",
-    "LinearProbe",
     "MARTLoss",
-    "MeasuredPoint",
     "OATClassifier",
     "OATModel",
     "OATTrainer",
     "OneCycle",
     "OperatingPoint",
-    "Piecewise",
-    "PinnedClassifier",
-    "PinnedNetwork",
     "RandomCropFlip",
     "RobustnessReport",
     "SlowStart",
-    "SlowStartFastDecay",
-    "StatisticsWarning",
     "StratifiedSampling",
     "TRADESLoss",
-    "TensorAttack",
     "TradeoffCurve",
     "TransferMatrix",
-    "UnsupportedModuleError",
-    "WarmupCosine",
     "WeightPerturbation",
-    "adapt",
     "evaluate",
-    "find_head",
     "fold",
-    "freeze_below",
-    "hybrid_loss",
     "load_model",
     "parameter_groups",
-    "recalibrate",
-    "register_conversion",
-    "replace_head",
     "save_model",
     "to_conditional",
-    "to_published",
-    "unfreeze",
 ]
+
+_PACKAGES = ("attacks", "classifier", "data", "evaluation", "layers", "models", "surgery", "training", "transfer")
+_NAMES = {
+    "attacks": ("NFGSM", "PGD"),
+    "classifier": ("OATClassifier",),
+    "condition": ("OperatingPoint",),
+    "data.augmentation": ("RandomCropFlip",),
+    "evaluation": ("AutoAttack", "RobustnessReport", "TradeoffCurve", "TransferMatrix", "evaluate"),
+    "frontier": ("Frontier",),
+    "model": ("OATModel",),
+    "surgery": ("fold", "to_conditional"),
+    "training": (
+        *("MARTLoss", "OATTrainer", "OneCycle", "SlowStart", "StratifiedSampling", "TRADESLoss", "WeightPerturbation"),
+        *("load_model", "parameter_groups", "save_model"),
+    ),
+}
+_HOMES = {name: home for home, names in _NAMES.items() for name in names}
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name in _PACKAGES:
+            return import_module(f"art_oat.{name}")
+        if name not in _HOMES:
+            raise AttributeError(f"module 'art_oat' has no attribute {name!r}")
+        globals()[name] = found = getattr(import_module(f"art_oat.{_HOMES[name]}"), name)
+        return found
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__, *_PACKAGES})

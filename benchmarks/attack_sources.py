@@ -29,11 +29,12 @@ from sklearn.model_selection import StratifiedKFold
 from torch import nn, optim
 from tqdm import tqdm
 
-from art_oat import PGD, OATClassifier, OATTrainer, OneCycle, StratifiedSampling, hybrid_loss, to_conditional
+from art_oat import PGD, OATClassifier, OATTrainer, OneCycle, StratifiedSampling, to_conditional
 from art_oat.attacks import bind, is_correct
 from art_oat.contexts import borrowed_generators
 from art_oat.models import SmallCNN, WideResNet
 from art_oat.storage import write_whole
+from art_oat.training import hybrid_loss
 from art_oat.training.step import Method, Step
 
 RESULTS = Path(__file__).parent / "results"

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from art_oat import Frontier, MeasuredPoint
+from art_oat import Frontier
+from art_oat.frontier import MeasuredPoint
 
 NB_RESAMPLES = 2000
 SMALLEST_RANGE = 0.03

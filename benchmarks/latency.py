@@ -15,10 +15,11 @@ from pathlib import Path
 
 import torch
 
-from art_oat import OperatingPoint, fold, to_published
+from art_oat import OperatingPoint, fold
 from art_oat.evaluation.cost import measure_costs
 from art_oat.models import resnet34
 from art_oat.storage import write_whole
+from art_oat.surgery import to_published
 
 RESULTS = Path(__file__).parent / "results" / "latency.csv"
 WIDTHS = (0.5, 0.75, 1.0)

@@ -47,7 +47,6 @@ from art_oat import (
     OneCycle,
     RandomCropFlip,
     StratifiedSampling,
-    hybrid_loss,
     parameter_groups,
     to_conditional,
 )
@@ -56,6 +55,7 @@ from art_oat.contexts import borrowed_generators
 from art_oat.data import load
 from art_oat.models import ResNet, SmallCNN
 from art_oat.storage import write_whole
+from art_oat.training import hybrid_loss
 from art_oat.training.step import Method, Step
 from benchmarks.attack_sources import interval
 

@@ -66,22 +66,14 @@ from torch import Tensor, nn, optim
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset, default_collate
 
-from art_oat import (
-    PGD,
-    OATClassifier,
-    OATModel,
-    OATTrainer,
-    RandomCropFlip,
-    StratifiedSampling,
-    hybrid_loss,
-    to_conditional,
-    to_published,
-)
+from art_oat import PGD, OATClassifier, OATModel, OATTrainer, RandomCropFlip, StratifiedSampling, to_conditional
 from art_oat.attacks import TensorAttack, bind, robust_correct
 from art_oat.contexts import borrowed_generators
 from art_oat.data import Split, load
 from art_oat.layers import DEFAULT_LAMBDAS
 from art_oat.models import ResNet, WideResNet, resnet34
+from art_oat.surgery import to_published
+from art_oat.training import hybrid_loss
 from art_oat.training.step import Method, Step
 from benchmarks import record
 from benchmarks.attack_sources import interval

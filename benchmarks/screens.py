@@ -32,13 +32,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from art_oat import PGD, OATModel, OATTrainer, hybrid_loss
+from art_oat import PGD, OATModel, OATTrainer
 from art_oat.condition import current_condition
 from art_oat.data import Dataset
 from art_oat.experiment.recipe import Recipe, trainer_for
 from art_oat.layers import FiLM
 from art_oat.storage import write_whole
-from art_oat.training import StratifiedSampling, schedule_by_name
+from art_oat.training import StratifiedSampling, hybrid_loss, schedule_by_name
 from art_oat.training.step import Step
 from benchmarks.arguments import command, parser
 from benchmarks.frontiers import frontier

@@ -8,9 +8,10 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 from torch import Tensor, nn
 
-from art_oat import PGD, OATClassifier, StratifiedSampling, hybrid_loss, to_conditional
+from art_oat import PGD, OATClassifier, StratifiedSampling, to_conditional
 from art_oat.attacks import TensorAttack, bind
 from art_oat.layers import DEFAULT_LAMBDAS
+from art_oat.training import hybrid_loss
 from art_oat.training.step import Method, Step
 from benchmarks.official import NB_CLASSES, SHAPE, Settings, sgd
 

@@ -44,7 +44,6 @@ from torch.nn import functional as F
 
 from art_oat import (
     PGD,
-    LinearProbe,
     OATClassifier,
     OATModel,
     OATTrainer,
@@ -61,7 +60,7 @@ from art_oat.data import Dataset, Split, digits
 from art_oat.data.dataset import draw
 from art_oat.experiment.recipe import Recipe
 from art_oat.storage import replaced, write_whole
-from art_oat.transfer import Protocol, adapt
+from art_oat.transfer import LinearProbe, Protocol, adapt
 from benchmarks.arguments import command, parser
 from benchmarks.configs import DIGITS_RECIPE, Config, Part
 from benchmarks.frontiers import Shares

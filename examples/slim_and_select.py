@@ -11,10 +11,11 @@ from pathlib import Path
 import torch
 from torch import nn, optim
 
-from art_oat import PGD, OATClassifier, OATTrainer, TradeoffCurve, WarmupCosine, fold, to_conditional
+from art_oat import PGD, OATClassifier, OATTrainer, TradeoffCurve, fold, to_conditional
 from art_oat.data import digits
 from art_oat.evaluation.text import table
 from art_oat.models import SmallCNN
+from art_oat.training import WarmupCosine
 
 EPS = 0.2  # Linf, images in [0, 1]
 

@@ -13,10 +13,10 @@ from art.estimators.classification import PyTorchClassifier
 from matplotlib.figure import Figure
 from torch import nn, optim
 
-from art_oat import PGD, LinearProbe, OATClassifier, OATModel, OATTrainer, evaluate, to_conditional
+from art_oat import PGD, OATClassifier, OATModel, OATTrainer, evaluate, to_conditional
 from art_oat.data import Split, digits
 from art_oat.models import SmallCNN
-from art_oat.transfer import adapt
+from art_oat.transfer import LinearProbe, adapt
 
 EPS = 0.1  # Linf, images in [0, 1]; the source is trained at twice that
 LAMBDAS = (0.0, 0.1, 0.4, 1.0)

@@ -14,8 +14,9 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from art_oat import OATModel, UnsupportedModuleError, fold, to_conditional
+from art_oat import OATModel, fold, to_conditional
 from art_oat.contexts import borrowed_generators
+from art_oat.surgery import UnsupportedModuleError
 from tests.networks import counterpart
 
 LAMBDAS = (0.0, 0.3, 1.0)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from art_oat import UnsupportedModuleError, to_conditional
+from art_oat import to_conditional
+from art_oat.surgery import UnsupportedModuleError
 from benchmarks.foreign import RESULTS, nb_right
 from tests.borrowed_torchvision import torchvision_importable
 from tests.foreign import (

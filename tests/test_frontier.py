@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from art_oat import Frontier, MeasuredPoint, OperatingPoint
+from art_oat import Frontier, OperatingPoint
+from art_oat.frontier import MeasuredPoint
 
 
 def point(lam: float, clean: float, robust: float, width: float = 1.0) -> MeasuredPoint:

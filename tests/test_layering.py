@@ -1,6 +1,8 @@
 """Parts import leftwards only: condition -> layers -> model -> surgery -> classifier -> ... -> cli."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -77,11 +79,26 @@ def test_nothing_imports_torchvision():
     assert not any(name.startswith("torchvision") for path in MODULES for name in imports(path))
 
 
-def test_public_names_are_sorted_documented_and_exist():
+def test_public_names_are_few_sorted_and_documented():
     names = art_oat.__all__
+    assert len(names) <= 25
     assert names == sorted(names, key=lambda name: (not name.isupper(), not name[0].isupper(), name))
     for name in names:
         assert getattr(art_oat, name).__doc__, f"{name} has no docstring"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_light"),
+    [
+        (["-c", "import art_oat"], True),
+        (["-m", "art_oat.cli", "--help"], True),
+        (["-c", "import art_oat; art_oat.transfer.adapt, art_oat.OATTrainer"], False),
+    ],
+)
+def test_nothing_heavy_is_imported_before_it_is_used(arguments, is_light):
+    run = subprocess.run([sys.executable, "-X", "importtime", *arguments], capture_output=True, text=True, check=True)
+    imported = {line.split("|")[2].strip() for line in run.stderr.splitlines() if line.count("|") == 2}
+    assert not ({"torch", "art", "numpy"} & imported if is_light else {"torch", "art", "numpy"} - imported)
 
 
 def test_tests_mirror_the_package():

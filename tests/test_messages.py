@@ -12,19 +12,10 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import prune
 from torch.optim.swa_utils import AveragedModel
 
-from art_oat import (
-    PGD,
-    OATClassifier,
-    OATTrainer,
-    UnsupportedModuleError,
-    evaluate,
-    find_head,
-    fold,
-    load_model,
-    recalibrate,
-    save_model,
-    to_conditional,
-)
+from art_oat import PGD, OATClassifier, OATTrainer, evaluate, fold, load_model, save_model, to_conditional
+from art_oat.surgery import UnsupportedModuleError
+from art_oat.training import recalibrate
+from art_oat.transfer import find_head
 from tests.networks import MobileSqueezeExcite, Residual, images, labels, sequential
 
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils._pytree import tree_leaves
 
-from art_oat import OATModel, OperatingPoint, UnsupportedModuleError, fold, to_conditional
+from art_oat import OATModel, OperatingPoint, fold, to_conditional
 from art_oat.contexts import borrowed_generators
+from art_oat.surgery import UnsupportedModuleError
 
 LAMBDAS = (0.0, 0.3, 1.0)
 

@@ -72,7 +72,7 @@ def adapt(
     every lam by :class:`~art_oat.OATTrainer`. arXiv:2007.08489 has both protocols:
 
     - ``"fixed-feature"``: only the head is trained; the whole network stays in evaluation mode, so that all features
-      are fixed. :class:`~art_oat.LinearProbe` trains a linear head so, in one pass over the data.
+      are fixed. :class:`~art_oat.transfer.LinearProbe` trains a linear head so, in one pass over the data.
     - ``"full-network"``: everything is trained, whether it was frozen in the source or not.
 
     Args:

@@ -46,10 +46,10 @@ class LinearProbe:
     in place; nothing but a log-softmax may follow it.
 
     Args:
-        network: A plain network whose head gives ``K`` scores, such as :func:`~art_oat.adapt` returns.
+        network: A plain network whose head gives ``K`` scores, such as :func:`~art_oat.transfer.adapt` returns.
         weight_decay: Above 0; several to try them all on the same features, of which ``fit`` keeps the one with the
             highest accuracy on validation data, of equal ones the largest.
-        head: Dotted path of the head; None to find it, see :func:`~art_oat.find_head`.
+        head: Dotted path of the head; None to find it, see :func:`~art_oat.transfer.find_head`.
         input_shape: Shape of one sample, to find it by; None to try common image sizes.
 
     Attributes:

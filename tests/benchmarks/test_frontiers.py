@@ -3,7 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from art_oat import Frontier, MeasuredPoint
+from art_oat import Frontier
+from art_oat.frontier import MeasuredPoint
 from benchmarks.frontiers import Arm, accuracies, joined, largest_gap, resampled, robust_at, summary
 
 LAMBDAS = (0.0, 1.0)

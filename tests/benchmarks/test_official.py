@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from art_oat import PGD, OATClassifier, OATModel, StratifiedSampling, hybrid_loss, to_conditional, to_published
+from art_oat import PGD, OATClassifier, OATModel, StratifiedSampling, to_conditional
 from art_oat.attacks import bind
 from art_oat.models import ResNet
+from art_oat.surgery import to_published
+from art_oat.training import hybrid_loss
 from art_oat.training.step import Method, Step
 from benchmarks import official
 from tests.networks import Residual

@@ -5,8 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from art_oat import StratifiedSampling, hybrid_loss
+from art_oat import StratifiedSampling
 from art_oat.condition import Condition, conditioned
+from art_oat.training import hybrid_loss
 from benchmarks.screens import BASE, ScheduledSampling, WeightDial, level_loss, margins, stands
 from tests.networks import LAMBDAS
 

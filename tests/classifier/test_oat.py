@@ -18,7 +18,8 @@ from art.defences.preprocessor.preprocessor import PreprocessorPyTorch
 from art.defences.trainer import AdversarialTrainer
 from art.estimators.classification import PyTorchClassifier
 
-from art_oat import PGD, DefaultPointWarning, OATClassifier, OATTrainer, OperatingPoint, fold, to_conditional
+from art_oat import PGD, OATClassifier, OATTrainer, OperatingPoint, fold, to_conditional
+from art_oat.classifier import DefaultPointWarning
 from benchmarks.art_attacks import changed, state
 from tests.conftest import make_classifier
 from tests.networks import WIDTHS, MobileSqueezeExcite, Residual, images, labels, shaken

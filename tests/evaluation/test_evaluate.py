@@ -12,16 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from art_oat import (
-    PGD,
-    AutoAttack,
-    AutoAttackWarning,
-    OATClassifier,
-    OATTrainer,
-    OperatingPoint,
-    TradeoffCurve,
-    to_conditional,
-)
+from art_oat import PGD, AutoAttack, OATClassifier, OATTrainer, OperatingPoint, TradeoffCurve, to_conditional
+from art_oat.attacks.autoattack import AutoAttackWarning
 from art_oat.evaluation import RobustnessReport, evaluate
 from art_oat.evaluation.evaluate import Evaluation, plan
 from art_oat.evaluation.shards import WRONG

@@ -8,9 +8,10 @@ import pytest
 import torch
 from art.defences.preprocessor.preprocessor import PreprocessorPyTorch
 
-from art_oat import PGD, MeasuredPoint, OATClassifier, TradeoffCurve, to_conditional
+from art_oat import PGD, OATClassifier, TradeoffCurve, to_conditional
 from art_oat.evaluation import tradeoff
 from art_oat.evaluation.text import table
+from art_oat.frontier import MeasuredPoint
 from tests.conftest import make_classifier
 from tests.networks import LAMBDAS, Residual, images, shaken
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves
 
-from art_oat import OperatingPoint, UnsupportedModuleError, fold, load_model, save_model, to_conditional
+from art_oat import OperatingPoint, fold, load_model, save_model, to_conditional
+from art_oat.surgery import UnsupportedModuleError
 from tests.edge_case_networks import ODD, Derived, Fickle, Head, Mixed, NonAffine
 from tests.networks import WIDTHS, conv, images, shaken
 from tests.pairs import parametrize_in_pairs

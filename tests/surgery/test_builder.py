@@ -3,9 +3,9 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from art_oat import OperatingPoint, UnsupportedModuleError, register_conversion, to_conditional
+from art_oat import OperatingPoint, to_conditional
 from art_oat.layers import DualBatchNorm
-from art_oat.surgery import Conditioning, builder
+from art_oat.surgery import Conditioning, UnsupportedModuleError, builder, register_conversion
 from tests.edge_case_networks import Head
 from tests.networks import WIDTHS, RenamedNorm, conv, images, kept, sequential, shaken
 

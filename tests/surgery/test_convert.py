@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from art_oat import UnsupportedModuleError, to_conditional
+from art_oat import to_conditional
 from art_oat.layers import DualBatchNorm
-from art_oat.surgery import Conditioning
+from art_oat.surgery import Conditioning, UnsupportedModuleError
 from tests.edge_case_networks import Head
 from tests.networks import LAMBDAS, NETWORKS, TRAINED_AND_UNSEEN, Residual, SharedNorm, images
 

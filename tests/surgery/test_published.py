@@ -5,10 +5,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from art_oat import OperatingPoint, UnsupportedModuleError, fold
+from art_oat import OperatingPoint, fold
 from art_oat.layers import DualBatchNorm
 from art_oat.models import ResNet, SmallCNN, resnet34, wrn_16_8, wrn_40_2
-from art_oat.surgery import to_published
+from art_oat.surgery import UnsupportedModuleError, to_published
 from tests.models.published import nb_convolution_macs, nb_parameters, norms_of
 from tests.networks import WIDTHS
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from art_oat import PGD, OATClassifier, OATTrainer, UnsupportedModuleError, fold, to_conditional
+from art_oat import PGD, OATClassifier, OATTrainer, fold, to_conditional
+from art_oat.surgery import UnsupportedModuleError
 from tests.networks import conv, images, labels
 
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from art_oat import OATModel, OperatingPoint, UnsupportedModuleError, fold, to_conditional
+from art_oat import OATModel, OperatingPoint, fold, to_conditional
 from art_oat.layers import ConditionalLayer, Slimmable, Switch
 from art_oat.layers.slimmable import channels_at
+from art_oat.surgery import UnsupportedModuleError
 from art_oat.surgery.slimming import slim
 from tests.edge_case_networks import (
     REFUSED,

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from art_oat import UnsupportedModuleError, to_conditional
+from art_oat import to_conditional
+from art_oat.surgery import UnsupportedModuleError
 from tests.edge_case_networks import Head, TiedNorms
 from tests.surgery.test_any_network import ROUNDING, Activated
 from tests.zoo import Own, examine

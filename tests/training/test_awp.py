@@ -19,9 +19,9 @@ from art_oat import (
     TRADESLoss,
     WeightPerturbation,
     fold,
-    hybrid_loss,
     to_conditional,
 )
+from art_oat.training import hybrid_loss
 from art_oat.training.awp import adversarial_part, uses_clean_scores
 from tests.conftest import make_classifier
 from tests.networks import LAMBDAS, WIDTHS, MobileSqueezeExcite, Residual, images, labels, shaken

@@ -6,18 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from art_oat import (
-    PGD,
-    Architecture,
-    MeasuredPoint,
-    OATClassifier,
-    OATTrainer,
-    OperatingPoint,
-    load_model,
-    save_model,
-    to_conditional,
-)
+from art_oat import PGD, OATClassifier, OATTrainer, OperatingPoint, load_model, save_model, to_conditional
+from art_oat.frontier import MeasuredPoint
 from art_oat.models import SmallCNN
+from art_oat.training import Architecture
 from art_oat.training.checkpoint import Checkpoint
 from tests.conftest import make_classifier
 from tests.edge_case_networks import Concatenates

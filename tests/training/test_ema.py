@@ -6,8 +6,9 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from art_oat import PGD, OATTrainer, hybrid_loss
+from art_oat import PGD, OATTrainer
 from art_oat.attacks import bind
+from art_oat.training import hybrid_loss
 from art_oat.training.ema import WeightAverage
 from tests.conftest import make_classifier
 from tests.networks import LAMBDAS, WIDTHS, images, labels

@@ -15,18 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from art_oat import (
-    NFGSM,
-    PGD,
-    CatastrophicOverfittingWarning,
-    OATClassifier,
-    OATTrainer,
-    WeightPerturbation,
-    hybrid_loss,
-    to_conditional,
-)
+from art_oat import NFGSM, PGD, OATClassifier, OATTrainer, WeightPerturbation, to_conditional
 from art_oat.attacks import bind, robust_correct
 from art_oat.data import digits
+from art_oat.training import CatastrophicOverfittingWarning, hybrid_loss
 from art_oat.training.guard import NB_HELD_OUT, Guard
 from tests.conftest import make_classifier
 from tests.networks import LAMBDAS, WIDTHS, Residual, images, labels

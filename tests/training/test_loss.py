@@ -9,8 +9,8 @@ from torch import nn
 from torch.distributions import Categorical, kl_divergence
 from torch.nn import functional as F
 
-from art_oat import MARTLoss, TRADESLoss, hybrid_loss
-from art_oat.training import loss_by_name
+from art_oat import MARTLoss, TRADESLoss
+from art_oat.training import hybrid_loss, loss_by_name
 from art_oat.training.loss import is_separable, objective_of
 
 LAM = torch.tensor([0.0, 0.0, 0.1, 0.4, 1.0], dtype=torch.float64)

@@ -13,11 +13,11 @@ from art_oat import (
     StratifiedSampling,
     TRADESLoss,
     WeightPerturbation,
-    hybrid_loss,
     to_conditional,
 )
 from art_oat.experiment.recipe import Recipe, trainer_for
 from art_oat.models import SmallCNN
+from art_oat.training import hybrid_loss
 from art_oat.training.named import COMBINATIONS, Combination, combination
 from tests.conftest import make_classifier
 from tests.networks import LAMBDAS, images, labels

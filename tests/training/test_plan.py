@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from art_oat import PGD, Architecture, OATTrainer
-from art_oat.training import OneCycle
+from art_oat import PGD, OATTrainer
+from art_oat.training import Architecture, OneCycle
 from art_oat.training.checkpoint import Checkpoint
 from tests.networks import images, labels
 

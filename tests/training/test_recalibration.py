@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 from torch.utils.data import DataLoader, TensorDataset
 
-from art_oat import PGD, OATClassifier, freeze_below, recalibrate, to_conditional
+from art_oat import PGD, OATClassifier, to_conditional
+from art_oat.training import recalibrate
+from art_oat.transfer import freeze_below
 from tests.networks import Residual, conv, images, labels, shaken
 
 WIDTHS = (0.5, 1.0)

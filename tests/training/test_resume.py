@@ -28,10 +28,9 @@ from art_oat import (
     StratifiedSampling,
     TRADESLoss,
     WeightPerturbation,
-    hybrid_loss,
     to_conditional,
 )
-from art_oat.training import OneCycle, WarmupCosine
+from art_oat.training import OneCycle, WarmupCosine, hybrid_loss
 from art_oat.training.step import Step
 from tests.networks import LAMBDAS, WIDTHS, MobileSqueezeExcite, images, labels
 

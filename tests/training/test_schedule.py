@@ -14,7 +14,8 @@ from torch.optim.lr_scheduler import (
 )
 from torch.utils.data import DataLoader, IterableDataset
 
-from art_oat import PGD, OATTrainer, hybrid_loss
+from art_oat import PGD, OATTrainer
+from art_oat.training import hybrid_loss
 from art_oat.training.schedule import (
     OneCycle,
     Piecewise,

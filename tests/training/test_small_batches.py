@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from art_oat import PGD, OATClassifier, OATTrainer, StatisticsWarning, to_conditional
+from art_oat import PGD, OATClassifier, OATTrainer, to_conditional
+from art_oat.training import StatisticsWarning
 from tests.networks import Residual, conv, images, labels, sequential
 
 
@@ -37,7 +38,7 @@ def fitted(
     return classifier
 
 
-@pytest.mark.filterwarnings("ignore::art_oat.StatisticsWarning")
+@pytest.mark.filterwarnings("ignore::art_oat.training.StatisticsWarning")
 @pytest.mark.parametrize("keep", [(), ["kept2d"], ["kept1d"], ["kept2d", "kept1d"]])
 @pytest.mark.parametrize("batch_size", [2, 3])
 def test_kept_norms_train_in_batches_of_one_and_two(keep, batch_size):
@@ -119,7 +120,7 @@ def test_scores_that_are_of_another_size_in_evaluation_are_told_of():
     assert seen[0].filename == __file__
 
 
-@pytest.mark.filterwarnings("ignore::art_oat.StatisticsWarning")
+@pytest.mark.filterwarnings("ignore::art_oat.training.StatisticsWarning")
 @pytest.mark.parametrize("batch_size", [2, 3])
 def test_a_kept_norm_that_gets_its_input_by_keyword_trains_as_one_that_gets_it_by_position(batch_size):
     class ByKeyword(Deep):

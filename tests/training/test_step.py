@@ -21,7 +21,6 @@ from art_oat import (
     StratifiedSampling,
     TRADESLoss,
     WeightPerturbation,
-    hybrid_loss,
     to_conditional,
 )
 from art_oat.attacks import bind, distance
@@ -29,6 +28,7 @@ from art_oat.data import digits
 from art_oat.experiment.recipe import Recipe, train
 from art_oat.layers.batch_norm import ChannelAffine
 from art_oat.models import ResNet, WideResNet
+from art_oat.training import hybrid_loss
 from art_oat.training.step import Method, Step, layout_faults
 from tests.conftest import make_classifier
 from tests.networks import LAMBDAS, WIDTHS, ChannelsLast, MobileSqueezeExcite, Residual, images, labels

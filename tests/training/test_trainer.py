@@ -13,7 +13,8 @@ from art.defences.trainer import Trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from art_oat import NFGSM, PGD, Frontier, OATClassifier, OATTrainer, StratifiedSampling, hybrid_loss, to_conditional
+from art_oat import NFGSM, PGD, Frontier, OATClassifier, OATTrainer, StratifiedSampling, to_conditional
+from art_oat.training import hybrid_loss
 from tests.conftest import make_classifier
 from tests.networks import LAMBDAS, WIDTHS, MobileSqueezeExcite, Residual, images, labels
 

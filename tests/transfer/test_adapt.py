@@ -4,18 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from art_oat import (
-    Architecture,
-    OATModel,
-    fold,
-    freeze_below,
-    load_model,
-    replace_head,
-    save_model,
-    to_conditional,
-)
+from art_oat import OATModel, fold, load_model, save_model, to_conditional
 from art_oat.models import SmallCNN
-from art_oat.transfer import adapt
+from art_oat.training import Architecture
+from art_oat.transfer import adapt, freeze_below, replace_head
 from tests.networks import (
     WIDTHS,
     MobileSqueezeExcite,

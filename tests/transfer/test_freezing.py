@@ -11,17 +11,10 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 from torch import Tensor, nn
 
-from art_oat import (
-    find_head,
-    fold,
-    freeze_below,
-    replace_head,
-    to_conditional,
-    unfreeze,
-)
+from art_oat import fold, to_conditional
 from art_oat.models import ResNet
 from art_oat.surgery.selection import is_within
-from art_oat.transfer import adapt
+from art_oat.transfer import adapt, find_head, freeze_below, replace_head, unfreeze
 from tests.networks import (
     LAMBDAS,
     SLIMMABLE,

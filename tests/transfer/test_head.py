@@ -7,14 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from art_oat import (
-    find_head,
-    fold,
-    replace_head,
-    to_conditional,
-    unfreeze,
-)
-from art_oat.transfer import adapt
+from art_oat import fold, to_conditional
+from art_oat.transfer import adapt, find_head, replace_head, unfreeze
 from tests.networks import (
     SLIMMABLE,
     WIDTHS,

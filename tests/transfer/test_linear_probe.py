@@ -10,8 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from art_oat import LinearProbe, fold, to_conditional
-from art_oat.transfer import adapt
+from art_oat import fold, to_conditional
+from art_oat.transfer import LinearProbe, adapt
 from tests.networks import MobileSqueezeExcite, Residual, conv, images, labels, shaken
 
 NB_CLASSES = 3

@@ -4,13 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from art_oat import (
-    find_head,
-    freeze_below,
-    replace_head,
-    to_conditional,
-)
-from art_oat.transfer import adapt
+from art_oat import to_conditional
+from art_oat.transfer import adapt, find_head, freeze_below, replace_head
 from tests.networks import (
     Residual,
 )
