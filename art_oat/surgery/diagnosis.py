@@ -1,4 +1,4 @@
-"""Owns the reasons why a network cannot be slimmed: where its dropped channels go, shown by NaN in them."""
+"""Why a network cannot be slimmed: NaN in its dropped channels show where they go."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from art_oat.layers.slimmable import Channels, channel_axis, chooses_width, cut,
 from art_oat.surgery.tracing import hooked, is_rigid, with_dropped
 
 
-def reasons(
+def diagnose(
     network: nn.Module, layers: Mapping[str, nn.Module], outputs: Mapping[str, int], x: Tensor
 ) -> dict[str, str]:
     """Run a network with NaN in every dropped channel; what layers get then shows which channels depend on them.

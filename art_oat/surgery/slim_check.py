@@ -19,7 +19,7 @@ from art_oat.model import OATModel
 from art_oat.rebuild import rebuild
 from art_oat.surgery.errors import refuse_layers
 from art_oat.surgery.selection import is_within
-from art_oat.surgery.tracing import followed, hooked, real_tensors, running_inputs, unfit_message
+from art_oat.surgery.tracing import call_stack, hooked, real_tensors, running_inputs
 
 _ROUNDING = {torch.float64: 1e-8, torch.float32: 1e-3}
 _HALF_ROUNDING = 0.1
@@ -49,15 +49,16 @@ def try_out(model: OATModel, original: nn.Module, input_shape: Sequence[int] | N
     """
     if like.device.type == "meta":
         return
-    reasons: list[str] = []
     with borrowed_generators(like.device, seed=0), torch.inference_mode(mode=False):
         copy = sharing_copy(original).eval()
-        x = running_inputs(copy, input_shape, like, reasons)
-    if x is not None:
-        Trial(model, copy, x).run()
-        model.tried_shape = tuple(x.shape[1:])
-    elif input_shape is not None:
-        raise ValueError(unfit_message(input_shape, reasons))
+        try:
+            x = running_inputs(copy, input_shape, like)
+        except ValueError:
+            if input_shape is not None:
+                raise
+            return
+    Trial(model, copy, x).run()
+    model.tried_shape = tuple(x.shape[1:])
 
 
 class Trial:
@@ -155,7 +156,7 @@ class Trial:
 
     def _guarded(self, call: Callable[[], Any]) -> Any:
         """Return what a call returns; refuse the layer in which it fails."""
-        with followed(dict(self.converted.named_modules())) as under_way:
+        with call_stack(dict(self.converted.named_modules())) as under_way:
             try:
                 return call()
             except Exception as error:  # noqa: BLE001 - whatever a user's network may raise
@@ -246,7 +247,7 @@ def _marked(model: OATModel) -> Iterator[None]:
 
 def _training_fault(network: nn.Module, call: Callable[[], Any]) -> tuple[str, Exception] | None:
     """Return where and how a pass forth and back fails; None where it does not."""
-    with torch.enable_grad(), followed(dict(network.named_modules())) as under_way:
+    with torch.enable_grad(), call_stack(dict(network.named_modules())) as under_way:
         try:
             with borrowed_generators(seed=0):
                 terms = [leaf.sum() for leaf in real_tensors(call()) if leaf.requires_grad]

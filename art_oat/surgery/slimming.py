@@ -25,14 +25,14 @@ from art_oat.layers.slimmable import (
     slimmable,
 )
 from art_oat.rebuild import clone_tensor, rebuild, same_tensor, with_own_children, without_hooks
-from art_oat.surgery.diagnosis import reasons
+from art_oat.surgery.diagnosis import diagnose
 from art_oat.surgery.errors import UnsupportedModuleError, refuse_layers
 from art_oat.surgery.tracing import (
     Structure,
+    call_stack,
     cuttable_layers,
-    followed,
     hooked,
-    probe,
+    perturbed_copy,
     real_tensors,
     structure,
     with_dropped,
@@ -109,7 +109,7 @@ def slim(
     if len(widths) == 1:
         return UNCUT
     with borrowed_generators(seed=0), torch.inference_mode(False):
-        subject, x = probe(network, input_shape)
+        subject, x = perturbed_copy(network, input_shape)
         layers = cuttable_layers(subject)
         first_path = {id(part): path for path, part in layers.items()}
         kept = {first_path[id(subject.get_submodule(path))] for path in full_width}
@@ -224,7 +224,7 @@ class _Study:
             self._compare(x)
         if not self._faults:
             return {}
-        named = reasons(self.network, self.layers, self.outputs, x)
+        named = diagnose(self.network, self.layers, self.outputs, x)
         faults = self._faults | {path: named[path] for path in named if path in self._faults or self._is_cut_short}
         return {path: f"at width {self.width:g} {fault}" for path, fault in faults.items()}
 
@@ -254,7 +254,7 @@ class _Study:
             parts[path].forward = _replayed(outputs)
         condition = Condition(x.new_zeros(1), x.new_zeros(1, 1), self.width)
         called = {path: parts[path] for path in self.layers}
-        with conditioned(condition), hooked(called, before=self._note), followed(parts) as under_way:
+        with conditioned(condition), hooked(called, before=self._note), call_stack(parts) as under_way:
             try:
                 return network(x), None
             except Exception as error:  # noqa: BLE001 - whatever a user's network may raise

@@ -1,12 +1,13 @@
-"""Owns looking at a network while it runs: on what inputs it does, and what its layers get and give."""
+"""Networks watched while they run: on which inputs they do, and what their layers get and give."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,11 +23,11 @@ _IMAGE_SIZES = (32, 28, 64, 96, 8, 16, 128, 224, 299)
 _MAX_SIZE_OF_VOLUMES = 32
 
 
-def probe(network: nn.Module, input_shape: Sequence[int] | None) -> tuple[nn.Module, Tensor]:
+def perturbed_copy(network: nn.Module, input_shape: Sequence[int] | None) -> tuple[nn.Module, Tensor]:
     """Return a copy of a network to try things on, and inputs on which it runs.
 
-    The copy is in evaluation mode, on the CPU, in float64, or in float32 where it does not run otherwise, and has every
-    weight and statistic moved a little: one that is 0 or 1 may hide what goes wrong.
+    The copy is in evaluation mode, on the CPU, in float64, or in float32 where it does not run otherwise. Every weight
+    and statistic is moved a little: one that is 0 or 1 may hide what goes wrong.
 
     Args:
         network: Left untouched.
@@ -35,49 +36,46 @@ def probe(network: nn.Module, input_shape: Sequence[int] | None) -> tuple[nn.Mod
     Raises:
         ValueError: If it does not run on such inputs.
     """
-    reasons: list[str] = []
+    faults: list[ValueError] = []
     for dtype in (torch.float64, torch.float32):
-        subject = _shaken(network, dtype)
-        x = running_inputs(subject, input_shape, torch.empty(0, dtype=dtype), reasons)
-        if x is not None:
-            return subject, x
-    raise ValueError(unfit_message(input_shape, reasons))
+        subject = _perturbed(network, dtype)
+        try:
+            return subject, running_inputs(subject, input_shape, torch.empty(0, dtype=dtype))
+        except ValueError as fault:
+            faults.append(fault)
+    raise faults[0]
 
 
-def running_inputs(
-    subject: nn.Module, input_shape: Sequence[int] | None, like: Tensor, reasons: list[str]
-) -> Tensor | None:
-    """Return inputs ``[2, ...]`` on which a network gives finite answers; None where there are none.
+def running_inputs(network: nn.Module, input_shape: Sequence[int] | None, like: Tensor) -> Tensor:
+    """Return inputs ``[2, ...]`` on which a network, in evaluation mode, gives finite answers.
 
     Args:
-        subject: To be tried on; in evaluation mode.
+        network: Is run.
         input_shape: Shape of one sample; None to try common image sizes with the channels that the first layer takes.
         like: Gives dtype and device.
-        reasons: Gets what speaks against each shape.
+
+    Raises:
+        ValueError: If it does not run on such inputs; gives the reason against the first shape.
     """
-    for shape in _shapes(subject) if input_shape is None else [tuple(input_shape)]:
+    reasons: list[str] = []
+    for shape in _shapes(network) if input_shape is None else [tuple(input_shape)]:
         x = torch.rand(_NB_SAMPLES, *shape, dtype=like.dtype, device=like.device)
         try:
             with torch.no_grad():
-                answer = subject(x)
+                answer = network(x)
         except Exception as error:  # noqa: BLE001 - whatever a user's network may raise
             reasons.append(f"With {shape} of {like.dtype} it says: {error}")
             continue
         if all(bool(leaf.isfinite().all()) for leaf in real_tensors(answer)):
             return x
         reasons.append(f"With {shape} its scores are not finite.")
-    return None
-
-
-def unfit_message(input_shape: Sequence[int] | None, reasons: Sequence[str]) -> str:
-    """Say that a network does not run on inputs of a shape, and the first reason."""
-    return (
+    raise ValueError(
         f"input_shape must be the shape of one sample that the network takes, got {input_shape}. "
         f"{next(iter(reasons), 'No layer of it tells how many channels it takes.')}"
     )
 
 
-def _shaken(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+def _perturbed(network: nn.Module, dtype: torch.dtype) -> nn.Module:
     subject = rebuild(network, lambda _: None, clone_tensor).cpu().to(dtype).eval()
     with torch.no_grad():
         for tensor in itertools.chain(subject.parameters(), subject.buffers()):
@@ -146,13 +144,13 @@ def structure(network: nn.Module, layers: Mapping[str, nn.Module], x: Tensor) ->
         return leaf.clone()
 
     def meet(path: str, got: Tensor) -> Tensor:
-        meetings.append(({path_of[leaf] for leaf in leaves(got)}, group_size(layers[path])))
+        meetings.append(({path_of[leaf] for leaf in graph_leaves(got)}, group_size(layers[path])))
         return got
 
     def sources(started: Mapping[str, nn.Module]) -> set[str]:
         with hooked(started, after=start_graph):
             answer = network(x)
-        return {path_of[leaf] for tensor in real_tensors(answer) for leaf in leaves(tensor)}
+        return {path_of[leaf] for tensor in real_tensors(answer) for leaf in graph_leaves(tensor)}
 
     with torch.enable_grad():
         last = sources({path: part for path, part in network.named_modules() if path in layers or is_rigid(part)})
@@ -163,7 +161,7 @@ def structure(network: nn.Module, layers: Mapping[str, nn.Module], x: Tensor) ->
     return Structure(heads, heads & last, called, _units(meetings))
 
 
-def leaves(tensor: Tensor) -> Iterator[Tensor]:
+def graph_leaves(tensor: Tensor) -> Iterator[Tensor]:
     """The tensors that another one was computed from, where its graph starts."""
     pending, seen = [tensor.grad_fn], set()
     while pending:
@@ -194,44 +192,36 @@ def hooked(
     after: Callable[[str, Tensor], Tensor] | None = None,
 ) -> Iterator[None]:
     """Within the block, exchange the first tensor that modules get, and what they give."""
-    handles = []
-    for path, module in modules.items():
-        if before is not None:
-
-            def enter(_: nn.Module, args: Any, path: str = path) -> Any:
-                return (before(path, args[0]), *args[1:]) if args and isinstance(args[0], Tensor) else None
-
-            handles.append(module.register_forward_pre_hook(enter))
-        if after is not None:
-
-            def leave(_: nn.Module, __: Any, output: Any, path: str = path) -> Any:
-                return after(path, output) if isinstance(output, Tensor) else None
-
-            handles.append(module.register_forward_hook(leave))
-    try:
+    with ExitStack() as hooks:
+        for path, module in modules.items():
+            if before is not None:
+                hooks.enter_context(module.register_forward_pre_hook(partial(_exchange_input, before, path)))
+            if after is not None:
+                hooks.enter_context(module.register_forward_hook(partial(_exchange_output, after, path)))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
+
+
+def _exchange_input(exchange: Callable[[str, Tensor], Tensor], path: str, _: nn.Module, args: Any) -> Any:
+    return (exchange(path, args[0]), *args[1:]) if args and isinstance(args[0], Tensor) else None
+
+
+def _exchange_output(exchange: Callable[[str, Tensor], Tensor], path: str, _: nn.Module, __: Any, output: Any) -> Any:
+    return exchange(path, output) if isinstance(output, Tensor) else None
 
 
 @contextmanager
-def followed(parts: Mapping[str, nn.Module]) -> Iterator[list[str]]:
+def call_stack(modules: Mapping[str, nn.Module]) -> Iterator[list[str]]:
     """Within the block, keep a list of the modules whose forward is under way, the innermost last."""
-    under_way: list[str] = []
+    stack: list[str] = []
 
     def leave(*_: Any) -> None:
-        under_way.pop()
+        stack.pop()
 
-    handles = []
-    for path, part in parts.items():
-        handles.append(part.register_forward_pre_hook(lambda _, __, path=path: under_way.append(path)))
-        handles.append(part.register_forward_hook(leave))
-    try:
-        yield under_way
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks:
+        for path, module in modules.items():
+            hooks.enter_context(module.register_forward_pre_hook(lambda _, __, path=path: stack.append(path)))
+            hooks.enter_context(module.register_forward_hook(leave))
+        yield stack
 
 
 def with_dropped(tensor: Tensor, layer: nn.Module, nb_kept: int, value: float) -> Tensor:

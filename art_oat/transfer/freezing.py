@@ -12,8 +12,8 @@ from torch.utils._pytree import tree_leaves
 
 from art_oat.contexts import borrowed_generators
 from art_oat.surgery.selection import holders, is_within, with_near_names
-from art_oat.surgery.tracing import leaves
-from art_oat.transfer.trial import plain, plain_root, stand_in
+from art_oat.surgery.tracing import graph_leaves
+from art_oat.transfer.trial import plain, plain_root, trial_network
 
 _KEY = "art_oat frozen"
 """Of the hook in a frozen module; torch's own are numbers, which start anew in another process."""
@@ -49,7 +49,7 @@ def freeze_below(network: nn.Module, path: str, *, input_shape: Sequence[int] | 
         ('stem', 'stages.0')
     """
     root = plain_root(network)
-    subject, x = stand_in(network, input_shape)
+    subject, x = trial_network(network, input_shape)
     known = {name for name, _ in subject.named_modules(remove_duplicate=False)} - {""}
     if path not in known:
         near = with_near_names(path, known)
@@ -209,7 +209,7 @@ def _unfrozen(subject: nn.Module, path: str, x: Tensor, frozen: Sequence[str]) -
         freeze(subject.get_submodule(name))
     names = {id(parameter): name for name, parameter in subject.named_parameters()}
     with torch.enable_grad():
-        used = {id(leaf) for tensor in _run(subject, path, x).inputs for leaf in leaves(tensor)}
+        used = {id(leaf) for tensor in _run(subject, path, x).inputs for leaf in graph_leaves(tensor)}
     weights = [name for key, name in names.items() if key in used]
     faults = [f"it depends on {', '.join(weights)}, used by no part that holds them: requires_grad_(False) first"]
     return faults * bool(weights) + _moving_statistics(subject, path, x)

@@ -18,7 +18,7 @@ from art_oat.rebuild import clone_tensor, rebuild, same_tensor, without_hooks
 from art_oat.surgery.selection import with_near_names
 from art_oat.surgery.tracing import cuttable_layers, real_tensors, structure
 from art_oat.transfer.freezing import take_hook, ties
-from art_oat.transfer.trial import plain_root, stand_in
+from art_oat.transfer.trial import plain_root, trial_network
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -42,7 +42,7 @@ def find_head(network: nn.Module, *, input_shape: Sequence[int] | None = None) -
         >>> find_head(SmallCNN())
         'head'
     """
-    subject, x = stand_in(network, input_shape)
+    subject, x = trial_network(network, input_shape)
     faults = {path: _head_fault(subject, path, x) for path in _candidates(subject, x)}
     found = [path for path, fault in faults.items() if not fault]
     if len(found) == 1:
@@ -59,7 +59,7 @@ def head_path(network: nn.Module, head: str | None, input_shape: Sequence[int] |
     """Find the head, or check that the part named is one."""
     if head is None:
         return find_head(network, input_shape=input_shape)
-    subject, x = stand_in(network, input_shape)
+    subject, x = trial_network(network, input_shape)
     known = {name for name, _ in subject.named_modules(remove_duplicate=False)}
     if head not in known:
         raise ValueError(f"head must be the dotted path of a part, got {with_near_names(head, known - {''})}.")

@@ -11,7 +11,7 @@ from art_oat.contexts import borrowed_generators
 from art_oat.model import OATModel, advice_for
 from art_oat.pinned import LiveNetwork
 from art_oat.surgery.fold import fold
-from art_oat.surgery.tracing import probe
+from art_oat.surgery.tracing import perturbed_copy
 
 
 def plain_root(network: nn.Module) -> nn.Module:
@@ -41,10 +41,10 @@ def plain(network: nn.Module) -> nn.Module:
     return fold(network, network.point(width=1.0)) if isinstance(network, OATModel) else network
 
 
-def stand_in(network: nn.Module, input_shape: Sequence[int] | None) -> tuple[nn.Module, Tensor]:
-    """Return a plain copy to try things on, with inputs; see :func:`probe`."""
+def trial_network(network: nn.Module, input_shape: Sequence[int] | None) -> tuple[nn.Module, Tensor]:
+    """Return a plain copy to try things on, with inputs; see :func:`~art_oat.surgery.tracing.perturbed_copy`."""
     plain_root(network)
     if isinstance(network, OATModel):
         input_shape = network.conversion.get("input_shape") if input_shape is None else input_shape
     with borrowed_generators(seed=0), torch.inference_mode(mode=False):
-        return probe(plain(network), input_shape)
+        return perturbed_copy(plain(network), input_shape)

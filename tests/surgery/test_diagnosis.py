@@ -2,13 +2,13 @@ import torch
 from torch import nn
 
 from art_oat.layers.slimmable import is_cuttable
-from art_oat.surgery.diagnosis import reasons
+from art_oat.surgery.diagnosis import diagnose
 from tests.networks import Dense, conv, images
 
 
 def reasons_of(network: nn.Module, **outputs: int) -> dict[str, str]:
     layers = {path: part for path, part in network.named_modules() if is_cuttable(part)}
-    return reasons(
+    return diagnose(
         network.double().eval(), layers, {path.replace("_", "."): nb for path, nb in outputs.items()}, images()
     )
 

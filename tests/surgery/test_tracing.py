@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from art_oat.layers.slimmable import full_size, is_cuttable
-from art_oat.surgery.tracing import probe, structure
+from art_oat.surgery.tracing import perturbed_copy, structure
 from tests.networks import Residual, conv, images
 
 
@@ -47,13 +47,13 @@ def test_a_network_that_casts_is_probed_in_single_precision():
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.head(x.float() / 255)
 
-    subject, x = probe(Casts(), (1, 6, 6))
+    subject, x = perturbed_copy(Casts(), (1, 6, 6))
     assert x.dtype == subject.head.weight.dtype == torch.float32
 
 
 def test_the_probed_copy_has_no_weight_that_hides_anything():
     network = Residual()
-    subject, x = probe(network, None)
+    subject, x = perturbed_copy(network, None)
     assert x.shape[1] == 1
     for norm in subject.modules():
         if isinstance(norm, nn.BatchNorm2d):
@@ -65,4 +65,4 @@ def test_the_probed_copy_has_no_weight_that_hides_anything():
 
 def test_what_does_not_run_is_said_with_the_shape_that_was_tried():
     with pytest.raises(ValueError, match=r"got \(2, 6, 6\). With \(2, 6, 6\) of torch.float64 it says: .*2 channels"):
-        probe(Residual(), (2, 6, 6))
+        perturbed_copy(Residual(), (2, 6, 6))
