@@ -393,11 +393,10 @@ def _check_attacks(names: tuple[str, ...], eps: float, norm: str) -> None:
 
 def _show(curve: TradeoffCurve) -> None:
     from art_oat.attacks import format_eps
-    from art_oat.evaluation.text import table
 
     attacks = f"{curve.norm}, eps {format_eps(curve.eps)}, images in [0, 1]"
     typer.echo(f"\nAccuracy in percent, +- one standard error; attacks: {attacks}.\n")
-    typer.echo(table(curve))
+    typer.echo(curve.table())
     for point in curve.points:
         for warning in point.warnings:
             typer.secho(f"Warning at lam {point.lam:g}, width {point.width:g}: {warning}", fg="yellow")

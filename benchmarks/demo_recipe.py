@@ -18,6 +18,7 @@ from time import process_time
 import numpy as np
 
 from art_oat import TradeoffCurve
+from art_oat.evaluation import EvaluationOptions
 from art_oat.experiment.demo import RECIPE
 from art_oat.experiment.recipe import Recipe, train
 from benchmarks.record import RESULTS, environment, text, write
@@ -39,7 +40,11 @@ def rows_of(name: str, recipe: Recipe, *, nb_robust: int) -> list[dict[str, obje
     classifier = train(recipe, data, keeps_best=False, verbose=False)
     seconds = process_time() - started
     curve = TradeoffCurve.measure(
-        classifier, *data.validation, eps=recipe.eps, attack="screen", nb_robust=nb_robust, verbose=False
+        classifier,
+        *data.validation,
+        eps=recipe.eps,
+        attack="screen",
+        options=EvaluationOptions(nb_robust=nb_robust, verbose=False),
     )
     made_by = {"variant": name, "seed": recipe.seed, "eps": f"{recipe.eps:.4f}", "seconds": f"{seconds:.0f}"}
     return [

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from art_oat import TradeoffCurve
+from art_oat.evaluation import EvaluationOptions
 from benchmarks.arguments import command, parser
 from benchmarks.configs import CONFIGS, Config
 from benchmarks.methods import train
@@ -42,9 +43,7 @@ def measure(config: Config, runs: Path) -> list[dict[str, object]]:
             *part.data.test,
             eps=config.recipe.eps,
             attack=attack,
-            nb_robust=config.nb_robust,
-            shard_size=500,
-            carries_examples=carries,
+            options=EvaluationOptions(shard_size=500, carries_examples=carries, nb_robust=config.nb_robust),
         )
         seconds[name] = time.process_time() - started
         print(name, round(seconds[name], 1), [point.robust for point in curves[name].points], flush=True)

@@ -29,6 +29,7 @@ import torch
 
 from art_oat import OATModel, TradeoffCurve
 from art_oat.attacks import format_eps, is_correct
+from art_oat.evaluation import EvaluationOptions, ThreatModel
 from benchmarks.arguments import command, parser
 from benchmarks.configs import CONFIGS, Config, Part
 from benchmarks.figures import plot
@@ -36,7 +37,7 @@ from benchmarks.frontiers import Arm, Shares, accuracies, joined, summary
 from benchmarks.methods import Trained, methods, train
 from benchmarks.record import RESULTS, environment, read, text, write
 
-COHORT_SIZE = 500
+SHARD_SIZE = 500
 DOCS = Path(__file__).parents[1] / "docs"
 
 
@@ -52,13 +53,10 @@ def judge(model: OATModel, config: Config, part: Part, folder: Path, nb_workers:
         classifier,
         x[attacked],
         y[attacked],
-        eps=config.recipe.eps,
-        norm=config.recipe.norm,
+        eps=ThreatModel(config.recipe.eps, config.recipe.norm),
         attack=config.judges,
         lambdas=lambdas,
-        shard_size=COHORT_SIZE,
-        state=folder / "evaluation",
-        nb_workers=nb_workers,
+        options=EvaluationOptions(SHARD_SIZE, state=folder / "evaluation", nb_workers=nb_workers),
     )
     for report in curve.reports:
         print(report, flush=True)

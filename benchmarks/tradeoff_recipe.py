@@ -18,6 +18,7 @@ from sklearn.model_selection import train_test_split
 
 from art_oat import TradeoffCurve
 from art_oat.data import Dataset, Split
+from art_oat.evaluation import EvaluationOptions
 from art_oat.experiment.recipe import Recipe, trainer_for
 from art_oat.training import schedule_by_name
 from benchmarks.configs import DIGITS, DIGITS_RECIPE, Part
@@ -60,7 +61,11 @@ def measured(recipe: Recipe, part: Part) -> list[tuple[float, float, float]]:
     )
     classifier = trainer.get_classifier()
     curve = TradeoffCurve.measure(
-        classifier, *data.test, eps=recipe.eps, attack="pgd-50", carries_examples=False, verbose=False
+        classifier,
+        *data.test,
+        eps=recipe.eps,
+        attack="pgd-50",
+        options=EvaluationOptions(carries_examples=False, verbose=False),
     )
     return [(point.lam, point.clean, point.robust) for point in curve.points]
 

@@ -58,6 +58,7 @@ from art_oat.attacks import format_eps, is_correct
 from art_oat.contexts import borrowed_generators
 from art_oat.data import Dataset, Split, digits
 from art_oat.data.dataset import draw
+from art_oat.evaluation import EvaluationOptions
 from art_oat.experiment.recipe import Recipe
 from art_oat.storage import replaced, write_whole
 from art_oat.transfer import LinearProbe, Protocol, adapt
@@ -288,14 +289,15 @@ def judged(network: nn.Module, target: Target, task: Task, folder: Path) -> tupl
     """Return which test images are right, and which of those attacked stand."""
     x, y = (part[: task.nb_robust] for part in target.data.test)
     classifier = plain_classifier(network, target.data)
-    report = evaluate(classifier, x, y, eps=task.eps, state=folder, verbose=False)
+    report = evaluate(classifier, x, y, eps=task.eps, options=EvaluationOptions(state=folder, verbose=False))
     return accuracy(network, target.data.test).astype(float), report.is_robust.astype(float)
 
 
 def on_validation(network: nn.Module, target: Target, task: Task) -> tuple[float, float]:
     """Return clean accuracy and that after PGD-20."""
     x, y = target.data.validation
-    report = evaluate(plain_classifier(network, target.data), x, y, eps=task.eps, attack="pgd-20", verbose=False)
+    options = EvaluationOptions(verbose=False)
+    report = evaluate(plain_classifier(network, target.data), x, y, eps=task.eps, attack="pgd-20", options=options)
     return float(accuracy(network, Split(x, y)).mean()), float(report.is_robust.mean())
 
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from art_oat import PGD, OATClassifier, OATTrainer, SlowStart, TradeoffCurve, to_conditional
 from art_oat.data import Dataset, digits
+from art_oat.evaluation import EvaluationOptions
 from art_oat.models import SmallCNN
 
 EPS = 0.2  # Linf, images in [0, 1]
@@ -36,7 +37,8 @@ def trained_naturally(data: Dataset, nb_epochs: int) -> nn.Module:
 
 def measured(classifier: OATClassifier, data: Dataset) -> TradeoffCurve:
     x, y = data.test.x, data.test.y
-    return TradeoffCurve.measure(classifier, x, y, eps=EPS, attack="pgd-20", lambdas=(0, 0.2, 1), verbose=False)
+    options = EvaluationOptions(verbose=False)
+    return TradeoffCurve.measure(classifier, x, y, eps=EPS, attack="pgd-20", lambdas=(0, 0.2, 1), options=options)
 
 
 def main(*, is_smoke: bool) -> None:

@@ -13,7 +13,7 @@ from torch import nn, optim
 
 from art_oat import PGD, OATClassifier, OATTrainer, TradeoffCurve, fold, to_conditional
 from art_oat.data import digits
-from art_oat.evaluation.text import table
+from art_oat.evaluation import EvaluationOptions
 from art_oat.models import SmallCNN
 from art_oat.training import WarmupCosine
 
@@ -30,8 +30,9 @@ def main(out: Path, *, is_smoke: bool) -> None:
     trainer.fit(*data.train, nb_epochs=1 if is_smoke else 90, scheduler=WarmupCosine())
 
     attack = "pgd-5" if is_smoke else "pgd-50"
-    curve = TradeoffCurve.measure(classifier, *data.test, eps=EPS, attack=attack, latency_batch_size=100)
-    print(table(curve))  # every lam at every width, with what the width costs
+    options = EvaluationOptions(latency_batch_size=100)
+    curve = TradeoffCurve.measure(classifier, *data.test, eps=EPS, attack=attack, options=options)
+    print(curve.table())  # every lam at every width, with what the width costs
     curve.plot(out / "slim_and_select.png")
 
     # You may spend half the multiply-accumulates, and want nine tenths of the robustness that they can buy.

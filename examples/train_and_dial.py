@@ -11,7 +11,6 @@ from torch import nn, optim
 
 from art_oat import PGD, OATClassifier, OATTrainer, TradeoffCurve, fold, save_model, to_conditional
 from art_oat.data import digits
-from art_oat.evaluation.text import table
 from art_oat.models import SmallCNN
 from art_oat.training import WarmupCosine
 
@@ -36,7 +35,7 @@ def main(out: Path, *, is_smoke: bool) -> None:
     print(f"kept epoch {trainer.best_epoch}, the best trade-off on validation images")
 
     curve = TradeoffCurve.measure(classifier, *data.test, eps=EPS, attack="pgd-5" if is_smoke else "pgd-50")
-    print(table(curve))
+    print(curve.table())
     curve.plot(out / "train_and_dial.png")
 
     best = max(point.robust for point in curve.points)

@@ -15,6 +15,7 @@ from torch import nn, optim
 
 from art_oat import PGD, OATClassifier, OATModel, OATTrainer, evaluate, to_conditional
 from art_oat.data import Split, digits
+from art_oat.evaluation import EvaluationOptions
 from art_oat.models import SmallCNN
 from art_oat.transfer import LinearProbe, adapt
 
@@ -61,7 +62,7 @@ def full_network(source: nn.Module, lam: float | None, few: Split, nb_epochs: in
 
 
 def accuracies(classifier: PyTorchClassifier, test: Split) -> tuple[float, float]:
-    report = evaluate(classifier, *test, eps=EPS, attack="pgd-20", verbose=False)
+    report = evaluate(classifier, *test, eps=EPS, attack="pgd-20", options=EvaluationOptions(verbose=False))
     return report.clean, report.robust
 
 

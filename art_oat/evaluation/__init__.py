@@ -1,7 +1,8 @@
-"""Measures what a network keeps under attack, at every operating point."""
+"""What a network keeps under attack, at every operating point."""
 
 from art_oat.attacks.autoattack import AutoAttack, AutoAttackWarning
 from art_oat.evaluation.evaluate import evaluate
+from art_oat.evaluation.options import EvaluationOptions, ThreatModel
 from art_oat.evaluation.report import RobustnessReport
 from art_oat.evaluation.tradeoff import TradeoffCurve
 from art_oat.evaluation.transferability import TransferMatrix
@@ -9,7 +10,9 @@ from art_oat.evaluation.transferability import TransferMatrix
 __all__ = [
     "AutoAttack",
     "AutoAttackWarning",
+    "EvaluationOptions",
     "RobustnessReport",
+    "ThreatModel",
     "TradeoffCurve",
     "TransferMatrix",
     "evaluate",

@@ -1,97 +1,109 @@
-"""Owns the pictures of a trade-off."""
+"""Draws numbers: the trade-off between accuracies, and shares as a heat map."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
 
-from art_oat.attacks import format_eps
-from art_oat.evaluation.cost import readable
-from art_oat.evaluation.suite import display_name
-from art_oat.frontier import MeasuredPoint
 from art_oat.storage import replaced
-
-if TYPE_CHECKING:
-    from art_oat.evaluation.tradeoff import TradeoffCurve
 
 _CLEAN_COLOR = "#1b6ca8"
 _ROBUST_COLOR = "#c0392b"
 _CLEAN_STYLE: Mapping[str, Any] = {"linestyle": "-", "marker": "o"}
 _ROBUST_STYLE: Mapping[str, Any] = {"linestyle": "--", "marker": "s", "markerfacecolor": "white"}
+
 _LABEL_SIZE = (0.08, 0.035)
 """Width and height of a label, as shares of the axes."""
 
+_HEAT = mpl.colormaps["Blues"].with_extremes(bad="0.94")
+"""One hue from light to dark: readable with every kind of color vision, and in gray."""
 
-def plot_tradeoff(curve: TradeoffCurve, path: Path | None) -> Figure:
+_MIN_RANGE = 0.2
+"""Shares that differ less than this look alike: noise must not look like a pattern."""
+
+_MIDDLE = 0.179
+"""Relative luminance (WCAG 2.1) at which black text and white text have the same contrast, 4.6 to 1."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """Accuracies along one curve, as fractions with standard errors, lams ascending.
+
+    Attributes:
+        label: Names the curve where there are several.
+        lams: Where they were measured.
+        clean: Accuracy without attack.
+        clean_error: Its standard error.
+        robust: Accuracy under attack.
+        robust_error: Its standard error.
+    """
+
+    label: str
+    lams: Sequence[float]
+    clean: Sequence[float]
+    clean_error: Sequence[float]
+    robust: Sequence[float]
+    robust_error: Sequence[float]
+
+
+def plot_tradeoff(
+    lines: Sequence[Line], *, title: str, attack: str, others: Mapping[str, Sequence[float]], path: Path | None
+) -> Figure:
     """Draw both accuracies against lam (left), and against each other (right), with standard errors.
 
-    Several widths make a curve each, in a color of their own on either side.
+    Args:
+        lines: One curve, or several, which get a color each on either side.
+        title: Written above.
+        attack: What the robust accuracy is that of.
+        others: What other attacks left at each lam; drawn for a single curve.
+        path: Where to save the figure; None for nowhere.
     """
-    by_width = _by_width(curve)
-    figure = Figure(figsize=(10, 4.2 if len(by_width) == 1 else 4.8), layout="constrained")
+    figure = Figure(figsize=(10, 4.2 if len(lines) == 1 else 4.8), layout="constrained")
     against_lam, against_each_other = figure.subplots(1, 2)
     against_lam.set(xlabel="lam (0: accuracy, 1: robustness)", ylabel="accuracy", title="Turn the dial", ylim=(0, 1.03))
     against_each_other.set(xlabel="robust accuracy", ylabel="clean accuracy", title="What is traded for what")
     for axes in (against_lam, against_each_other):
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.grid(alpha=0.25)
-    _frame(against_each_other, curve.points)
-    if len(by_width) == 1:
-        (points,) = by_width.values()
-        _draw_against_lam(against_lam, points)
-        _draw_against_each_other(against_each_other, points)
+    _frame(against_each_other, lines)
+    if len(lines) == 1:
+        _draw_against_lam(against_lam, lines[0], attack, others)
+        _draw_against_each_other(against_each_other, lines[0])
     else:
-        _draw_widths(figure, curve, by_width)
-    figure.suptitle(_title(curve), fontsize=10)
-    save(figure, path)
-    return figure
+        _draw_lines(figure, lines, attack)
+    figure.suptitle(title, fontsize=10)
+    return _saved(figure, path)
 
 
-def save(figure: Figure, path: Path | None) -> None:
+def _saved(figure: Figure, path: Path | None) -> Figure:
     """Save a figure in the format that the ending names, PNG without one; None for nowhere."""
     if path is not None:
         path = path if path.suffix else path.with_suffix(".png")
         with mpl.rc_context({"svg.hashsalt": "art_oat"}), replaced(path) as partial:
             figure.savefig(partial, dpi=150)
+    return figure
 
 
-def _by_width(curve: TradeoffCurve) -> dict[float, list[MeasuredPoint]]:
-    """Points of equal width together, lams ascending, the widest first."""
-    groups: dict[float, list[MeasuredPoint]] = {}
-    for point in sorted(curve.points, key=lambda point: (-point.width, point.lam)):
-        groups.setdefault(point.width, []).append(point)
-    return groups
-
-
-def _network(curve: TradeoffCurve) -> str:
-    widths = {point.width for point in curve.points}
-    return "One network" if len(widths) > 1 or widths == {1.0} else f"One network at width {min(widths):g}"
-
-
-def _title(curve: TradeoffCurve) -> str:
-    point = curve.points[0]
-    names = " and ".join(display_name(name) for name in point.by_attack)
-    return (
-        f"{_network(curve)}. {names} at eps {format_eps(curve.eps)} ({curve.norm}) on {point.nb_robust} images, "
-        f"clean on {point.nb_clean}; bars: one standard error"
-    )
-
-
-def _frame(axes: Axes, points: Sequence[MeasuredPoint]) -> None:
+def _frame(axes: Axes, lines: Sequence[Line]) -> None:
     """Show at least ten points of accuracy on either axis: noise must not look like a trend."""
-    for name, limits in (("clean", axes.set_ylim), ("robust", axes.set_xlim)):
-        values = [getattr(point, name) for point in points]
-        errors = [getattr(point, f"{name}_error") for point in points]
-        low = min(value - error for value, error in zip(values, errors, strict=True))
-        high = max(value + error for value, error in zip(values, errors, strict=True))
+    clean = [(line.clean, line.clean_error) for line in lines]
+    robust = [(line.robust, line.robust_error) for line in lines]
+    for pairs, limits in ((clean, axes.set_ylim), (robust, axes.set_xlim)):
+        values, errors = (np.concatenate(it) for it in zip(*pairs, strict=True))
+        low, high = float(min(values - errors)), float(max(values + errors))
         margin = max(0.1 - (high - low), 0.2 * (high - low)) / 2
         excess = max(high + margin - 1.005, 0)  # nothing is above 100%
         limits(low - margin - excess, high + margin - excess)
@@ -100,104 +112,118 @@ def _frame(axes: Axes, points: Sequence[MeasuredPoint]) -> None:
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
 
 
-def _deciding(points: Sequence[MeasuredPoint]) -> str:
-    """Say which attack the robust accuracy is that of."""
-    for name in points[0].by_attack:
-        if all(point.by_attack[name] == point.robust for point in points):
-            return display_name(name)
-    return "worst case of all attacks"
-
-
-def _draw_against_lam(axes: Axes, points: list[MeasuredPoint]) -> None:
-    lams, robust = [point.lam for point in points], [point.robust for point in points]
-    series = [
-        (_CLEAN_COLOR, "o", [p.clean for p in points], [p.clean_error for p in points], "clean"),
-        (_ROBUST_COLOR, "s", robust, [p.robust_error for p in points], f"robust: {_deciding(points)}"),
-    ]
-    for color, marker, values, errors, label in series:
-        axes.errorbar(lams, values, errors, marker=marker, capsize=3, color=color, label=label)
-    for name in points[0].by_attack:
-        shares = [point.by_attack[name] for point in points]
-        if shares != robust:
-            axes.plot(lams, shares, ":", color=_ROBUST_COLOR, alpha=0.7, label=f"{display_name(name)} alone")
+def _draw_against_lam(axes: Axes, line: Line, attack: str, others: Mapping[str, Sequence[float]]) -> None:
+    style: dict[str, Any] = {"capsize": 3}
+    axes.errorbar(line.lams, line.clean, line.clean_error, marker="o", color=_CLEAN_COLOR, label="clean", **style)
+    label = f"robust: {attack}"
+    axes.errorbar(line.lams, line.robust, line.robust_error, marker="s", color=_ROBUST_COLOR, label=label, **style)
+    for name, shares in others.items():
+        axes.plot(line.lams, shares, ":", color=_ROBUST_COLOR, alpha=0.7, label=f"{name} alone")
     axes.legend(loc="best", fontsize=8)
 
 
-def _draw_against_each_other(axes: Axes, points: list[MeasuredPoint]) -> None:
-    robust, clean = [point.robust for point in points], [point.clean for point in points]
-    line = axes.errorbar(
-        robust,
-        clean,
-        [point.clean_error for point in points],
-        [point.robust_error for point in points],
-        marker="o",
-        linestyle=":",
-        capsize=2,
-        elinewidth=0.7,
-    )
-    for group in _neighbors(points, axes):
-        text = "lam " + ", ".join(f"{point.lam:g}" for point in group)
+def _draw_against_each_other(axes: Axes, line: Line) -> None:
+    style: dict[str, Any] = {"marker": "o", "linestyle": ":", "capsize": 2, "elinewidth": 0.7}
+    drawn = axes.errorbar(line.robust, line.clean, line.clean_error, line.robust_error, **style)
+    text_style: dict[str, Any] = {"fontsize": 8, "color": drawn[0].get_color(), "textcoords": "offset points"}
+    for group in _neighbors(line, axes):
+        text = "lam " + ", ".join(f"{line.lams[index]:g}" for index in group)
         middle = group[len(group) // 2]
-        is_right = middle.robust > (min(robust) + max(robust)) / 2  # text keeps off the border and a falling curve
-        style = {"fontsize": 8, "color": line[0].get_color(), "ha": "right" if is_right else "left"}
-        place = (middle.robust, middle.clean)
-        axes.annotate(text, place, xytext=(-6, -13) if is_right else (6, 6), textcoords="offset points", **style)
+        place = (line.robust[middle], line.clean[middle])
+        is_right = place[0] > (min(line.robust) + max(line.robust)) / 2  # text keeps off the border and the curve
+        side: dict[str, Any] = {"xytext": (-6, -13), "ha": "right"} if is_right else {"xytext": (6, 6), "ha": "left"}
+        axes.annotate(text, place, **side, **text_style)
 
 
-def _neighbors(points: list[MeasuredPoint], axes: Axes) -> list[list[MeasuredPoint]]:
-    """Group consecutive points that lie too close together to be labeled one by one."""
+def _neighbors(line: Line, axes: Axes) -> list[list[int]]:
+    """Group consecutive points, by index, that lie too close together to be labeled one by one."""
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     width, height = _LABEL_SIZE[0] * (right - left), _LABEL_SIZE[1] * (top - bottom)
-    groups: list[list[MeasuredPoint]] = []
-    for point in points:
-        last = groups[-1][-1] if groups else None
-        if last and abs(point.robust - last.robust) < width and abs(point.clean - last.clean) < height:
-            groups[-1].append(point)
+    groups = [[0]]
+    for index in range(1, len(line.lams)):
+        last = groups[-1][-1]
+        is_close = abs(line.robust[index] - line.robust[last]) < width
+        if is_close and abs(line.clean[index] - line.clean[last]) < height:
+            groups[-1].append(index)
         else:
-            groups.append([point])
+            groups.append([index])
     return groups
 
 
-def _draw_widths(figure: Figure, curve: TradeoffCurve, by_width: dict[float, list[MeasuredPoint]]) -> None:
-    """Draw a curve per width; other attacks than the deciding one are left to the table."""
+def _draw_lines(figure: Figure, lines: Sequence[Line], attack: str) -> None:
+    """Draw a curve each in a color of its own; other attacks than the deciding one are left to the table."""
     against_lam, against_each_other = figure.axes
-    shades = (0.72 * index / (len(by_width) - 1) for index in range(len(by_width)))
+    shades = (0.72 * index / (len(lines) - 1) for index in range(len(lines)))
     colors = [to_hex(mpl.colormaps["viridis"](shade)) for shade in shades]
-    for color, points in reversed(list(zip(colors, by_width.values(), strict=True))):
-        _draw_width_against_lam(against_lam, points, color)
-        _draw_width_against_each_other(against_each_other, points, color)
+    for height, (color, line) in enumerate(reversed(list(zip(colors, lines, strict=True))), start=3):
+        style: dict[str, Any] = {"color": color, "elinewidth": 0.8}
+        against_lam.errorbar(line.lams, line.clean, line.clean_error, **style, **_CLEAN_STYLE)
+        against_lam.errorbar(line.lams, line.robust, line.robust_error, **style, **_ROBUST_STYLE)
+        errors = line.clean_error, line.robust_error
+        against_each_other.errorbar(line.robust, line.clean, *errors, linestyle=":", **style)
+        _draw_circles(against_each_other, line, color, height)
     against_each_other.set(title="What is traded for what (in the circles: lam)")
-    labels = {"clean": _CLEAN_STYLE, f"robust: {_deciding(curve.points)}": _ROBUST_STYLE}
+    labels = {"clean": _CLEAN_STYLE, f"robust: {attack}": _ROBUST_STYLE}
     kinds = [Line2D([], [], color="0.3", label=label, **style) for label, style in labels.items()]
     against_lam.legend(handles=kinds, loc="best", fontsize=8)
-    texts = _width_labels([points[0] for points in by_width.values()], curve.latency_batch_size)
-    widths = [Line2D([], [], color=color, linewidth=4, label=text) for color, text in zip(colors, texts, strict=True)]
+    widths = [Line2D([], [], color=it, linewidth=4, label=line.label) for it, line in zip(colors, lines, strict=True)]
     figure.legend(handles=widths, loc="outside lower center", ncols=min(len(widths), 3), fontsize=8)
 
 
-def _width_labels(points: Sequence[MeasuredPoint], batch_size: int) -> list[str]:
-    """Write widths and what they cost, as far as that is known: ``width 0.5: 0.29 G MACs, 12 ms``."""
-    macs = readable([point.macs for point in points], " MACs")
-    latencies = readable([point.latency for point in points], "s" if batch_size == 1 else f"s for {batch_size} images")
-    costs = [", ".join(filter(None, pair)) for pair in zip(macs, latencies, strict=True)]
-    names = [f"width {point.width:g}" for point in points]
-    return [": ".join(filter(None, pair)) for pair in zip(names, costs, strict=True)]
-
-
-def _draw_width_against_lam(axes: Axes, points: list[MeasuredPoint], color: str) -> None:
-    lams = [point.lam for point in points]
-    clean, robust = [point.clean for point in points], [point.robust for point in points]
-    clean_errors, robust_errors = [p.clean_error for p in points], [p.robust_error for p in points]
-    axes.errorbar(lams, clean, clean_errors, color=color, elinewidth=0.8, **_CLEAN_STYLE)
-    axes.errorbar(lams, robust, robust_errors, color=color, elinewidth=0.8, **_ROBUST_STYLE)
-
-
-def _draw_width_against_each_other(axes: Axes, points: list[MeasuredPoint], color: str) -> None:
-    robust, clean = [point.robust for point in points], [point.clean for point in points]
-    errors = [point.clean_error for point in points], [point.robust_error for point in points]
-    axes.errorbar(robust, clean, *errors, color=color, linestyle=":", elinewidth=0.8)
-    for point in points:
-        place, order = (point.robust, point.clean), 3 + point.width + point.lam / 100  # a circle hides what is below
-        text = f"{point.lam:.2g}".removeprefix("0") or "0"
+def _draw_circles(axes: Axes, line: Line, color: str, height: int) -> None:
+    """Draw the points as circles that hold their lam; a circle hides what is below."""
+    for lam, robust, clean in zip(line.lams, line.robust, line.clean, strict=True):
+        place = (robust, clean)
+        order, text = height + lam / 100, f"{lam:.2g}".removeprefix("0") or "0"
         axes.plot(*place, "o", color=color, markersize=14, markeredgecolor="white", zorder=order)
         axes.annotate(text, place, color="white", fontsize=6.5, ha="center", va="center", zorder=order)
+
+
+def plot_transfer(
+    shares: NDArray[np.float64], lambdas: Sequence[float], *, title: str, findings: Sequence[str], path: Path | None
+) -> Figure:
+    """Draw shares as a heat map with numbers; the diagonal, where the attacker knows the dial, is framed.
+
+    Colors span what the attacks leave; the row without attack has none.
+
+    Args:
+        shares: ``[A + 3, A + 1]``, the rows not attacked, attacked at each lam, at all at once, and the worst case; the
+            columns each lam, and one drawn at random.
+        lambdas: The ``A`` lams.
+        title: Written above.
+        findings: Sentences written below.
+        path: Where to save the figure; None for nowhere.
+    """
+    nb_lams = len(lambdas)
+    figure = Figure(figsize=(4.6 + 0.7 * nb_lams, 3.4 + 0.5 * nb_lams), layout="constrained")
+    axes = figure.subplots()
+    _draw_shares(axes, shares)
+    for index in range(nb_lams):
+        corner = (index - 0.46, index + 0.58)
+        axes.add_patch(Rectangle(corner, 0.92, 0.84, fill=False, edgecolor="black", linewidth=1.5))
+    for position in (0.5, nb_lams + 0.5):
+        axes.axhline(position, color="white", linewidth=4)
+    axes.axvline(nb_lams - 0.5, color="white", linewidth=4)
+    lams = [f"{lam:g}" for lam in lambdas]
+    axes.set_yticks(range(nb_lams + 3), ["not attacked", *lams, "all at once\n(adaptive)", "worst case"])
+    axes.set_xticks(range(nb_lams + 1), [*lams, "random dial"])
+    axes.set(xlabel="answered at lam (framed: the one attacked)", ylabel="attacked at lam")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    letters_per_line = int(13 * figure.get_figwidth())
+    figure.suptitle(textwrap.fill(title, letters_per_line), fontsize=10)
+    wrapped = [textwrap.fill(sentence, int(1.25 * letters_per_line)) for sentence in findings]
+    figure.supxlabel("\n".join(wrapped), fontsize=8)
+    return _saved(figure, path)
+
+
+def _draw_shares(axes: Axes, shares: NDArray[np.float64]) -> None:
+    attacked = np.ma.array(shares)
+    attacked[0] = np.ma.masked
+    margin = max(_MIN_RANGE - (attacked.max() - attacked.min()), 0) / 2
+    image = axes.imshow(attacked, _HEAT, vmin=attacked.min() - margin, vmax=attacked.max() + margin, aspect="auto")
+    colors = image.to_rgba(attacked)[..., :3]
+    luminance = colors**2.2 @ (0.2126, 0.7152, 0.0722)
+    for (row, column), share in np.ndenumerate(shares):
+        ink = "white" if luminance[row, column] < _MIDDLE else "black"
+        axes.text(column, row, f"{100 * share:.1f}", color=ink, ha="center", va="center", fontsize=9)

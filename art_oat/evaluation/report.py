@@ -1,4 +1,4 @@
-"""Owns what one engine found at one operating point, sample by sample."""
+"""What attacks found at one operating point, sample by sample."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from art_oat.attacks import Norm, format_eps
 from art_oat.condition import OperatingPoint
-from art_oat.evaluation.shards import CARRIED, STANDS, WRONG, Verdict
+from art_oat.evaluation.shards import CARRIED, ROBUST, WRONG, ShardResult
 from art_oat.evaluation.suite import display_name
 from art_oat.storage import write_rows
 
@@ -26,16 +26,16 @@ _ZERO_GRADIENTS = re.compile(r"there are (\d+) points with zero gradient")
 
 @dataclass(frozen=True, eq=False)
 class RobustnessReport:
-    """What one engine found at one operating point, sample by sample.
+    """What one suite of attacks found at one operating point, sample by sample.
 
     Attributes:
-        attack: Name of the engine.
+        attack: Name of the suite.
         eps: Radius of its ball, in units of ``x``.
         norm: Norm of its ball.
         point: Where it attacked; None for a plain network.
-        broken_by: What broke each sample first, ``[N]``: the name of an attack of the engine, ``"no attack"`` for a
+        broken_by: What broke each sample first, ``[N]``: the name of an attack of the suite, ``"no attack"`` for a
             sample that is answered wrongly as it is, ``"carried"`` for one that an example found at another point
-            breaks, and ``""`` for one that stands.
+            breaks, and ``""`` for one that is robust.
         seconds: How long it took.
         warnings: What AutoAttack warns of: its figure may be too high.
         index: Which of the samples given these are, ``[N]``, where a subset was attacked.
@@ -61,25 +61,15 @@ class RobustnessReport:
         eps: float,
         norm: Norm,
         point: OperatingPoint | None,
-        verdicts: Sequence[Verdict],
+        results: Sequence[ShardResult],
         *,
-        stages: Sequence[str] = (),
+        attacks: Sequence[str] = (),
         index: NDArray[np.int64] | None = None,
     ) -> RobustnessReport:
-        """Join the verdicts on all shards, in their order.
-
-        Args:
-            attack: As the attribute.
-            eps: As the attribute.
-            norm: As the attribute.
-            point: As the attribute.
-            verdicts: One per shard.
-            stages: Names of the engine's attacks, in order.
-            index: As the attribute; None for samples that are all there are.
-        """
-        broken_by = np.concatenate([verdict.broken_by for verdict in verdicts])
-        seconds = sum(verdict.seconds for verdict in verdicts)
-        warnings = (*_summed(verdicts), *_square_notices(broken_by, stages))
+        """Join the results of all shards, in their order; ``attacks`` names those of the suite, in order."""
+        broken_by = np.concatenate([result.broken_by for result in results])
+        seconds = sum(result.seconds for result in results)
+        warnings = (*_summed(results), *_square_notices(broken_by, attacks))
         return cls(attack, eps, norm, point, broken_by, seconds, warnings, index)
 
     @property
@@ -89,8 +79,8 @@ class RobustnessReport:
 
     @property
     def is_robust(self) -> NDArray[np.bool_]:
-        """Which samples stand, ``[N]``."""
-        return np.equal(self.broken_by, STANDS)
+        """Which samples nothing broke, ``[N]``."""
+        return np.equal(self.broken_by, ROBUST)
 
     @property
     def clean(self) -> float:
@@ -99,7 +89,7 @@ class RobustnessReport:
 
     @property
     def robust(self) -> float:
-        """Share of samples that stand."""
+        """Share of samples that nothing broke."""
         return float(self.is_robust.mean())
 
     @property
@@ -142,7 +132,7 @@ class RobustnessReport:
             yield {**where, "is_clean": int(is_clean), "is_robust": int(is_robust), "broken_by": name}
 
     def to_csv(self, path: str | Path) -> None:
-        """Write one row per sample: where, by which engine, its index, whether it stands, what broke it."""
+        """Write one row per sample: where, by which suite, its index, whether it is robust, what broke it."""
         write_reports([self], path)
 
 
@@ -151,10 +141,14 @@ def write_reports(reports: Iterable[RobustnessReport], path: str | Path) -> None
     write_rows(Path(path), itertools.chain.from_iterable(report.rows() for report in reports))
 
 
-def _summed(verdicts: Sequence[Verdict]) -> list[str]:
-    """Every notice once; those that count samples, with the sum over the shards, of each the attack with the most."""
-    total = sum(max(map(_nb_zero_gradients, verdict.notices), default=0) for verdict in verdicts)
-    notices = [notice for verdict in verdicts for notice in verdict.notices]
+def _summed(results: Sequence[ShardResult]) -> list[str]:
+    """Return every notice once.
+
+    Samples without a gradient are counted over all shards. Within a shard several attacks meet the same samples, so
+    the largest count is that of the shard.
+    """
+    total = sum(max(map(_nb_zero_gradients, result.notices), default=0) for result in results)
+    notices = [notice for result in results for notice in result.notices]
     unified = (_ZERO_GRADIENTS.sub(f"there are {total} points with zero gradient", notice) for notice in notices)
     return list(dict.fromkeys(unified))
 
@@ -164,12 +158,12 @@ def _nb_zero_gradients(notice: str) -> int:
     return int(match[1]) if match else 0
 
 
-def _square_notices(broken_by: NDArray[np.str_], stages: Sequence[str]) -> list[str]:
-    """Say what AutoAttack says where its random search beats its gradients; it sees one attack at a time here."""
+def _square_notices(broken_by: NDArray[np.str_], attacks: Sequence[str]) -> list[str]:
+    """Say what AutoAttack says where its random search beats its gradients; here it runs one attack at a time."""
     share = float((broken_by == "square").mean())
-    if share <= _SQUARE_SHARE or "square" not in stages[1:]:
+    if share <= _SQUARE_SHARE or "square" not in attacks[1:]:
         return []
     return [
-        f"Square has broken {100 * share:.1f}% of the samples, which all attacks by gradients before it left standing: "
+        f"Square has broken {100 * share:.1f}% of the samples, which all attacks by gradients before it left: "
         "they may be unreliable on this network. Use more queries, or an adaptive attack."
     ]

@@ -1,4 +1,4 @@
-"""Owns the measurement of a trade-off: every operating point against every attack."""
+"""The trade-off of one network: every operating point against every attack, and what it costs."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, get_args
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from art_oat.attacks import Norm, is_correct
-from art_oat.checks import Array, as_array, class_indices, count_faults, refuse
+from art_oat.attacks import Norm, format_eps, is_correct
+from art_oat.checks import Array, as_array, class_indices, refuse
 from art_oat.classifier import OATClassifier
 from art_oat.condition import OperatingPoint
 from art_oat.evaluation.cost import Cost, measure_costs
-from art_oat.evaluation.evaluate import as_module, checked_points, plan, seed_faults
+from art_oat.evaluation.evaluate import checked_points
+from art_oat.evaluation.options import DEFAULTS, EvaluationOptions, ThreatModel
 from art_oat.evaluation.report import RobustnessReport
-from art_oat.evaluation.suite import Judge
+from art_oat.evaluation.runner import Evaluation, as_module
+from art_oat.evaluation.suite import Engine, Judge, display_name, engines
+from art_oat.evaluation.text import accuracy_table, deciding_attack, width_labels
 from art_oat.frontier import Frontier, MeasuredPoint
 from art_oat.model import OATModel
 from art_oat.surgery import fold
@@ -32,6 +35,10 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class TradeoffCurve(Frontier):
     """Clean and robust accuracy, and cost, of one network at its operating points.
+
+    Every sample that is called robust at a point was attacked there, by every attack, on the pinned network behind the
+    classifier's preprocessing. The robust accuracy is the share of samples that no attack broke; each attack's own
+    share is kept beside it. Costs are those of the folded network, which is what one ships.
 
     Args:
         points: One per operating point.
@@ -53,92 +60,40 @@ class TradeoffCurve(Frontier):
         x: Array,
         y: Array,
         *,
-        eps: float,
+        eps: float | ThreatModel,
         attack: Judge | Sequence[Judge] | Mapping[str, Judge] = "autoattack",
-        norm: Norm = "Linf",
         lambdas: Iterable[float] | None = None,
         widths: Iterable[float] | None = None,
-        nb_robust: int | None = None,
-        shard_size: int = 250,
-        carries_examples: bool = True,
-        state: str | Path | None = None,
-        seed: int = 0,
-        nb_workers: int = 1,
-        latency_batch_size: int = 1,
-        allow_large_eps: bool = False,
-        verbose: bool = True,
+        options: EvaluationOptions = DEFAULTS,
     ) -> Self:
         """Measure every combination of lam and width.
-
-        Every sample that is called robust at a point was attacked there, by every attack, on the pinned network with
-        the classifier's preprocessing. The robust accuracy is the share of samples that stand all of them, and so the
-        minimum over the attacks, sample by sample; each attack's own figure is kept beside it.
-
-        A sample need not be attacked again where an adversarial example of the same attack at another point breaks
-        it: these are tried first, from the largest lam down.
-
-        What a width costs is measured first, while no attack runs: of the folded network, which is what one ships,
-        on its device and with torch's number of threads.
 
         Args:
             classifier: What is measured; its ``clip_values`` bound the attacks.
             x: Inputs, ``(N, *input_shape)``, finite and within ``clip_values``.
             y: Class indices ``(N,)`` or one-hot labels ``(N, K)``.
-            eps: Radius of the attacks, in units of ``x``.
+            eps: Radius in Linf, in units of ``x``; or a :class:`~art_oat.evaluation.ThreatModel`, for another norm.
             attack: As :func:`evaluate` takes it, or several: a list, or a mapping of names to attacks.
-            norm: ``"Linf"``, ``"L2"`` or ``"L1"``.
             lambdas: Where to measure; None for the trained lams.
             widths: Where to measure; None for the trained widths.
-            nb_robust: Attack a subset of this size, drawn with the class shares of ``y``; None for all. Clean
-                accuracy is measured on all.
-            shard_size: How many samples are attacked at once, and kept together, see :func:`evaluate`.
-            carries_examples: Whether examples found at one point are tried first at the next.
-            state: Folder where what is done is kept, and gone on from, see :func:`evaluate`.
-            seed: What the subset and the attacks are drawn from; the same seed gives the same accuracies.
-            nb_workers: How many shards to judge at once, each in a process of its own; worth it on a CPU, where
-                AutoAttack on a small network leaves cores idle.
-            latency_batch_size: How many samples make up the batch that is timed at each width.
-            allow_large_eps: Whether ``eps`` may be half the range of ``x``, or more, see :func:`evaluate`.
-            verbose: Whether to show progress.
+            options: How the evaluation runs, and on how many samples; the same seed gives the same accuracies.
 
         Raises:
             TypeError: If ``classifier`` is not an ``OATClassifier``.
             ValueError: If an argument is not as above; names every fault.
             RuntimeError: If an attack leaves its ball.
         """
-        if not isinstance(classifier, OATClassifier):
-            raise TypeError(f"classifier must be an OATClassifier, got {type(classifier).__name__}.")
-        x, y = as_array(x), as_array(y)
-        counts = {"nb_workers": nb_workers, "latency_batch_size": latency_batch_size}
-        faults = [*count_faults(counts), *_subset_faults(nb_robust, len(x) if x.ndim else 0)]
-        points, point_faults = _points(classifier.model, lambdas, widths)
-        faults += [*classifier.data_faults(x, y), *point_faults]
-        faults += seed_faults(seed)
-        attacked = np.arange(0) if faults else subset(class_indices(y, classifier.nb_classes), nb_robust, seed)
-        evaluation, plan_faults = plan(
-            classifier,
-            *((x, y) if faults else (x[attacked], y[attacked])),
-            eps=eps,
-            attack=attack,
-            norm=norm,
-            points=_order(points),
-            shard_size=shard_size,
-            seed=seed,
-            carries_examples=carries_examples,
-            index=attacked,
-            allow_large_eps=allow_large_eps,
-        )
-        refuse(list(dict.fromkeys([*faults, *plan_faults])))
-        costs = _costs(classifier, x, points, latency_batch_size)
-        reports = evaluation.run(state, nb_workers=nb_workers, verbose=verbose)
-        by_point = {point: [report for report in reports if report.point == point] for point in points}
-        inputs, labels = classifier.as_tensors(x, y)
-        measured = [
-            _measured(is_correct(as_module(classifier, point), inputs, labels), found, costs[point.width])
-            for point, found in by_point.items()
-        ]
-        ordered = tuple(itertools.chain.from_iterable(by_point.values()))
-        return cls(tuple(measured), eps, norm, latency_batch_size, ordered)
+        x, y, threat = as_array(x), as_array(y), ThreatModel.of(eps)
+        points, suites = _checked(classifier, (x, y), threat, attack, (lambdas, widths), options)
+        costs = _costs(classifier, x, points, options.latency_batch_size)  # before attacks slow the machine
+        index = subset(class_indices(y, classifier.nb_classes), options.nb_robust, options.seed)
+        attacked = x[index], y[index]
+        found = Evaluation(classifier, *attacked, _order(points), suites, threat, options, index).run()
+        reports = [[report for report in found if report.point == point] for point in points]
+        tensors = classifier.as_tensors(x, y)
+        measured = [_measured(classifier, *tensors, own, costs) for own in reports]
+        flat = tuple(itertools.chain.from_iterable(reports))
+        return cls(tuple(measured), threat.eps, threat.norm, options.latency_batch_size, flat)
 
     def _header(self) -> dict[str, str | float]:
         return {"eps": self.eps, "norm": self.norm, "latency_batch_size": self.latency_batch_size}
@@ -152,6 +107,16 @@ class TradeoffCurve(Frontier):
         latency_batch_size = int(rows[0].get("latency_batch_size") or 1)  # from before latency was measured: none
         return cls(points, float(rows[0]["eps"]), norm, latency_batch_size)  # type: ignore[arg-type]
 
+    def table(self) -> str:
+        """Return the accuracies as text, a row per point; where widths differ, also what they cost."""
+        nb_broken = sum(int((report.is_clean & ~report.is_robust).sum()) for report in self.reports)
+        nb_carried = sum(report.nb_carried for report in self.reports)
+        lines = accuracy_table(self.points, self.latency_batch_size)
+        if nb_carried:
+            saved = f"{nb_carried} of {nb_broken} broken answers needed no attack"
+            lines += ["", f"{saved}: an example from another point breaks them."]
+        return "\n".join(lines)
+
     def plot(self, path: str | Path | None = None) -> Figure:
         """Draw the trade-off: both accuracies against lam, and against each other, with standard errors.
 
@@ -161,18 +126,52 @@ class TradeoffCurve(Frontier):
         Returns:
             The Matplotlib figure.
         """
-        from art_oat.evaluation.plots import plot_tradeoff  # Matplotlib is slow to import
+        from art_oat.evaluation.plots import Line, plot_tradeoff  # Matplotlib is slow to import
 
-        return plot_tradeoff(self, None if path is None else Path(path))
+        widest_first = sorted(self.points, key=lambda point: (-point.width, point.lam))
+        groups = [list(group) for _, group in itertools.groupby(widest_first, key=lambda point: point.width)]
+        names = ("lam", "clean", "clean_error", "robust", "robust_error")
+        labels = width_labels([group[0] for group in groups], self.latency_batch_size)
+        lines = [
+            Line(label, *([getattr(point, name) for point in group] for name in names))
+            for label, group in zip(labels, groups, strict=True)
+        ]
+        others = {display_name(it): [point.by_attack[it] for point in groups[0]] for it in self.points[0].by_attack}
+        others = {name: shares for name, shares in others.items() if shares != lines[0].robust}
+        deciding, path = deciding_attack(self.points), None if path is None else Path(path)
+        return plot_tradeoff(lines, title=self._title(), attack=deciding, others=others, path=path)
+
+    def _title(self) -> str:
+        widths, point = {point.width for point in self.points}, self.points[0]
+        network = "One network" if len(widths) > 1 or widths == {1.0} else f"One network at width {min(widths):g}"
+        attacks = " and ".join(display_name(name) for name in point.by_attack)
+        ball = f"eps {format_eps(self.eps)} ({self.norm})"
+        counts = f"{point.nb_robust} images, clean on {point.nb_clean}"
+        return f"{network}. {attacks} at {ball} on {counts}; bars: one standard error"
 
 
-def _subset_faults(nb_robust: int | None, nb_samples: int) -> list[str]:
-    if nb_robust is None:
-        return []
-    if faults := count_faults({"nb_robust": nb_robust}):
-        return faults
-    is_fitting = nb_robust <= nb_samples
-    return [] if is_fitting else [f"nb_robust must be at most {nb_samples}, the number of samples, got {nb_robust}."]
+def _checked(
+    classifier: Any,
+    data: tuple[Array, Array],
+    threat: ThreatModel,
+    attack: Judge | Sequence[Judge] | Mapping[str, Judge],
+    dials: tuple[Iterable[float] | None, Iterable[float] | None],
+    options: EvaluationOptions,
+) -> tuple[list[OperatingPoint], list[Engine]]:
+    """Return where and by what to attack; see :meth:`TradeoffCurve.measure`."""
+    if not isinstance(classifier, OATClassifier):
+        raise TypeError(f"classifier must be an OATClassifier, got {type(classifier).__name__}.")
+    points, point_faults = _points(classifier.model, *dials)
+    suites, attack_faults = engines(attack, classifier, **asdict(threat))
+    faults = [*classifier.data_faults(*data), *options.faults(), *_subset_faults(options, data[0])]
+    refuse([*faults, *point_faults, *attack_faults])
+    return points, suites
+
+
+def _subset_faults(options: EvaluationOptions, x: Array) -> list[str]:
+    nb_samples, size = (len(x) if x.ndim else 0), options.nb_robust
+    is_fitting = not isinstance(size, int) or size <= nb_samples
+    return [] if is_fitting else [f"nb_robust must be at most {nb_samples}, the number of samples, got {size}."]
 
 
 def _points(
@@ -190,7 +189,7 @@ def _points(
 
 
 def _order(points: Sequence[OperatingPoint]) -> list[OperatingPoint | None]:
-    """In which order examples are carried on: from the most robust answers down, the widest first."""
+    """In which order examples are carried from point to point: from the most robust answers down, the widest first."""
     return [*sorted(points, key=lambda point: (-point.width, -point.lam))]
 
 
@@ -214,10 +213,13 @@ def subset(y: NDArray[np.int64], size: int | None, seed: int) -> NDArray[np.int6
     return indices
 
 
-def _measured(is_clean: Tensor, reports: Sequence[RobustnessReport], cost: Cost) -> MeasuredPoint:
-    """Bring together what was found at one point."""
+def _measured(
+    classifier: OATClassifier, x: Tensor, y: Tensor, reports: Sequence[RobustnessReport], costs: Mapping[float, Cost]
+) -> MeasuredPoint:
+    """Bring together what was found at one point, with the clean accuracy on all samples."""
     point = reports[0].point
     assert point is not None
+    is_clean = is_correct(as_module(classifier, point), x, y)
     is_robust = np.all([report.is_robust for report in reports], axis=0)
     return MeasuredPoint(
         point.lam,
@@ -227,6 +229,6 @@ def _measured(is_clean: Tensor, reports: Sequence[RobustnessReport], cost: Cost)
         nb_clean=len(is_clean),
         nb_robust=len(is_robust),
         by_attack={report.attack: report.robust for report in reports},
-        **asdict(cost),
+        **asdict(costs[point.width]),
         warnings=tuple(f"{report.attack}: {warning}" for report in reports for warning in report.warnings),
     )

@@ -1,7 +1,8 @@
-"""Owns how attacks carry over from one lam to another, and what drawing lam at random is worth."""
+"""How attacks carry over from one lam to another, and what drawing lam at random is worth."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,63 +11,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from art_oat.attacks import (
-    PGD,
     Attack,
-    ClipValues,
     Norm,
-    Radius,
-    TensorAttack,
-    bind,
-    check_radii,
-    format_apart,
     format_eps,
-    is_correct,
     is_tensor_attack,
-    radii_of,
-    trial_faults,
 )
-from art_oat.attacks.autoattack import ball_faults, within_ball
-from art_oat.checks import Array, as_array, count_faults, refuse
+from art_oat.checks import Array, as_array
 from art_oat.classifier import OATClassifier
-from art_oat.condition import OperatingPoint
-from art_oat.evaluation.evaluate import checked_points
+from art_oat.evaluation.cross_attacks import MIN_LAMS, NB_STEPS, checked, cross_answers, name_of
+from art_oat.evaluation.options import DEFAULTS, EvaluationOptions, ThreatModel
 from art_oat.evaluation.suite import pgd
-from art_oat.model import OATModel
+from art_oat.evaluation.text import aligned
 from art_oat.storage import parse_csv, write_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_NB_STEPS = 50
-_MIN_LAMS = 2
-
-
-class Mixture(nn.Module):
-    """What a network answers on average whose lam is drawn anew for every query: ``log(mean_b softmax(f_b(x)))``.
-
-    Its cross-entropy is ``-log`` of the mean probability of the label, so an attack on it follows the gradient of all
-    networks at once.
-
-    Args:
-        networks: ``f_b``, each giving scores ``[N, K]``; at least one.
-    """
-
-    def __init__(self, networks: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.networks = nn.ModuleList(networks)
-        self.channels_first = getattr(networks[0], "channels_first", True)
-        self.training = False
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logarithms of the mean probabilities, ``[N, K]``, for inputs ``[N, ...]``."""
-        logs = torch.stack([network(x).log_softmax(dim=1) for network in self.networks])
-        return logs.logsumexp(dim=0) - math.log(len(self.networks))
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,21 +36,20 @@ class TransferMatrix:
     """What is right after an attack at lam a when it is answered at lam b, image by image.
 
     An image counts as robust at (a, b) if it is answered right at b, both as it is and attacked at a. The diagonal of
-    ``robust`` is what an attacker leaves who knows the dial, any other entry what one leaves who is mistaken.
+    ``robust`` is what an attacker leaves who knows the dial; other entries are left by one who is mistaken.
 
-    **Drawing lam at random is not a defense**, however an entry beside the diagonal may look: an attacker who knows
-    that lam is drawn attacks all lams at once (:class:`Mixture`). Both ways of setting the dial are judged by the same
-    attacked inputs. Let ``C(i)`` hold image i as it is, attacked at each lam, and attacked at all lams at once, and let
-    ``right_b(x')`` be 1 where ``x'`` is answered right at b, else 0. Then, with means over images i and lams b,::
+    **Drawing lam at random is not a defense**: an attacker who knows that lam is drawn attacks all lams at once
+    (:class:`Mixture`). Let ``C(i)`` hold image i as it is, attacked at each lam, and attacked at all lams at once, and
+    let ``right_b(x')`` be 1 where ``x'`` is answered right at b, else 0. With means over images i and lams b,::
 
         fixed(b)    = mean_i min_(x' in C(i)) right_b(x')             the attacker knows b
         random      = mean_i min_(x' in C(i)) mean_b right_b(x')      he knows that b is drawn, not which it is
         ask again   = mean_i min_(x' in C(i)) min_b right_b(x')       and may ask until a draw suits him
         gain        = random - max_b fixed(b)
 
-    A gain of at most about 0 says that staying at the best lam keeps as much of single queries, or more. Whatever it
-    is, ``ask again <= min_b fixed(b)``: against one who may repeat a query, drawing is no better than the worst fixed
-    lam. As ever, these are shares that attacks left; a stronger attack leaves less.
+    A gain of at most about 0 says that staying at the best lam keeps as much of single queries, or more. In any case
+    ``ask again <= min_b fixed(b)``: against one who may repeat a query, drawing is no better than the worst fixed lam.
+    These are shares that the given attacks left; a stronger attack leaves less.
 
     Args:
         lambdas: ``A`` lams, at least two, ascending; each is attacked, and answers.
@@ -109,15 +70,15 @@ class TransferMatrix:
     eps: float
     norm: Norm = "Linf"
     width: float = 1.0
-    attack: str = f"PGD-{_NB_STEPS}"
-    attack_at_once: str = f"PGD-{_NB_STEPS}"
+    attack: str = f"PGD-{NB_STEPS}"
+    attack_at_once: str = f"PGD-{NB_STEPS}"
 
     def __post_init__(self) -> None:
         shape, nb_lams = np.shape(self.right), len(self.lambdas)
         is_fitting = shape[:-1] == (nb_lams + 2, nb_lams) and shape[-1] > 0
-        if nb_lams < _MIN_LAMS or not is_fitting:
+        if nb_lams < MIN_LAMS or not is_fitting:
             raise ValueError(
-                f"right must have shape [A + 2, A, N] for A lams, at least {_MIN_LAMS}, and N images, at least 1, "
+                f"right must have shape [A + 2, A, N] for A lams, at least {MIN_LAMS}, and N images, at least 1, "
                 f"got {list(shape)} for {nb_lams} lams."
             )
 
@@ -128,15 +89,11 @@ class TransferMatrix:
         x: Array,
         y: Array,
         *,
-        eps: float,
+        eps: float | ThreatModel,
         attack: Attack | None = None,
-        norm: Norm = "Linf",
         lambdas: Iterable[float] | None = None,
         width: float | None = None,
-        batch_size: int = 250,
-        seed: int = 0,
-        allow_large_eps: bool = False,
-        verbose: bool = True,
+        options: EvaluationOptions = DEFAULTS,
     ) -> Self:
         """Attack every image at every lam, and at all of them at once, and answer each result at every lam.
 
@@ -144,55 +101,33 @@ class TransferMatrix:
             classifier: What is measured; its ``clip_values`` bound the attacks.
             x: Inputs, ``(N, *input_shape)``, finite and within ``clip_values``.
             y: Class indices ``(N,)`` or one-hot labels ``(N, K)``.
-            eps: Radius of the attacks, in units of ``x``; what goes farther is refused.
+            eps: Radius in Linf, in units of ``x``; or a :class:`~art_oat.evaluation.ThreatModel`, for another norm.
             attack: A :class:`~art_oat.attacks.TensorAttack`, which also attacks all lams at once; or anything else that
                 ``OATTrainer`` takes, which cannot: there, as for None, PGD with 50 steps of ``2.5 eps / 50`` does.
-                One that gives back unchanged what stands, as AutoAttack does, tells little of other lams.
-            norm: ``"Linf"`` or ``"L2"``; another that :data:`~art_oat.attacks.Norm` names where PGD is not needed.
+                AutoAttack gives back unchanged what it does not break, and so tells little of other lams.
             lambdas: At least two; None for the trained lams.
             width: One of the trained widths; None for the classifier's default.
-            batch_size: How many images are attacked at once.
-            seed: What each attack draws from; the same seed gives the same matrix.
-            allow_large_eps: Whether ``eps`` may be half the range of ``x``, or more, see
-                :class:`~art_oat.attacks.radius.Radius`; that is refused as a number in another unit otherwise.
-            verbose: Whether to show progress.
+            options: How it runs: ``shard_size``, ``seed`` and ``verbose``. The same seed gives the same matrix.
 
         Raises:
             RuntimeError: If an attack leaves its ball.
             TypeError: If ``classifier`` is not an ``OATClassifier``, or ``attack`` is no attack.
             ValueError: If an argument is not as above; names every fault.
         """
-        if not isinstance(classifier, OATClassifier):
-            raise TypeError(f"classifier must be an OATClassifier, got {type(classifier).__name__}.")
-        x, y = as_array(x), as_array(y)
-        points, point_faults = _points(classifier.model, lambdas, width)
-        faults = [*classifier.data_faults(x, y), *count_faults({"batch_size": batch_size})]
-        radius = Radius(eps, norm, classifier.clip_values, classifier.input_shape)
-        radii = [radius, *radii_of(attack, classifier)]
-        large = dict.fromkeys(fault for one in radii for fault in one.faults(allow_large_eps=allow_large_eps))
-        refuse([*faults, *_attack_faults(attack, classifier, eps, norm), *large, *point_faults])
-        check_radii([radius], allow_large_eps=True)
-        attack = _pgd(eps, norm) if attack is None else attack
-        at_once = attack if is_tensor_attack(attack) else _pgd(eps, norm)
-        bound = bind(attack, classifier)
-        networks = [classifier.at(*point).as_module() for point in points]
-        targets = [*zip(networks, map(bound.at, points), strict=True), (Mixture(networks), at_once)]
-        images, labels = classifier.as_tensors(x, y)
-        right = [_right(networks, images, labels, batch_size)]
-        for network, own in tqdm(targets, f"{_name(attack)} at each lam", disable=not verbose, unit="lam"):
-            generator, checked = torch.Generator().manual_seed(seed), within_ball(own, eps, norm)
-            bounds = classifier.clip_values
-            x_adv = _attacked(checked, network, images, labels, bounds, generator, batch_size)
-            right.append(_right(networks, x_adv, labels, batch_size))
-        lams = tuple(point.lam for point in points)
-        return cls(lams, np.stack(right), eps, norm, points[0].width, _name(attack), _name(at_once))
+        data, threat = (as_array(x), as_array(y)), ThreatModel.of(eps)
+        points = checked(classifier, data, threat, attack, (lambdas, width), options)
+        at_once: Any = attack if is_tensor_attack(attack) else pgd(threat.eps, NB_STEPS, threat.norm)
+        each = at_once if attack is None else attack
+        right = cross_answers(classifier, points, data, threat, (each, at_once), options)
+        lams, names = tuple(point.lam for point in points), (name_of(each), name_of(at_once))
+        return cls(lams, right, threat.eps, threat.norm, points[0].width, *names)
 
     @cached_property
-    def _standing(self) -> NDArray[np.float64]:
+    def _robust(self) -> NDArray[np.float64]:
         """Chance that an image is right as it is and attacked, ``[A + 1, A + 1, N]``; the last column draws lam."""
         chances = np.concatenate([self.right, self.right.mean(axis=1, keepdims=True)], axis=1)
-        standing: NDArray[np.float64] = np.minimum(chances[:1], chances[1:])
-        return standing
+        robust: NDArray[np.float64] = np.minimum(chances[:1], chances[1:])
+        return robust
 
     @cached_property
     def shares(self) -> NDArray[np.float64]:
@@ -202,8 +137,8 @@ class TransferMatrix:
         answered at each lam; at a lam drawn at random.
         """
         clean = self.right[0].mean(axis=1)
-        worst_case = self._standing.min(axis=0).mean(axis=1)
-        return np.vstack([[*clean, clean.mean()], self._standing.mean(axis=2), worst_case])
+        worst_case = self._robust.min(axis=0).mean(axis=1)
+        return np.vstack([[*clean, clean.mean()], self._robust.mean(axis=2), worst_case])
 
     @property
     def nb_images(self) -> int:
@@ -217,17 +152,17 @@ class TransferMatrix:
 
     @property
     def robust(self) -> NDArray[np.float64]:
-        """Share of images that stand at lam b (column) after an attack at lam a (row), ``[A, A]``."""
+        """Share of images that are robust at lam b (column) against an attack at lam a (row), ``[A, A]``."""
         return self.shares[1:-2, :-1]
 
     @property
     def at_once(self) -> NDArray[np.float64]:
-        """Share of images that stand at each lam after the attack on all lams at once, ``[A]``."""
+        """Share of images that are robust at each lam against the attack on all lams at once, ``[A]``."""
         return self.shares[-2, :-1]
 
     @property
     def worst_case(self) -> NDArray[np.float64]:
-        """Share of images that stand every attack at each lam, ``[A]``: from every lam, and from all at once.
+        """Share of images that are robust at each lam against all attacks, ``[A]``.
 
         Much less than the diagonal of ``robust`` means that the attack is weak at this lam: one that was made for
         another finds more.
@@ -266,7 +201,7 @@ class TransferMatrix:
 
     @property
     def random_dial_asked_again(self) -> float:
-        """Share of images that stand every attack at every lam: ``ask again`` above."""
+        """Share of images that are robust against every attack at every lam: ``ask again`` above."""
         return float(self.right.all(axis=(0, 1)).mean())
 
     @property
@@ -281,7 +216,7 @@ class TransferMatrix:
 
     @property
     def _gains(self) -> NDArray[np.float64]:
-        worst = self._standing.min(axis=0)
+        worst = self._robust.min(axis=0)
         gains: NDArray[np.float64] = worst[-1] - worst[self.lambdas.index(self.best_lam)]
         return gains
 
@@ -289,12 +224,11 @@ class TransferMatrix:
         """Write a row per entry; ``right`` holds a bit per image, as hexadecimal digits, the first image leftmost."""
         own = {name: getattr(self, name) for name in ("eps", "norm", "width", "attack", "attack_at_once", "nb_images")}
         rows = []
-        for attacked_at, right, shares in zip(
-            ("none", *self.lambdas, "all"), self.right, self.shares[:-1, :-1], strict=True
+        for (a, attacked_at), (b, lam) in itertools.product(
+            enumerate(("none", *self.lambdas, "all")), enumerate(self.lambdas)
         ):
-            for lam, bits, share in zip(self.lambdas, right, shares, strict=True):
-                entry = {"attacked_at": attacked_at, "answered_at": lam, "robust": share}
-                rows.append({**own, **entry, "right": np.packbits(bits).tobytes().hex()})
+            entry = {"attacked_at": attacked_at, "answered_at": lam, "robust": self.shares[a, b]}
+            rows.append({**own, **entry, "right": np.packbits(self.right[a, b]).tobytes().hex()})
         write_rows(Path(path), rows)
 
     @classmethod
@@ -328,11 +262,7 @@ class TransferMatrix:
         columns = ["attacked at", *(f"lam {lam:g}" for lam in self.lambdas), "random lam"]
         names = ["nowhere", *columns[1:-1], "all at once", "worst case"]
         rows = [[name, *(f"{100 * it:.1f}" for it in row)] for name, row in zip(names, self.shares, strict=True)]
-        widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
-        lines = [
-            "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in (columns, *rows)
-        ]
-        return "\n".join([f"{self.title()}:", "", lines[0], "-" * len(lines[0]), *lines[1:], "", *self.findings()])
+        return "\n".join([f"{self.title()}:", "", *aligned([columns, *rows]), "", *self.findings()])
 
     def title(self) -> str:
         """Say what the shares are of."""
@@ -346,23 +276,15 @@ class TransferMatrix:
     def findings(self) -> list[str]:
         """Say what it is worth to know the dial, and to draw it, a sentence each."""
         known, blind, at_once = (100 * np.mean(it) for it in (self.robust.diagonal(), self.blind, self.at_once))
-        random, gain, error, again, fixed = (
-            100 * share
-            for share in (
-                self.random_dial,
-                self.random_dial_gain,
-                self.random_dial_gain_error,
-                self.random_dial_asked_again,
-                self.worst_case.max(),
-            )
-        )
+        gain, error = 100 * self.random_dial_gain, 100 * self.random_dial_gain_error
+        best, worst = 100 * self.worst_case.max(), 100 * self.worst_case.min()
         return [
             f"An attacker who knows lam leaves {known:.1f}% on average over the lams; who does not, {blind:.1f}% from "
             f"lam {self.blind_lam:g} and {at_once:.1f}% from all at once.",
-            f"A lam drawn for every query keeps {random:.1f}%, the best fixed lam, {self.best_lam:g}, {fixed:.1f}%: a "
-            f"gain of {gain:+.1f} +- {error:.1f} points.",
-            f"Drawing is not a defense: one who may ask until a draw suits him leaves {again:.1f}%, never more than at "
-            f"the worst fixed lam ({100 * self.worst_case.min():.1f}%).",
+            f"A lam drawn for every query keeps {100 * self.random_dial:.1f}%, the best fixed lam, {self.best_lam:g}, "
+            f"{best:.1f}%: a gain of {gain:+.1f} +- {error:.1f} points.",
+            f"Drawing is not a defense: one who may ask until a draw suits him leaves "
+            f"{100 * self.random_dial_asked_again:.1f}%, never more than at the worst fixed lam ({worst:.1f}%).",
         ]
 
     def plot(self, path: str | Path | None = None) -> Figure:
@@ -374,69 +296,11 @@ class TransferMatrix:
         Returns:
             The Matplotlib figure.
         """
-        from art_oat.evaluation.transferability_plot import plot_transfer  # Matplotlib is slow to import
+        from art_oat.evaluation.plots import plot_transfer  # Matplotlib is slow to import
 
-        return plot_transfer(self, None if path is None else Path(path))
+        words: dict[str, Any] = {"title": self.title(), "findings": self.findings()}
+        return plot_transfer(self.shares, self.lambdas, **words, path=None if path is None else Path(path))
 
 
 def _bits(digits: str, count: int) -> NDArray[np.bool_]:
     return np.unpackbits(np.frombuffer(bytes.fromhex(digits), dtype=np.uint8), count=count).astype(bool)
-
-
-def _pgd(eps: float, norm: Norm) -> PGD:
-    return pgd(eps, _NB_STEPS, norm)
-
-
-def _name(attack: Any) -> str:
-    return f"PGD-{attack.nb_steps}" if isinstance(attack, PGD) else getattr(attack, "__name__", type(attack).__name__)
-
-
-def _attack_faults(attack: Any, classifier: OATClassifier, eps: float, norm: Norm) -> list[str]:
-    """Say why an attack cannot be made, or would not be the one that the matrix is labeled with."""
-    faults, is_own = ball_faults(eps, norm), is_tensor_attack(attack)
-    try:
-        if not (faults or is_own):
-            _pgd(eps, norm)
-        if attack is not None:
-            faults += trial_faults(attack, classifier)
-    except ValueError as error:
-        faults.append(str(error))
-    if is_own and getattr(attack, "eps", eps) != eps:
-        expected, got = format_apart(eps, attack.eps)
-        faults.append(f"attack must have the eps given, {expected}, got one with {got}.")
-    if is_own and getattr(attack, "norm", norm) != norm:
-        faults.append(f"attack must have the norm given, {norm!r}, got one with {attack.norm!r}.")
-    return faults
-
-
-def _points(
-    model: OATModel, lambdas: Iterable[float] | None, width: float | None
-) -> tuple[list[OperatingPoint], list[str]]:
-    """Return the operating points, lams ascending, and what is wrong with them."""
-    try:
-        lams = list(model.lambdas if lambdas is None else lambdas)
-    except TypeError:
-        return [], [f"lambdas must be several numbers, or None, got {lambdas}."]
-    points, faults = checked_points(model, ((lam, width) for lam in lams))
-    points.sort(key=lambda point: point.lam)
-    if not faults and len(points) < _MIN_LAMS:
-        faults.append(f"lambdas must hold at least {_MIN_LAMS} different lams, got {lams}.")
-    return points, faults
-
-
-def _attacked(
-    attack: TensorAttack,
-    network: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    clip_values: ClipValues | None,
-    generator: torch.Generator,
-    batch_size: int,
-) -> Tensor:
-    batches = zip(x.split(batch_size), y.split(batch_size), strict=True)
-    return torch.cat([attack(network, *batch, clip_values=clip_values, generator=generator) for batch in batches])
-
-
-def _right(networks: Sequence[nn.Module], x: Tensor, y: Tensor, batch_size: int) -> NDArray[np.bool_]:
-    """Which samples each network gets right, ``[A, N]``."""
-    return torch.stack([is_correct(network, x, y, batch_size) for network in networks]).cpu().numpy()

@@ -17,7 +17,7 @@ import torch
 
 from art_oat.attacks import Norm
 from art_oat.data import Dataset, Split
-from art_oat.evaluation import AutoAttackWarning, TradeoffCurve
+from art_oat.evaluation import AutoAttackWarning, EvaluationOptions, ThreatModel, TradeoffCurve
 from art_oat.evaluation.report import write_reports
 from art_oat.experiment.recipe import Recipe, fit, trainer_for, weights_file
 from art_oat.model import OATModel
@@ -213,20 +213,26 @@ class Run:
         nb_images, nb_attacked = len(data.test.x), measurement.nb_robust or len(data.test.x)
         begin = "Going on attacking" if so_far.exists() else "Attacking"
         self.say(f"{begin} {nb_attacked} of {nb_images} test images at {_every(widths)} ...")
+        threat = ThreatModel(
+            recipe.eps if measurement.eps is None else measurement.eps,
+            recipe.norm if measurement.norm is None else measurement.norm,
+            allow_large_eps or (is_as_trained and recipe.allow_large_eps),
+        )
+        options = EvaluationOptions(
+            shard_size=measurement.shard_size,
+            seed=measurement.seed,
+            state=so_far,
+            nb_workers=nb_workers or _nb_workers(-(-nb_attacked // measurement.shard_size)),
+            nb_robust=measurement.nb_robust,
+        )
         return TradeoffCurve.measure(
             recipe.classifier(load_model(self.folder), data),
             *data.test,
-            eps=recipe.eps if measurement.eps is None else measurement.eps,
-            norm=recipe.norm if measurement.norm is None else measurement.norm,
+            eps=threat,
             attack=measurement.attacks,
             lambdas=lambdas,
             widths=widths,
-            nb_robust=measurement.nb_robust,
-            shard_size=measurement.shard_size,
-            state=so_far,
-            seed=measurement.seed,
-            allow_large_eps=allow_large_eps or (is_as_trained and recipe.allow_large_eps),
-            nb_workers=nb_workers or _nb_workers(-(-nb_attacked // measurement.shard_size)),
+            options=options,
         )
 
 

@@ -1,9 +1,9 @@
-"""Run by test_evaluate in a process of its own, and killed there."""
+"""Run by test_runner in a process of its own, and killed there."""
 
 import sys
 from pathlib import Path
 
-from tests.evaluation.test_evaluate import judge_one_point, measure_curve
+from tests.evaluation.test_runner import judge_one_point, measure_curve
 
 if __name__ == "__main__":
     run = {"evaluate": judge_one_point, "measure": measure_curve}[sys.argv[1]]

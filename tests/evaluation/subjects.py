@@ -2,7 +2,7 @@
 
 import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +11,19 @@ from art.estimators.classification import PyTorchClassifier
 from torch import Tensor, nn
 
 from art_oat import PGD, OATClassifier, to_conditional
+from art_oat.evaluation import EvaluationOptions, RobustnessReport, ThreatModel, evaluate
 from tests.networks import LAMBDAS, Residual, images
 
 NB_CLASSES = 4
 X = images(24, torch.float32).numpy()
+
+
+def grouped(*, eps=0.05, **given) -> dict:
+    """Sort keywords into the threat model, the options of an evaluation, which is quiet, and the rest."""
+    threat = {name: given.pop(name) for name in ("norm", "allow_large_eps") if name in given}
+    options = {it.name: given.pop(it.name) for it in fields(EvaluationOptions) if it.name in given}
+    options = EvaluationOptions(**{"verbose": False, **options})
+    return {**given, "eps": ThreatModel(eps, **threat) if threat else eps, "options": options}
 
 
 class Linear(nn.Module):
@@ -115,3 +124,16 @@ def logged(log: Path) -> list[tuple[float, str, list[int]]]:
     """What was written down so far, without a line that is not whole yet."""
     lines = log.read_text().split("\n")[:-1] if log.exists() else []
     return [tuple(json.loads(line)) for line in lines]
+
+
+def answers(classifier=None) -> np.ndarray:
+    """What the conditional network answers at lam 0.3, but for every fifth."""
+    y = (classifier or varied_classifier()).predict(X, lam=0.3).argmax(axis=1)
+    y[::5] = (y[::5] + 1) % 5
+    return y
+
+
+def judged(classifier, x=X, y=None, **options) -> RobustnessReport:
+    y = answers(classifier) if y is None else y
+    options = {"lam": 0.0, **options} if isinstance(classifier, OATClassifier) else options
+    return evaluate(classifier, x, y, **grouped(**{"attack": "pgd-3", **options}))

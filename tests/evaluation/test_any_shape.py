@@ -21,7 +21,7 @@ from art_oat import (
 )
 from art_oat.attacks import UnitImages, bind, distance, is_correct
 from art_oat.classifier import PreprocessedNetwork
-from tests.evaluation.subjects import NB_CLASSES, Linear, exact_radii, linear_data, telling_eps
+from tests.evaluation.subjects import NB_CLASSES, Linear, exact_radii, grouped, linear_data, telling_eps
 from tests.networks import LAMBDAS, ChannelsLast
 
 NORMS = {(36,): nn.BatchNorm1d(36), (2, 18): nn.BatchNorm1d(2), (2, 3, 2, 3): nn.BatchNorm3d(2)}
@@ -116,17 +116,13 @@ def test_a_tradeoff_curve_of_inputs_of_any_shape_counts_what_the_margins_say(sha
     x, y = answered(classifier, shape)
     points = [OperatingPoint(lam) for lam in (0.0, 1.0)]
     eps = telling_eps(exact_radii(classifier.at(1.0).as_module(), x, y, "Linf"))
-    curve = TradeoffCurve.measure(
-        classifier, x, y, eps=eps, attack=("screen", "pgd-20x3"), lambdas=[0, 1], verbose=False
-    )
+    curve = TradeoffCurve.measure(classifier, x, y, **grouped(eps=eps, attack=("screen", "pgd-20x3"), lambdas=[0, 1]))
     for point, measured in zip(points, curve.points, strict=True):
         network = classifier.at(*point).as_module()
         stands = is_correct(network, x, y) & (exact_radii(network, x, y, "Linf") > eps)
         assert measured.robust == measured.by_attack["screen"] == pytest.approx(float(stands.float().mean()))
         assert measured.macs == 36 * NB_CLASSES
-    part = TradeoffCurve.measure(
-        classifier, x, y, eps=eps, attack="pgd-2", lambdas=[1], nb_robust=4, seed=3, verbose=False
-    )
+    part = TradeoffCurve.measure(classifier, x, y, **grouped(eps=eps, attack="pgd-2", lambdas=[1], nb_robust=4, seed=3))
     assert part.points[0].nb_robust == 4
 
 
@@ -138,7 +134,7 @@ def test_a_transfer_matrix_of_inputs_of_any_shape_has_what_the_margins_say_on_it
     radii = exact_radii(network, x, y, "Linf")
     eps = telling_eps(radii)
     attack = AutoAttack(eps, parts=("apgd-t",))
-    matrix = TransferMatrix.measure(classifier, x, y, eps=eps, attack=attack, lambdas=[0, 1], verbose=False)
+    matrix = TransferMatrix.measure(classifier, x, y, **grouped(eps=eps, attack=attack, lambdas=[0, 1]))
     assert matrix.robust[1, 1] == pytest.approx(float((radii > eps).float().mean()))
 
 
@@ -157,7 +153,7 @@ def test_attacks_by_name_judge_inputs_of_any_shape(name, shape):
     classifier = affine(shape)
     x, y = answered(classifier, shape)
     eps = 2 * float(exact_radii(classifier.at(1.0).as_module(), x, y, "Linf").max())
-    report = evaluate(classifier, x, y, eps=eps, attack=name, lam=1.0, verbose=False)
+    report = evaluate(classifier, x, y, **grouped(eps=eps, attack=name, lam=1.0))
     assert report.robust < 0.5
 
 
@@ -198,7 +194,7 @@ def test_an_attack_that_cannot_take_the_inputs_is_refused_before_the_first_attac
     monkeypatch.setattr(AutoAttack, "__call__", _must_not_be_called)
     judge = judge if isinstance(judge, str) else judge(classifier)
     with pytest.raises(ValueError, match=r"attack must take inputs of shape \(36,\), on one of which \w+ fails"):
-        TradeoffCurve.measure(classifier, x, y, eps=0.1, attack=["screen", judge], verbose=False)
+        TradeoffCurve.measure(classifier, x, y, **grouped(eps=0.1, attack=["screen", judge]))
 
 
 def _must_not_be_called(*_, **__):
@@ -238,7 +234,7 @@ def test_a_classifier_with_channels_last_is_attacked_as_its_twin_with_channels_f
             model, nn.CrossEntropyLoss(), shape, NB_CLASSES, clip_values=(0, 1), channels_first=is_first
         )
         judge = {"square": AutoAttack(0.3, parts=("square",))}
-        report = evaluate(classifier, inputs, y, eps=0.3, attack=judge, lam=1.0, verbose=False)
+        report = evaluate(classifier, inputs, y, **grouped(eps=0.3, attack=judge, lam=1.0))
         square = torchattacks.Square(classifier.at().as_module(), eps=0.3, n_queries=5)
         x_adv = bind(square, classifier)(inputs, y, torch.ones(6), torch.Generator().manual_seed(0))
         found.append((report.broken_by.tolist(), x_adv if is_first else x_adv.permute(0, 3, 1, 2)))
@@ -260,7 +256,7 @@ def test_images_of_a_mixture_have_their_channels_where_those_of_its_networks_are
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(UnitImages, "__init__", noted)
         attack = AutoAttack(0.1, parts=("apgd-ce",))
-        TransferMatrix.measure(classifier, x, y, eps=0.1, attack=attack, lambdas=[0, 1], verbose=False)
+        TransferMatrix.measure(classifier, x, y, **grouped(eps=0.1, attack=attack, lambdas=[0, 1]))
     assert seen == [False, False, False]
 
 
@@ -273,5 +269,5 @@ def test_a_plain_classifier_of_series_is_judged_in_as_many_dimensions(channels_f
     x = x.view(-1, 4, 9)
     radii = exact_radii(network, x, y, "L2")
     eps = telling_eps(radii)
-    report = evaluate(classifier, x.numpy(), y.numpy(), eps=eps, norm="L2", attack="screen", verbose=False)
+    report = evaluate(classifier, x.numpy(), y.numpy(), **grouped(eps=eps, norm="L2", attack="screen"))
     assert report.is_robust.tolist() == (radii > eps).tolist()

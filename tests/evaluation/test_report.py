@@ -7,7 +7,7 @@ import pytest
 from art_oat.condition import OperatingPoint
 from art_oat.evaluation import RobustnessReport
 from art_oat.evaluation.report import write_reports
-from art_oat.evaluation.shards import Verdict
+from art_oat.evaluation.shards import ShardResult
 
 BROKEN_BY = ("", "apgd-ce", "no attack", "", "carried", "apgd-ce", "", "apgd-t", "carried", "apgd-ce")
 POINT = OperatingPoint(0.3, 0.5)
@@ -15,8 +15,8 @@ POINT = OperatingPoint(0.3, 0.5)
 
 def joined(*shards: tuple[str, ...], attack="screen", point=POINT, notices=(), stages=()) -> RobustnessReport:
     notices = notices or [()] * len(shards)
-    verdicts = [Verdict(np.array(it), 1.5, tuple(said)) for it, said in zip(shards, notices, strict=True)]
-    return RobustnessReport.joined(attack, 0.1, "L2", point, verdicts, stages=stages)
+    results = [ShardResult(np.array(it), 1.5, tuple(said)) for it, said in zip(shards, notices, strict=True)]
+    return RobustnessReport.joined(attack, 0.1, "L2", point, results, attacks=stages)
 
 
 def test_figures_are_those_of_the_samples():

@@ -8,23 +8,24 @@ import torch
 
 from art_oat import PGD
 from art_oat.attacks import distance, is_correct
-from art_oat.evaluation.shards import CARRIED, STANDS, WRONG, Examples, Rules, Shard, ShardFile, Verdict
+from art_oat.evaluation import EvaluationOptions, ThreatModel
+from art_oat.evaluation.shards import CARRIED, ROBUST, WRONG, Examples, Shard
 from tests.evaluation.subjects import X, index_of, varied_classifier
 
-RULES = Rules(0.05, "Linf", (0, 1), seed=3, carries_examples=True)
+OPTIONS = EvaluationOptions(seed=3)
 LAMS = (1.0, 0.3, 0.0)
 NETWORKS = {lam: varied_classifier().at(lam).as_module() for lam in LAMS}
 
 
-def shard(rules: Rules = RULES, number: int = 0) -> Shard:
+def shard(options: EvaluationOptions = OPTIONS, number: int = 0) -> Shard:
     """All samples, with the answers at lam 0.3 as labels, but for every fifth."""
     x = torch.from_numpy(X)
     y = NETWORKS[0.3](x).argmax(dim=1)
     y[::5] = (y[::5] + 1) % 5
-    return Shard(x, y, number, rules)
+    return Shard(x, y, number, ThreatModel(0.05), options, (0, 1))
 
 
-def quiet(what: str, nb_done: int) -> None:
+def quiet(progress) -> None:
     """Tell nobody."""
 
 
@@ -46,18 +47,18 @@ def test_every_stage_attacks_exactly_what_stands_on_the_network_of_its_point():
     stages = {"first": Watched(1), "second": Watched(3), "third": Watched(9)}
     judged = shard()
     for network in NETWORKS.values():
-        verdict = judged.judge(network, "engine", stages, quiet)
+        verdict = judged.attack(network, "engine", stages, quiet)
         standing = np.flatnonzero(~np.isin(verdict.broken_by, [WRONG, CARRIED])).tolist()
         assert len(standing) > 1
         for name, stage in stages.items():
             assert stage.asked[-1] == (network, standing)
             standing = [index for index in standing if verdict.broken_by[index] != name]
-        assert standing == np.flatnonzero(verdict.broken_by == STANDS).tolist() != []
+        assert standing == np.flatnonzero(verdict.broken_by == ROBUST).tolist() != []
 
 
 def test_what_is_answered_wrongly_as_it_is_is_not_attacked():
     judged, network = shard(), NETWORKS[0.3]
-    verdict = judged.judge(network, "engine", {"stage": Watched()}, quiet)
+    verdict = judged.attack(network, "engine", {"stage": Watched()}, quiet)
     assert np.flatnonzero(verdict.broken_by == WRONG).tolist() == [*range(0, len(X), 5)]
 
 
@@ -65,9 +66,9 @@ def test_what_a_carried_example_breaks_is_answered_wrongly_there_within_the_ball
     judged, carried = shard(), {}
     for lam, network in NETWORKS.items():
         before = judged.examples["engine"].x_adv.clone() if judged.examples else judged.x
-        broken = judged.judge(network, "engine", {"stage": Watched()}, quiet).broken_by == CARRIED
+        broken = judged.attack(network, "engine", {"stage": Watched()}, quiet).broken_by == CARRIED
         assert not is_correct(network, before, judged.y)[broken].any()
-        assert (distance(judged.x, before, "Linf") <= RULES.eps + 1e-6).all()
+        assert (distance(judged.x, before, "Linf") <= 0.05 + 1e-6).all()
         carried[lam] = int(broken.sum())
     assert carried[LAMS[0]] == 0
     assert sum(carried.values()) > 0
@@ -77,7 +78,7 @@ def test_an_example_that_breaks_nothing_here_spares_no_sample_the_attack():
     judged, network, watched = shard(), NETWORKS[0.3], Watched()
     clean = is_correct(network, judged.x, judged.y)
     judged.examples["engine"] = Examples(judged.x.clone(), torch.ones_like(clean))
-    verdict = judged.judge(network, "engine", {"stage": watched}, quiet)
+    verdict = judged.attack(network, "engine", {"stage": watched}, quiet)
     assert CARRIED not in verdict.broken_by
     assert watched.asked == [(network, clean.nonzero().flatten().tolist())]
 
@@ -88,11 +89,11 @@ def test_carried_examples_only_ever_break():
     def deterministic(network, x, y, *, clip_values=None, generator=None):
         return PGD(0.05, nb_steps=3, has_random_start=False)(network, x, y, clip_values=clip_values)
 
-    with_them, without = shard(), shard(replace(RULES, carries_examples=False))
+    with_them, without = shard(), shard(replace(OPTIONS, carries_examples=False))
     nb_saved = 0
     for network in NETWORKS.values():
-        found = [it.judge(network, "engine", {"stage": deterministic}, quiet).broken_by for it in (with_them, without)]
-        stands, stands_alone = (broken_by == STANDS for broken_by in found)
+        found = [it.attack(network, "engine", {"stage": deterministic}, quiet).broken_by for it in (with_them, without)]
+        stands, stands_alone = (broken_by == ROBUST for broken_by in found)
         assert not (stands & ~stands_alone).any()
         assert CARRIED not in found[1]
         nb_saved += int((found[0] == CARRIED).sum())
@@ -101,20 +102,20 @@ def test_carried_examples_only_ever_break():
 
 def test_examples_are_carried_from_one_judgment_of_an_engine_to_its_next_alone():
     judged = shard()
-    verdict = judged.judge(NETWORKS[1.0], "one", {"stage": Watched()}, quiet)
+    verdict = judged.attack(NETWORKS[1.0], "one", {"stage": Watched()}, quiet)
     assert judged.examples["one"].is_found.tolist() == (verdict.broken_by == "stage").tolist()
-    assert STANDS in verdict.broken_by
-    assert CARRIED not in judged.judge(NETWORKS[0.3], "other", {"stage": Watched()}, quiet).broken_by
-    assert CARRIED in judged.judge(NETWORKS[0.3], "one", {"stage": Watched()}, quiet).broken_by
+    assert ROBUST in verdict.broken_by
+    assert CARRIED not in judged.attack(NETWORKS[0.3], "other", {"stage": Watched()}, quiet).broken_by
+    assert CARRIED in judged.attack(NETWORKS[0.3], "one", {"stage": Watched()}, quiet).broken_by
 
 
 def test_draws_depend_on_seed_shard_engine_and_stage_and_on_nothing_else():
     seeds = {}
     for seed, number, engine in itertools.product((0, 1), (0, 1), ("a", "b")):
         stages = {"one": Watched(), "two": Watched()}
-        judged = shard(replace(RULES, seed=seed, carries_examples=False), number)
+        judged = shard(replace(OPTIONS, seed=seed, carries_examples=False), number)
         for network in NETWORKS.values():
-            judged.judge(network, engine, stages, quiet)
+            judged.attack(network, engine, stages, quiet)
         for name, stage in stages.items():
             (seeds[seed, number, engine, name],) = set(stage.seeds)
     assert len(set(seeds.values())) == len(seeds)
@@ -127,51 +128,45 @@ def test_restarts_of_one_attack_start_elsewhere():
         started.append(torch.rand(4, generator=generator).tolist())
         return x
 
-    shard().judge(NETWORKS[0.3], "engine", {"it #1": attack, "it #2": attack}, quiet)
+    shard().attack(NETWORKS[0.3], "engine", {"it #1": attack, "it #2": attack}, quiet)
     assert started[0] != started[1]
 
 
 def test_every_stage_is_told_with_what_is_left_to_do():
     told = []
-    verdict = shard().judge(
-        NETWORKS[0.3], "engine", {"one": Watched(1), "two": Watched()}, lambda *event: told.append(event)
-    )
+    verdict = shard().attack(NETWORKS[0.3], "engine", {"one": Watched(1), "two": Watched()}, told.append)
     clean, broken = (int((verdict.broken_by != WRONG).sum()), int((verdict.broken_by == "one").sum()))
-    assert sum(nb_done for _, nb_done in told) == 2
-    assert told[0] == (f"one on {clean} of {len(X)}", 0)
-    assert told[1] == (f"one: {clean - broken} of {len(X)} stand", 1)
+    assert sum(progress.nb_done for progress in told) == 2
+    assert told[0] == (f"one on {clean} of {len(X)}", 0, False)
+    assert told[1] == (f"one: {clean - broken} of {len(X)} not broken", 1, False)
 
 
-def written(path) -> tuple[Shard, ShardFile]:
-    judged, file = shard(), ShardFile(path)
-    for lam, engine in itertools.product(LAMS, ("a", "b:c/d")):
-        verdict = judged.judge(NETWORKS[lam], engine, {"pgd #1": Watched()}, quiet)
-        file.add(f"{lam} {engine}", replace(verdict, notices=("it is so", "really")[: int(lam)]), judged)
-    return judged, file
+def written(path) -> Shard:
+    judged = shard()
+    for lam, suite in itertools.product(LAMS, ("a", "b:c/d")):
+        result = judged.attack(NETWORKS[lam], suite, {"pgd #1": Watched()}, quiet)
+        judged.results[f"{lam} {suite}"] = replace(result, notices=("it is so", "really")[: int(lam)])
+    judged.write(path)
+    return judged
 
 
-def test_a_file_gives_back_the_verdicts_and_the_examples(tmp_path):
-    judged, file = written(tmp_path / "shard.npz")
-    other = shard()
-    read = ShardFile(tmp_path / "shard.npz")
-    read.read(other)
-    assert [*read.verdicts] == [*file.verdicts]
-    for key, verdict in file.verdicts.items():
-        assert read.verdicts[key].broken_by.tolist() == verdict.broken_by.tolist()
-        assert (read.verdicts[key].seconds, read.verdicts[key].notices) == (verdict.seconds, verdict.notices)
-    for engine, examples in judged.examples.items():
-        assert torch.equal(other.examples[engine].x_adv, examples.x_adv)
-        assert torch.equal(other.examples[engine].is_found, examples.is_found)
+def test_a_file_gives_back_the_results_and_the_examples(tmp_path):
+    expected, read = written(tmp_path / "shard.npz"), shard()
+    read.read(tmp_path / "shard.npz")
+    assert [*read.results] == [*expected.results]
+    for key, result in expected.results.items():
+        assert read.results[key].broken_by.tolist() == result.broken_by.tolist()
+        assert (read.results[key].seconds, read.results[key].notices) == (result.seconds, result.notices)
+    for suite, examples in expected.examples.items():
+        assert torch.equal(read.examples[suite].x_adv, examples.x_adv)
+        assert torch.equal(read.examples[suite].is_found, examples.is_found)
     assert [path.name for path in tmp_path.iterdir()] == ["shard.npz"]
 
 
 def test_without_a_file_there_is_nothing_to_take_in(tmp_path):
-    for path in (None, tmp_path / "shard.npz"):
-        file = ShardFile(path)
-        file.read(shard())
-        assert file.verdicts == {}
-    ShardFile(None).add("key", Verdict(np.array(["", "pgd"]), 1.0), shard())
-    assert [*tmp_path.iterdir()] == []
+    judged = shard()
+    judged.read(tmp_path / "shard.npz")
+    assert judged.results == {}
 
 
 def damaged_versions(whole: bytes) -> list[bytes]:
@@ -188,16 +183,16 @@ def test_a_damaged_file_is_named_with_what_to_do(tmp_path):
     for content in damaged_versions(path.read_bytes()):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"shard\.npz is damaged\. Delete it"):
-            ShardFile(path).read(shard())
+            shard().read(path)
 
 
 def test_a_file_of_something_else_is_named_as_damaged(tmp_path):
     path = tmp_path / "shard.npz"
-    for arrays in ({}, {"keys": np.array(["a"])}, {"keys": np.array(["a"]), "engines": np.array([])}):
+    for arrays in ({}, {"keys": np.array(["a"])}, {"keys": np.array(["a"]), "suites": np.array([])}):
         np.savez(path, **arrays)
         with pytest.raises(ValueError, match="is damaged"):
-            ShardFile(path).read(shard())
+            shard().read(path)
     with path.open("wb") as file:
         np.save(file, np.arange(3))
     with pytest.raises(ValueError, match="is damaged"):
-        ShardFile(path).read(shard())
+        shard().read(path)

@@ -10,9 +10,9 @@ from art.defences.preprocessor.preprocessor import PreprocessorPyTorch
 
 from art_oat import PGD, OATClassifier, TradeoffCurve, to_conditional
 from art_oat.evaluation import tradeoff
-from art_oat.evaluation.text import table
 from art_oat.frontier import MeasuredPoint
 from tests.conftest import make_classifier
+from tests.evaluation.subjects import grouped
 from tests.networks import LAMBDAS, Residual, images, shaken
 
 X = images(40, torch.float32).numpy()
@@ -27,7 +27,7 @@ def y(classifier) -> np.ndarray:
 
 
 def measure(classifier, y, **options) -> TradeoffCurve:
-    return TradeoffCurve.measure(classifier, X, y, **{"eps": 0.05, "attack": "pgd-5", "verbose": False, **options})
+    return TradeoffCurve.measure(classifier, X, y, **grouped(**{"attack": "pgd-5", **options}))
 
 
 def untimed(curve: TradeoffCurve) -> list[MeasuredPoint]:
@@ -375,7 +375,7 @@ def test_labels_of_points_that_coincide_are_merged():
 
 
 def test_the_table_holds_every_figure_with_its_error():
-    text = table(curve_of(1.0)).splitlines()
+    text = curve_of(1.0).table().splitlines()
     assert len(text) == 2 + len(LAMBDAS)
     assert "clean (450)" in text[0]
     assert "AutoAttack (150)" in text[0]
@@ -383,15 +383,15 @@ def test_the_table_holds_every_figure_with_its_error():
 
 
 def test_the_table_of_several_widths_says_what_each_costs():
-    header, _, *rows = table(curve_of(0.5, 1.0, latency_batch_size=32)).splitlines()
+    header, _, *rows = curve_of(0.5, 1.0, latency_batch_size=32).table().splitlines()
     assert header.endswith("MACs  parameters  latency (batch 32)")
     costs = [re.split(r"\s{2,}", row)[-3:] for row in rows]
     assert costs == [["0.29 G", "8.35 M", "11.2 ms"]] * len(LAMBDAS) + [["1.16 G", "33.4 M", "45 ms"]] * len(LAMBDAS)
 
 
 def test_the_table_leaves_out_costs_that_are_not_known_or_the_same_in_every_row():
-    assert "MACs" not in table(without_costs(curve_of(0.5, 1.0)))
-    assert table(curve_of(1.0)) == table(without_costs(curve_of(1.0)))
+    assert "MACs" not in without_costs(curve_of(0.5, 1.0)).table()
+    assert curve_of(1.0).table() == without_costs(curve_of(1.0)).table()
 
 
 def test_a_radius_in_another_unit_is_refused_unless_it_is_meant(classifier, y):

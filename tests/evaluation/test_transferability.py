@@ -9,9 +9,10 @@ from torch import nn
 
 from art_oat import PGD, OATClassifier, TransferMatrix, to_conditional
 from art_oat.attacks import is_correct, robust_correct
-from art_oat.evaluation import transferability
-from art_oat.evaluation.transferability import Mixture
+from art_oat.evaluation import cross_attacks
+from art_oat.evaluation.cross_attacks import Mixture
 from tests.conftest import make_classifier
+from tests.evaluation.subjects import grouped
 from tests.networks import LAMBDAS, Residual, images, shaken
 
 X = images(40, torch.float32).numpy()
@@ -40,8 +41,8 @@ def y(classifier) -> np.ndarray:
 
 
 def measure(classifier, y, **options) -> TransferMatrix:
-    defaults = {"eps": 0.05, "attack": PGD(0.05, nb_steps=3), "lambdas": LAMS, "verbose": False}
-    return TransferMatrix.measure(classifier, X, y, **{**defaults, **options})
+    defaults = {"attack": PGD(0.05, nb_steps=3), "lambdas": LAMS}
+    return TransferMatrix.measure(classifier, X, y, **grouped(**{**defaults, **options}))
 
 
 def stay(network, x, y, *, clip_values=None, generator=None):
@@ -116,58 +117,6 @@ def test_a_blind_attacker_takes_the_lam_that_leaves_least_on_average():
     assert matrix.gain_of_knowing == pytest.approx(0.8 / 3)
 
 
-class Score(nn.Module):
-    """Of two classes, the second where ``weights x + bias`` is positive."""
-
-    def __init__(self, weights: list[float], bias: float) -> None:
-        super().__init__()
-        self.weights, self.bias = torch.tensor(weights, dtype=torch.float32), bias
-
-    def forward(self, x):
-        score = x.flatten(1) @ self.weights + self.bias
-        return torch.stack([-score, score], dim=1)
-
-
-def matrix_of(first: nn.Module, second: nn.Module, x: torch.Tensor, eps: float) -> TransferMatrix:
-    """Attack two given networks, each and both at once, as ``measure`` does with those of a classifier."""
-    networks, y = [first, second], torch.ones(len(x), dtype=torch.long)
-    attack, generator = PGD(eps, eps / 4, 8, has_random_start=False), torch.Generator()
-    targets = [*networks, Mixture(networks)]
-    attacked = [transferability._attacked(attack, it, x, y, None, generator, 2) for it in targets]
-    right = [transferability._right(networks, inputs, y, 2) for inputs in (x, *attacked)]
-    return TransferMatrix((0.0, 1.0), np.stack(right), eps)
-
-
-def test_a_random_dial_that_stands_attacks_on_single_lams_falls_to_one_on_all_at_once():
-    x = torch.full((5, 2), 0.1)  # each network reads one coordinate, so an attack on one leaves the other alone
-    matrix = matrix_of(Score([1, 0], 0), Score([0, 1], 0), x, eps=0.2)
-    np.testing.assert_array_equal(matrix.robust, [[0, 1], [1, 0]])
-    np.testing.assert_array_equal(matrix.shares[1:3, -1], [0.5, 0.5])  # as if drawing kept half
-    np.testing.assert_array_equal(matrix.at_once, [0, 0])
-    assert matrix.random_dial == matrix.random_dial_gain == 0
-
-
-def test_a_random_dial_between_lams_that_contradict_gains_against_one_query_and_nothing_against_several():
-    x = torch.zeros(5, 1)  # one falls below -0.1, the other above 0.1: no input fools both
-    matrix = matrix_of(Score([1], 0.1), Score([-1], 0.1), x, eps=0.2)
-    np.testing.assert_array_equal(matrix.worst_case, [0, 0])
-    assert matrix.random_dial_gain == 0.5
-    assert matrix.random_dial_asked_again == 0
-
-
-def test_the_mixture_gives_the_logarithm_of_the_mean_probability():
-    torch.manual_seed(0)
-    networks = [nn.Linear(4, 3).double() for _ in range(5)]
-    x = torch.randn(7, 4, dtype=torch.double)
-    expected = torch.stack([network(x).softmax(dim=1) for network in networks]).mean(dim=0).log()
-    torch.testing.assert_close(Mixture(networks)(x), expected)
-
-
-def test_a_mixture_of_certain_networks_is_finite():
-    networks = [Score([1000.0], 0), Score([-1000.0], 0)]
-    torch.testing.assert_close(Mixture(networks)(torch.ones(1, 1)), torch.full((1, 2), 0.5).log())
-
-
 def test_without_an_attack_every_row_is_the_clean_accuracy(classifier, y):
     matrix = measure(classifier, y, attack=stay, lambdas=None)
     clean = [np.mean(classifier.predict(X, lam=lam).argmax(axis=1) == y) for lam in LAMBDAS]
@@ -191,7 +140,7 @@ def test_before_training_all_lams_answer_alike_and_drawing_one_changes_nothing()
 
 
 def test_the_diagonal_is_what_withstands_the_attack_at_its_own_lam(classifier, y):
-    matrix = measure(classifier, y, batch_size=15, seed=4)
+    matrix = measure(classifier, y, shard_size=15, seed=4)
     x, labels = classifier.as_tensors(X, y)
     for index, lam in enumerate(LAMS):
         network, generator = classifier.at(lam).as_module(), torch.Generator().manual_seed(4)
@@ -286,7 +235,8 @@ def test_a_csv_of_another_kind_or_cut_short_is_refused(tmp_path):
         ({"lambdas": [0.3, 0.3]}, "lambdas must hold at least 2 different lams, got [0.3, 0.3]"),
         ({"lambdas": 0.3}, "lambdas must be several numbers"),
         ({"width": 0.5}, "width must be one of"),
-        ({"batch_size": 0}, "batch_size must be"),
+        ({"shard_size": 0}, "shard_size must be"),
+        ({"state": "folder", "nb_workers": 2}, "state and nb_workers must be left out here"),
     ],
 )
 def test_faulty_options_are_refused(classifier, y, options, message):
@@ -295,13 +245,12 @@ def test_faulty_options_are_refused(classifier, y, options, message):
 
 
 def test_every_fault_is_named_at_once_before_any_attack_runs(classifier, monkeypatch):
-    monkeypatch.setattr(transferability, "_right", None)
+    monkeypatch.setattr(cross_attacks, "right_after", None)
     stranger = FastGradientMethod(make_classifier(), eps=0.05)
-    expected = r"clip_values.*y must hold class.*batch_size.*eps must be.*must be made for the classifier.*lam must"
+    expected = r"clip_values.*y must hold class.*shard_size.*eps must be.*must be made for the classifier.*lam must"
+    options = grouped(eps=-1, attack=stranger, lambdas=[2, 0.3], shard_size=0)
     with pytest.raises(ValueError, match=expected):
-        TransferMatrix.measure(
-            classifier, X * 255, np.full(40, 9), eps=-1, attack=stranger, lambdas=[2, 0.3], batch_size=0
-        )
+        TransferMatrix.measure(classifier, X * 255, np.full(40, 9), **options)
 
 
 def test_what_is_no_classifier_or_no_attack_is_refused(classifier, y):
@@ -366,7 +315,7 @@ def luminance(color) -> float:
 
 def test_a_radius_in_another_unit_is_refused_unless_it_is_meant():
     classifier, y = make_classifier(), np.zeros(2, dtype=int)
-    arguments = {"eps": 8, "attack": PGD(8, nb_steps=1), "lambdas": (0.0, 1.0), "verbose": False}
+    arguments = {"eps": 8, "attack": PGD(8, nb_steps=1), "lambdas": (0.0, 1.0)}
     with pytest.raises(ValueError, match=r"eps must be below 0.5 \(Linf\), half the range of x"):
         TransferMatrix.measure(classifier, X[:2], y, **arguments)
-    assert TransferMatrix.measure(classifier, X[:2], y, **arguments, allow_large_eps=True).eps == 8
+    assert TransferMatrix.measure(classifier, X[:2], y, **grouped(**arguments, allow_large_eps=True)).eps == 8

@@ -99,14 +99,14 @@ def test_shards_are_attacked_side_by_side(slim_folder, monkeypatch):
     monkeypatch.setattr(TradeoffCurve, "measure", lambda *args, **options: asked.update(options) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         Run(slim_folder, print).measure(dataclasses.replace(MEASUREMENT, shard_size=5), SLIM_RECIPE.dataset())
-    assert asked["nb_workers"] == 2
+    assert asked["options"].nb_workers == 2
 
 
 def test_a_measurement_that_was_cut_goes_on_and_says_so(tmp_path, monkeypatch):
     expected, _ = told(tmp_path / "uncut")
     run, lines = Run(tmp_path / "cut", print), []
     run.train(RECIPE, RECIPE.dataset())
-    judge, judged = Shard.judge, []
+    judge, judged = Shard.attack, []
 
     def cut_at_the_second(self, *arguments):
         if len(judged) == 1:
@@ -114,10 +114,10 @@ def test_a_measurement_that_was_cut_goes_on_and_says_so(tmp_path, monkeypatch):
         judged.append(arguments[1])
         return judge(self, *arguments)
 
-    monkeypatch.setattr(Shard, "judge", cut_at_the_second)
+    monkeypatch.setattr(Shard, "attack", cut_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         run.measure(MEASUREMENT, RECIPE.dataset(), nb_workers=1)
-    monkeypatch.setattr(Shard, "judge", lambda self, *arguments: (judged.append(1), judge(self, *arguments))[1])
+    monkeypatch.setattr(Shard, "attack", lambda self, *arguments: (judged.append(1), judge(self, *arguments))[1])
     curve = Run(tmp_path / "cut", lines.append).measure(MEASUREMENT, RECIPE.dataset(), nb_workers=1)
     assert [point.robust for point in curve.points] == [point.robust for point in expected.points]
     assert lines == ["Going on attacking 10 of 450 test images at every lam ..."]

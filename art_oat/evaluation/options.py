@@ -1,0 +1,77 @@
+"""What an attacker may do in an evaluation, and how it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from art_oat.attacks import Norm
+from art_oat.checks import count_faults
+
+
+@dataclass(frozen=True)
+class ThreatModel:
+    """The ball that attacked inputs stay in; a plain ``eps`` stands for one in Linf.
+
+    Attributes:
+        eps: Radius, in units of ``x``; above 0.
+        norm: ``"Linf"``, ``"L2"`` or ``"L1"``.
+        allow_large_eps: Whether ``eps`` may be half the range of ``x`` or more, see
+            :class:`~art_oat.attacks.radius.Radius`. Otherwise that is refused as a number in another unit.
+    """
+
+    eps: float
+    norm: Norm = "Linf"
+    allow_large_eps: bool = False
+
+    @classmethod
+    def of(cls, eps: float | ThreatModel) -> ThreatModel:
+        """Return what is meant by a radius, or by a threat model itself."""
+        return eps if isinstance(eps, ThreatModel) else cls(eps)
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How an evaluation runs. Its results depend on ``shard_size``, ``seed`` and ``carries_examples`` alone.
+
+    Attributes:
+        shard_size: How many samples are attacked at once, and kept together.
+        seed: What the attacks draw from, and the subset of ``nb_robust``; at least 0.
+        verbose: Whether to show progress.
+        state: Folder where every finished shard is kept. An evaluation that was stopped continues from there, and
+            attacks nothing twice. A folder of other settings, weights or data is refused. None to keep nothing.
+        nb_workers: How many shards to attack at once, each in a process of its own. This helps on a CPU, where attacks
+            on a small network leave cores idle.
+        carries_examples: Whether examples found at one point are tried first at the next; for ``TradeoffCurve``.
+        nb_robust: Attack a subset of this size, drawn with the class shares of ``y``; None for all; for
+            ``TradeoffCurve``. Clean accuracy is measured on all.
+        latency_batch_size: How many samples make up the batch that is timed at each width; for ``TradeoffCurve``.
+    """
+
+    shard_size: int = 250
+    seed: int = 0
+    verbose: bool = True
+    state: str | Path | None = None
+    nb_workers: int = 1
+    carries_examples: bool = True
+    nb_robust: int | None = None
+    latency_batch_size: int = 1
+
+    def faults(self, *, unused: Collection[str] = ()) -> list[str]:
+        """Say all that is wrong with the options of a measurement that makes no use of some."""
+        names = ("shard_size", "nb_workers", "latency_batch_size", "nb_robust")
+        counts = {name: getattr(self, name) for name in names if name not in unused}
+        faults = count_faults({name: count for name, count in counts.items() if (name, count) != ("nb_robust", None)})
+        is_whole = isinstance(self.seed, int | np.integer) and not isinstance(self.seed, bool)
+        if not is_whole or self.seed < 0:
+            faults.append(f"seed must be a whole number, at least 0, got {self.seed!r}.")
+        idle = [it.name for it in fields(self) if it.name in unused and getattr(self, it.name) != it.default]
+        if idle:
+            faults.append(f"{' and '.join(idle)} must be left out here: this measurement does not use it.")
+        return faults
+
+
+DEFAULTS = EvaluationOptions()
