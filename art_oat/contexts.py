@@ -1,4 +1,4 @@
-"""What is changed for a while and comes back: evaluation mode, and torch's global generators."""
+"""What is changed for a while and comes back: evaluation mode, torch's global generators, and the arithmetic."""
 
 from __future__ import annotations
 
@@ -20,6 +20,13 @@ def evaluating(*networks: nn.Module) -> Iterator[None]:
     finally:
         for module, is_training in modes.items():
             module.training = is_training
+
+
+@contextmanager
+def exact_arithmetic(device: torch.device) -> Iterator[None]:
+    """Compute in the precision of the tensors, without a graph, whatever mode the caller is in."""
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
+        yield
 
 
 _CPU = torch.device("cpu")

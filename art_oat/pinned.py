@@ -1,62 +1,75 @@
-"""Owns the plain networks that share the weights of a conditional one and follow its training."""
+"""Plain networks that share the weights of a conditional one and follow its training."""
 
 from __future__ import annotations
 
-import itertools
+import functools
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from art_oat.condition import OperatingPoint
-from art_oat.layers import ConditionalLayer, Slimmable, Switch
-from art_oat.layers.batch_norm import ChannelAffine
-from art_oat.layers.slimmable import slice_tensor
-from art_oat.rebuild import rebuild, with_own_children
+from art_oat.condition import Condition, OperatingPoint
+from art_oat.contexts import exact_arithmetic
+from art_oat.layers import ConditionalLayer, Encoding
+from art_oat.layers.slimmable import at_width, slice_tensor
 from art_oat.watch import Watch
 
-if TYPE_CHECKING:
-    from art_oat.model import OATModel
+
+class Source(Protocol):
+    """The conditional network that a live network follows.
+
+    Attributes:
+        network: The converted network.
+        encoding: Of its lams.
+        revision: Rises with every training pass.
+        structure: Rises when something changed that cannot be noticed.
+    """
+
+    network: nn.Module
+    encoding: Encoding
+    revision: int
+    structure: int
+
+    def condition(self, lam: Tensor, width: float) -> Condition:
+        """Return what converted layers read for lams ``[G]``."""
+
+    def cast(self, x: Tensor) -> Tensor:
+        """Bring inputs to the dtype of the network."""
+
+    def pinned(self, point: OperatingPoint) -> PinnedNetwork:
+        """Return the plain network at one operating point."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return every weight and statistic by name."""
 
 
-class _OptimizerSteps:
-    """Counts the steps of every optimizer in the process.
+_LAST_STEP: list[object] = [None]
+
+
+@functools.cache
+def _watch_optimizers() -> None:
+    """Give every step of every optimizer in the process an object of its own.
 
     Fused optimizers write weights without raising tensor versions, so versions alone would miss them.
     """
 
-    def __init__(self) -> None:
-        self.count = 0
-        self._lock = threading.Lock()
-        self._is_counting = False
+    def note(*_: Any) -> None:
+        _LAST_STEP[0] = object()
 
-    def start(self) -> None:
-        with self._lock:
-            if not self._is_counting:
-                register_optimizer_step_post_hook(self._step)
-                self._is_counting = True
-
-    def _step(self, *_: Any) -> None:
-        with self._lock:
-            self.count += 1
-
-
-_STEPS = _OptimizerSteps()
-_ANEW = itertools.count(-1, -1)
+    register_optimizer_step_post_hook(note)
 
 
 class _Slot(NamedTuple):
-    """One place in a module where a tensor is registered; reads whatever stands there now."""
+    """One place in a module where a tensor is registered."""
 
     owner: dict[str, Tensor]
     name: str
 
     def read(self) -> Tensor:
-        """Return the tensor that stands there."""
+        """Return the tensor that is registered now."""
         return self.owner[self.name]
 
 
@@ -71,83 +84,59 @@ class _Alias(NamedTuple):
 
     slot: _Slot
     view: Tensor
-    part: tuple[slice, ...] = ()
+    part: tuple[slice, ...]
 
     def follow(self) -> None:
-        """Look at what stands in the slot now."""
+        """Look at what is registered now."""
         self.view.data = slice_tensor(self.slot.read().detach(), self.part)
 
 
 class _Links(NamedTuple):
-    """What ties a plain network to the conditional one beneath which it lies."""
+    """What ties a plain network to the conditional one."""
 
-    affines: list[tuple[ConditionalLayer, ChannelAffine]]
+    layers: list[tuple[ConditionalLayer, nn.Module]]
     aliases: list[_Alias]
     merged_from: list[_Slot]
     structure: int
     watch: Watch
 
 
-def _link(model: OATModel, width: float) -> tuple[nn.Module, _Links]:
+def _link(source: Source, width: float) -> tuple[nn.Module, _Links]:
     """Make a plain network whose tensors are views of the trained ones, and say what is tied to what."""
-    affines: list[tuple[ConditionalLayer, ChannelAffine]] = []
-    aliases: list[_Alias] = []
-    plain: list[nn.Module] = []
-    views: dict[int, Tensor] = {}
+    layers: list[tuple[ConditionalLayer, nn.Module]] = []
+    views: list[tuple[Tensor, Tensor, tuple[slice, ...]]] = []
+    copied: list[nn.Module] = []
 
     def substitute(module: nn.Module) -> nn.Module | None:
-        if isinstance(module, Switch):
-            return rebuild(module.at(width), substitute, view)
-        if isinstance(module, Slimmable):
-            return with_own_children(_sliced_views(module, width, aliases), substitute, view)
-        if isinstance(module, ConditionalLayer):
-            affines.append((module, ChannelAffine(model.layout)))
-            return affines[-1][1]
-        plain.append(module)
-        return None
+        if not isinstance(module, ConditionalLayer):
+            copied.append(module)
+            return None
+        layers.append((module, module.pin()))
+        return layers[-1][1]
 
-    def view(tensor: Tensor) -> Tensor:
-        views[id(tensor)] = _alias_of(tensor, ())
-        return views[id(tensor)]
+    def view(tensor: Tensor, part: tuple[slice, ...] = ()) -> Tensor:
+        alias = slice_tensor(tensor.detach(), part)
+        alias = nn.Parameter(alias, False) if isinstance(tensor, nn.Parameter) else alias
+        views.append((tensor, alias, part))
+        return alias
 
-    watch = Watch(model.network, model.encoding)
-    with exact_arithmetic(model):
-        network = rebuild(model.network, substitute, view).eval()
-    aliases += [_Alias(slot, views[id(slot.read())]) for module in plain for slot in _slots(module)]
-    converted = [part for layer, _ in affines for part in layer.modules()]
-    merged_from = [slot for module in (*converted, *model.encoding.modules()) for slot in _slots(module)]
-    return network, _Links(affines, aliases, merged_from, model.structure, watch)
-
-
-def _alias_of(tensor: Tensor, index: tuple[slice, ...]) -> Tensor:
-    alias = slice_tensor(tensor.detach(), index)
-    return nn.Parameter(alias, False) if isinstance(tensor, nn.Parameter) else alias
-
-
-def _sliced_views(layer: Slimmable, width: float, aliases: list[_Alias]) -> nn.Module:
-    """Return the plain layer of one width, and add what its tensors are views of."""
-    slots = {id(slot.read()): slot for slot in _slots(layer)}
-
-    def carry(tensor: Tensor, index: tuple[slice, ...]) -> Tensor:
-        aliases.append(_Alias(slots[id(tensor)], _alias_of(tensor, index), index))
-        return aliases[-1].view
-
-    return layer.at(width, carry)
-
-
-@contextmanager
-def exact_arithmetic(model: OATModel) -> Iterator[None]:
-    """Compute in the model's own precision, without a graph, whatever mode the caller is in."""
-    device_type = model.encoding.table.device.type
-    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device_type, enabled=False):
-        yield
+    watch = Watch(source.network, source.encoding)
+    with exact_arithmetic(source.encoding.table.device):
+        network = at_width(source.network, width, substitute, view).eval()
+    places: dict[int, list[_Slot]] = {}
+    for slot in (slot for module in copied for slot in _slots(module)):
+        places.setdefault(id(slot.read()), []).append(slot)
+    aliases = [_Alias(slot, alias, part) for tensor, alias, part in views for slot in places.get(id(tensor), ())]
+    converted = [part for layer, _ in layers for part in layer.modules()]
+    merged_from = [slot for module in (*converted, *source.encoding.modules()) for slot in _slots(module)]
+    return network, _Links(layers, aliases, merged_from, source.structure, watch)
 
 
 class LiveNetwork(nn.Module):
     """The network of the original architecture, in evaluation mode, at lams of choice.
 
-    Weights and buffers are views of the trained ones and need no gradient; every converted layer is one affine map
-    per channel, merged from the trained tensors and merged again when those have changed. So a live network costs what
+    Weights and buffers are views of the trained ones and need no gradient; every converted layer has a twin,
+    updated from the trained tensors when those have changed. So a live network costs what
     the original network costs, gives gradients to its input only, and never lags behind training.
 
     Only the owner of a live network sets its lams; :class:`PinnedNetwork` is the one to share.
@@ -158,14 +147,14 @@ class LiveNetwork(nn.Module):
         width: Fraction of channels kept.
     """
 
-    model: OATModel
+    model: Source
 
-    def __init__(self, model: OATModel, lam: Tensor, width: float) -> None:
+    def __init__(self, model: Source, lam: Tensor, width: float) -> None:
         super().__init__()
         self.__dict__["model"] = model  # not registered: its weights are not this module's own
         self._width = width
         self._lock = threading.RLock()
-        _STEPS.start()
+        _watch_optimizers()
         self.network, self._links = _link(model, width)
         super().train(False)
         self.set_lam(lam)
@@ -177,14 +166,14 @@ class LiveNetwork(nn.Module):
             lam: ``[1]`` for one value, or ``[N]`` for one per sample of the next batches; taken as checked.
         """
         self._lam = lam
-        self._stamp: tuple[int, ...] = ()
+        self._stamp: tuple[object, ...] = ()
 
     def follow(self) -> None:
         """Catch up with the trained tensors where one has been written, moved or replaced since the last call."""
         stamp = self._read_stamp()
         if stamp and stamp == self._stamp:
             return
-        with self._lock, exact_arithmetic(self.model):
+        with self._lock, exact_arithmetic(self.model.encoding.table.device):
             stamp = self._read_stamp()
             if not stamp:
                 self._relink()
@@ -201,7 +190,7 @@ class LiveNetwork(nn.Module):
         self._merge(links)  # a thread that comes in between finds the new network complete
         self.network, self._links = network, links
 
-    def _read_stamp(self) -> tuple[int, ...]:
+    def _read_stamp(self) -> tuple[object, ...]:
         """Tell states of the trained tensors apart; empty where something else has changed: then link anew."""
         links, model = self._links, self.model
         if links.structure != model.structure or links.watch.has_changed():
@@ -213,17 +202,16 @@ class LiveNetwork(nn.Module):
         except (KeyError, AttributeError):  # a tensor was pruned or taken out
             return ()
         try:
-            versions = [tensor._version for tensor in merged]
+            versions: list[object] = [tensor._version for tensor in merged]
         except RuntimeError:  # tensors made in inference mode count no writes: read them anew every time
-            versions = [next(_ANEW)]
-        return (_STEPS.count, model.revision, *versions, *addresses)
+            versions = [object()]
+        return (_LAST_STEP[0], model.revision, *versions, *addresses)
 
     def _merge(self, links: _Links) -> None:
-        values, position = self._lam.to(self.model.encoding.table).unique(return_inverse=True)
-        condition = self.model.condition(values, self._width)
-        for layer, affine in links.affines:
-            scale, shift = layer.affine(condition)
-            affine.coefficients = (scale[position], shift[position])
+        lams, rows = self._lam.to(self.model.encoding.table).unique(return_inverse=True)
+        condition = self.model.condition(lams, self._width)
+        for layer, twin in links.layers:
+            layer.update(twin, condition, rows)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Answer as the original network does; ``x [N, ...]`` is cast to its dtype.
@@ -260,7 +248,7 @@ class PinnedNetwork(LiveNetwork):
     Made by :meth:`OATModel.pinned`. A copy or a pickle of it holds its model, and follows that copy.
     """
 
-    def __init__(self, model: OATModel, point: OperatingPoint) -> None:
+    def __init__(self, model: Source, point: OperatingPoint) -> None:
         super().__init__(model, torch.tensor([point.lam], dtype=torch.float64), point.width)
         self.point = point
 

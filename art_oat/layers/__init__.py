@@ -1,6 +1,7 @@
 """What a conditional network is made of."""
 
-from art_oat.layers.batch_norm import BatchNormLayer, ConditionalLayer, DualAffineBatchNorm, DualBatchNorm
+from art_oat.layers.base import AffineLayer, ConditionalLayer, ConvertedLayer
+from art_oat.layers.batch_norm import BatchNormLayer, DualAffineBatchNorm, DualBatchNorm
 from art_oat.layers.encoding import DEFAULT_LAMBDAS, Encoding, EncodingKind
 from art_oat.layers.film import FILMS, FiLM, LinearFiLM, NarrowFiLM, PublishedFiLM, TwoLayerFiLM, register_film
 from art_oat.layers.norm_act import FollowedNorm, split
@@ -9,8 +10,10 @@ from art_oat.layers.slimmable import Slimmable, Switch, slimmable
 __all__ = [
     "DEFAULT_LAMBDAS",
     "FILMS",
+    "AffineLayer",
     "BatchNormLayer",
     "ConditionalLayer",
+    "ConvertedLayer",
     "DualAffineBatchNorm",
     "DualBatchNorm",
     "Encoding",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -13,31 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from art_oat.condition import Condition, Layout, current_condition, repeated
+from art_oat.condition import Condition, current_condition
+from art_oat.layers.base import AffineLayer
 from art_oat.layers.channel_affine import channel_affine
 from art_oat.layers.film import FiLM, NarrowFiLM
 
 
-class ConditionalLayer(nn.Module, ABC):
-    """A layer that reads the condition in training, and is an affine map per channel at a fixed lam in evaluation.
-
-    Whoever registers a conversion for a norm of a kind of its own returns a subclass of this.
-    """
-
-    @abstractmethod
-    def merge(self, condition: Condition) -> tuple[Tensor, Tensor]:
-        """Return scale and shift, each ``[G, C]``, of the layer in evaluation for a condition of ``G`` lams."""
-
-    def affine(self, condition: Condition) -> tuple[Tensor, Tensor]:
-        """Return scale and shift, each ``[G, C]``, of what stands for the layer in a plain network."""
-        return self.merge(condition)
-
-    @abstractmethod
-    def fold(self, condition: Condition) -> nn.Module:
-        """Return an ordinary, independent layer that answers alike for a condition of one lam, in evaluation."""
-
-
-class BatchNormLayer(ConditionalLayer):
+class BatchNormLayer(AffineLayer):
     """What the two forms of a conditional batch norm share: a FiLM, or none, and how it enters the merged affine.
 
     A norm may lack affine weights. FiLM then still works; folding gives such a norm the weights that hold FiLM.
@@ -328,25 +310,3 @@ def _affine(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     scale = scale if norm.weight is None else norm.weight * scale
     shift = -norm.running_mean * scale
     return scale, shift if norm.bias is None else norm.bias + shift
-
-
-class ChannelAffine(nn.Module):
-    """The affine map per channel that stands in a pinned network where a converted layer stood.
-
-    ``coefficients`` holds scale and shift, each ``[1, C]`` or ``[N, C]``, as one tuple that is replaced whole: a
-    thread in the middle of a pass sees either the old pair or the new one.
-
-    Args:
-        layout: How the network lays out several samples that it makes of one.
-    """
-
-    coefficients: tuple[Tensor, Tensor]
-
-    def __init__(self, layout: Layout) -> None:
-        super().__init__()
-        self.layout = layout
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return ``scale * x + shift`` for ``x [N, C, ...]``."""
-        scale, shift = self.coefficients
-        return channel_affine(x, repeated(scale, len(x), self.layout), repeated(shift, len(x), self.layout))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from art_oat.condition import Layout, repeated
 
 _IMAGE_AXES = ("N", "C", "...")
 _SPATIAL = 2
@@ -29,6 +31,24 @@ def channel_affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         elif is_mixed and is_image and torch.is_grad_enabled():
             return _by_two_numbers(x, scale, shift)
     return _spread(shift, x).addcmul(x, _spread(scale, x)).to(x.dtype)
+
+
+class ChannelAffine(nn.Module):
+    """An affine map per channel, in a pinned network.
+
+    Attributes:
+        coefficients: Scale and shift, each ``[1, C]`` or ``[N, C]``. They are replaced together: a thread in the middle
+            of a pass sees either both old ones or both new ones.
+        layout: How the network lays out several samples that it makes of one.
+    """
+
+    coefficients: tuple[Tensor, Tensor]
+    layout: Layout
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``scale * x + shift`` for ``x [N, C, ...]``."""
+        scale, shift = (repeated(values, len(x), self.layout) for values in self.coefficients)
+        return channel_affine(x, scale, shift)
 
 
 def _by_kernel(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from art_oat.condition import Condition
 from art_oat.contexts import borrowed_generators
+from art_oat.layers.base import ConvertedLayer
 from art_oat.layers.batch_norm import BatchNormLayer
 
 _TENSORS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
@@ -60,7 +61,7 @@ class Rest(nn.Module):
         return module.train(norm.training)
 
 
-class FollowedNorm(nn.Module):
+class FollowedNorm(ConvertedLayer):
     """A conditional batch norm, and what its original class does after normalizing.
 
     Args:

@@ -6,14 +6,14 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import singledispatch
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from art_oat.condition import current_condition, is_finite_number
-from art_oat.rebuild import shallow_copy
+from art_oat.rebuild import rebuild, shallow_copy, with_own_children
 
 
 def check_widths(widths: Iterable[float]) -> tuple[float, ...]:
@@ -282,3 +282,34 @@ class Switch(nn.Module):
     def extra_repr(self) -> str:
         """Name the widths."""
         return f"widths={self.widths}"
+
+
+class Carry(Protocol):
+    """Maps a tensor of a network, and the part of it that stays (all for ``()``), to its counterpart."""
+
+    def __call__(self, tensor: Tensor, index: tuple[slice, ...] = (), /) -> Tensor:
+        """Return the counterpart."""
+
+
+def at_width(
+    network: nn.Module, width: float, substitute: Callable[[nn.Module], nn.Module | None], carry: Carry
+) -> nn.Module:
+    """Rebuild a network as it is at one width, with plain layers in place of slimmable ones.
+
+    Args:
+        network: Left untouched.
+        width: One of its widths.
+        substitute: As for :func:`~art_oat.rebuild.rebuild`; it is asked first.
+        carry: Likewise, for tensors and parts of them.
+    """
+
+    def replace(module: nn.Module) -> nn.Module | None:
+        if (replacement := substitute(module)) is not None:
+            return replacement
+        if isinstance(module, Switch):
+            return rebuild(module.at(width), replace, carry)
+        if isinstance(module, Slimmable):
+            return with_own_children(module.at(width, carry), replace, carry)
+        return None
+
+    return rebuild(network, replace, carry)

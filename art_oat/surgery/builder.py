@@ -13,7 +13,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from art_oat.layers import (
     FILMS,
     BatchNormLayer,
-    ConditionalLayer,
+    ConvertedLayer,
     DualAffineBatchNorm,
     DualBatchNorm,
     EncodingKind,
@@ -104,8 +104,7 @@ class LayerBuilder:
         return _STATISTICS[self.conditioning.statistics](norm, self.film(norm.num_features))
 
 
-Layer = ConditionalLayer | FollowedNorm
-Conversion = Callable[[nn.Module, LayerBuilder], Layer]
+Conversion = Callable[[nn.Module, LayerBuilder], ConvertedLayer]
 
 _CONVERSIONS: dict[type[nn.Module], Conversion] = {}
 
@@ -130,7 +129,7 @@ def register_conversion(kind: type[nn.Module]) -> Callable[[Conversion], Convers
     return register
 
 
-def convert_norm(norm: nn.Module, build: LayerBuilder) -> Layer:
+def convert_norm(norm: nn.Module, build: LayerBuilder) -> ConvertedLayer:
     """Return the conditional layer of a norm, without the hooks of the norm.
 
     Raises:
@@ -160,7 +159,7 @@ def _conversion_of(module: nn.Module) -> Conversion | None:
 @register_conversion(nn.BatchNorm2d)
 @register_conversion(nn.BatchNorm3d)
 @register_conversion(nn.SyncBatchNorm)
-def _convert_batch_norm(norm: nn.Module, build: LayerBuilder) -> Layer:
+def _convert_batch_norm(norm: nn.Module, build: LayerBuilder) -> ConvertedLayer:
     assert isinstance(norm, _BatchNorm)
     if is_parametrized(norm) or "weight" not in norm._parameters:
         raise ValueError(

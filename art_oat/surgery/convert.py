@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from art_oat.contexts import borrowed_generators
-from art_oat.layers import DEFAULT_LAMBDAS, FILMS, Encoding, Switch
+from art_oat.layers import DEFAULT_LAMBDAS, FILMS, ConvertedLayer, Encoding, Switch
 from art_oat.layers.slimmable import check_widths
 from art_oat.model import OATModel, advice_for
 from art_oat.rebuild import clone_tensor, rebuild
-from art_oat.surgery.builder import Conditioning, Layer, LayerBuilder, convert_norm, norms_of
+from art_oat.surgery.builder import Conditioning, LayerBuilder, convert_norm, norms_of
 from art_oat.surgery.errors import UnsupportedModuleError, refuse_layers
 from art_oat.surgery.fold import fold
 from art_oat.surgery.selection import Selector, select
@@ -137,9 +137,9 @@ class _Conversion:
             with borrowed_generators(seed=self.seed):
                 raise _with_others(fault, lambda: self._layers(UNCUT)) from None
 
-    def _layers(self, slimming: Slimming) -> dict[int, dict[float, Layer]]:
+    def _layers(self, slimming: Slimming) -> dict[int, dict[float, ConvertedLayer]]:
         """Convert every norm, by id and width; raise one error for all that cannot be."""
-        layers: dict[int, dict[float, Layer]] = {}
+        layers: dict[int, dict[float, ConvertedLayer]] = {}
         faults: dict[str, str] = {}
         for path, norm in self.norms.items():
             if id(norm) in layers:

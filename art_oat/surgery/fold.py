@@ -6,11 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from art_oat.condition import OperatingPoint
-from art_oat.layers import ConditionalLayer, FollowedNorm, Slimmable, Switch
-from art_oat.layers.slimmable import clone_slice, slice_tensor
+from art_oat.contexts import exact_arithmetic
+from art_oat.layers import ConvertedLayer
+from art_oat.layers.slimmable import at_width, clone_slice, slice_tensor
 from art_oat.model import OATModel, check_model
-from art_oat.pinned import exact_arithmetic
-from art_oat.rebuild import rebuild, with_own_children
 
 
 def fold(model: OATModel, point: OperatingPoint | float | None = None) -> nn.Module:
@@ -49,12 +48,9 @@ def fold(model: OATModel, point: OperatingPoint | float | None = None) -> nn.Mod
         return clones[key]
 
     def folded(module: nn.Module) -> nn.Module | None:
-        if isinstance(module, Switch):
-            return rebuild(module.at(width), folded, clone)
-        if isinstance(module, Slimmable):
-            return with_own_children(module.at(width, clone), folded, clone)
-        return module.fold(condition) if isinstance(module, ConditionalLayer | FollowedNorm) else None
+        return module.fold(condition) if isinstance(module, ConvertedLayer) else None
 
-    with exact_arithmetic(model):
-        condition = model.condition(model.encoding.table.new_full((1,), lam), width)
-        return rebuild(model.network, folded, clone).eval()
+    table = model.encoding.table
+    with exact_arithmetic(table.device):
+        condition = model.condition(table.new_full((1,), lam), width)
+        return at_width(model.network, width, folded, clone).eval()

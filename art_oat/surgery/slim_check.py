@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from art_oat.condition import Layout, current_condition
 from art_oat.contexts import borrowed_generators
-from art_oat.layers import ConditionalLayer, Encoding, FollowedNorm, Switch
+from art_oat.layers import ConditionalLayer, ConvertedLayer, Encoding, Switch
 from art_oat.model import OATModel
 from art_oat.rebuild import rebuild
 from art_oat.surgery.errors import refuse_layers
@@ -174,7 +174,7 @@ def converted_paths(network: nn.Module) -> list[str]:
     paths: list[str] = []
     for path, part in network.named_modules():
         layer = part.at(1.0) if isinstance(part, Switch) else part
-        if isinstance(layer, ConditionalLayer | FollowedNorm) and not any(is_within(path, found) for found in paths):
+        if isinstance(layer, ConvertedLayer) and not any(is_within(path, found) for found in paths):
             paths.append(path)
     return paths
 

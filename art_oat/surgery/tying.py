@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from art_oat.layers import BatchNormLayer
-from art_oat.surgery.builder import Layer
+from art_oat.layers import BatchNormLayer, ConvertedLayer
 from art_oat.surgery.errors import UnsupportedModuleError
 from art_oat.surgery.selection import holders
 
@@ -19,13 +18,13 @@ class _Place(NamedTuple):
 
     path: str
     name: str
-    layer: Layer | None
+    layer: ConvertedLayer | None
 
     def __str__(self) -> str:
         return f"{self.path}.{self.name}"
 
 
-def tie(network: nn.Module, layers: Mapping[int, Layer]) -> None:
+def tie(network: nn.Module, layers: Mapping[int, ConvertedLayer]) -> None:
     """Tie converted norms as the norms were tied, side by side, and let them share their FiLM.
 
     Args:
@@ -47,7 +46,7 @@ def tie(network: nn.Module, layers: Mapping[int, Layer]) -> None:
     _share_films([[place.layer for place in places] for places in shared])
 
 
-def _shared_places(network: nn.Module, layers: Mapping[int, Layer]) -> list[list[_Place]]:
+def _shared_places(network: nn.Module, layers: Mapping[int, ConvertedLayer]) -> list[list[_Place]]:
     """Return the places of each tensor that lies in several, at least one of them in a converted norm."""
     modules = dict(network.named_modules(remove_duplicate=False))
     places_of: dict[int, dict[int, _Place]] = {}

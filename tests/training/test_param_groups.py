@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from art_oat import to_conditional
-from art_oat.layers import ConditionalLayer, DualBatchNorm, FiLM, LinearFiLM
+from art_oat.layers import AffineLayer, DualBatchNorm, FiLM, LinearFiLM
 from art_oat.training.param_groups import parameter_groups
 from tests.networks import NETWORKS, Residual, shaken
 
@@ -59,14 +59,14 @@ def test_a_step_of_sgd_with_gradient_0_shrinks_exactly_what_decays():
         torch.testing.assert_close(parameter, old if parameter in film else 0.95 * old)
 
 
-class Scale(ConditionalLayer):
+class Scale(AffineLayer):
     """A conditional layer of one's own: a norm whatever it is made of, but for its FiLM."""
 
     def __init__(self) -> None:
         super().__init__()
         self.inner, self.film = nn.Linear(4, 4), LinearFiLM(8, 4)
 
-    def merge(self, condition):
+    def affine(self, condition):
         raise NotImplementedError
 
     def fold(self, condition):

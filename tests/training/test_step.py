@@ -26,7 +26,7 @@ from art_oat import (
 from art_oat.attacks import bind, distance
 from art_oat.data import digits
 from art_oat.experiment.recipe import Recipe, train
-from art_oat.layers.batch_norm import ChannelAffine
+from art_oat.layers.channel_affine import ChannelAffine
 from art_oat.models import ResNet, WideResNet
 from art_oat.training import hybrid_loss
 from art_oat.training.step import Method, Step, layout_faults
