@@ -1,4 +1,4 @@
-"""Owns transfer: a network for another task, from the features of a trained one."""
+"""Transfer: a network for another task, from the features of a trained one."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def replace_head(
 ) -> Network:
     """Return a copy of a network with a fresh head for another number of classes, and all else as it is.
 
-    The new head is of the class of the old one, trainable, and starts as torch starts such layers: that is all that is
-    drawn at random. A conditional network stays conditional; with a head per width, the smaller ones start as slices.
-    Other heads, such as auxiliary ones that answer in training alone, are left as they are.
+    The new head is of the class of the old one, trainable, and starts as torch starts such layers. A conditional
+    network stays conditional; with a head per width, the smaller ones start as slices. Other heads, such as auxiliary
+    ones that answer in training alone, are left as they are.
 
     Args:
         network: Plain or conditional; it is left untouched.
@@ -67,21 +67,17 @@ def adapt(
 ) -> nn.Module:
     """Return a network for another task that starts from the features of a trained one (Salman et al. 2020).
 
-    One conditional network offers the features of every robustness: with ``lam``, or ``width``, the result is an
-    ordinary network, :func:`fold` at that point, and gives the dial up. Without, it stays conditional, to be trained at
-    every lam by :class:`~art_oat.OATTrainer`. arXiv:2007.08489 has both protocols:
-
-    - ``"fixed-feature"``: only the head is trained; the whole network stays in evaluation mode, so that all features
-      are fixed. :class:`~art_oat.transfer.LinearProbe` trains a linear head so, in one pass over the data.
-    - ``"full-network"``: everything is trained, whether it was frozen in the source or not.
+    With ``lam`` or ``width`` the result is an ordinary network, :func:`fold` at that point, which has no dials. Without
+    both, a conditional network stays conditional.
 
     Args:
-        source: An ``OATModel`` or any plain network, such as :func:`fold` gives; it is left untouched.
+        source: An ``OATModel`` or any plain network; it is left untouched.
         nb_classes: ``K`` of the new task, at least 2.
-        protocol: See above.
+        protocol: ``"full-network"``: everything is trained. ``"fixed-feature"``: the head alone is; the rest stays in
+            evaluation mode. Both are of arXiv:2007.08489.
         lam: Whose features; in ``[0, 1]``, for a conditional source.
         width: Likewise; one of the trained widths.
-        head: As :func:`replace_head` takes it, like what follows.
+        head: As :func:`replace_head` takes it, like ``input_shape`` and ``seed``.
         input_shape: See there.
         seed: See there.
 
@@ -93,18 +89,28 @@ def adapt(
         raise ValueError(f"protocol must be one of {get_args(Protocol)}, got {protocol!r}.")
     _check_classes(nb_classes)
     path = head_path(source, head, input_shape)
-    if lam is not None or width is not None:
-        if not isinstance(source, OATModel):
-            raise ValueError(f"lam and width must be None for a {type(source).__name__}: it has no dials.")
-        source = fold(source, source.point(lam, width))
-    network = with_new_head(source, path, int(nb_classes), seed)
+    network = with_new_head(_at_point(source, lam, width), path, int(nb_classes), seed)
+    _apply(protocol, network, path)
+    return network
+
+
+def _at_point(source: nn.Module, lam: float | None, width: float | None) -> nn.Module:
+    """Fold a conditional network where ``lam`` or ``width`` is given."""
+    if lam is None and width is None:
+        return source
+    if not isinstance(source, OATModel):
+        raise ValueError(f"lam and width must be None for a {type(source).__name__}: it has no dials.")
+    return fold(source, source.point(lam, width))
+
+
+def _apply(protocol: Protocol, network: nn.Module, path: str) -> None:
+    """Freeze and unfreeze parts, whatever was frozen in the source."""
     unfreeze(network)
     root = plain_root(network)
     set_trainable(root, True)
     if protocol == "fixed-feature":
         freeze(root)
         set_trainable(root.get_submodule(path), True)
-    return network
 
 
 def _check_classes(nb_classes: int) -> None:

@@ -1,9 +1,10 @@
-"""Owns frozen parts of a network: what comes before another part, and what keeps it as it is."""
+"""Freezing: everything before a part of a network stays as it is while the rest is trained."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,58 +12,47 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from art_oat.contexts import borrowed_generators
-from art_oat.surgery.selection import holders, is_within, with_near_names
+from art_oat.surgery.selection import holders, is_within
 from art_oat.surgery.tracing import graph_leaves
-from art_oat.transfer.trial import plain, plain_root, trial_network
+from art_oat.transfer.trial import check_path, plain, plain_root, trial_network
 
 _KEY = "art_oat frozen"
 """Of the hook in a frozen module; torch's own are numbers, which start anew in another process."""
 
 
 def freeze_below(network: nn.Module, path: str, *, input_shape: Sequence[int] | None = None) -> tuple[str, ...]:
-    """Freeze everything that has run when a part of a network is first called.
+    """Freeze everything that has run when a part of a network is first called; :func:`unfreeze` undoes it.
 
-    Frozen parts need no gradient, have none left, and are brought back to evaluation mode whenever they are called: so
-    neither their weights nor their statistics move, and their dropout layers are off. One that is called again later is
-    frozen there, too. Parts that were frozen before stay so; :func:`unfreeze` undoes all of it.
-
-    Copies, pickles, and what is folded or converted, stay frozen; but what conversion adds (FiLM) is trainable, a file
-    of weights does not tell, ``convert_sync_batchnorm`` forgets it, and ``update_bn`` resets statistics: do that first.
+    Frozen parts have no gradients. They go back to evaluation mode whenever they are called: neither weights nor
+    statistics move, and dropout is off. A part that is called again later is frozen there, too. Copies, pickles, folded
+    and converted networks stay frozen; but FiLM that conversion adds is trainable, files of weights do not tell, and
+    ``convert_sync_batchnorm`` and ``update_bn`` must come first.
 
     Args:
         network: Plain or conditional; changed in place.
         path: Dotted path of the first part to be trained, as in the plain network, such as ``"layer3"``.
-        input_shape: Shape of one sample on which a copy is run to see what comes before; None to try common sizes.
+        input_shape: Shape of one sample on which a copy is run; None to try common image sizes.
 
     Returns:
         The dotted paths of what is frozen, in the order of the calls.
 
     Raises:
         TypeError: If ``network`` is of another kind.
-        ValueError: If there is no part of that name (gives the nearest), it is not called in evaluation, what it gets
-            depends on something that is not used by calling the part that holds it, or frozen and trained parts have
-            weights or layers in common; nothing is changed.
-
-    Example:
-        >>> from art_oat.models import ResNet
-        >>> freeze_below(ResNet((1, 1)), "stages.1")
-        ('stem', 'stages.0')
+        ValueError: If ``path`` is no part that is called in evaluation, or what comes before it cannot be frozen part
+            by part; then nothing is changed.
     """
     root = plain_root(network)
-    subject, x = trial_network(network, input_shape)
-    known = {name for name, _ in subject.named_modules(remove_duplicate=False)} - {""}
-    if path not in known:
-        near = with_near_names(path, known)
-        raise ValueError(f"path must be the dotted path of a part of the {type(root).__name__}, got {near}.")
+    copy, x = trial_network(network, input_shape)
+    check_path(path, copy, "path")
     with torch.inference_mode(mode=False), borrowed_generators(seed=0):
-        run = _run(subject, path, x)
+        run = _run_until(copy, path, x)
         frozen = tuple(name for name in run.done if not any(holder in run.done for holder in holders(name)))
-        faults = _held_faults(subject, run, frozen)
+        faults = _late_faults(copy, run, frozen)
         for name, parameter in plain(network).named_parameters():
-            subject.get_parameter(name).requires_grad_(parameter.requires_grad)
-        faults += _unfrozen(subject, path, x, frozen)
+            copy.get_parameter(name).requires_grad_(parameter.requires_grad)
+        faults += _loose_faults(copy, path, x, frozen)
     parts = [root.get_submodule(name) for name in frozen]
-    if faults := faults or ties(parts, root):
+    if faults := faults or tie_faults(parts, root):
         raise ValueError(f"what comes before {path!r} must be frozen part by part, but {' and '.join(faults)}.")
     for part in parts:
         freeze(part)
@@ -81,15 +71,15 @@ def unfreeze(network: nn.Module) -> None:
                     parameter.requires_grad_()
 
 
+@dataclass
 class _Frozen:
-    """Is called before a frozen module, and brings it back to evaluation mode, with all that it holds.
+    """The hook of a frozen module: brings it back to evaluation mode, with all that it holds.
 
-    Args:
+    Attributes:
         fixed: Names of the parameters in the module that were not trainable before.
     """
 
-    def __init__(self, fixed: frozenset[str]) -> None:
-        self.fixed = fixed
+    fixed: frozenset[str]
 
     def __call__(self, module: nn.Module, _: Any) -> None:
         if any(part.training for part in module.modules()):  # hosts set modes of single norms, too
@@ -105,8 +95,7 @@ def freeze(part: nn.Module) -> None:
             hooks[_KEY] = _Frozen(fixed)
             hooks.move_to_end(_KEY, last=False)  # before what computes weights in training
     set_trainable(part.eval(), False)
-    for parameter in part.parameters():
-        parameter.grad = None  # an optimizer that holds it would go on by it
+    part.zero_grad()  # an optimizer that holds a gradient would go on by it
 
 
 def take_hook(module: nn.Module) -> _Frozen | None:
@@ -123,21 +112,21 @@ def set_trainable(part: nn.Module, is_trainable: bool) -> None:
             parameter.requires_grad_(is_trainable)
 
 
-def ties(parts: Sequence[nn.Module], root: nn.Module) -> list[str]:
+def tie_faults(parts: Sequence[nn.Module], root: nn.Module) -> list[str]:
     """Say which weights of some parts are also those of modules outside of them."""
     inside = {module for part in parts for module in part.modules()}
     owned = {id(tensor) for part in parts for tensor in part.parameters()}
     places: dict[int, list[str]] = {}
-    is_tied: set[int] = set()
+    tied: set[int] = set()
     for path, module in root.named_modules():
         for name, tensor in module.named_parameters(prefix=path, recurse=False):
             places.setdefault(id(tensor), []).append(name)
             if id(tensor) in owned and module not in inside:
-                is_tied.add(id(tensor))
-    return [f"{' and '.join(places[key])} are tied" for key in is_tied]
+                tied.add(id(tensor))
+    return [f"{' and '.join(places[key])} are tied" for key in tied]
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Run:
     """What happens in a network until one of its parts is first called, and from then on.
 
@@ -148,26 +137,26 @@ class _Run:
         late: Modules that are called from then on.
     """
 
-    inputs: list[Tensor]
-    done: list[str]
-    early: set[nn.Module]
-    late: set[nn.Module]
+    inputs: list[Tensor] = field(default_factory=list)
+    done: list[str] = field(default_factory=list)
+    early: set[nn.Module] = field(default_factory=set)
+    late: set[nn.Module] = field(default_factory=set)
 
 
 class _ReachedError(Exception):
     """Ends a run where it has come far enough."""
 
 
-def _run(subject: nn.Module, path: str, x: Tensor, *, to_end: bool = True) -> _Run:
+def _run_until(network: nn.Module, path: str, x: Tensor, *, to_end: bool = True) -> _Run:
     """Run a network, to the end or until one of its parts is called.
 
     Raises:
         ValueError: If it is not called.
     """
-    run = _Run([], [], set(), set())
-    named = list(subject.named_modules(remove_duplicate=False))
-    elsewhere = {part for name, part in named if not is_within(name, path)}
-    begins = {part for name, part in named if name == path or (is_within(name, path) and part not in elsewhere)}
+    run = _Run()
+    parts = list(network.named_modules(remove_duplicate=False))
+    elsewhere = {part for name, part in parts if not is_within(name, path)}
+    begins = {part for name, part in parts if name == path or (is_within(name, path) and part not in elsewhere)}
 
     def enter(module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
         if module in begins and not run.late:
@@ -175,62 +164,60 @@ def _run(subject: nn.Module, path: str, x: Tensor, *, to_end: bool = True) -> _R
             run.late.add(module)
             if not to_end:
                 raise _ReachedError
-        (run.late if run.late else run.early).add(module)
+        (run.late or run.early).add(module)
 
     def leave(name: str) -> None:
         if not run.late and name not in run.done:
             run.done.append(name)
 
-    handles = [part.register_forward_pre_hook(enter, with_kwargs=True, prepend=True) for part in subject.modules()]
-    handles += [part.register_forward_hook(lambda *_, name=name: leave(name)) for name, part in subject.named_modules()]
-    try:
-        subject(x)
-    except _ReachedError:
-        pass
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, suppress(_ReachedError):
+        for name, part in network.named_modules():
+            hooks.enter_context(part.register_forward_pre_hook(enter, with_kwargs=True, prepend=True))
+            hooks.enter_context(part.register_forward_hook(lambda *_, name=name: leave(name)))
+        network(x)
     if not run.late:
         raise ValueError(f"path must be that of a part which is called in evaluation, but {path!r} is not.")
     return run
 
 
-def _held_faults(subject: nn.Module, run: _Run, frozen: Sequence[str]) -> list[str]:
+def _late_faults(network: nn.Module, run: _Run, frozen: Sequence[str]) -> list[str]:
     """Say which layers lie in what is to be frozen, but are called only later."""
-    inside = {module for name in frozen for module in subject.get_submodule(name).modules()}
-    later = (inside & run.late) - run.early
-    names = [name for name, part in subject.named_modules() if part in later and (part._parameters or part._buffers)]
-    return [f"{', '.join(names)} lies in it and is called only later"] * bool(names)
+    inside = {module for name in frozen for module in network.get_submodule(name).modules()}
+    late = (inside & run.late) - run.early
+    names = [name for name, part in network.named_modules() if part in late and (part._parameters or part._buffers)]
+    return [f"{', '.join(names)} lies in it and is called only later"] if names else []
 
 
-def _unfrozen(subject: nn.Module, path: str, x: Tensor, frozen: Sequence[str]) -> list[str]:
+def _loose_faults(network: nn.Module, path: str, x: Tensor, frozen: Sequence[str]) -> list[str]:
     """Freeze parts of a copy, and say what can still move of that which another part gets."""
     for name in frozen:
-        freeze(subject.get_submodule(name))
-    names = {id(parameter): name for name, parameter in subject.named_parameters()}
+        freeze(network.get_submodule(name))
     with torch.enable_grad():
-        used = {id(leaf) for tensor in _run(subject, path, x).inputs for leaf in graph_leaves(tensor)}
-    weights = [name for key, name in names.items() if key in used]
-    faults = [f"it depends on {', '.join(weights)}, used by no part that holds them: requires_grad_(False) first"]
-    return faults * bool(weights) + _moving_statistics(subject, path, x)
+        used = {id(leaf) for tensor in _run_until(network, path, x).inputs for leaf in graph_leaves(tensor)}
+    weights = [name for name, parameter in network.named_parameters() if id(parameter) in used]
+    faults = []
+    if weights:
+        advice = "used by no part that holds them: requires_grad_(False) first"
+        faults.append(f"it depends on {', '.join(weights)}, {advice}")
+    if moved := _moving_statistics(network, path, x):
+        faults.append(f"{', '.join(moved)} move(s) without a call of the part that holds them")
+    return faults
 
 
-def _moving_statistics(subject: nn.Module, path: str, x: Tensor) -> list[str]:
-    """Say which statistics move in training although the module that holds them is not called, so that no hook runs."""
-    before = {name: buffer.clone() for name, buffer in subject.named_buffers()}
+def _moving_statistics(network: nn.Module, path: str, x: Tensor) -> list[str]:
+    """Return which statistics move in training although the module that holds them is not called: no hook runs."""
+    before = {name: buffer.clone() for name, buffer in network.named_buffers()}
     try:
         with torch.no_grad():
-            run = _run(subject.train(), path, x, to_end=False)
+            run = _run_until(network.train(), path, x, to_end=False)
     except Exception:  # noqa: BLE001 - in training a user's network may want more than inputs: then nothing is known
         return []
-    moved = [
-        name
-        for name, buffer in subject.named_buffers()
-        if subject.get_submodule(name.rpartition(".")[0]) not in run.early
-        and name in before
-        and not _is_same(buffer, before[name])
-    ]
-    return [f"{', '.join(moved)} move(s) without a call of the part that holds them"] * bool(moved)
+    moved = {
+        name: network.get_submodule(name.rpartition(".")[0])
+        for name, buffer in network.named_buffers()
+        if name in before and not _is_same(buffer, before[name])
+    }
+    return [name for name, holder in moved.items() if holder not in run.early]
 
 
 def _is_same(tensor: Tensor, other: Tensor) -> bool:

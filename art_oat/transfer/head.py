@@ -1,4 +1,4 @@
-"""Owns the head of a network: which layer sets how many scores it gives, and another one in its place."""
+"""The head of a network: the layer that sets how many scores it gives, and a new one in its place."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from art_oat.contexts import borrowed_generators
 from art_oat.layers import Slimmable, Switch
 from art_oat.layers.slimmable import Channels, chooses_width, clone_slice, full_size, sliced, slimmable
 from art_oat.rebuild import clone_tensor, rebuild, same_tensor, without_hooks
-from art_oat.surgery.selection import with_near_names
 from art_oat.surgery.tracing import cuttable_layers, real_tensors, structure
-from art_oat.transfer.freezing import take_hook, ties
-from art_oat.transfer.trial import plain_root, trial_network
+from art_oat.transfer.freezing import take_hook, tie_faults
+from art_oat.transfer.trial import check_path, plain_root, trial_network
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -26,8 +25,8 @@ Network = TypeVar("Network", bound=nn.Module)
 def find_head(network: nn.Module, *, input_shape: Sequence[int] | None = None) -> str:
     """Return the dotted path of the layer that sets how many scores a network gives.
 
-    It is found by running a copy: of the linear layers and convolutions that the scores come from directly, the one
-    that can have one more output, and then there is one more score.
+    It is found by running a copy. Of the linear layers and convolutions that the scores come from directly, it is the
+    one that, with one more output, gives one more score.
 
     Args:
         network: Plain or conditional; it is left untouched.
@@ -42,38 +41,34 @@ def find_head(network: nn.Module, *, input_shape: Sequence[int] | None = None) -
         >>> find_head(SmallCNN())
         'head'
     """
-    subject, x = trial_network(network, input_shape)
-    faults = {path: _head_fault(subject, path, x) for path in _candidates(subject, x)}
+    copy, x = trial_network(network, input_shape)
+    faults = {path: _head_fault(copy, path, x) for path in _candidates(copy, x)}
     found = [path for path, fault in faults.items() if not fault]
     if len(found) == 1:
         return found[0]
-    tried = [f"{path} ({_kind(subject, path)}): {fault}." for path, fault in faults.items() if fault]
-    raise ValueError(
-        "network must have one head, a linear layer or convolution that sets how many scores it gives, "
-        f"found {' and '.join(found) or 'none'}. {' '.join(tried)}{' ' * bool(tried)}"
-        + ("Name one: head=..." if found else "Exchange the layer that the scores come from yourself.")
-    )
+    tried = [f"{path} ({_kind(copy, path)}): {fault}." for path, fault in faults.items() if fault]
+    advice = "Name one: head=..." if found else "Exchange the layer that the scores come from yourself."
+    message = "network must have one head, a linear layer or convolution that sets how many scores it gives, found"
+    raise ValueError(" ".join([message, f"{' and '.join(found) or 'none'}.", *tried, advice]))
 
 
 def head_path(network: nn.Module, head: str | None, input_shape: Sequence[int] | None) -> str:
     """Find the head, or check that the part named is one."""
     if head is None:
         return find_head(network, input_shape=input_shape)
-    subject, x = trial_network(network, input_shape)
-    known = {name for name, _ in subject.named_modules(remove_duplicate=False)}
-    if head not in known:
-        raise ValueError(f"head must be the dotted path of a part, got {with_near_names(head, known - {''})}.")
-    if fault := _head_fault(subject, head, x):
-        kind = _kind(subject, head)
+    copy, x = trial_network(network, input_shape)
+    check_path(head, copy, "head")
+    if fault := _head_fault(copy, head, x):
+        kind = _kind(copy, head)
         raise ValueError(f"head must set how many scores the network gives, got {head} ({kind}): {fault}.")
     return head
 
 
-def _candidates(subject: nn.Module, x: Tensor) -> list[str]:
+def _candidates(network: nn.Module, x: Tensor) -> list[str]:
     """Return the paths of the layers that the scores come from directly, in the order of the network."""
-    layers = cuttable_layers(subject)
+    layers = cuttable_layers(network)
     with torch.inference_mode(mode=False):
-        heads = structure(subject, layers, x).heads
+        heads = structure(network, layers, x).heads
     return [path for path in layers if path in heads]
 
 
@@ -81,20 +76,19 @@ def _kind(network: nn.Module, path: str) -> str:
     return type(network.get_submodule(path)).__name__
 
 
-def _head_fault(subject: nn.Module, path: str, x: Tensor) -> str:
-    """Say why a layer is no head: it must be able to have one more output, and then there is one more score."""
-    layer = subject.get_submodule(path)
+def _head_fault(network: nn.Module, path: str, x: Tensor) -> str:
+    """Say why a layer is no head: with one more output, there must be one more score."""
+    layer = network.get_submodule(path)
     if not chooses_width(layer):
         return "it is no linear layer, and no convolution of one group"
     if is_parametrized(layer) or "weight" not in layer._parameters:
         return "its weights are computed from others"
-    size = full_size(layer)
-    assert size is not None
+    size = cast("Channels", full_size(layer))
     with torch.no_grad(), borrowed_generators(seed=0):
-        before = real_tensors(subject(x))
+        before = real_tensors(network(x))
         larger = _resized(layer, size.outputs + 1)
         try:
-            after = real_tensors(rebuild(subject, lambda part: larger if part is layer else None, same_tensor)(x))
+            after = real_tensors(rebuild(network, lambda part: larger if part is layer else None, same_tensor)(x))
         except Exception as error:  # noqa: BLE001 - whatever a user's network may raise
             return f"with one more output the network fails: {error}"
     gains = [_nb_scores(new) - _nb_scores(old) for old, new in zip(before, after, strict=False)]
@@ -109,7 +103,7 @@ def with_new_head(network: Network, path: str, nb_classes: int, seed: int) -> Ne
     """Return a copy of a network whose head, of a checked path, is fresh and gives another number of scores."""
     root = plain_root(network)
     old = root.get_submodule(path)
-    if tied := ties([old], root):
+    if tied := tie_faults([old], root):
         raise ValueError(f"the head must have weights of its own, but {' and '.join(tied)}. Untie them.")
     with borrowed_generators(seed=seed):
         fresh = _resized(old, nb_classes)
@@ -143,5 +137,4 @@ def _drawn(layer: nn.Module, nb_outputs: int) -> nn.Module:
             shape[1 if name == "weight" and isinstance(layer, _ConvTransposeNd) else 0] = nb_outputs
             setattr(fresh, name, nn.Parameter(torch.empty(shape, dtype=old.dtype)))
     fresh.reset_parameters()
-    moved: nn.Module = fresh.to(layer.weight.device)
-    return moved
+    return cast("nn.Module", fresh.to(layer.weight.device))

@@ -1,8 +1,7 @@
-"""Owns the linear probe: a head trained on features that are computed once."""
+"""The linear probe: a head trained on features that are computed once."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
@@ -14,7 +13,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from art_oat.checks import Array, as_array, class_indices, count_faults, input_faults, label_faults, refuse
+from art_oat.checks import (
+    Array,
+    as_array,
+    class_indices,
+    count_faults,
+    input_faults,
+    label_faults,
+    refuse,
+    warn_caller,
+)
 from art_oat.condition import is_finite_number
 from art_oat.contexts import evaluating
 from art_oat.model import OATModel
@@ -24,7 +32,7 @@ from art_oat.transfer.head import head_path
 _MAX_STEPS = 2000
 _HISTORY = 20
 _FLAT = 1e-6
-_FEATURE_AXES = len(("N", "D"))
+_FEATURE_AXES = 2
 
 
 class _Solution(NamedTuple):
@@ -40,16 +48,15 @@ class LinearProbe:
 
     ``min_(W, b) mean CE(W f(x) + b, y) + weight_decay v / 2 ||W||^2`` for the features ``f`` of the network in
     evaluation (Salman et al. 2020, arXiv:2007.08489). ``v`` is the mean variance of the features over the training
-    data, so that a ``weight_decay`` means the same for every source, whatever the scale of its features. They are
-    computed in one pass over the data and kept; L-BFGS then goes over them in float64, all samples at once, so nothing
-    is drawn. It is scikit-learn's ``LogisticRegression`` with ``C = 1 / (weight_decay v N)``. The head alone changes,
-    in place; nothing but a log-softmax may follow it.
+    data, so that a ``weight_decay`` means the same at every scale of features. It is scikit-learn's
+    ``LogisticRegression`` with ``C = 1 / (weight_decay v N)``, solved by L-BFGS in float64. Nothing is drawn. Features
+    are computed in one pass over the data. The head alone changes, in place; only a log-softmax may follow it.
 
     Args:
-        network: A plain network whose head gives ``K`` scores, such as :func:`~art_oat.transfer.adapt` returns.
-        weight_decay: Above 0; several to try them all on the same features, of which ``fit`` keeps the one with the
-            highest accuracy on validation data, of equal ones the largest.
-        head: Dotted path of the head; None to find it, see :func:`~art_oat.transfer.find_head`.
+        network: A plain network whose head gives ``K`` scores, such as :func:`~art_oat.adapt` returns.
+        weight_decay: Above 0. Of several, ``fit`` keeps the one with the highest accuracy on validation data, of equal
+            ones the largest.
+        head: Dotted path of the head; None to find it, see :func:`~art_oat.find_head`.
         input_shape: Shape of one sample, to find it by; None to try common image sizes.
 
     Attributes:
@@ -117,30 +124,22 @@ class LinearProbe:
                 does not get one vector per sample, or the network does not return its scores; nothing is changed.
 
         Warns:
-            sklearn.exceptions.ConvergenceWarning: If the slope is not yet 0 within 1e-6 when L-BFGS ends. The head then
-                has the least objective that was found.
+            sklearn.exceptions.ConvergenceWarning: If the slope is not yet 0 within 1e-6 when L-BFGS ends.
         """
-        faults = [*self._faults(x, y, ("x", "y")), *count_faults({"batch_size": batch_size})]
-        if validation_data is not None:
-            faults += self._faults(*validation_data, ("x of validation_data", "y of validation_data"))
-        elif len(self._decays) > 1:
-            nb_tried = len(self._decays)
-            faults.append(f"validation_data must be given to choose one of {nb_tried} weight decays by, got None.")
-        refuse(faults)
+        refuse(self._fit_faults(x, y, validation_data, batch_size))
         features, labels = self._features(x, batch_size, verbose=verbose), self._labels(y)
-        held_out = (
-            None if validation_data is None else (self._features(validation_data[0], batch_size), validation_data[1])
+        solutions = [self._solve(features, labels, decay) for decay in self._decays]
+        accuracies = [float("nan")] * len(solutions)
+        if validation_data is not None:
+            features, labels = self._features(validation_data[0], batch_size), self._labels(validation_data[1])
+            accuracies = [self._accuracy(solution, features, labels) for solution in solutions]
+        best = accuracies.index(max(accuracies))  # of equal ones the first, which has the largest weight decay
+        self.accuracy, self.weight_decay, self.objective = (
+            accuracies[best],
+            self._decays[best],
+            solutions[best].objective,
         )
-        best: tuple[float, float, _Solution] | None = None
-        for decay in self._decays:
-            solution = self._solve(features, labels, decay)
-            accuracy = float("nan") if held_out is None else self._accuracy(solution, *held_out)
-            if best is None or accuracy > best[0]:
-                best = accuracy, decay, solution
-        assert best is not None
-        self.accuracy, self.weight_decay, solution = best
-        self.objective = solution.objective
-        self._write(solution)
+        self._write(solutions[best])
         return self
 
     def features(self, x: Array, batch_size: int = 128) -> NDArray[np.float64]:
@@ -153,14 +152,26 @@ class LinearProbe:
         result: NDArray[np.float64] = self._features(x, batch_size).numpy()
         return result
 
+    def _fit_faults(
+        self, x: Array, y: Array, validation_data: tuple[Array, Array] | None, batch_size: int
+    ) -> list[str]:
+        faults = [*self._faults(x, y, ("x", "y")), *count_faults({"batch_size": batch_size})]
+        if validation_data is not None:
+            faults += self._faults(*validation_data, ("x of validation_data", "y of validation_data"))
+        elif len(self._decays) > 1:
+            nb_tried = len(self._decays)
+            faults.append(f"validation_data must be given to choose one of {nb_tried} weight decays by, got None.")
+        return faults
+
     def _faults(self, x: Array, y: Array, names: tuple[str, str]) -> list[str]:
         x, y = as_array(x), as_array(y)
         faults = input_faults(x, x.shape[1:], names[0])
         if not len(x):
             faults.append(f"{names[0]} must hold at least one sample, got none.")
-        wrong = label_faults(y, len(x), self.head.out_features, names[1])
-        advice = f"The head gives {self.head.out_features} scores: adapt(source, nb_classes=...) gives it another."
-        return [*faults, *wrong, *([advice] if wrong else [])]
+        nb_classes = self.head.out_features
+        if wrong := label_faults(y, len(x), nb_classes, names[1]):
+            wrong.append(f"The head gives {nb_classes} scores: adapt(source, nb_classes=...) gives it another.")
+        return [*faults, *wrong]
 
     def _labels(self, y: Array) -> Tensor:
         return torch.from_numpy(class_indices(as_array(y), self.head.out_features))
@@ -190,59 +201,66 @@ class LinearProbe:
             raise ValueError("the network must return the scores of its head, or their log-softmax; it changes them.")
         return torch.cat(found)
 
-    @staticmethod
-    def _scores(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        own = [None if it is None else it.detach().cpu().double() for it in (weight, bias)]
-        return F.linear(features, *own)  # type: ignore[arg-type]
-
     def _solve(self, features: Tensor, labels: Tensor, weight_decay: float) -> _Solution:
-        """Minimize from where the head stands; the objective is convex, so that only rounding depends on it."""
+        """Minimize from the head as it is; the objective is convex, so that only rounding depends on it."""
         has_bias = self.head.bias is not None
         mean = features.mean(dim=0) if has_bias else torch.zeros_like(features[0])
         variance = features.var(dim=0, correction=0).mean()
         scale = torch.where(variance > 0, variance.sqrt(), 1.0)
         features = (features - mean) / scale  # which a bias makes up for: L-BFGS takes fewer steps on these
-        start = self.head.weight.detach().cpu().double()
-        bias = self._scores(mean, start, self.head.bias) if has_bias else start.new_zeros(len(start))
+        start = _exact(self.head.weight)
+        bias = F.linear(mean, start, _exact(self.head.bias)) if has_bias else start.new_zeros(len(start))
         weight = (start * scale).requires_grad_()
         bias.requires_grad_(has_bias)
-        variables = [weight, bias] if has_bias else [weight]
-        solver = torch.optim.LBFGS(
-            variables,
-            max_iter=_MAX_STEPS,
-            tolerance_grad=_FLAT / 10,
-            tolerance_change=0.0,
-            history_size=_HISTORY,
-            line_search_fn="strong_wolfe",
-        )
-
-        def closure() -> Tensor:
-            solver.zero_grad()
-            fit = F.cross_entropy(features @ weight.T + bias, labels)
-            value = fit + weight_decay / 2 * weight.square().sum()
-            value.backward()
-            return value
-
-        with torch.enable_grad():
-            solver.step(closure)
-            value = closure()
-        slope = max(float(it.grad.abs().max()) for it in variables if it.grad is not None)
+        value, slope = _minimize(features, labels, weight, bias, weight_decay)
         if slope > _FLAT:
             text = f"the slope must be 0 within {_FLAT:g}, got {slope:.2g} at weight_decay {weight_decay:g}."
-            warnings.warn(f"{text} Take a larger one.", ConvergenceWarning, stacklevel=3)
+            warn_caller(f"{text} Take a larger one.", ConvergenceWarning)
         weight = weight.detach() / scale
-        return _Solution(weight, bias.detach() - weight @ mean, float(value.detach()))
+        return _Solution(weight, bias.detach() - weight @ mean, value)
 
-    def _accuracy(self, solution: _Solution, features: Tensor, y: Array) -> float:
-        dtype = self.head.weight.dtype  # as it will stand in the head
-        scores = self._scores(features, solution.weight.to(dtype), solution.bias.to(dtype))
-        return float((scores.argmax(dim=1) == self._labels(y)).double().mean())
+    def _accuracy(self, solution: _Solution, features: Tensor, labels: Tensor) -> float:
+        dtype = self.head.weight.dtype  # as it will be in the head
+        weight, bias = (_exact(it.to(dtype)) for it in solution[:2])
+        return float((F.linear(features, weight, bias).argmax(dim=1) == labels).double().mean())
 
     @torch.no_grad()
     def _write(self, solution: _Solution) -> None:
+        self.objective = solution.objective
         self.head.weight.copy_(solution.weight)
         if self.head.bias is not None:
             self.head.bias.copy_(solution.bias)
+
+
+def _exact(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().double()
+
+
+def _minimize(
+    features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor, weight_decay: float
+) -> tuple[float, float]:
+    """Minimize ``mean CE + weight_decay / 2 ||W||^2`` in place; return its value and largest slope."""
+    variables = [it for it in (weight, bias) if it.requires_grad]
+    solver = torch.optim.LBFGS(
+        variables,
+        max_iter=_MAX_STEPS,
+        tolerance_grad=_FLAT / 10,
+        tolerance_change=0.0,
+        history_size=_HISTORY,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure() -> Tensor:
+        solver.zero_grad()
+        fit = F.cross_entropy(features @ weight.T + bias, labels)
+        value = fit + weight_decay / 2 * weight.square().sum()
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        solver.step(closure)
+        value = closure()
+    return float(value.detach()), max(float(it.grad.abs().max()) for it in variables if it.grad is not None)
 
 
 def _is_same_to_softmax(answer: Tensor, scores: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""Owns the plain copy that stands in for a network, plain or conditional, while something about it is found out."""
+"""The plain copy of a network, plain or conditional, on which transfer tries things."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from art_oat.contexts import borrowed_generators
 from art_oat.model import OATModel, advice_for
 from art_oat.pinned import LiveNetwork
 from art_oat.surgery.fold import fold
+from art_oat.surgery.selection import with_near_names
 from art_oat.surgery.tracing import perturbed_copy
 
 
@@ -20,19 +21,19 @@ def plain_root(network: nn.Module) -> nn.Module:
     Raises:
         TypeError: If it is no network, or none with weights of its own.
     """
+    kind = type(network).__name__
     if not isinstance(network, nn.Module):
-        kind = type(network).__name__
         raise TypeError(f"network must be a torch.nn.Module, got {kind}. A classifier's is classifier.model.")
     if isinstance(network, OATModel):
         return network.network
     for part in network.modules():
         if isinstance(part, LiveNetwork):
-            kind = type(part).__name__
-            raise TypeError(f"network must have weights of its own, got a {kind}: use fold(model, point).")
+            live = type(part).__name__
+            raise TypeError(f"network must have weights of its own, got a {live}: use fold(model, point).")
         if isinstance(part, OATModel):
-            raise TypeError(f"network must not hold an OATModel, got one in a {type(network).__name__}: transfer that.")
+            raise TypeError(f"network must not hold an OATModel, got one in a {kind}: transfer that.")
     if (advice := advice_for(network)) is not None:
-        raise TypeError(f"network must be an eager torch.nn.Module, got a {type(network).__name__}: {advice}.")
+        raise TypeError(f"network must be an eager torch.nn.Module, got a {kind}: {advice}.")
     return network
 
 
@@ -42,9 +43,17 @@ def plain(network: nn.Module) -> nn.Module:
 
 
 def trial_network(network: nn.Module, input_shape: Sequence[int] | None) -> tuple[nn.Module, Tensor]:
-    """Return a plain copy to try things on, with inputs; see :func:`~art_oat.surgery.tracing.perturbed_copy`."""
+    """Return a plain, perturbed copy to try things on, and inputs on which it runs."""
     plain_root(network)
-    if isinstance(network, OATModel):
-        input_shape = network.conversion.get("input_shape") if input_shape is None else input_shape
+    if isinstance(network, OATModel) and input_shape is None:
+        input_shape = network.conversion.get("input_shape")
     with borrowed_generators(seed=0), torch.inference_mode(mode=False):
         return perturbed_copy(plain(network), input_shape)
+
+
+def check_path(path: str, network: nn.Module, name: str) -> None:
+    """Refuse a dotted path that is none of a part of a network; gives the nearest."""
+    known = {part for part, _ in network.named_modules(remove_duplicate=False)} - {""}
+    if path not in known:
+        near, kind = with_near_names(path, known), type(network).__name__
+        raise ValueError(f"{name} must be the dotted path of a part of the {kind}, got {near}.")

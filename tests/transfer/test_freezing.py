@@ -218,50 +218,6 @@ def test_a_path_that_does_not_exist_is_refused_with_the_nearest_ones(make):
         freeze_below(make((1, 1)), "")
 
 
-def test_a_part_that_is_not_called_is_refused():
-    network = Scores(nn.Linear(4, 5), auxiliary=nn.Linear(4, 5))
-    with pytest.raises(ValueError, match="called in evaluation, but 'auxiliary' is not"):
-        freeze_below(network, "auxiliary", input_shape=SHAPE)
-
-
-def test_a_weight_that_no_part_uses_is_named_and_nothing_is_frozen():
-    network = Functional()
-    with pytest.raises(ValueError, match=r"before 'head' must be frozen.*depends on scale, used by no part.*False\)"):
-        freeze_below(network, "head", input_shape=SHAPE)
-    assert all(it.requires_grad for it in network.parameters())
-    assert not any(module._forward_pre_hooks for module in network.modules())
-    network.scale.requires_grad_(requires_grad=False)
-    assert freeze_below(network, "head", input_shape=SHAPE) == ("body",)
-
-
-class CallsForward(Scores):
-    """Runs a norm without calling it, so that no hook of it runs."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.body[1].forward(self.body[0](x)).mean(dim=(2, 3)))
-
-
-@pytest.mark.parametrize("is_conditional", [True, False])
-@pytest.mark.parametrize("is_affine", [True, False])
-def test_statistics_that_would_move_without_a_call_are_named(is_affine, is_conditional):
-    network = CallsForward(nn.Linear(4, 5))
-    network.body[1] = nn.BatchNorm2d(4, affine=is_affine)
-    subject = to_conditional(network) if is_conditional else network
-    with pytest.raises(ValueError, match=r"body\.1\.running_mean.*move\(s\) without a call"):
-        freeze_below(subject, "head", input_shape=SHAPE)
-    assert all(it.requires_grad for it in subject.parameters())
-
-
-def test_weights_on_either_side_of_the_border_are_refused():
-    network = nn.Sequential(conv(1, 4), conv(4, 4), conv(4, 4), nn.Flatten(), nn.Linear(144, 5))
-    network[2].weight = network[1].weight
-    with pytest.raises(ValueError, match=r"1\.weight and 2\.weight are tied"):
-        freeze_below(network, "2", input_shape=SHAPE)
-    assert freeze_below(network, "3", input_shape=SHAPE) == ("0", "1", "2")
-    unfreeze(network)
-    assert all(it.requires_grad for it in network.parameters())
-
-
 class HoldsHead(nn.Sequential):
     """Holds what it does not call."""
 
@@ -269,25 +225,65 @@ class HoldsHead(nn.Sequential):
         return self[1](self[0](x))
 
 
-def test_what_a_part_below_holds_but_does_not_call_is_refused():
-    network = Scores(nn.Linear(4, 5))
-    network.body = HoldsHead(conv(1, 4), nn.ReLU(), network.head)
-    with pytest.raises(ValueError, match=r"before 'head'.*body\.2 lies in it and is called only later"):
-        freeze_below(network, "head", input_shape=SHAPE)
-
-
 class Backbone(Scores):
     """Its body holds the last layer; between them lies a neck."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(4, 4))
+        self.body = HoldsHead(conv(1, 4), nn.ReLU(), nn.Linear(4, 5))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body[2](self.head(self.body(x).mean(dim=(2, 3))))
 
 
-def test_a_last_layer_in_a_backbone_that_does_not_call_it_is_refused():
-    network = Backbone(nn.Linear(4, 4))
-    network.body = HoldsHead(conv(1, 4), nn.ReLU(), nn.Linear(4, 5))
-    with pytest.raises(ValueError, match=r"before 'head'.*body\.2 lies in it and is called only later"):
-        freeze_below(network, "head", input_shape=SHAPE)
+class CallsForward(Scores):
+    """Runs a norm without calling it, so that no hook of it runs."""
+
+    def __init__(self, *, is_affine: bool) -> None:
+        super().__init__(nn.Linear(4, 5))
+        self.body[1] = nn.BatchNorm2d(4, affine=is_affine)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body[1].forward(self.body[0](x)).mean(dim=(2, 3)))
+
+
+def holds_its_head() -> nn.Module:
+    network = Scores(nn.Linear(4, 5))
+    network.body = HoldsHead(conv(1, 4), nn.ReLU(), network.head)
+    return network
+
+
+def tied() -> nn.Module:
+    network = nn.Sequential(conv(1, 4), conv(4, 4), conv(4, 4), nn.Flatten(), nn.Linear(144, 5))
+    network[2].weight = network[1].weight
+    return network
+
+
+LATER = r"before 'head'.*body\.2 lies in it and is called only later"
+MOVES = r"body\.1\.running_mean.*move\(s\) without a call"
+LOOSE = r"before 'head' must be frozen.*depends on scale, used by no part.*False\)"
+
+
+@pytest.mark.parametrize(
+    ("make", "path", "message"),
+    [
+        (lambda: Scores(nn.Linear(4, 5), aside=nn.Linear(4, 5)), "aside", "called in evaluation, but 'aside' is not"),
+        (Functional, "head", LOOSE),
+        (tied, "2", r"1\.weight and 2\.weight are tied"),
+        (holds_its_head, "head", LATER),
+        (Backbone, "head", LATER),
+        (lambda: CallsForward(is_affine=True), "head", MOVES),
+        (lambda: CallsForward(is_affine=False), "head", MOVES),
+        (lambda: to_conditional(CallsForward(is_affine=True)), "head", MOVES),
+        (lambda: to_conditional(CallsForward(is_affine=False)), "head", MOVES),
+    ],
+)
+def test_what_cannot_be_frozen_part_by_part_is_named_and_nothing_is_frozen(make, path, message):
+    network = make()
+    with pytest.raises(ValueError, match=message):
+        freeze_below(network, path, input_shape=SHAPE)
+    assert all(it.requires_grad for it in network.parameters())
+    assert not any(module._forward_pre_hooks for module in network.modules())
 
 
 class Block(nn.Module):
@@ -299,27 +295,19 @@ class Block(nn.Module):
         return self.activation(self.convolution(x))
 
 
-def test_an_activation_in_common_does_not_end_what_lies_below():
-    activation = nn.ReLU()
-    body = (conv(1, 4), nn.BatchNorm2d(4), activation, Block(activation), Block(activation))
-    network = nn.Sequential(*body, nn.Flatten(), nn.Linear(144, 5))
-    assert freeze_below(network, "4", input_shape=SHAPE) == ("0", "1", "2", "3")
+class Listed(nn.Module):
+    """Calls the parts of a list, which is not called itself."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.blocks = conv(1, 4), nn.ModuleList([Block(nn.ReLU()), Block(nn.ReLU())])
+        self.head = nn.Linear(144, 5)
 
-def test_from_a_part_on_that_is_not_called_itself_all_is_trained():
-    class Listed(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.stem, self.blocks = conv(1, 4), nn.ModuleList([Block(nn.ReLU()), Block(nn.ReLU())])
-            self.head = nn.Linear(144, 5)
-
-        def forward(self, x: Tensor) -> Tensor:
-            x = self.stem(x)
-            for block in self.blocks:
-                x = block(x)
-            return self.head(x.flatten(1))
-
-    assert freeze_below(Listed(), "blocks", input_shape=SHAPE) == ("stem",)
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x.flatten(1))
 
 
 class ElseInTraining(Scores):
@@ -345,9 +333,31 @@ class WantsTargets(Scores):
         return super().forward(x)
 
 
-@pytest.mark.parametrize("network", [ElseInTraining(), WantsTargets(nn.Linear(4, 5))])
-def test_networks_that_do_more_in_training_are_no_fault(network):
-    assert freeze_below(network, "head", input_shape=SHAPE) == ("body",)
+def with_one_activation() -> nn.Module:
+    activation = nn.ReLU()
+    body = (conv(1, 4), nn.BatchNorm2d(4), activation, Block(activation), Block(activation))
+    return nn.Sequential(*body, nn.Flatten(), nn.Linear(144, 5))
+
+
+def with_a_fixed_scale() -> nn.Module:
+    network = Functional()
+    network.scale.requires_grad_(requires_grad=False)
+    return network
+
+
+@pytest.mark.parametrize(
+    ("make", "path", "expected"),
+    [
+        (with_one_activation, "4", ("0", "1", "2", "3")),
+        (Listed, "blocks", ("stem",)),
+        (ElseInTraining, "head", ("body",)),
+        (lambda: WantsTargets(nn.Linear(4, 5)), "head", ("body",)),
+        (with_a_fixed_scale, "head", ("body",)),
+        (tied, "3", ("0", "1", "2")),
+    ],
+)
+def test_what_lies_below_is_found_whatever_is_shared_not_called_or_done_in_training(make, path, expected):
+    assert freeze_below(make(), path, input_shape=SHAPE) == expected
 
 
 def test_freezing_works_in_inference_mode_and_finds_as_much():

@@ -160,7 +160,10 @@ def test_a_head_that_cannot_be_found_is_refused_and_what_was_tried_is_named(netw
         ({"nb_classes": 1}, "nb_classes must be a whole number, at least 2, got 1"),
         ({"nb_classes": 2.5}, "at least 2, got 2.5"),
         ({"nb_classes": True}, "at least 2, got True"),
-        ({"nb_classes": 7, "head": "haed"}, r"head must be the dotted path of a part, got 'haed' \(near: \['head'"),
+        (
+            {"nb_classes": 7, "head": "haed"},
+            r"head must be the dotted path .* Residual, got 'haed' \(near: \['head'",
+        ),
         ({"nb_classes": 7, "head": "body.0"}, r"head must set how many scores.*body\.0 \(Conv2d\): with one more"),
         ({"nb_classes": 7, "head": "norm"}, r"norm \(BatchNorm1d\): it is no linear layer, and no convolution"),
         ({"nb_classes": 7, "input_shape": (2, 6, 6)}, "input_shape must be the shape of one sample"),
