@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from art_oat.surgery import fold, to_conditional
     from art_oat.training import (
         MARTLoss,
+        Method,
         OATTrainer,
         OneCycle,
         SlowStart,
@@ -46,6 +47,7 @@ __all__ = [
     "AutoAttack",
     "Frontier",
     "MARTLoss",
+    "Method",
     "OATClassifier",
     "OATModel",
     "OATTrainer",
@@ -78,8 +80,8 @@ _NAMES = {
     "model": ("OATModel",),
     "surgery": ("fold", "to_conditional"),
     "training": (
-        *("MARTLoss", "OATTrainer", "OneCycle", "SlowStart", "StratifiedSampling", "TRADESLoss", "WeightPerturbation"),
-        *("load_model", "parameter_groups", "save_model"),
+        *("MARTLoss", "Method", "OATTrainer", "OneCycle", "SlowStart", "StratifiedSampling", "TRADESLoss"),
+        *("WeightPerturbation", "load_model", "parameter_groups", "save_model"),
     ),
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names}

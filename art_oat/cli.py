@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -256,9 +256,9 @@ def train(
 
     A training that is interrupted keeps the best so far; the same command again goes on with it.
     """
-    from art_oat.experiment.recipe import Recipe
+    from art_oat.experiment.recipe import Recipe, plain_parts
     from art_oat.experiment.run import Run
-    from art_oat.training.named import combination
+    from art_oat.training import Method, StratifiedSampling
 
     started = time.perf_counter()
     with _refusals():
@@ -268,13 +268,15 @@ def train(
             )
         if weight_of_one is not None and lambdas is not None and 1.0 not in (_numbers("lambdas", lambdas) or ()):
             raise ValueError("weight_of_one needs lam 1 among lambdas.")
-        named = combination(recipe)  # type: ignore[arg-type]
-        given = {"attack": attack, "fallback": fallback, "loss": loss, "awp": awp, "ema": ema}
+        given = {"attack": attack, "fallback": fallback, "loss": loss, "weight_perturbation": awp, "ema": ema}
         chosen: dict[str, Any] = {name: value or None for name, value in given.items() if value is not None}
         if pretrained is not None:
             chosen["clean_share"] = 0.0
-        numbers = {"weight_of_one": weight_of_one, "clean_share": clean_share}
-        chosen |= {name: value for name, value in numbers.items() if value is not None}
+        if clean_share is not None:
+            chosen["clean_share"] = clean_share
+        if weight_of_one is not None:
+            chosen["sampling"] = StratifiedSampling({1.0: weight_of_one})
+        named = Method.named(recipe, eps=eps, eps_step=eps_step, norm=norm, **chosen)  # type: ignore[arg-type]
         settings = Recipe(
             data=data,
             data_folder=data_folder,
@@ -301,7 +303,7 @@ def train(
             attack_precision=attack_precision,  # type: ignore[arg-type]
             channels_last=channels_last,
             seed=seed,
-            **asdict(named.changed(**chosen)),
+            **plain_parts(named),
         )
         run = Run(out, typer.echo)
         images = settings.dataset(download=download)

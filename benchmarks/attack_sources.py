@@ -29,13 +29,13 @@ from sklearn.model_selection import StratifiedKFold
 from torch import nn, optim
 from tqdm import tqdm
 
-from art_oat import PGD, OATClassifier, OATTrainer, OneCycle, StratifiedSampling, to_conditional
+from art_oat import PGD, OATClassifier, OATTrainer, OneCycle, to_conditional
 from art_oat.attacks import bind, is_correct
 from art_oat.contexts import borrowed_generators
 from art_oat.models import SmallCNN, WideResNet
 from art_oat.storage import write_whole
-from art_oat.training import hybrid_loss
-from art_oat.training.step import Method, Step
+from art_oat.training import Method
+from art_oat.training.step import Step
 
 RESULTS = Path(__file__).parent / "results"
 EPS, NB_STEPS, SEEDS, NB_FOLDS, NB_EPOCHS = 0.2, 7, (0, 1, 2), 3, 20
@@ -64,7 +64,7 @@ def stands(source: str, seed: int, nb_epochs: int, folds: list[Any], x: Any, y: 
         with borrowed_generators(seed=seed):
             network = SmallCNN(channels=(16, 32, 64))
         classifier = classifier_of(network, (1, 8, 8), seed)
-        trainer = OATTrainer(classifier, SOURCES[source](classifier), seed=seed)
+        trainer = OATTrainer(classifier, attack=SOURCES[source](classifier), seed=seed)
         trainer.fit(x[train], y[train], nb_epochs=nb_epochs, scheduler=OneCycle(), verbose=False)
         images, labels = classifier.as_tensors(x[test], y[test])
         judge = PGD(EPS, 2.5 * EPS / 20, 20)
@@ -121,8 +121,8 @@ def step_times(name: str, network: nn.Module, shape: tuple[int, ...], nb_rounds:
     steps = {}
     for source, make in SOURCES.items():
         classifier = classifier_of(network, shape, 0)
-        method = Method(bind(make(classifier), classifier), StratifiedSampling(), hybrid_loss)
-        steps[source] = Step(classifier, method, torch.Generator().manual_seed(0))
+        attack = bind(make(classifier), classifier)
+        steps[source] = Step(classifier, Method(), attack, torch.Generator().manual_seed(0))
     seconds: dict[str, list[float]] = {source: [] for source in SOURCES}
     for _ in tqdm(range(nb_rounds + 1), name):
         for source, step in steps.items():

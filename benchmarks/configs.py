@@ -1,7 +1,7 @@
 """What is compared on which data: the configurations of ``tradeoff.py``."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,8 +11,8 @@ from sklearn.model_selection import StratifiedKFold, train_test_split
 from art_oat import OATModel
 from art_oat.data import Dataset, Split, load
 from art_oat.evaluation.tradeoff import subset
-from art_oat.experiment.recipe import Recipe
-from art_oat.training.named import combination
+from art_oat.experiment.recipe import Recipe, plain_parts
+from art_oat.training import Method
 
 
 class Part(NamedTuple):
@@ -156,7 +156,7 @@ DIGITS = Config(
     nb_folds=3,
     nb_robust=300,
 )
-_CIFAR10 = Recipe(data="cifar10", nb_epochs=30, learning_rate=0.2, channels_last=True, **asdict(combination("dial")))
+_CIFAR10 = Recipe(data="cifar10", nb_epochs=30, learning_rate=0.2, channels_last=True, **plain_parts(Method.dial()))
 """All on CIFAR-10 are trained by the recipe "dial"."""
 CIFAR10_SMALL = Config(
     # chosen on validation images of seed 100, see ``screens.py``; half of the epochs are clean for every network, and

@@ -55,8 +55,8 @@ from art_oat.contexts import borrowed_generators
 from art_oat.data import load
 from art_oat.models import ResNet, SmallCNN
 from art_oat.storage import write_whole
-from art_oat.training import hybrid_loss
-from art_oat.training.step import Method, Step
+from art_oat.training import Method
+from art_oat.training.step import Step
 from benchmarks.attack_sources import interval
 
 RESULTS = Path(__file__).parent / "results"
@@ -91,7 +91,12 @@ class Task:
         optimizer = optim.SGD(groups, self.learning_rate, momentum=0.9, nesterov=True)
         classifier = OATClassifier(model, nn.CrossEntropyLoss(), self.input_shape, 10, optimizer, clip_values=(0, 1))
         return OATTrainer(
-            classifier, self.attack, width_sampling=arm.sampling, distills=arm.distills, seed=seed, **self.options
+            classifier,
+            attack=self.attack,
+            width_sampling=arm.sampling,
+            distills=arm.distills,
+            seed=seed,
+            **self.options,
         )
 
 
@@ -246,8 +251,8 @@ def step_seconds(task: Task, nb_rounds: int = 40) -> dict[str, float]:
         classifier: OATClassifier = trainer.get_classifier()
         sampling = task.options.get("sampling", StratifiedSampling())
         attack = bind(task.attack, classifier)
-        method = Method(attack, sampling, hybrid_loss, width_sampling=arm.sampling, distills=arm.distills)
-        steps[arm.name] = Step(classifier, method, torch.Generator().manual_seed(0))
+        method = Method(sampling=sampling, width_sampling=arm.sampling, distills=arm.distills)  # type: ignore[arg-type]
+        steps[arm.name] = Step(classifier, method, attack, torch.Generator().manual_seed(0))
     batch = torch.from_numpy(x[:128]), torch.from_numpy(y[:128])
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(nb_rounds + 1):

@@ -66,15 +66,22 @@ from torch import Tensor, nn, optim
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset, default_collate
 
-from art_oat import PGD, OATClassifier, OATModel, OATTrainer, RandomCropFlip, StratifiedSampling, to_conditional
+from art_oat import (
+    PGD,
+    OATClassifier,
+    OATModel,
+    OATTrainer,
+    RandomCropFlip,
+    to_conditional,
+)
 from art_oat.attacks import TensorAttack, bind, robust_correct
 from art_oat.contexts import borrowed_generators
 from art_oat.data import Split, load
 from art_oat.layers import DEFAULT_LAMBDAS
 from art_oat.models import ResNet, WideResNet, resnet34
 from art_oat.surgery import to_published
-from art_oat.training import hybrid_loss
-from art_oat.training.step import Method, Step
+from art_oat.training import Method
+from art_oat.training.step import Step
 from benchmarks import record
 from benchmarks.attack_sources import interval
 from benchmarks.timing import take_turns
@@ -396,7 +403,7 @@ def train_published(built: Contestants, loader: DataLoader[Any], settings: Setti
 
 def train_ours(classifier: OATClassifier, loader: DataLoader[Any], settings: Settings, seed: int) -> None:
     scheduler = optim.lr_scheduler.CosineAnnealingLR(classifier.optimizer, settings.nb_epochs)
-    trainer = OATTrainer(classifier, PGD(settings.eps), seed=seed)
+    trainer = OATTrainer(classifier, attack=PGD(settings.eps), seed=seed)
     trainer.fit(loader, nb_epochs=settings.nb_epochs, scheduler=scheduler, verbose=False)
 
 
@@ -437,8 +444,8 @@ def step_seconds(folder: Path, settings: Settings) -> dict[str, float]:
     built = contestants(folder, settings, seed)
     steps: dict[str, Callable[[Tensor, Tensor], None]] = {THEIRS: built.published_step(settings, seed)}
     for name, classifier in built.ours.items():
-        method = Method(bind(PGD(settings.eps), classifier), StratifiedSampling(), hybrid_loss)
-        steps[name] = Step(classifier, method, torch.Generator().manual_seed(seed))
+        attack = bind(PGD(settings.eps), classifier)
+        steps[name] = Step(classifier, Method(), attack, torch.Generator().manual_seed(seed))
     generator = torch.Generator().manual_seed(seed)
     x = torch.rand(settings.batch_size, *SHAPE, generator=generator).to(built.codes)
     y = torch.randint(NB_CLASSES, (settings.batch_size,), generator=generator).to(x.device)

@@ -233,7 +233,8 @@ def weight_of_one_from(start: float, end: float) -> Change:
 
     def change(trainer: OATTrainer, recipe: Recipe) -> None:
         nb_steps = recipe.nb_epochs * -(-(recipe.nb_train or 1) // recipe.batch_size)
-        trainer.sampling = ScheduledSampling().moving(start, end, nb_steps)
+        sampling = ScheduledSampling().moving(start, end, nb_steps)
+        trainer.method = replace(trainer.method, sampling=sampling)
 
     return change
 
@@ -249,7 +250,7 @@ def level_loss(trainer: OATTrainer, _: Recipe) -> None:
         attacked = (lam[is_attacked] * F.cross_entropy(logits_adv, y[is_attacked], reduction="none")).sum()
         return (clean / (1 - lam).sum() + attacked / lam.sum()) / 2
 
-    trainer.loss = loss
+    trainer.method = replace(trainer.method, loss=loss)
 
 
 class TaughtStep(Step):

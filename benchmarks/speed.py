@@ -234,8 +234,8 @@ def loops(given: Given) -> Pair:
     def steps() -> None:
         trainer = trainer_for(recipe, data)
         classifier = trainer.get_classifier()
-        method = trainer._method(bind(trainer.attack, classifier))
-        step = Step(classifier, method, torch.Generator().manual_seed(0))
+        attack = bind(trainer.method.attack, classifier)
+        step = Step(classifier, trainer.method, attack, torch.Generator().manual_seed(0))
         step.start_epoch(1)
         for group in classifier.optimizer.param_groups:
             group["lr"] = 0.0  # takes the same time, and cannot diverge without the schedule

@@ -8,11 +8,11 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 from torch import Tensor, nn
 
-from art_oat import PGD, OATClassifier, StratifiedSampling, to_conditional
+from art_oat import PGD, OATClassifier, to_conditional
 from art_oat.attacks import TensorAttack, bind
 from art_oat.layers import DEFAULT_LAMBDAS
-from art_oat.training import hybrid_loss
-from art_oat.training.step import Method, Step
+from art_oat.training import Method
+from art_oat.training.step import Step
 from benchmarks.official import NB_CLASSES, SHAPE, Settings, sgd
 
 
@@ -57,12 +57,8 @@ def step_of(network: nn.Module, settings: StepSettings | None = None) -> Step:
     """Return what trains a plain network, once converted, by one batch per call."""
     settings = settings or StepSettings()
     classifier = classifier_of(network, settings)
-    method = {"loss": hybrid_loss, **settings.method}
-    step = Step(
-        classifier,
-        Method(bind(settings.attack, classifier), StratifiedSampling(), **method),
-        torch.Generator().manual_seed(0),
-    )
+    attack = bind(settings.attack, classifier)
+    step = Step(classifier, Method(**settings.method), attack, torch.Generator().manual_seed(0))
     step.start_epoch(1)
     return step
 

@@ -95,7 +95,7 @@ def steps_of(recipe: Recipe, data: Dataset) -> tuple[Action, torch.device]:
     for group in classifier.optimizer.param_groups:
         group["lr"] = 0.0
     generator = torch.Generator().manual_seed(recipe.seed)
-    step = Step(classifier, trainer._method(bind(trainer.attack, classifier)), generator)
+    step = Step(classifier, trainer.method, bind(trainer.method.attack, classifier), generator)
     step.start_epoch(1)
     x, y = classifier.as_tensors(*(part[:NB_IMAGES] for part in data.train))
     batch_size = min(recipe.batch_size, len(x))

@@ -280,7 +280,7 @@ def trained(
     data = target.data
     loss = nn.CrossEntropyLoss()
     classifier = OATClassifier(model, loss, data.input_shape, data.nb_classes, optimizer, clip_values=(0, 1))
-    trainer = OATTrainer(classifier, PGD(task.sources.recipe.eps, task.sources.recipe.eps_step), seed=seed)
+    trainer = OATTrainer(classifier, attack=PGD(task.sources.recipe.eps, task.sources.recipe.eps_step), seed=seed)
     trainer.fit(*data.train, nb_epochs=task.nb_epochs, batch_size=task.batch_size, scheduler=OneCycle(), verbose=False)
     return model.eval()
 

@@ -49,7 +49,7 @@ def main(*, is_smoke: bool) -> None:
     classifier = OATClassifier(model, nn.CrossEntropyLoss(), (1, 8, 8), 10, optimizer, clip_values=(0, 1))
     before = measured(classifier, data)
 
-    trainer = OATTrainer(classifier, PGD(EPS, eps_step=EPS / 4))
+    trainer = OATTrainer(classifier, attack=PGD(EPS, eps_step=EPS / 4))
     nb_epochs = 1 if is_smoke else NB_EPOCHS // 8
     trainer.fit(*data.train, nb_epochs=nb_epochs, batch_size=16, scheduler=SlowStart())  # few epochs want many steps
     after = measured(classifier, data)

@@ -49,7 +49,7 @@ def main(*, is_smoke: bool) -> None:
     model = to_conditional(YourNetwork())
     optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
     classifier = OATClassifier(model, nn.CrossEntropyLoss(), (1, 8, 8), 10, optimizer, clip_values=(0, 1))
-    OATTrainer(classifier, PGD(EPS, eps_step=EPS / 4)).fit(*data.train, nb_epochs=1 if is_smoke else 10)
+    OATTrainer(classifier, attack=PGD(EPS, eps_step=EPS / 4)).fit(*data.train, nb_epochs=1 if is_smoke else 10)
 
     nb_images, max_iter = (8, 2) if is_smoke else (100, 20)
     x, y = data.test.x[:nb_images], data.test.y[:nb_images]

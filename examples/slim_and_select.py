@@ -25,7 +25,7 @@ def main(out: Path, *, is_smoke: bool) -> None:
     model = to_conditional(SmallCNN(channels=(16, 32, 64)), widths=(0.5, 0.75, 1.0), input_shape=(1, 8, 8))
     optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=3e-3)
     classifier = OATClassifier(model, nn.CrossEntropyLoss(), (1, 8, 8), 10, optimizer, clip_values=(0, 1))
-    trainer = OATTrainer(classifier, PGD(EPS, eps_step=EPS / 4), seed=0)
+    trainer = OATTrainer(classifier, attack=PGD(EPS, eps_step=EPS / 4), seed=0)
     # every step trains one width at random, so three widths want three times the epochs
     trainer.fit(*data.train, nb_epochs=1 if is_smoke else 90, scheduler=WarmupCosine())
 

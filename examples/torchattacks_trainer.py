@@ -27,7 +27,7 @@ def main(*, is_smoke: bool) -> None:
 
     # The trainer copies the attack and aims the copies at the lam of each sample; this object stays as it is.
     attack = torchattacks.MIFGSM(classifier.at(1.0).as_module(), eps=EPS, alpha=EPS / 4, steps=7)
-    OATTrainer(classifier, attack).fit(*data.train, nb_epochs=1 if is_smoke else 10)
+    OATTrainer(classifier, attack=attack).fit(*data.train, nb_epochs=1 if is_smoke else 10)
 
     nb_images = 8 if is_smoke else 100
     x, y = (torch.from_numpy(part[:nb_images]) for part in data.test)

@@ -23,7 +23,7 @@ def main(out: Path, *, is_smoke: bool) -> None:
     optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=3e-3)
     classifier = OATClassifier(model, nn.CrossEntropyLoss(), (1, 8, 8), 10, optimizer, clip_values=(0, 1))
 
-    trainer = OATTrainer(classifier, PGD(EPS, eps_step=EPS / 4), seed=0)
+    trainer = OATTrainer(classifier, attack=PGD(EPS, eps_step=EPS / 4), seed=0)
     trainer.fit(
         *data.train,
         validation_data=data.validation,

@@ -32,7 +32,7 @@ def trained_source(data: Split, nb_epochs: int) -> OATModel:
     model = to_conditional(SmallCNN(nb_classes=5))
     optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
     classifier = OATClassifier(model, nn.CrossEntropyLoss(), (1, 8, 8), 5, optimizer, clip_values=(0, 1))
-    OATTrainer(classifier, PGD(2 * EPS, eps_step=EPS / 2)).fit(*data, nb_epochs=nb_epochs, batch_size=64)
+    OATTrainer(classifier, attack=PGD(2 * EPS, eps_step=EPS / 2)).fit(*data, nb_epochs=nb_epochs, batch_size=64)
     return model
 
 

@@ -143,7 +143,7 @@ def train(foreign: Foreign, dtype: torch.dtype, layout: torch.memory_format, fol
         model, nn.CrossEntropyLoss(), foreign.input_shape, NB_CLASSES, optimizer, clip_values=(0, 1)
     )
     before, started = state(model), time.perf_counter()
-    OATTrainer(classifier, PGD(EPS, nb_steps=2)).fit(x, y, nb_epochs=1, batch_size=NB_SAMPLES, verbose=False)
+    OATTrainer(classifier, attack=PGD(EPS, nb_steps=2)).fit(x, y, nb_epochs=1, batch_size=NB_SAMPLES, verbose=False)
     seconds = time.perf_counter() - started
     images = torch.as_tensor(x[:NB_SAMPLES]).to(dtype)
     images = images if images.dim() != 4 else images.contiguous(memory_format=layout)

@@ -247,7 +247,7 @@ def train_by_everything(model: OATModel, **options: object) -> None:
     optimizer = torch.optim.SGD(model.parameters(), 0.1, 0.9, weight_decay=0.1)
     classifier = OATClassifier(model, nn.CrossEntropyLoss(), (1, 6, 6), 5, optimizer, clip_values=(0, 1))
     trainer = OATTrainer(
-        classifier, PGD(0.1, nb_steps=2), weight_perturbation=WeightPerturbation(0.01), ema=0.9, **options
+        classifier, attack=PGD(0.1, nb_steps=2), weight_perturbation=WeightPerturbation(0.01), ema=0.9, **options
     )
     x, y = images(24, torch.float32).numpy(), labels(24).numpy()
     trainer.fit(x, y, nb_epochs=2, batch_size=12, validation_data=(x, y), restore_best=True, verbose=False)

@@ -148,10 +148,10 @@ def test_the_same_command_goes_on_with_a_training_that_was_cut_short(tmp_path, m
     arguments = (*arguments, "--precision", "bf16", "--channels-last")
     unchanged = Step.start_epoch
 
-    def start_epoch(self, epoch):
+    def start_epoch(self, epoch, **options):
         if epoch == 2:
             raise KeyboardInterrupt
-        unchanged(self, epoch)
+        unchanged(self, epoch, **options)
 
     monkeypatch.setattr(Step, "start_epoch", start_epoch)
     assert call(*arguments).exit_code != 0
@@ -190,7 +190,7 @@ def test_weights_of_another_training_are_replaced_only_on_demand(tmp_path):
         ),
         (("--data", "digits", "--attack", "art:Nothing"), "attack must be a name"),
         (("--data", "digits", "--precision", "fp8"), "precision must be one of"),
-        (("--data", "digits", "--recipe", "best"), "recipe must be one of"),
+        (("--data", "digits", "--recipe", "best"), "method must be one of"),
         (("--data", "digits", "--recipe", "fast", "--norm", "L2"), "norm must be Linf for n-fgsm"),
         (("--data", "digits", "--loss", "hinge", "--awp", "-1"), "gamma must be a number above 0"),
         (("--data", "digits", "--pretrained", "nowhere.pt"), "pretrained must name a file with weights"),

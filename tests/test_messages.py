@@ -162,7 +162,7 @@ def test_an_optimizer_that_needs_a_closure_is_refused():
     model = to_conditional(Residual())
     classifier = trainable(torch.optim.LBFGS(model.parameters()), model)
     with pytest.raises(TypeError, match="must take a step without a closure, which LBFGS does not: use SGD or AdamW"):
-        OATTrainer(classifier, PGD(0.1))
+        OATTrainer(classifier, attack=PGD(0.1))
 
 
 def test_a_scheduler_of_another_optimizer_is_refused():
@@ -170,10 +170,10 @@ def test_a_scheduler_of_another_optimizer_is_refused():
     classifier = trainable(torch.optim.SGD(model.parameters(), 0.1), model)
     other = torch.optim.lr_scheduler.StepLR(torch.optim.SGD(model.parameters(), 0.1), 1)
     with pytest.raises(ValueError, match="scheduler must be made for the classifier's own optimizer"):
-        OATTrainer(classifier, PGD(0.1)).fit(images().numpy(), labels().numpy(), scheduler=other, verbose=False)
+        OATTrainer(classifier, attack=PGD(0.1)).fit(images().numpy(), labels().numpy(), scheduler=other, verbose=False)
     own = torch.optim.lr_scheduler.StepLR(classifier.optimizer, 1)
     x, y = images(8, torch.float32).numpy(), labels().numpy()
-    OATTrainer(classifier, PGD(0.1, nb_steps=1)).fit(x, y, nb_epochs=1, scheduler=own, verbose=False)
+    OATTrainer(classifier, attack=PGD(0.1, nb_steps=1)).fit(x, y, nb_epochs=1, scheduler=own, verbose=False)
 
 
 def test_a_model_is_not_loaded_from_another_folder_nor_into_another_class(tmp_path):

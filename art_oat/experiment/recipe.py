@@ -36,11 +36,11 @@ from art_oat.training import (
     schedule_by_name,
 )
 from art_oat.training.loss import LossName
-from art_oat.training.named import Combination
+from art_oat.training.method import Method
 from art_oat.training.param_groups import ParameterKind
-from art_oat.training.sampling import width_sampling_faults
+from art_oat.training.precision import Precision
+from art_oat.training.sampling import StratifiedSampling
 from art_oat.training.schedule import ScheduleName
-from art_oat.training.step import Precision, precision_faults
 
 NB_VALIDATIONS = 5
 """How often a training is measured, at most; each time costs about half an epoch."""
@@ -152,9 +152,9 @@ class Recipe:
         for name in ("lambdas", "widths", "exempt"):
             if isinstance(values := getattr(self, name), Iterable):  # a file gives a list
                 object.__setattr__(self, name, tuple(values))
-        faults = self.combination.faults(eps=self.eps, eps_step=self.eps_step, norm=self.norm)
-        faults += Radius(self.eps, self.norm, _CLIP_VALUES, None).faults(allow_large_eps=self.allow_large_eps)
+        faults = Radius(self.eps, self.norm, _CLIP_VALUES, None).faults(allow_large_eps=self.allow_large_eps)
         faults += refusals(
+            lambda: self.method,
             lambda: architecture(self.network, in_channels=1, nb_classes=2),
             lambda: schedule_by_name(self.schedule),
             lambda: check_lambdas(self.lambdas),
@@ -168,10 +168,12 @@ class Recipe:
                 object.__setattr__(self, name, str(Path(getattr(self, name)).expanduser().resolve()))
 
     @property
-    def combination(self) -> Combination:
-        """What the training is combined from."""
-        names = (part.name for part in fields(Combination))
-        return Combination(**{name: getattr(self, name) for name in names})
+    def method(self) -> Method:
+        """What is learned, and by which attack."""
+        names = {part.name for part in fields(Method)} & {part.name for part in fields(self)}
+        parts = {name: getattr(self, name) for name in names - {"augmentation"}}
+        sampling = StratifiedSampling({} if self.weight_of_one == 1 else {1.0: self.weight_of_one})
+        return Method(**parts, sampling=sampling, weight_perturbation=self.awp)
 
     def _number_faults(self) -> list[str]:
         counts = {"nb_epochs": self.nb_epochs, "batch_size": self.batch_size}
@@ -180,18 +182,12 @@ class Recipe:
             faults.append("batch_size must be at least 2, got 1: lam = 0 would get every batch.")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
             faults.append(f"seed must be a whole number in [0, 2**32), got {self.seed!r}.")
-        shares = {"ema": self.ema, "label_smoothing": self.label_smoothing, "clean_share": self.clean_share}
-        faults += [
-            f"{name} must lie in [0, 1), got {share!r}."
-            for name, share in shares.items()
-            if share is not None and not (is_finite_number(share) and 0 <= share < 1)
-        ]
-        positive = {"learning_rate": self.learning_rate, "weight_of_one": self.weight_of_one}
-        faults += [
-            f"{name} must be a number above 0, got {value!r}."
-            for name, value in positive.items()
-            if not (is_finite_number(value) and value > 0)
-        ]
+        if not (is_finite_number(self.label_smoothing) and 0 <= self.label_smoothing < 1):
+            faults.append(f"label_smoothing must lie in [0, 1), got {self.label_smoothing!r}.")
+        if not (is_finite_number(self.learning_rate) and self.learning_rate > 0):
+            faults.append(f"learning_rate must be a number above 0, got {self.learning_rate!r}.")
+        if not (is_finite_number(self.weight_of_one) and self.weight_of_one > 0):
+            faults.append(f"weight_of_one must be a number above 0, got {self.weight_of_one!r}.")
         if not (is_finite_number(self.weight_decay) and self.weight_decay >= 0):
             faults.append(f"weight_decay must be a number of at least 0, got {self.weight_decay!r}.")
         return faults
@@ -203,17 +199,13 @@ class Recipe:
             for name, kind in kinds.items()
             if getattr(self, name) not in get_args(kind)
         ]
-        faults += [
-            f"{name} must be True or False, got {getattr(self, name)!r}."
-            for name in ("allow_large_eps", "channels_last")
-            if not isinstance(getattr(self, name), bool)
-        ]
+        if not isinstance(self.channels_last, bool):
+            faults.append(f"channels_last must be True or False, got {self.channels_last!r}.")
         if self.film not in (*FILMS, None):
             faults.append(f"film must be one of {tuple(FILMS)}, or None, got {self.film!r}.")
         if not set(self.exempt) <= set(get_args(ParameterKind)):
             faults.append(f"exempt must hold some of {get_args(ParameterKind)}, got {self.exempt}.")
-        faults += precision_faults(self.precision, self.attack_precision)
-        return faults + width_sampling_faults(self.width_sampling, distills=self.distills)
+        return faults
 
     def augment(self, data: Dataset) -> RandomCropFlip | None:
         """Return the random changes of training images."""
@@ -234,6 +226,13 @@ class Recipe:
         """Return the classifier of a model for this data."""
         loss = nn.CrossEntropyLoss(label_smoothing=self.label_smoothing)
         return OATClassifier(model, loss, data.input_shape, data.nb_classes, optimizer, clip_values=_CLIP_VALUES)
+
+
+def plain_parts(method: Method) -> dict[str, Any]:
+    """Return the fields of a recipe that a named method decides."""
+    parts = {name: getattr(method, name) for name in ("attack", "fallback", "loss", "ema", "clean_share")}
+    weight_of_one = method.sampling.weights.get(1.0, 1.0)
+    return parts | {"awp": method.weight_perturbation, "weight_of_one": weight_of_one}
 
 
 def train(
@@ -259,19 +258,7 @@ def trainer_for(recipe: Recipe, data: Dataset) -> OATTrainer:
     groups = parameter_groups(model, recipe.weight_decay, exempt=recipe.exempt)
     optimizer = torch.optim.SGD(groups, recipe.learning_rate, momentum=0.9, nesterov=True)
     classifier = recipe.classifier(model, data, optimizer)
-    names = ("eps", "eps_step", "norm", "allow_large_eps")
-    size: dict[str, Any] = {name: getattr(recipe, name) for name in names}
-    return OATTrainer(
-        classifier,
-        augmentation=recipe.augment(data),
-        width_sampling=recipe.width_sampling,
-        distills=recipe.distills,
-        precision=recipe.precision,
-        attack_precision=recipe.attack_precision,
-        seed=recipe.seed,
-        allow_large_eps=recipe.allow_large_eps,
-        **recipe.combination.arguments(classifier, **size),
-    )
+    return OATTrainer(classifier, recipe.method, augmentation=recipe.augment(data), seed=recipe.seed)
 
 
 def fit(

@@ -30,6 +30,7 @@ class Ongoing:
         pace: Holds the schedule.
         best: Holds the best epoch.
         generator: The trainer's.
+        nb_clean: How many epochs, the first, are clean.
     """
 
     classifier: OATClassifier
@@ -37,6 +38,7 @@ class Ongoing:
     pace: Pace
     best: BestEpoch
     generator: torch.Generator
+    nb_clean: int = 0
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything, between two epochs, within the block that borrows torch's global generators."""

@@ -46,12 +46,12 @@ class StratifiedSampling:
             )
 
     def check(self, lambdas: Sequence[float]) -> None:
-        """Refuse weights for lams that are not trained.
+        """Refuse weights for lams that are not trained; that of 1 counts where 1 is trained.
 
         Raises:
             ValueError: If a weight is for none of ``lambdas``.
         """
-        unknown = sorted(set(self.weights) - set(lambdas))
+        unknown = sorted(set(self.weights) - {*lambdas, 1.0})
         if unknown:
             raise ValueError(f"weights must be for lams that are trained, {tuple(lambdas)}, got some for {unknown}.")
 

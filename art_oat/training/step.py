@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,12 @@ from art_oat.classifier import OATClassifier
 from art_oat.condition import OperatingPoint
 from art_oat.layers.batch_norm import observed_norms
 from art_oat.model import OATModel
-from art_oat.training.awp import WeightPerturbation, adversarial_part, uses_clean_scores
+from art_oat.training.awp import adversarial_part, uses_clean_scores
 from art_oat.training.ema import WeightAverage
-from art_oat.training.loss import Loss, is_separable
-from art_oat.training.sampling import StratifiedSampling, WidthSampling, draw_widths
+from art_oat.training.loss import is_separable
+from art_oat.training.method import Method
+from art_oat.training.precision import Precision, autocast
+from art_oat.training.sampling import draw_widths
 
 _IMAGE_AXES = len(("N", "C", "H", "W"))
 _NB_PROBES = 8
@@ -28,50 +30,6 @@ _FEWEST_INPUTS = 16
 _FEWEST_VALUES = 8
 _FARTHEST_SCORES = 100.0
 _NB_SETTLING_STEPS = 50  # running statistics with torch's momentum of 0.1 have then forgotten where they began
-
-Augmentation = Callable[[Tensor, torch.Generator], Tensor]
-"""Changes inputs ``[N, ...]``, images as ``[N, C, H, W]``, at random, drawn from the generator it is given.
-
-It keeps shape and clip range. Where the classifier's channels come last, inputs are handed to it with channels first,
-and taken back.
-"""
-
-Precision = Literal["float32", "bf16"]
-"""What the attack, or the forward passes, of a training compute in; weights, loss and measurements stay float32."""
-
-
-@dataclass(frozen=True)
-class Method:
-    """What a training is combined from; see :class:`OATTrainer`."""
-
-    attack: BoundAttack
-    sampling: StratifiedSampling
-    loss: Loss
-    augmentation: Augmentation | None = None
-    weight_perturbation: WeightPerturbation | None = None
-    ema: float | None = None
-    width_sampling: WidthSampling = "random"
-    distills: bool = False
-    precision: Precision = "float32"
-    attack_precision: Precision | None = None
-    nb_clean_epochs: int = 0
-
-    def is_clean_in(self, epoch: int) -> bool:
-        """Whether an epoch, counted from 1, trains on clean inputs alone."""
-        return 0 < epoch <= self.nb_clean_epochs
-
-
-def precision_faults(precision: str, attack_precision: str | None = None, model: OATModel | None = None) -> list[str]:
-    """Say whether a precision is unknown, or does not suit the weights of a model."""
-    named = {"precision": precision} | ({} if attack_precision is None else {"attack_precision": attack_precision})
-    dtype = torch.float32 if model is None else model.encoding.table.dtype
-    faults = []
-    for name, value in named.items():
-        if value not in get_args(Precision):
-            faults.append(f"{name} must be one of {get_args(Precision)}, got {value!r}.")
-        elif value == "bf16" and dtype != torch.float32:
-            faults.append(f"{name} bf16 needs weights in float32, got {dtype}. Convert them: model.float().")
-    return faults
 
 
 @dataclass
@@ -160,12 +118,17 @@ class Step:
     Args:
         classifier: Is trained.
         method: How.
+        attack: The method's attack, bound to the classifier.
         generator: What everything is drawn from.
     """
 
-    def __init__(self, classifier: OATClassifier, method: Method, generator: torch.Generator) -> None:
+    def __init__(
+        self, classifier: OATClassifier, method: Method, attack: BoundAttack, generator: torch.Generator
+    ) -> None:
         self.classifier = classifier
         self.method = method
+        self.loss = method.loss_function
+        self.attack = attack
         self.generator = generator
         self.model = classifier.model
         self.preprocess = classifier.preprocessed(nn.Identity(), is_training=True)
@@ -173,7 +136,7 @@ class Step:
         self.good_state = [tensor.detach().clone() for tensor in self.state]
         self.average = None if method.ema is None else WeightAverage(self.state, method.ema)
         self.tally = Tally()
-        self.epoch = 0
+        self.epoch, self.is_clean = 0, False
         self._is_ahead = False  # whether the weights hold a step that the average does not
         self._is_augmentation_checked = False
         self._last_x = torch.empty(0)
@@ -184,18 +147,9 @@ class Step:
         # inputs with channels last in their shape are laid out so already
         self._is_channels_last = classifier.channels_first and any(map(_is_channels_last, self.model.parameters()))
 
-    def attack_by(self, attack: BoundAttack) -> None:
-        """Go on by another attack."""
-        self.method = replace(self.method, attack=attack)
-
-    @property
-    def is_clean(self) -> bool:
-        """Whether this is one of the first epochs, which train every lam on clean inputs alone."""
-        return self.method.is_clean_in(self.epoch)
-
-    def start_epoch(self, epoch: int) -> None:
-        """Count anew."""
-        self.epoch = epoch
+    def start_epoch(self, epoch: int, *, is_clean: bool = False) -> None:
+        """Count anew; a clean epoch trains every lam on clean inputs alone."""
+        self.epoch, self.is_clean = epoch, is_clean
         self.tally = Tally()
 
     def __call__(self, x: Tensor, y: Tensor) -> None:
@@ -239,13 +193,11 @@ class Step:
         if not len(x):
             return x
         with self._precision(self.method.attack_precision or self.method.precision):
-            return self.method.attack(
-                x, batch.classes[is_attacked], batch.lam[is_attacked], self.generator, width=width
-            )
+            return self.attack(x, batch.classes[is_attacked], batch.lam[is_attacked], self.generator, width=width)
 
     def _perturbed(self, batch: _Batch, attacked: Mapping[float, Tensor]) -> AbstractContextManager[None]:
         """Let the weights stand where they are worst within the block, if that is asked for."""
-        perturbation = self.method.weight_perturbation
+        perturbation = self.method.perturbation
         if perturbation is None or not perturbation.is_due(self.epoch) or not bool(batch.is_attacked.any()):
             return nullcontext()
         is_partial = self.model.widths[-1] not in attacked
@@ -254,7 +206,7 @@ class Step:
     def _adversarial_losses(self, batch: _Batch, attacked: Mapping[float, Tensor]) -> Iterator[Tensor]:
         """Give what weights are perturbed by, width by width; labels count, also where scores are distilled."""
         x, y, lam = (part[batch.is_attacked] for part in (batch.x, batch.y, batch.lam))
-        x, loss = self._arranged(x), self.method.loss
+        x, loss = self._arranged(x), self.loss
         for width, x_adv in attacked.items():
             with self._precision(self.method.precision):
                 logits_adv = self._scores(x_adv, lam, width)
@@ -272,15 +224,15 @@ class Step:
         with self._precision(self.method.precision):
             logits = self._scores(batch.x, lam, width)
         has_gradient = False
-        if is_separable(self.method.loss):
-            term = self.method.loss(logits, logits.detach()[is_attacked], target, weight, criterion)
+        if is_separable(self.loss):
+            term = self.loss(logits, logits.detach()[is_attacked], target, weight, criterion)
             has_gradient = term.requires_grad  # a loss may have no clean term
             if has_gradient:
                 term.backward()
             logits = logits.detach()
         with self._precision(self.method.precision):
             logits_adv = self._scores(x_adv, lam[is_attacked], width) if len(x_adv) else logits[:0]
-        loss = self.method.loss(logits, logits_adv, target, weight, criterion)
+        loss = self.loss(logits, logits_adv, target, weight, criterion)
         self._check("loss", loss)
         self._largest_score = logits.detach().abs().max()
         if loss.requires_grad or not has_gradient:  # without attacked samples, the clean term may be all there is
@@ -289,8 +241,7 @@ class Step:
         return logits.detach()
 
     def _precision(self, precision: Precision) -> AbstractContextManager[Any]:
-        is_lower = precision == "bf16"
-        return torch.autocast(self.classifier.device.type, torch.bfloat16) if is_lower else nullcontext()
+        return autocast(precision, self.classifier.device)
 
     def _arranged(self, x: Tensor) -> Tensor:
         """Lay images out in memory as the network's weights are."""

@@ -10,9 +10,9 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from art.defences.trainer.trainer import Trainer
@@ -21,55 +21,26 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from art_oat.attacks import (
-    NFGSM,
-    PGD,
-    Attack,
-    BoundAttack,
-    Norm,
-    bind,
-    check_radii,
-    radii_of,
-    robust_correct,
-    trial_faults,
-)
+from art_oat.attacks import BoundAttack, bind, check_radii, robust_correct
 from art_oat.checks import Array, refuse
 from art_oat.classifier import OATClassifier
-from art_oat.condition import is_finite_number
 from art_oat.contexts import borrowed_generators
 from art_oat.frontier import Frontier, MeasuredPoint
 from art_oat.model import OATModel
-from art_oat.training.awp import WeightPerturbation
 from art_oat.training.batches import Batches, as_batches, is_generator, nb_batches, size_of, source_faults
 from art_oat.training.checkpoint import BestEpoch, Checkpoint
 from art_oat.training.guard import CatastrophicOverfittingWarning, Guard
-from art_oat.training.loss import Loss, hybrid_loss, objective_of
-from art_oat.training.named import RecipeName, combination
+from art_oat.training.method import Method
 from art_oat.training.plan import Callback, Plan
 from art_oat.training.preprocessing import preprocessing_faults
 from art_oat.training.records import EpochRecord, write_history
 from art_oat.training.resume import Ongoing, StateFile, described
-from art_oat.training.sampling import StratifiedSampling, WidthSampling, width_sampling_faults
-from art_oat.training.schedule import Pace, Schedule, Scheduler, in_two_parts, paced
-from art_oat.training.step import Augmentation, Method, Precision, Step, Tally, layout_faults, precision_faults
+from art_oat.training.schedule import Schedule, Scheduler, in_two_parts, paced
+from art_oat.training.step import Step, Tally, layout_faults
 
 _Validation = tuple[Tensor, Tensor]
-_SETTINGS = (
-    "attack",
-    "fallback",
-    "sampling",
-    "loss",
-    "weight_perturbation",
-    "augmentation",
-    "ema",
-    "width_sampling",
-    "distills",
-    "precision",
-    "attack_precision",
-    "clean_share",
-    "seed",
-)
-"""What of a trainer decides the result."""
+_SUPERSEDED = ("eps", "eps_step", "norm", "allow_large_eps")
+"""Fields of a resolved method that decide nothing any more: its attacks have their own."""
 
 
 class OATTrainer(Trainer):
@@ -87,194 +58,42 @@ class OATTrainer(Trainer):
     Args:
         classifier: Holds the conditional network, a ``CrossEntropyLoss`` (its class weights and label smoothing are
             honored) and the optimizer. Weights are those it has: train again to train on.
-        attack: Any attack of this library, of ART (made for this classifier or a view of it) or of torchattacks
-            (made for any network; its images are in [0, 1], which stands for the clip values), or a callable
-            ``(network, x, y) -> x_adv`` on tensors; None for ``PGD()``, which is PGD-7 at 8/255, on the divergence
-            with a loss that has ``objective = "kl"``, such as :class:`~art_oat.TRADESLoss`. Attacks from outside
-            run on copies, once per group of equal lam in a batch, see :func:`art_oat.attacks.bind`; the object given
-            stays as it is, and what is changed on it counts from the next ``fit`` on. All differentiate through the
-            classifier's preprocessing.
-        fallback: A stronger attack, for one-step training such as by :class:`~art_oat.NFGSM`. It attacks some of
-            ``validation_data`` after every epoch. Where robust accuracy collapses (catastrophic overfitting), the epoch
-            is undone with a :class:`~art_oat.CatastrophicOverfittingWarning`, and ``fit`` goes on by the fallback from
-            the last good state, see :class:`~art_oat.training.guard.Guard`. What a ``DataLoader``, a generator of
-            ART's, an attack or an augmentation remembers is not undone. Validation, too, is by the fallback. None to
-            trust ``attack``.
-        sampling: How lams are drawn; None for the published uniform draw.
-        loss: The objective: :func:`~art_oat.hybrid_loss`, :class:`~art_oat.TRADESLoss`, :class:`~art_oat.MARTLoss` or
-            any function with their arguments. Label smoothing is that of the classifier's loss.
-        weight_perturbation: Train where nearby weights would do worst (AWP); None to train where they are.
-        augmentation: Any callable ``(x, generator) -> x`` on tensors ``[N, ...]`` that keeps shape, dtype and clip
-            range; it comes before the attack. Channels come first, ``[N, C, H, W]``, and are taken back where the
-            classifier has ``channels_first=False``. Its first result is checked in every call of ``fit``. None for
-            none.
-        ema: Decay, in ``(0, 1)``, of a moving average of weights and statistics, see
-            :class:`~art_oat.training.ema.WeightAverage`. Between epochs (validation, checkpoint, callback) and
-            after ``fit``, however that ends, the network holds the average. The next ``fit`` trains on from there
-            with a new average; the optimizer's own state goes on. None for no average.
-        width_sampling: Which widths a step trains. ``"random"``: one, so that an epoch takes as long as one width does,
-            and ``n`` widths want ``n`` times the epochs; the best for equal time, see ``benchmarks/oats.py``.
-            ``"all"``: every one. ``"sandwich"``: the largest, the smallest and one in between (Yu and Huang 2019,
-            arXiv:1903.05134), which differs from ``"all"`` from four widths on.
-        distills: Whether smaller widths learn from the scores of the largest on the clean inputs, at the same lam, in
-            place of the labels (in-place distillation, arXiv:1903.05134). The attack keeps to the labels; class
-            weights and label smoothing apply to the largest width alone.
-        precision: ``"bf16"``: attack and forward passes run under ``torch.autocast`` in bfloat16, on the classifier's
-            device; the loss, the weights, their gradients and all that is measured stay float32.
-        clean_share: Share of the epochs of the first ``fit``, in ``[0, 1)``, that train every lam on clean inputs
-            alone, before the others and for an eighth of their time. What they learn carries over to attacked inputs,
-            see ``benchmarks/screens.py``. A function of progress as ``scheduler`` goes through once in them, and once
-            in the others; torch's ``ReduceLROnPlateau`` is refused, as the loss jumps between them. Their number is
-            rounded, and one epoch is left for the attack. 0 for a network that was trained before, and for the
-            published method.
-        attack_precision: That of the attack, where it is to be another one; None for the same. In bfloat16 the attack
-            of the training, two thirds of its arithmetic, takes half the time on a processor that has it, and on digits
-            it is as strong, see ``benchmarks/attack_precision.py``.
+        method: What is learned, and by which attack; None for ``Method()``, which is OAT as published.
         seed: What the order of samples, the lams, the widths, augmentation, the attack's random starts and dropout are
             drawn from. The same seed and weights give exactly the same training on the same machine, as far as the data
             come in the same order: a ``DataLoader`` or a generator of ART's shuffles by its own randomness.
-        allow_large_eps: Whether ``eps`` of attack and fallback may be half the range of ``x``, or more, see
-            :class:`~art_oat.attacks.radius.Radius`; that is refused as a number in another unit otherwise.
+        **parts: Fields of :class:`Method` to exchange, such as ``attack=PGD(0.2)`` or ``loss="trades"``.
 
     Attributes:
+        method: The method, with every name replaced by what it means for the classifier.
         history: One :class:`EpochRecord` per epoch, over all calls of ``fit``.
         best_epoch: The epoch, as ``history`` counts, with the largest area under the trade-off on validation data in
             the last call of ``fit``; None where nothing was measured.
 
     Raises:
-        TypeError: If an argument is of another kind than above.
+        TypeError: If an argument is of another kind than above, a part is unknown, and as :class:`Method`.
         ValueError: If the classifier has no optimizer, its loss leaves labels out or is not a mean, its preprocessing
             changes labels or the number of samples, an attack cannot take inputs of its shape or has an ``eps`` that
-            is too large, ``sampling`` weighs a lam that is not trained, ``ema`` lies outside ``(0, 1)``,
-            ``width_sampling`` or a precision is unknown, ``distills`` goes with ``"random"``, or ``"bf16"`` with
-            weights that are not float32.
+            is too large, ``sampling`` weighs a lam that is not trained, ``"bf16"`` goes with weights that are not
+            float32, and as :class:`Method`.
+
+    Example:
+        ``OATTrainer(classifier, Method.dial(eps=0.2)).fit(x, y, nb_epochs=30)``
     """
 
-    def __init__(
-        self,
-        classifier: OATClassifier,
-        attack: Attack | None = None,
-        *,
-        fallback: Attack | None = None,
-        sampling: StratifiedSampling | None = None,
-        loss: Loss = hybrid_loss,
-        weight_perturbation: WeightPerturbation | None = None,
-        augmentation: Augmentation | None = None,
-        ema: float | None = None,
-        width_sampling: WidthSampling = "random",
-        distills: bool = False,
-        precision: Precision = "float32",
-        attack_precision: Precision | None = None,
-        clean_share: float = 0.0,
-        seed: int = 0,
-        allow_large_eps: bool = False,
-    ) -> None:
+    def __init__(self, classifier: OATClassifier, method: Method | None = None, *, seed: int = 0, **parts: Any) -> None:
         _check_classifier(classifier)
-        if sampling is not None and not isinstance(sampling, StratifiedSampling):
-            raise TypeError(f"sampling must be a StratifiedSampling, got {type(sampling).__name__}.")
-        if not isinstance(weight_perturbation, WeightPerturbation | None):
-            kind = type(weight_perturbation).__name__
-            raise TypeError(f"weight_perturbation must be a WeightPerturbation or None, got {kind}.")
-        if not callable(loss) or isinstance(loss, type):
-            what = f"the class {loss.__name__}: write {loss.__name__}()" if isinstance(loss, type) else repr(loss)
-            raise TypeError(f"loss must be callable on (logits, logits_adv, y, lam, criterion), got {what}.")
-        if augmentation is not None and not callable(augmentation):
-            raise TypeError(f"augmentation must be callable on (x, generator), got {type(augmentation).__name__}.")
-        if ema is not None and not (is_finite_number(ema) and 0 < ema < 1):
-            raise ValueError(f"ema must be a decay in (0, 1), such as 0.999, or None, got {ema!r}.")
-        if not (is_finite_number(clean_share) and 0 <= clean_share < 1):
-            raise ValueError(f"clean_share must lie in [0, 1), got {clean_share!r}.")
-        refuse(
-            [
-                *width_sampling_faults(width_sampling, distills=distills),
-                *precision_faults(precision, attack_precision, classifier.model),
-            ]
-        )
+        if not isinstance(method, Method | None):
+            kind = type(method).__name__
+            raise TypeError(f"method must be a Method or None, got {kind}. An attack goes by name: attack={kind}(...).")
         super().__init__(classifier)
-        self.attack = PGD(objective=objective_of(loss)) if attack is None else attack
-        # refuses what cannot be bound, before anything else is done
-        refuse(trial_faults(self.attack, classifier))
-        _check_fallback(fallback, classifier)
-        self.fallback = fallback
-        radii = [*radii_of(self.attack, classifier), *radii_of(fallback, classifier, "eps of fallback")]
-        check_radii(radii, allow_large_eps=allow_large_eps)
-        self.sampling = StratifiedSampling() if sampling is None else sampling
-        self.sampling.check(classifier.model.lambdas)
-        self.loss = loss
-        self.weight_perturbation = weight_perturbation
-        self.augmentation = augmentation
-        self.ema = ema
-        self.width_sampling = width_sampling
-        self.distills = distills
-        self.precision: Precision = precision
-        self.attack_precision = attack_precision
-        self.clean_share = clean_share
+        self.method = replace(method or Method(), **parts).resolved(classifier)
+        refuse(self.method.faults(classifier))
+        check_radii(self.method.radii(classifier), allow_large_eps=True)  # warns of what is next to nothing
         self.seed = seed
         self.history: list[EpochRecord] = []
         self.best_epoch: int | None = None
         self._generator = torch.Generator().manual_seed(seed)
-
-    @classmethod
-    def recipe(
-        cls,
-        name: RecipeName,
-        classifier: OATClassifier,
-        *,
-        eps: float = 8 / 255,
-        eps_step: float | None = None,
-        norm: Norm = "Linf",
-        sampling: StratifiedSampling | None = None,
-        augmentation: Augmentation | None = None,
-        width_sampling: WidthSampling = "random",
-        distills: bool = False,
-        precision: Precision = "float32",
-        attack_precision: Precision | None = None,
-        clean_share: float | None = None,
-        seed: int = 0,
-        allow_large_eps: bool = False,
-    ) -> Self:
-        """Return a trainer that combines what was measured to go together; its attributes say what.
-
-        Args:
-            name: ``"dial"``, the one to start with: PGD-7 and the hybrid loss; half of the epochs are clean, and lam 1
-                is drawn five times as often as each other lam above 0, so that clean and attacked losses weigh alike.
-                ``"published"``: neither, as OAT was published. ``"robust"``: as published, but with weights perturbed
-                (AWP) and averaged. ``"fast"``: :class:`~art_oat.NFGSM`, one step in place of seven, with averaged
-                weights; PGD-7 is the ``fallback``, so ``fit`` needs ``validation_data``.
-            classifier: As the trainer takes it.
-            eps: Radius of the attacks, in units of ``x``.
-            eps_step: Step of PGD; None for its default. One step is always ``eps`` long.
-            norm: ``"Linf"``, or ``"L2"``, which ``"fast"`` does not take.
-            sampling: As the trainer takes it, like all that follow; None for the recipe's.
-            augmentation: See there.
-            width_sampling: See there.
-            distills: See there.
-            precision: See there.
-            attack_precision: See there.
-            clean_share: See there; None for the recipe's.
-            seed: See there.
-            allow_large_eps: See there.
-
-        Raises:
-            TypeError: As the trainer.
-            ValueError: If there is no such recipe, or it does not take the norm, and as the trainer.
-        """
-        parts = combination(name).arguments(
-            classifier, eps=eps, eps_step=eps_step, norm=norm, allow_large_eps=allow_large_eps
-        )
-        own = {"sampling": sampling, "clean_share": clean_share}
-        parts |= {key: value for key, value in own.items() if value is not None}
-        return cls(
-            classifier,
-            augmentation=augmentation,
-            width_sampling=width_sampling,
-            distills=distills,
-            precision=precision,
-            attack_precision=attack_precision,
-            seed=seed,
-            allow_large_eps=allow_large_eps,
-            **parts,
-        )
 
     @property
     def _model(self) -> OATModel:
@@ -355,11 +174,11 @@ class OATTrainer(Trainer):
             log_path=log_path,
             state_path=state_path,
             verbose=verbose,
-            has_fallback=self.fallback is not None,
+            has_fallback=self.method.fallback is not None,
         )
         faults = [*source_faults(x, y, batch_size, self.classifier), *plan.faults(self.classifier)]
         faults += [*layout_faults(self._model), *preprocessing_faults(self.classifier)]
-        if self.clean_share and isinstance(scheduler, ReduceLROnPlateau):
+        if self.method.clean_share and isinstance(scheduler, ReduceLROnPlateau):
             faults.append("scheduler must be no ReduceLROnPlateau with clean_share: the loss jumps after clean epochs.")
         if plan.counts_steps and isinstance(x, DataLoader) and nb_batches(x) is None:
             faults.append("scheduler must have step() with a loader of unknown length: progress cannot be told.")
@@ -396,15 +215,15 @@ class OATTrainer(Trainer):
     def _train(self, batches: Batches, plan: Plan) -> None:
         count = nb_batches(batches)
         nb_steps = None if count is None else plan.nb_epochs * count
-        attack = bind(self.attack, self.classifier)
-        judge = attack if self.fallback is None else bind(self.fallback, self.classifier)
+        attack = bind(self.method.attack, self.classifier)
+        judge = attack if self.method.fallback is None else bind(self.method.fallback, self.classifier)
         file = self._state_file(batches, plan)
         saved = None if file is None else file.read()  # refuses that of another training, before anything is touched
         nb_done = 0 if saved is None else saved["nb_done"]
         nb_before = self._next_epoch - 1 if saved is None else saved["nb_before"]
         nb_clean = 0 if nb_before else self._nb_clean(plan.nb_epochs)
         scheduler = in_two_parts(plan.scheduler, nb_clean / plan.nb_epochs)
-        step = Step(self.classifier, self._method(attack, nb_clean), self._generator)
+        step = Step(self.classifier, self.method, attack, self._generator)
         best = BestEpoch(self._model, plan.as_checkpoint(), is_restored=plan.restore_best)
         validation = None if plan.validation_data is None else self.classifier.as_tensors(*plan.validation_data)
         guard = self._guard(attack, judge, validation)
@@ -415,7 +234,7 @@ class OATTrainer(Trainer):
             paced(self.classifier.optimizer, scheduler, plan.scheduler_interval, nb_steps) as pace,
             tqdm(total=nb_steps, initial=nb_done * (count or 0), disable=not plan.verbose, unit="step") as bar,
         ):
-            ongoing = Ongoing(self.classifier, step, pace, best, self._generator)
+            ongoing = Ongoing(self.classifier, step, pace, best, self._generator, nb_clean)
             if saved is not None:
                 self._restore(saved, ongoing, guard)
             for epoch in range(nb_done + 1, plan.nb_epochs + 1):
@@ -432,23 +251,8 @@ class OATTrainer(Trainer):
                 if is_ended:
                     return
 
-    def _method(self, attack: BoundAttack, nb_clean_epochs: int = 0) -> Method:
-        return Method(
-            attack,
-            self.sampling,
-            self.loss,
-            self.augmentation,
-            self.weight_perturbation,
-            self.ema,
-            self.width_sampling,
-            self.distills,
-            self.precision,
-            self.attack_precision,
-            nb_clean_epochs,
-        )
-
     def _guard(self, attack: BoundAttack, judge: BoundAttack, validation: _Validation | None) -> Guard | None:
-        if self.fallback is None or validation is None or self._model.lambdas[-1] == 0:
+        if self.method.fallback is None or validation is None or self._model.lambdas[-1] == 0:
             return None
         return Guard(self.classifier, attack, judge, *validation, self.seed)
 
@@ -456,12 +260,13 @@ class OATTrainer(Trainer):
         """Where the state of the training goes, or comes from; None for nowhere."""
         if plan.state_path is None:
             return None
-        parts = {name: getattr(self, name) for name in _SETTINGS} | plan.settings() | size_of(batches)
+        parts = {part.name: getattr(self.method, part.name) for part in fields(Method) if part.name not in _SUPERSEDED}
+        parts |= {"seed": self.seed} | plan.settings() | size_of(batches)
         return StateFile(Path(plan.state_path), described(parts, self.classifier, plan.scheduler))
 
     def _nb_clean(self, nb_epochs: int) -> int:
         """Return how many of so many epochs are clean; one is left for the attack."""
-        return min(round(self.clean_share * nb_epochs), nb_epochs - 1)
+        return min(round(self.method.clean_share * nb_epochs), nb_epochs - 1)
 
     def _saved(self, ongoing: Ongoing, guard: Guard | None, *, nb_before: int, nb_done: int) -> dict[str, Any]:
         return {
@@ -478,29 +283,29 @@ class OATTrainer(Trainer):
         if guard is not None:
             guard.load_state_dict(saved["guard"])
             if guard.has_tripped:
-                ongoing.step.attack_by(guard.strong)
+                ongoing.step.attack = guard.strong
         self.history = [EpochRecord.from_state(record) for record in saved["history"]]
         self.best_epoch = ongoing.best.epoch
 
     def _run_guarded_epoch(self, batches: Batches, ongoing: Ongoing, guard: Guard | None, bar: Any) -> float:
         """Run an epoch, and again by the fallback where robustness collapsed; return when the last run began."""
         started, step = time.perf_counter(), ongoing.step
-        is_clean = step.method.is_clean_in(self._next_epoch)  # nothing is robust yet that could collapse
+        is_clean = self._next_epoch <= ongoing.nb_clean  # nothing is robust yet that could collapse
         if guard is None or guard.has_tripped or is_clean:
-            self._run_epoch(batches, step, ongoing.pace, bar)
+            self._run_epoch(batches, ongoing, bar)
             return started
         last_good, nb_before = copy.deepcopy(ongoing.state_dict()), bar.n
-        self._run_epoch(batches, step, ongoing.pace, bar)
+        self._run_epoch(batches, ongoing, bar)
         if not guard.has_collapsed():
             return started
         record = self._record(step.tally, (), ongoing.best, (started, time.perf_counter()), guard)
         self.history[-1] = replace(record, is_undone=True)
         ongoing.load_state_dict(last_good)
-        step.attack_by(guard.strong)
+        step.attack = guard.strong
         bar.update(nb_before - bar.n)
         self._tell_of_collapse(record, guard)
         started = time.perf_counter()
-        self._run_epoch(batches, step, ongoing.pace, bar)
+        self._run_epoch(batches, ongoing, bar)
         return started
 
     def _tell_of_collapse(self, record: EpochRecord, guard: Guard) -> None:
@@ -508,13 +313,14 @@ class OATTrainer(Trainer):
         warnings.warn(
             f"robust accuracy on held-out samples collapsed in epoch {record.epoch}: {record.standing:.1%} stand after "
             f"the fallback, {guard.reference:.1%} did before or stand after the attack of the training. The epoch is "
-            f"undone, and training goes on by {self.fallback}.",
+            f"undone, and training goes on by {self.method.fallback}.",
             CatastrophicOverfittingWarning,
             stacklevel=5,
         )
 
-    def _run_epoch(self, batches: Batches, step: Step, pace: Pace, bar: Any) -> None:
-        step.start_epoch(self._next_epoch)
+    def _run_epoch(self, batches: Batches, ongoing: Ongoing, bar: Any) -> None:
+        step, pace, epoch = ongoing.step, ongoing.pace, self._next_epoch
+        step.start_epoch(epoch, is_clean=epoch <= ongoing.nb_clean)
         area = {"area": f"{self.history[-1].area:.3f}"} if self.history and self.history[-1].validation else {}
         for x, y in batches:
             step(x, y)
@@ -609,17 +415,6 @@ def _check_classifier(classifier: Any) -> None:
         kind = type(classifier.optimizer).__name__
         raise TypeError(f"the optimizer must take a step without a closure, which {kind} does not: use SGD or AdamW.")
     refuse(preprocessing_faults(classifier))
-
-
-def _check_fallback(fallback: Any, classifier: OATClassifier) -> None:
-    """Refuse what cannot be bound, or says nothing of robustness; None is nothing to refuse."""
-    if isinstance(fallback, NFGSM):
-        raise ValueError("fallback must keep to the radius and take many steps, got an NFGSM. Take PGD, as PGD(eps).")
-    try:
-        if fallback is not None:
-            refuse(trial_faults(fallback, classifier))
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"fallback: {error}") from error
 
 
 @contextmanager

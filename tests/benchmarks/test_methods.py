@@ -44,7 +44,12 @@ def test_batches_pace_the_learning_rate_as_the_trainer_does(part):
         rates.append(optimizer.param_groups[0]["lr"])
     trainer = trainer_for(recipe, part.data)
     own = []
-    trainer.augmentation = lambda x, _: (own.append(trainer.classifier.optimizer.param_groups[0]["lr"]), x)[1]
+
+    def augmentation(x, _):
+        own.append(trainer.classifier.optimizer.param_groups[0]["lr"])
+        return x
+
+    trainer.method = replace(trainer.method, augmentation=augmentation)
     schedule = schedule_by_name(recipe.schedule)
     trainer.fit(*part.data.train, batch_size=recipe.batch_size, nb_epochs=3, scheduler=schedule, verbose=False)
     assert rates == pytest.approx(own)

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from art_oat import PGD, OATClassifier, OATModel, StratifiedSampling, to_conditional
+from art_oat import PGD, OATClassifier, OATModel, to_conditional
 from art_oat.attacks import bind
 from art_oat.models import ResNet
 from art_oat.surgery import to_published
-from art_oat.training import hybrid_loss
-from art_oat.training.step import Method, Step
+from art_oat.training import Method
+from art_oat.training.step import Step
 from benchmarks import official
 from tests.networks import Residual
 
@@ -170,8 +170,7 @@ def test_a_published_step_is_one_of_ours_on_the_same_draws(lam, attack, momentum
     theirs = copy.deepcopy(ours)
     optimizer = torch.optim.SGD(ours.parameters(), 0.1, momentum=0.9, weight_decay=5e-4)
     classifier = OATClassifier(ours, nn.CrossEntropyLoss(), (1, 6, 6), 5, optimizer, clip_values=(0, 1))
-    method = Method(bind(attack, classifier), StratifiedSampling(), hybrid_loss)
-    Step(classifier, method, torch.Generator().manual_seed(5))(x, y)
+    Step(classifier, Method(), bind(attack, classifier), torch.Generator().manual_seed(5))(x, y)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(5))  # ours shuffles first
     published_step(theirs, attack, torch.Generator())(x[order], y[order])
     torch.testing.assert_close(theirs.state_dict(), ours.state_dict())

@@ -535,7 +535,7 @@ def test_a_copy_of_a_slimmable_classifier_answers_alike_at_every_width_and_train
     for width, expected in zip(WIDTHS, before, strict=True):
         np.testing.assert_array_equal(twin.predict(X, lam=0.3, width=width), expected)
         np.testing.assert_array_equal(make_copy(classifier.at(0.3, width)).predict(X), expected)
-    OATTrainer(twin, PGD(0.1, nb_steps=1)).fit(X, Y, nb_epochs=1, verbose=False)
+    OATTrainer(twin, attack=PGD(0.1, nb_steps=1)).fit(X, Y, nb_epochs=1, verbose=False)
     for width, expected in zip(WIDTHS, before, strict=True):
         np.testing.assert_array_equal(classifier.predict(X, lam=0.3, width=width), expected)
         assert not np.allclose(twin.predict(X, lam=0.3, width=width), expected)
@@ -722,7 +722,7 @@ def test_arts_own_trainer_is_told_of_both():
 def test_training_every_lam_by_an_attack_of_art_warns_of_nothing(kind):
     classifier = make_classifier(lam=None)
     attack = kind(classifier, eps=0.1, eps_step=0.05, max_iter=1, verbose=False)
-    assert told(lambda: OATTrainer(classifier, attack).fit(X, Y, nb_epochs=1, verbose=False)) == []
+    assert told(lambda: OATTrainer(classifier, attack=attack).fit(X, Y, nb_epochs=1, verbose=False)) == []
 
 
 def taken_over(classifier: OATClassifier) -> OATClassifier:

@@ -205,7 +205,7 @@ def test_a_trainer_refuses_an_attack_that_cannot_take_the_inputs():
     classifier = affine((36,))
     attack = torchattacks.TIFGSM(classifier.at().as_module())
     with pytest.raises(ValueError, match=r"^attack must take inputs of shape \(36,\)"):
-        OATTrainer(classifier, attack)
+        OATTrainer(classifier, attack=attack)
     with pytest.raises(ValueError, match=r"^fallback: attack must take inputs of shape \(36,\)"):
         OATTrainer(classifier, fallback=attack)
     with pytest.raises(ValueError, match=r"attack must take inputs of shape \(36,\)"):

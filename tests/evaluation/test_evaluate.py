@@ -353,6 +353,6 @@ def test_inputs_normalized_in_float32_are_trained_on_and_judged_where_the_range_
     assert x.min() < np.float32(bounds[0])
     classifier = make_classifier(clip_values=bounds)
     y = classifier.predict(x).argmax(axis=1)
-    OATTrainer(classifier, PGD(0.1, nb_steps=1)).fit(x, y, nb_epochs=1, verbose=False)
+    OATTrainer(classifier, attack=PGD(0.1, nb_steps=1)).fit(x, y, nb_epochs=1, verbose=False)
     report = evaluate(classifier, x, y, **grouped(attack=attack, norm=norm, lam=0.0))
     assert len(report.broken_by) == len(x)

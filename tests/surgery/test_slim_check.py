@@ -38,7 +38,9 @@ def trained_on(network: nn.Module, shape: tuple[int, ...] = (1, 6, 6), **options
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     classifier = OATClassifier(model, nn.CrossEntropyLoss(), shape, 5, optimizer, clip_values=(0, 1))
     x = torch.rand(16, *shape, generator=torch.Generator().manual_seed(1)).numpy()
-    OATTrainer(classifier, PGD(0.1, nb_steps=1)).fit(x, labels(16).numpy(), nb_epochs=1, batch_size=8, verbose=False)
+    OATTrainer(classifier, attack=PGD(0.1, nb_steps=1)).fit(
+        x, labels(16).numpy(), nb_epochs=1, batch_size=8, verbose=False
+    )
     return classifier
 
 
@@ -368,7 +370,7 @@ def test_a_fault_that_shows_with_large_batches_alone_ends_the_first_step_and_cha
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     x, y = images(8, torch.float32).numpy(), labels(8).numpy()
     with pytest.raises(RuntimeError, match="lam holds 8 values, one per sample, but a batch of 4 reached a layer"):
-        OATTrainer(classifier, PGD(0.1, nb_steps=1)).fit(x, y, nb_epochs=1, batch_size=8, verbose=False)
+        OATTrainer(classifier, attack=PGD(0.1, nb_steps=1)).fit(x, y, nb_epochs=1, batch_size=8, verbose=False)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 

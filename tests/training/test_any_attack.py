@@ -42,7 +42,7 @@ def a_callable(classifier):
 
 def one_step(make) -> dict[str, torch.Tensor]:
     classifier = exact_classifier()
-    OATTrainer(classifier, make(classifier), seed=0).fit(X, Y, batch_size=20, nb_epochs=1, verbose=False)
+    OATTrainer(classifier, attack=make(classifier), seed=0).fit(X, Y, batch_size=20, nb_epochs=1, verbose=False)
     return classifier.model.state_dict()
 
 
@@ -68,7 +68,7 @@ def test_training_with_any_attack_is_repeatable_and_leaves_generators_and_the_mo
     states = []
     for _ in range(2):
         classifier = exact_classifier()
-        trainer = OATTrainer(classifier, make(classifier), seed=3)
+        trainer = OATTrainer(classifier, attack=make(classifier), seed=3)
         before = global_generators()
         trainer.fit(X, Y, (X, Y), batch_size=10, nb_epochs=2, verbose=False)
         assert global_generators() == before
@@ -84,7 +84,7 @@ def global_generators() -> tuple[object, ...]:
 
 def test_validation_is_by_the_attack_from_outside():
     classifier = exact_classifier()
-    trainer = OATTrainer(classifier, lambda network, x, y: x, seed=0)  # an attack that does nothing
+    trainer = OATTrainer(classifier, attack=lambda network, x, y: x, seed=0)  # an attack that does nothing
     trainer.fit(X, Y, (X, Y), batch_size=10, nb_epochs=1, verbose=False)
     assert all(point.clean == point.robust for point in trainer.history[0].validation)
 
@@ -92,7 +92,7 @@ def test_validation_is_by_the_attack_from_outside():
 def test_what_is_changed_on_an_attack_counts_from_the_next_fit_on():
     classifier = exact_classifier()
     attack = from_art(classifier)
-    trainer = OATTrainer(classifier, attack, seed=0)
+    trainer = OATTrainer(classifier, attack=attack, seed=0)
     attack.set_params(eps=1e-9, eps_step=1e-9)  # as good as none
     trainer.fit(X, Y, (X, Y), batch_size=10, nb_epochs=1, verbose=False)
     assert all(point.clean == point.robust for point in trainer.history[0].validation)

@@ -2,6 +2,7 @@ import copy
 import functools
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -309,8 +310,8 @@ def test_sizes_that_make_no_sense_are_refused_all_at_once(arguments, message):
 
 
 def test_the_trainer_refuses_what_is_no_weight_perturbation(classifier):
-    for wrong in (0.01, WeightPerturbation):
-        with pytest.raises(TypeError, match="weight_perturbation must be a WeightPerturbation or None, got"):
+    for wrong in ("0.01", WeightPerturbation):
+        with pytest.raises(TypeError, match="weight_perturbation must be a WeightPerturbation, its gamma or None, got"):
             OATTrainer(classifier, weight_perturbation=wrong)
 
 
@@ -530,7 +531,7 @@ def test_one_step_equals_the_method_written_out(kind, widths, options):
     loss = {"oat": hybrid_loss, "trades": TRADESLoss(), "mart": MARTLoss()}[kind]
     classifier = exact_classifier(widths=widths)
     trainer = OATTrainer(
-        classifier, attack_of(kind), loss=loss, seed=3, weight_perturbation=WeightPerturbation(GAMMA), **options
+        classifier, attack=attack_of(kind), loss=loss, seed=3, weight_perturbation=WeightPerturbation(GAMMA), **options
     )
     trainer.fit(X.numpy(), Y.numpy(), batch_size=20, nb_epochs=1, verbose=False)
     distills = options.get("distills", False)
@@ -547,7 +548,9 @@ def test_one_step_equals_the_method_written_out(kind, widths, options):
 def test_one_step_at_a_random_width_equals_the_method_written_out(seed):
     classifier = exact_classifier(widths=WIDTHS)
     options = {"width_sampling": "random", "weight_perturbation": WeightPerturbation(GAMMA), "seed": seed}
-    OATTrainer(classifier, ATTACK, **options).fit(X.numpy(), Y.numpy(), batch_size=20, nb_epochs=1, verbose=False)
+    OATTrainer(classifier, attack=ATTACK, **options).fit(
+        X.numpy(), Y.numpy(), batch_size=20, nb_epochs=1, verbose=False
+    )
     expected = one_step_written_out(exact_classifier(widths=WIDTHS), "oat", None, gamma=GAMMA, seed=seed)
     torch.testing.assert_close(values(classifier.model), expected, rtol=1e-9, atol=1e-9)  # as above
 
@@ -563,7 +566,7 @@ def test_a_single_perturbation_is_shared_by_all_widths():
 
     before = stem.detach().clone()
     trainer = OATTrainer(
-        classifier, ATTACK, loss=note, width_sampling="all", weight_perturbation=WeightPerturbation(GAMMA)
+        classifier, attack=ATTACK, loss=note, width_sampling="all", weight_perturbation=WeightPerturbation(GAMMA)
     )
     trainer.fit(X.numpy(), Y.numpy(), batch_size=20, nb_epochs=1, verbose=False)
     in_block = [weight for count, weight in seen if count == 20]
@@ -637,7 +640,7 @@ COMBINATIONS = {
     "plain": ({}, {}),
     "bf16": ({"precision": "bf16"}, {}),
     "average": ({"ema": 0.9}, {}),
-    "trades": ({"loss": TRADESLoss(), "attack": None}, {}),
+    "trades": ({"loss": TRADESLoss(), "attack": "pgd-7"}, {}),
     "mart": ({"loss": MARTLoss()}, {}),
     "one step": ({"attack": NFGSM(eps=0.1)}, {}),
     "attack from outside": ({"attack": lambda network, x, y: x * torch.rand_like(x)}, {}),
@@ -696,7 +699,7 @@ def test_the_epochs_of_the_warmup_are_those_of_a_training_without():
     }.items():
         states[name] = []
         classifier = single()
-        trainer = OATTrainer(classifier, ATTACK, weight_perturbation=perturbation)
+        trainer = OATTrainer(classifier, attack=ATTACK, weight_perturbation=perturbation)
         trainer.fit(
             SINGLE_X, Y.numpy(), batch_size=10, nb_epochs=3, verbose=False,
             callback=lambda _, name=name, classifier=classifier: states[name].append(values(classifier.model)),
@@ -710,9 +713,10 @@ def test_the_warmup_is_over_for_a_second_call_of_fit():
     states = []
     for warmup in (0, 1):
         classifier = single()
-        trainer = OATTrainer(classifier, ATTACK)  # the first call is not perturbed, whatever the warmup
+        trainer = OATTrainer(classifier, attack=ATTACK)  # the first call is not perturbed, whatever the warmup
         trainer.fit(SINGLE_X, Y.numpy(), nb_epochs=1, verbose=False)
-        trainer.weight_perturbation = WeightPerturbation(GAMMA, warmup_epochs=warmup)
+        perturbation = WeightPerturbation(GAMMA, warmup_epochs=warmup)
+        trainer.method = replace(trainer.method, weight_perturbation=perturbation)
         trainer.fit(SINGLE_X, Y.numpy(), nb_epochs=1, verbose=False)
         states.append(values(classifier.model))
     assert is_same(states[0], states[1])
@@ -724,7 +728,7 @@ def test_where_no_sample_is_attacked_nothing_is_perturbed(case):
     states = []
     for perturbation in (None, WeightPerturbation(GAMMA)):
         classifier = single(Residual, lambdas=lambdas)
-        trainer = OATTrainer(classifier, ATTACK, weight_perturbation=perturbation)
+        trainer = OATTrainer(classifier, attack=ATTACK, weight_perturbation=perturbation)
         trainer.fit(SINGLE_X[:nb_samples], Y.numpy()[:nb_samples], batch_size=10, nb_epochs=2, verbose=False)
         states.append(values(classifier.model))
     assert is_same(states[0], states[1])
@@ -778,7 +782,7 @@ def test_a_training_that_diverges_while_perturbed_leaves_the_last_good_state(wid
     call = 2 * per_step + within.get(where, per_step)  # in the third step
     classifier = recorded(widths)
     trainer = OATTrainer(
-        classifier, ATTACK, loss=spoiled_at(call, lambda loss: loss * math.nan), width_sampling="all",
+        classifier, attack=ATTACK, loss=spoiled_at(call, lambda loss: loss * math.nan), width_sampling="all",
         weight_perturbation=WeightPerturbation(GAMMA),
     )  # fmt: skip
     with pytest.raises(RuntimeError, match="training must stay finite, got a loss of nan in epoch 3"):
@@ -799,7 +803,7 @@ def test_a_cut_in_a_perturbed_step_leaves_the_weights_of_the_step_before(call_wi
     call = 2 * per_step + (1 if call_within == "first" else per_step)
     classifier = recorded((1.0,))
     trainer = OATTrainer(
-        classifier, ATTACK, loss=spoiled_at(call, interrupt), weight_perturbation=WeightPerturbation(GAMMA)
+        classifier, attack=ATTACK, loss=spoiled_at(call, interrupt), weight_perturbation=WeightPerturbation(GAMMA)
     )
     with pytest.raises(KeyboardInterrupt):
         trainer.fit(SINGLE_X, Y.numpy(), batch_size=20, nb_epochs=3, verbose=False)

@@ -60,7 +60,7 @@ def test_a_training_on_bytes_is_that_on_floats_bit_for_bit(monkeypatch):
         if not is_packed:
             monkeypatch.setattr(batches, "as_bytes", lambda *_: None)
         classifier = make_classifier()
-        trainer = OATTrainer(classifier, PGD(eps=0.1, nb_steps=2), ema=0.9)
+        trainer = OATTrainer(classifier, attack=PGD(eps=0.1, nb_steps=2), ema=0.9)
         trainer.fit(x, Y, batch_size=8, nb_epochs=2, verbose=False)
         states.append(classifier.model.state_dict())
     torch.testing.assert_close(*states, rtol=0, atol=0)

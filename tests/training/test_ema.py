@@ -92,7 +92,7 @@ def noting(classifier, seen):
 
 def fit(classifier, *, ema=DECAY, nb_epochs=2, **options) -> OATTrainer:
     arguments = {name: options.pop(name) for name in ("loss", "seed", "width_sampling") if name in options}
-    trainer = OATTrainer(classifier, ATTACK, ema=ema, **arguments)
+    trainer = OATTrainer(classifier, attack=ATTACK, ema=ema, **arguments)
     trainer.fit(X, Y, batch_size=5, nb_epochs=nb_epochs, verbose=False, **options)
     return trainer
 
@@ -166,7 +166,7 @@ def test_validation_and_callback_meet_the_average_which_the_classifier_holds_in_
         holder.model.load_state_dict(weights)
         np.testing.assert_array_equal(holder.predict(X, lam=0.4), scores)
         assert record.validation == tuple(
-            OATTrainer(holder, ATTACK)._measure(holder.as_tensors(X, Y), bind(ATTACK, holder))
+            OATTrainer(holder, attack=ATTACK)._measure(holder.as_tensors(X, Y), bind(ATTACK, holder))
         )
 
 
@@ -193,7 +193,7 @@ def test_the_average_stays_behind_however_training_ends(classifier, error):
 def test_an_average_never_holds_what_diverged(classifier, batch_size):
     before = state(classifier)
     classifier.optimizer.param_groups[0]["lr"] = 1e30
-    trainer = OATTrainer(classifier, ATTACK, ema=0.9)
+    trainer = OATTrainer(classifier, attack=ATTACK, ema=0.9)
     with pytest.raises(RuntimeError, match="training must stay finite"):
         trainer.fit(X, Y, batch_size=batch_size, nb_epochs=1, verbose=False)
     for name, parameter in classifier.model.named_parameters():
@@ -203,7 +203,7 @@ def test_an_average_never_holds_what_diverged(classifier, batch_size):
 
 def test_the_next_fit_trains_on_from_the_average(classifier):
     seen = []
-    trainer = OATTrainer(classifier, ATTACK, ema=0.9, loss=noting(classifier, seen))
+    trainer = OATTrainer(classifier, attack=ATTACK, ema=0.9, loss=noting(classifier, seen))
     trainer.fit(X, Y, nb_epochs=1, verbose=False)
     between = state(classifier)
     seen.clear()

@@ -569,7 +569,7 @@ def test_the_best_so_far_is_remembered_by_what_is_gone_on_with(classifier):
 
 
 def test_a_fallback_that_cannot_be_aimed_is_refused_when_the_trainer_is_made(classifier):
-    for wrong in ("pgd-7", PGD, nn.Linear(2, 2)):
+    for wrong in (PGD, nn.Linear(2, 2)):
         with pytest.raises(TypeError, match="fallback: attack must be an attack of art_oat, ART or torchattacks"):
             OATTrainer(classifier, fallback=wrong)
     elsewhere = FastGradientMethod(make_classifier(), eps=0.1)
@@ -578,7 +578,7 @@ def test_a_fallback_that_cannot_be_aimed_is_refused_when_the_trainer_is_made(cla
 
 
 def test_one_step_of_much_noise_is_no_fallback(classifier):
-    with pytest.raises(ValueError, match="fallback must keep to the radius and take many steps, got an NFGSM"):
+    with pytest.raises(ValueError, match=r"fallback must .* take many steps, such as pgd-7, got an NFGSM"):
         OATTrainer(classifier, fallback=NFGSM())
 
 
@@ -607,7 +607,7 @@ def test_digits_trained_by_one_step_without_noise_collapse_and_are_saved_by_the_
         model = to_conditional(perceptron(), (1.0,))
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
         classifier = OATClassifier(model, nn.CrossEntropyLoss(), (1, 8, 8), 10, optimizer, clip_values=(0, 1))
-        trainer = OATTrainer(classifier, fgsm, fallback=fallback)
+        trainer = OATTrainer(classifier, attack=fgsm, fallback=fallback)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", CatastrophicOverfittingWarning)
             trainer.fit(
@@ -634,7 +634,7 @@ def test_a_collapse_in_the_very_first_epoch_is_noticed_by_what_the_attack_of_the
     model = to_conditional(perceptron(), (0.0, 1.0))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     classifier = OATClassifier(model, nn.CrossEntropyLoss(), (1, 8, 8), 10, optimizer, clip_values=(0, 1))
-    trainer = OATTrainer(classifier, weak, fallback=PGD(eps=0.3, nb_steps=2))
+    trainer = OATTrainer(classifier, attack=weak, fallback=PGD(eps=0.3, nb_steps=2))
     with pytest.warns(CatastrophicOverfittingWarning, match="collapsed in epoch 1"):
         trainer.fit(
             data.train.x, data.train.y, (data.validation.x, data.validation.y), batch_size=64, nb_epochs=1,
@@ -646,6 +646,6 @@ def test_a_collapse_in_the_very_first_epoch_is_noticed_by_what_the_attack_of_the
 def test_the_guard_does_not_look_at_clean_epochs(monkeypatch):
     looked = []
     monkeypatch.setattr(Guard, "has_collapsed", lambda guard: bool(looked.append(guard)))
-    trainer = OATTrainer(make_classifier(), weak, fallback=STRONG, clean_share=0.5)
+    trainer = OATTrainer(make_classifier(), attack=weak, fallback=STRONG, clean_share=0.5)
     trainer.fit(X, Y, (X, Y), nb_epochs=4, batch_size=10, verbose=False)
     assert len(looked) == 2

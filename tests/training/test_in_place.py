@@ -54,7 +54,7 @@ def trained(
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
     classifier = OATClassifier(model, nn.CrossEntropyLoss(), shape, 5, optimizer, clip_values=(0, 1))
     x = torch.rand(16, *shape, generator=torch.Generator().manual_seed(1)).numpy()
-    trainer = OATTrainer(classifier, PGD(0.1, nb_steps=2), precision=precision)
+    trainer = OATTrainer(classifier, attack=PGD(0.1, nb_steps=2), precision=precision)
     trainer.fit(x, labels(16).numpy(), nb_epochs=1, batch_size=8, verbose=False)
     return [tensor.detach() for tensor in model.state_dict().values()]
 

@@ -65,6 +65,6 @@ def test_a_collapse_cannot_be_told_without_validation_nor_undone_by_a_scheduler_
     ("fallback", "scheduler"), [(None, Stepped()), (PGD(eps=0.1), OneCycle()), (PGD(eps=0.1), None)]
 )
 def test_whatever_is_not_to_be_undone_or_can_be_is_taken(classifier, fallback, scheduler):
-    trainer = OATTrainer(classifier, PGD(eps=0.1, nb_steps=1), fallback=fallback)
+    trainer = OATTrainer(classifier, attack=PGD(eps=0.1, nb_steps=1), fallback=fallback)
     trainer.fit(X, Y, (X, Y), nb_epochs=1, scheduler=scheduler, verbose=False)
     assert len(trainer.history) == 1

@@ -54,7 +54,7 @@ def test_what_needs_or_changes_labels_or_the_number_of_samples_is_refused_by_nam
 
 def test_what_came_after_the_trainer_was_made_is_refused_by_fit_before_anything_is_touched():
     classifier = make_classifier()
-    trainer = OATTrainer(classifier, PGD(0.1, nb_steps=1))
+    trainer = OATTrainer(classifier, attack=PGD(0.1, nb_steps=1))
     classifier.set_params(preprocessing_defences=[LabelSmoothing(0.9), Drop()])
     before = [tensor.clone() for tensor in classifier.model.state_dict().values()]
     with pytest.raises(ValueError, match=r"LabelSmoothing needs labels\. Drop makes 1 samples of 2\."):
@@ -78,5 +78,5 @@ def test_what_changes_inputs_one_by_one_trains_on(preprocessor):
     assert preprocessing_faults(classifier) == []
     assert np.random.get_state()[1].tolist() == before[0]
     assert torch.equal(torch.get_rng_state(), before[1])
-    trainer = OATTrainer(classifier, PGD(0.1, nb_steps=1))
+    trainer = OATTrainer(classifier, attack=PGD(0.1, nb_steps=1))
     trainer.fit(images(dtype=torch.float32).numpy(), labels().numpy(), nb_epochs=1, verbose=False)

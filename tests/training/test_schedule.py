@@ -255,7 +255,7 @@ def test_the_scheduler_of_torch_goes_on_from_a_number_of_steps():
 
 
 def fit(classifier, scheduler, *, loss=hybrid_loss, x=X, y=Y, **options) -> None:
-    trainer = OATTrainer(classifier, PGD(eps=0.1, nb_steps=1), loss=loss)
+    trainer = OATTrainer(classifier, attack=PGD(eps=0.1, nb_steps=1), loss=loss)
     trainer.fit(x, y, batch_size=10, nb_epochs=3, scheduler=scheduler, verbose=False, **options)
 
 

@@ -33,7 +33,7 @@ def fitted(
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     classifier = OATClassifier(model, nn.CrossEntropyLoss(), (1, 6, 6), 5, optimizer, clip_values=(0, 1))
     x, y = images(nb_samples, torch.float32).numpy(), labels(nb_samples).numpy()
-    trainer = OATTrainer(classifier, PGD(0.1, nb_steps=1))
+    trainer = OATTrainer(classifier, attack=PGD(0.1, nb_steps=1))
     trainer.fit(x, y, nb_epochs=nb_epochs, batch_size=batch_size, verbose=False)
     return classifier
 
@@ -71,7 +71,7 @@ def test_after_fit_the_network_answers_as_predict_does_and_moves_no_statistic(by
     classifier = OATClassifier(model, nn.CrossEntropyLoss(), (1, 6, 6), 5, optimizer, clip_values=(0, 1))
     x, y = images(24, torch.float32), labels(24)
     if by == "the trainer":
-        OATTrainer(classifier, PGD(0.1, nb_steps=1)).fit(x.numpy(), y.numpy(), nb_epochs=1, verbose=False)
+        OATTrainer(classifier, attack=PGD(0.1, nb_steps=1)).fit(x.numpy(), y.numpy(), nb_epochs=1, verbose=False)
     elif by == "the classifier":
         classifier.fit(x.numpy(), y.numpy(), nb_epochs=1)
     else:

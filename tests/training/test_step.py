@@ -28,8 +28,8 @@ from art_oat.data import digits
 from art_oat.experiment.recipe import Recipe, train
 from art_oat.layers.channel_affine import ChannelAffine
 from art_oat.models import ResNet, WideResNet
-from art_oat.training import hybrid_loss
-from art_oat.training.step import Method, Step, layout_faults
+from art_oat.training import Method, hybrid_loss
+from art_oat.training.step import Step, layout_faults
 from tests.conftest import make_classifier
 from tests.networks import LAMBDAS, WIDTHS, ChannelsLast, MobileSqueezeExcite, Residual, images, labels
 from tests.pairs import parametrize_in_pairs
@@ -51,7 +51,7 @@ def fit(x, y, *, classifier=None, criterion=None, **arguments) -> dict[str, torc
     """Train, and return the state after it."""
     classifier = classifier or make_classifier()
     classifier._loss = criterion or classifier.loss
-    trainer = OATTrainer(classifier, arguments.pop("attack", ATTACK), **arguments)
+    trainer = OATTrainer(classifier, attack=arguments.pop("attack", ATTACK), **arguments)
     source = (x,) if isinstance(x, DataLoader | NumpyDataGenerator) else (x, y)
     trainer.fit(*source, batch_size=10, nb_epochs=2, verbose=False)
     return state(classifier)
@@ -107,9 +107,9 @@ def test_images_with_channels_last_reach_convolutions_in_the_layout_of_their_wei
 @pytest.mark.parametrize("channels_first", [True, False])
 def test_an_augmentation_gets_any_inputs_with_channels_first_and_they_are_taken_back(shape, channels_first):
     classifier, given = make_classifier(channels_first=channels_first), []
-    method = Method(bind(ATTACK, classifier), StratifiedSampling(), hybrid_loss, lambda x, _: given.append(x) or 1 - x)
+    method = Method(augmentation=lambda x, _: given.append(x) or 1 - x)
     x = torch.rand(4, *shape)
-    result = Step(classifier, method, torch.Generator())._augmented(x)
+    result = Step(classifier, method, bind(ATTACK, classifier), torch.Generator())._augmented(x)
     is_moved = not channels_first and len(shape) > 1
     assert torch.equal(given[0], x.movedim(-1, 1) if is_moved else x)
     assert torch.equal(result, 1 - x)
@@ -219,7 +219,7 @@ def test_soft_labels_train_alike_from_arrays_a_loader_and_a_generator():
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         classifier = OATClassifier(model, nn.CrossEntropyLoss(), (1, 6, 6), 5, optimizer, clip_values=(0, 1))
         attack = PGD(eps=0.1, nb_steps=2, has_random_start=False)
-        trainer = OATTrainer(classifier, attack)
+        trainer = OATTrainer(classifier, attack=attack)
         trainer.fit(source, *([SOFT] if source is X else []), batch_size=20, nb_epochs=2, verbose=False)
         states.append(state(classifier))
     torch.testing.assert_close(states[1], states[0], rtol=1e-4, atol=1e-6)
@@ -263,7 +263,7 @@ def test_in_bf16_passes_are_lower_and_affines_scores_weights_and_measurements_ar
         scores.extend((logits.dtype, logits_adv.dtype))
         return hybrid_loss(logits, logits_adv, y, lam, criterion)
 
-    trainer = OATTrainer(classifier, attack, loss=note, precision="bf16")
+    trainer = OATTrainer(classifier, attack=attack, loss=note, precision="bf16")
     trainer.fit(X, Y, (X, Y), batch_size=10, nb_epochs=1, verbose=False)
     nb_points = len(classifier.model.lambdas)
     assert attack.scores == 2 * [torch.bfloat16] + nb_points * [torch.float32]  # two steps, then the validation
@@ -280,7 +280,7 @@ def test_in_bf16_passes_are_lower_and_affines_scores_weights_and_measurements_ar
 def test_a_step_in_bf16_has_the_loss_of_one_in_float32_to_rounding(widths):
     losses = {}
     for precision in ("float32", "bf16"):
-        trainer = OATTrainer(make_classifier(widths=widths), Noting(), width_sampling="all", precision=precision)
+        trainer = OATTrainer(make_classifier(widths=widths), attack=Noting(), width_sampling="all", precision=precision)
         trainer.fit(X, Y, batch_size=20, nb_epochs=1, verbose=False)
         losses[precision] = trainer.history[0].loss
     # a loss of about 2, from scores that a handful of layers rounded by 2^-9 of their size each
@@ -292,7 +292,7 @@ def test_a_step_in_bf16_has_the_loss_of_one_in_float32_to_rounding(widths):
 def test_attacks_of_art_run_in_bf16(classifier, make):
     options = {"eps": 0.1, "num_random_init": 1} if make is ProjectedGradientDescentPyTorch else {"epsilon": 1e-3}
     attack = make(classifier, max_iter=2, verbose=False, **options)
-    OATTrainer(classifier, attack, precision="bf16").fit(X, Y, nb_epochs=1, verbose=False)
+    OATTrainer(classifier, attack=attack, precision="bf16").fit(X, Y, nb_epochs=1, verbose=False)
     assert np.isfinite(classifier.predict(X)).all()
 
 
@@ -328,7 +328,7 @@ def test_a_network_with_channels_last_is_trained_on_such_batches_and_to_the_same
     x, results = torch.rand(20, 3, 8, 8, generator=torch.Generator().manual_seed(1)).numpy(), []
     for memory_format in (torch.contiguous_format, torch.channels_last):
         classifier, attack = of_three_channels(memory_format), Noting()
-        trainer = OATTrainer(classifier, attack, augmentation=RandomCropFlip(1), ema=0.9)
+        trainer = OATTrainer(classifier, attack=attack, augmentation=RandomCropFlip(1), ema=0.9)
         trainer.fit(x, Y, batch_size=10, nb_epochs=2, verbose=False)
         results.append(state(classifier))
         assert set(attack.is_channels_last) == {memory_format == torch.channels_last}
@@ -349,7 +349,7 @@ def double(*, lambdas=LAMBDAS, make=Residual, learning_rate: float = 0.0, **conv
 
 def one_step(classifier: OATClassifier, y=Y, *, criterion=None, nb_epochs: int = 1, **arguments) -> OATTrainer:
     classifier._loss = criterion or classifier.loss
-    trainer = OATTrainer(classifier, arguments.pop("attack", ATTACK), **arguments)
+    trainer = OATTrainer(classifier, attack=arguments.pop("attack", ATTACK), **arguments)
     trainer.fit(X, y, batch_size=20, nb_epochs=nb_epochs, verbose=False)
     return trainer
 
@@ -519,7 +519,7 @@ def test_attack_and_passes_of_training_each_compute_in_the_precision_asked_for(
     for part in (classifier.model.network.body[0], classifier.model.network.head):
         part.register_forward_hook(note)
     options = {"precision": precision, "attack_precision": attack_precision, "weight_perturbation": perturbation}
-    OATTrainer(classifier, attack, **options).fit(X, Y, (X, Y), batch_size=10, nb_epochs=1, verbose=False)
+    OATTrainer(classifier, attack=attack, **options).fit(X, Y, (X, Y), batch_size=10, nb_epochs=1, verbose=False)
     nb_points = len(classifier.model.lambdas)
     assert attack.scores == 2 * [DTYPES[attack_precision or precision]] + nb_points * [torch.float32]  # validation
     assert seen == {DTYPES[precision]}
@@ -610,7 +610,7 @@ def test_a_weight_that_the_last_step_spoiled_is_found_though_no_sample_shows_it(
     model.network.register_parameter("unused", unused)
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     classifier = OATClassifier(model, nn.CrossEntropyLoss(), (1, 4, 4), 3, optimizer, clip_values=(0, 1))
-    step = Step(classifier, Method(bind(PGD(), classifier), StratifiedSampling(), hybrid_loss), torch.Generator())
+    step = Step(classifier, Method(), bind(PGD(), classifier), torch.Generator())
     step.start_epoch(1)
     step(torch.rand(6, 1, 4, 4), torch.tensor([0, 1, 2, 0, 1, 2]))
     with torch.no_grad():
@@ -624,9 +624,9 @@ def test_a_weight_that_the_last_step_spoiled_is_found_though_no_sample_shows_it(
 def test_a_step_of_a_clean_epoch_descends_the_cross_entropy_of_clean_inputs_each_at_its_own_lam(loss):
     classifier, reference = make_classifier(), make_classifier()
     generator, same = (torch.Generator().manual_seed(3) for _ in range(2))
-    method = Method(bind(ATTACK, classifier), StratifiedSampling(), loss, nb_clean_epochs=1)
-    step, x, y = Step(classifier, method, generator), images(20, torch.float32), labels(20)
-    step.start_epoch(1)
+    step = Step(classifier, Method(loss=loss), bind(ATTACK, classifier), generator)
+    x, y = images(20, torch.float32), labels(20)
+    step.start_epoch(1, is_clean=True)
     step(x, y)
 
     order, lam = torch.randperm(20, generator=same), StratifiedSampling().draw(LAMBDAS, 20, same).float()
@@ -637,7 +637,7 @@ def test_a_step_of_a_clean_epoch_descends_the_cross_entropy_of_clean_inputs_each
 
 
 def test_clean_epochs_attack_nothing_and_the_others_do():
-    trainer = OATTrainer(make_classifier(), ATTACK, clean_share=0.5)
+    trainer = OATTrainer(make_classifier(), attack=ATTACK, clean_share=0.5)
     for nb_epochs in (4, 2):
         trainer.fit(X, Y, nb_epochs=nb_epochs, batch_size=10, verbose=False)
     is_clean = [math.isnan(record.robust) for record in trainer.history]
@@ -645,7 +645,7 @@ def test_clean_epochs_attack_nothing_and_the_others_do():
 
 
 def test_one_epoch_is_left_for_the_attack_however_large_the_clean_share():
-    trainer = OATTrainer(make_classifier(), ATTACK, clean_share=0.99)
+    trainer = OATTrainer(make_classifier(), attack=ATTACK, clean_share=0.99)
     trainer.fit(X, Y, nb_epochs=2, batch_size=10, verbose=False)
     assert [math.isnan(record.robust) for record in trainer.history] == [True, False]
 
@@ -654,7 +654,7 @@ def test_weights_are_not_perturbed_in_clean_epochs():
     states = []
     for perturbation in (None, WeightPerturbation(0.5)):
         classifier = make_classifier()
-        trainer = OATTrainer(classifier, ATTACK, weight_perturbation=perturbation, clean_share=0.5)
+        trainer = OATTrainer(classifier, attack=ATTACK, weight_perturbation=perturbation, clean_share=0.5)
         trainer.fit(X, Y, nb_epochs=2, verbose=False, callback=lambda _, kept=classifier: states.append(state(kept)))
     assert is_same(states[0], states[2])
     assert not is_same(states[1], states[3])
@@ -663,11 +663,11 @@ def test_weights_are_not_perturbed_in_clean_epochs():
 @pytest.mark.parametrize("share", [1, -0.1, math.nan, "half"])
 def test_a_clean_share_outside_0_to_1_is_refused(share):
     with pytest.raises(ValueError, match=r"clean_share must lie in \[0, 1\)"):
-        OATTrainer(make_classifier(), ATTACK, clean_share=share)
+        OATTrainer(make_classifier(), attack=ATTACK, clean_share=share)
 
 
 def test_a_scheduler_that_waits_for_a_plateau_is_refused_with_clean_epochs():
     classifier = make_classifier()
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(classifier.optimizer)
     with pytest.raises(ValueError, match="scheduler must be no ReduceLROnPlateau with clean_share"):
-        OATTrainer(classifier, ATTACK, clean_share=0.5).fit(X, Y, nb_epochs=2, scheduler=plateau, verbose=False)
+        OATTrainer(classifier, attack=ATTACK, clean_share=0.5).fit(X, Y, nb_epochs=2, scheduler=plateau, verbose=False)

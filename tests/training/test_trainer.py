@@ -13,7 +13,7 @@ from art.defences.trainer import Trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from art_oat import NFGSM, PGD, Frontier, OATClassifier, OATTrainer, StratifiedSampling, to_conditional
+from art_oat import NFGSM, PGD, Frontier, Method, OATClassifier, OATTrainer, StratifiedSampling, to_conditional
 from art_oat.training import hybrid_loss
 from tests.conftest import make_classifier
 from tests.networks import LAMBDAS, WIDTHS, MobileSqueezeExcite, Residual, images, labels
@@ -25,7 +25,7 @@ LAM_EACH = np.linspace(0, 1, 20)
 
 
 def fit(classifier: OATClassifier, seed: int = 0, **options) -> OATTrainer:
-    trainer = OATTrainer(classifier, ATTACK, seed=seed)
+    trainer = OATTrainer(classifier, attack=ATTACK, seed=seed)
     trainer.fit(X, Y, **{"batch_size": 10, "nb_epochs": 2, "verbose": False, **options})
     return trainer
 
@@ -83,7 +83,7 @@ FOUR = (0.25, 0.5, 0.75, 1.0)
 def test_one_step_equals_the_method_written_out(widths, heads, options, trained):
     """The sum over widths of the loss at an attack of their own; which widths are drawn follows from the seed."""
     classifier, reference = (make_classifier(widths=widths, heads=heads) for _ in range(2))
-    OATTrainer(classifier, ATTACK, seed=3, **options).fit(X, Y, batch_size=20, nb_epochs=1, verbose=False)
+    OATTrainer(classifier, attack=ATTACK, seed=3, **options).fit(X, Y, batch_size=20, nb_epochs=1, verbose=False)
     model, generator = reference.model, torch.Generator().manual_seed(3)
     torch.randint(2**31, (), generator=generator)  # the seed of dropout
     order = torch.randperm(20, generator=generator)
@@ -134,7 +134,7 @@ def test_every_width_is_attacked_on_its_own_network_on_the_same_samples_at_the_s
         losses.append((y, lam, hybrid_loss(logits, logits_adv, y, lam, criterion)))
         return losses[-1][-1]
 
-    trainer = OATTrainer(classifier, spy, loss=note, width_sampling="all")
+    trainer = OATTrainer(classifier, attack=spy, loss=note, width_sampling="all")
     trainer.fit(X, Y, batch_size=10, nb_epochs=1, verbose=False)
     nb_channels = [network.network.network.body[0].out_channels for network, _ in spy.calls]
     assert nb_channels == [6, 5, 3, 6, 5, 3]  # two steps
@@ -150,7 +150,7 @@ def test_three_widths_train_alike_as_a_sandwich_and_all_of_them():
     states = []
     for kind in ("all", "sandwich"):
         classifier = make_classifier(widths=WIDTHS)
-        OATTrainer(classifier, ATTACK, width_sampling=kind).fit(X, Y, batch_size=10, nb_epochs=1, verbose=False)
+        OATTrainer(classifier, attack=ATTACK, width_sampling=kind).fit(X, Y, batch_size=10, nb_epochs=1, verbose=False)
         states.append(state(classifier))
     assert is_same(*states)
 
@@ -161,7 +161,7 @@ def test_a_step_at_one_random_width_leaves_norms_statistics_and_heads_of_the_oth
     for seed in range(6):
         classifier = make_classifier(widths=WIDTHS, heads=heads)
         before = state(classifier)
-        trainer = OATTrainer(classifier, ATTACK, width_sampling="random", seed=seed)
+        trainer = OATTrainer(classifier, attack=ATTACK, width_sampling="random", seed=seed)
         trainer.fit(X, Y, batch_size=20, nb_epochs=1, verbose=False)
         after = state(classifier)
         moved = {name for name in after if not torch.equal(after[name], before[name]) and ".film." not in name}
@@ -179,7 +179,7 @@ def test_the_same_seed_gives_the_same_weights_at_every_width(options):
     for seed, noise in ((1, 0), (1, 5), (2, 0)):
         classifier = make_classifier(widths=WIDTHS)
         torch.manual_seed(noise)
-        trainer = OATTrainer(classifier, ATTACK, seed=seed, **options)
+        trainer = OATTrainer(classifier, attack=ATTACK, seed=seed, **options)
         trainer.fit(X, Y, batch_size=10, nb_epochs=1, verbose=False)
         states.append(state(classifier))
     assert is_same(states[0], states[1])
@@ -188,7 +188,7 @@ def test_the_same_seed_gives_the_same_weights_at_every_width(options):
 
 def test_training_lowers_the_loss_of_every_width():
     classifier = make_classifier(widths=WIDTHS)
-    trainer = OATTrainer(classifier, PGD(eps=0.02, nb_steps=2))
+    trainer = OATTrainer(classifier, attack=PGD(eps=0.02, nb_steps=2))
 
     def losses() -> list[float]:
         return [classifier.at(lam, width).compute_loss(X, Y).mean() for lam in (0.0, 0.4) for width in WIDTHS]
@@ -223,7 +223,9 @@ def test_a_log_over_several_widths_has_columns_for_each_and_their_mean_area(tmp_
 def test_after_a_non_finite_loss_of_any_width_the_state_is_that_of_the_last_good_step(loss_at_fault):
     classifier = make_classifier(widths=WIDTHS)
     seen: list[dict[str, torch.Tensor]] = []
-    trainer = OATTrainer(classifier, ATTACK, loss=diverging_at(loss_at_fault, classifier, seen), width_sampling="all")
+    trainer = OATTrainer(
+        classifier, attack=ATTACK, loss=diverging_at(loss_at_fault, classifier, seen), width_sampling="all"
+    )
     before = state(classifier)
     with pytest.raises(RuntimeError, match="training must stay finite, got a loss of nan in epoch 1"):
         trainer.fit(X, Y, batch_size=10, nb_epochs=1, verbose=False)
@@ -249,7 +251,7 @@ def test_an_epoch_that_leaves_any_width_without_finite_scores_is_undone(width):
 
     classifier.set_params(optimizer=Breaks(classifier.model.parameters(), lr=0.01))
     with pytest.raises(RuntimeError, match=r"training must stay finite, got a (score|weight) of"):
-        OATTrainer(classifier, ATTACK).fit(X, Y, batch_size=20, nb_epochs=1, verbose=False)
+        OATTrainer(classifier, attack=ATTACK).fit(X, Y, batch_size=20, nb_epochs=1, verbose=False)
     for each in WIDTHS:
         assert np.isfinite(classifier.predict(X, lam=0.3, width=each)).all()
 
@@ -265,7 +267,7 @@ def test_smaller_widths_that_learn_from_the_largest_are_attacked_away_from_the_l
         targets.append(y)
         return hybrid_loss(logits, logits_adv, y, lam, criterion)
 
-    OATTrainer(classifier, attack, loss=note, width_sampling="all", distills=True).fit(
+    OATTrainer(classifier, attack=attack, loss=note, width_sampling="all", distills=True).fit(
         X, Y, batch_size=20, nb_epochs=1, verbose=False
     )
     assert len({tuple(y.tolist()) for y in attacked}) == 1
@@ -291,7 +293,7 @@ def test_a_way_to_draw_widths_that_does_not_work_is_refused(classifier, options,
 
 def test_samples_with_lam_0_are_not_attacked_and_the_network_is_in_evaluation_mode(classifier):
     spy = Spy()
-    OATTrainer(classifier, spy).fit(X, Y, batch_size=12, nb_epochs=1, verbose=False)
+    OATTrainer(classifier, attack=spy).fit(X, Y, batch_size=12, nb_epochs=1, verbose=False)
     assert [len(x) for _, x in spy.calls] == [10, 6]  # batches of 12 and 8, less ceil(B / 6) zeros
     assert not any(part.training for network, _ in spy.calls for part in network.modules())
 
@@ -302,13 +304,13 @@ def test_a_lam_of_0_alone_is_ordinary_training():
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     classifier = OATClassifier(model, nn.CrossEntropyLoss(), (1, 6, 6), 5, optimizer, clip_values=(0, 1))
     spy = Spy()
-    OATTrainer(classifier, spy).fit(X, Y, nb_epochs=1, verbose=False)
+    OATTrainer(classifier, attack=spy).fit(X, Y, nb_epochs=1, verbose=False)
     assert spy.calls == []
 
 
 def test_the_attack_sees_inputs_before_preprocessing():
     classifier, spy = make_classifier(preprocessing=(0.5, 0.25)), Spy()
-    OATTrainer(classifier, spy).fit(X, Y, nb_epochs=1, verbose=False)
+    OATTrainer(classifier, attack=spy).fit(X, Y, nb_epochs=1, verbose=False)
     network, x = spy.calls[0]
     assert x.min() >= 0
     assert len(network.operations) == 1
@@ -321,7 +323,7 @@ def test_every_sample_is_seen_once_an_epoch(classifier):
         seen.append(y)
         return hybrid_loss(logits, logits_adv, y, lam, criterion)
 
-    OATTrainer(classifier, ATTACK, loss=note).fit(X, Y, batch_size=8, nb_epochs=1, verbose=False)
+    OATTrainer(classifier, attack=ATTACK, loss=note).fit(X, Y, batch_size=8, nb_epochs=1, verbose=False)
     assert [len(y) for y in seen] == [8, 8, 4]
     assert torch.cat(seen).sort().values.tolist() == sorted(Y.tolist())
 
@@ -339,7 +341,7 @@ def test_a_loader_and_a_generator_train_as_arrays_do():
     dataset = TensorDataset(torch.from_numpy(X), torch.from_numpy(Y))
     sources = [(X, Y), (DataLoader(dataset, batch_size=20),), (NumpyDataGenerator(X, np.eye(5)[Y], 20),)]
     for source in sources:
-        trainer = OATTrainer(of_one_lam(), PGD(eps=0.1, nb_steps=2, has_random_start=False))
+        trainer = OATTrainer(of_one_lam(), attack=PGD(eps=0.1, nb_steps=2, has_random_start=False))
         train = trainer.fit_generator if isinstance(source[0], NumpyDataGenerator) else trainer.fit
         train(*source, nb_epochs=2, verbose=False)
         states.append(state(trainer.classifier))
@@ -394,7 +396,7 @@ def diverging_at(step: int, classifier: OATClassifier, seen: list[dict[str, torc
 
 def test_after_a_non_finite_loss_the_state_is_that_of_the_last_finite_one(classifier):
     seen: list[dict[str, torch.Tensor]] = []
-    trainer = OATTrainer(classifier, ATTACK, loss=diverging_at(3, classifier, seen))
+    trainer = OATTrainer(classifier, attack=ATTACK, loss=diverging_at(3, classifier, seen))
     with pytest.raises(RuntimeError, match="training must stay finite, got a loss of nan in epoch 2"):
         trainer.fit(X, Y, batch_size=10, nb_epochs=2, verbose=False)
     assert is_same(state(classifier), seen[1])
@@ -404,7 +406,7 @@ def test_after_a_non_finite_loss_the_state_is_that_of_the_last_finite_one(classi
 def test_a_loss_that_is_not_finite_from_the_start_leaves_everything_as_it_was(classifier):
     before = state(classifier)
     with pytest.raises(RuntimeError, match="got a loss of nan in epoch 1"):
-        OATTrainer(classifier, ATTACK, loss=diverging_at(1, classifier, [])).fit(X, Y, verbose=False)
+        OATTrainer(classifier, attack=ATTACK, loss=diverging_at(1, classifier, [])).fit(X, Y, verbose=False)
     assert is_same(state(classifier), before)
 
 
@@ -414,7 +416,7 @@ def test_a_training_that_diverges_leaves_a_network_that_answers(classifier, lear
     before = state(classifier)
     classifier.optimizer.param_groups[0]["lr"] = learning_rate
     with pytest.raises(RuntimeError, match="training must stay finite"):
-        OATTrainer(classifier, ATTACK).fit(X, Y, batch_size=20, nb_epochs=nb_epochs, verbose=False)
+        OATTrainer(classifier, attack=ATTACK).fit(X, Y, batch_size=20, nb_epochs=nb_epochs, verbose=False)
     after = state(classifier)
     assert all(torch.equal(after[name], before[name]) for name, _ in classifier.model.named_parameters())
     assert np.isfinite(classifier.predict(X, lam=LAM_EACH)).all()
@@ -426,7 +428,7 @@ def test_the_weights_after_a_non_finite_gradient_are_those_before_the_step(class
 
     good = state(classifier)
     with pytest.raises(RuntimeError, match="got a gradient of nan in epoch 1"):
-        OATTrainer(classifier, ATTACK, loss=kink).fit(X, Y, verbose=False)
+        OATTrainer(classifier, attack=ATTACK, loss=kink).fit(X, Y, verbose=False)
     assert is_same(state(classifier), good)
 
 
@@ -506,7 +508,7 @@ def test_a_loader_that_yields_nothing_or_no_pairs_is_refused(classifier):
 
 
 def test_flipped_arrays_and_tensors_are_taken(classifier):
-    trainer = OATTrainer(classifier, ATTACK)
+    trainer = OATTrainer(classifier, attack=ATTACK)
     trainer.fit(X[:, :, :, ::-1], Y, nb_epochs=1, verbose=False)
     trainer.fit(torch.from_numpy(X).requires_grad_(), torch.from_numpy(Y), nb_epochs=1, verbose=False)
     assert len(trainer.history) == 2
@@ -531,13 +533,12 @@ def test_a_faulty_batch_of_a_loader_is_refused(classifier):
     ("make", "error", "message"),
     [
         (lambda: OATTrainer("classifier"), TypeError, "classifier must be an OATClassifier"),
-        (lambda: OATTrainer(make_classifier(), attack="pgd"), TypeError, "attack must be an attack of"),
+        (lambda: OATTrainer(make_classifier(), attack=PGD), TypeError, "attack must be an attack of"),
         (
             lambda: OATTrainer(make_classifier(), sampling=StratifiedSampling({0.7: 1})),
             ValueError,
             "weights must be for",
         ),
-        (lambda: OATTrainer(make_classifier(), sampling={1.0: 3}), TypeError, "sampling must be a StratifiedSampling"),
         (lambda: OATTrainer(without("_optimizer")), ValueError, "must hold an optimizer"),
         (lambda: OATTrainer(without("_loss")), TypeError, "loss must be a CrossEntropyLoss, got NLLLoss"),
     ],
@@ -587,7 +588,7 @@ def test_a_callback_that_fails_leaves_a_usable_network_and_the_log(classifier, t
 
     classifier.model.eval()
     random_state = torch.get_rng_state()
-    trainer = OATTrainer(classifier, ATTACK, ema=0.9)
+    trainer = OATTrainer(classifier, attack=ATTACK, ema=0.9)
     with pytest.raises(OSError, match="no space"):
         trainer.fit(X, Y, nb_epochs=3, log_path=tmp_path / "log.csv", callback=fail, verbose=False)
     assert len((tmp_path / "log.csv").read_text().splitlines()) == 2
@@ -598,7 +599,7 @@ def test_a_callback_that_fails_leaves_a_usable_network_and_the_log(classifier, t
 
 
 def test_fit_generator_takes_every_option_of_fit(classifier, tmp_path):
-    trainer, told = OATTrainer(classifier, ATTACK, ema=0.5), []
+    trainer, told = OATTrainer(classifier, attack=ATTACK, ema=0.5), []
     trainer.fit_generator(
         NumpyDataGenerator(X, Y, 10),
         2,
@@ -639,9 +640,9 @@ def test_an_augmentation_that_cannot_be_called_is_refused(classifier):
 def test_the_scale_of_class_weights_does_not_weigh_widths_against_each_other(scale):
     classifier = make_classifier(widths=WIDTHS)
     classifier._loss = nn.CrossEntropyLoss(weight=torch.full((5,), scale))
-    trainer = OATTrainer(classifier, ATTACK, width_sampling="all", distills=True)
+    trainer = OATTrainer(classifier, attack=ATTACK, width_sampling="all", distills=True)
     trainer.fit(X, Y, batch_size=20, nb_epochs=1, verbose=False)
-    plain = OATTrainer(make_classifier(widths=WIDTHS), ATTACK, width_sampling="all", distills=True)
+    plain = OATTrainer(make_classifier(widths=WIDTHS), attack=ATTACK, width_sampling="all", distills=True)
     plain.fit(X, Y, batch_size=20, nb_epochs=1, verbose=False)
     assert trainer.history[0].loss == pytest.approx(plain.history[0].loss, rel=1e-5)
 
@@ -651,7 +652,7 @@ def test_the_file_of_a_training_with_another_precision_of_the_attack_is_refused(
     fit(make_classifier(), state_path=tmp_path / "state.pt")
     classifier = make_classifier()
     before = state(classifier)
-    trainer = OATTrainer(classifier, ATTACK, attack_precision=attack_precision)
+    trainer = OATTrainer(classifier, attack=ATTACK, attack_precision=attack_precision)
     with pytest.raises(ValueError, match=f"attack_precision was None, is {attack_precision}"):
         trainer.fit(X, Y, batch_size=10, nb_epochs=2, state_path=tmp_path / "state.pt", verbose=False)
     assert is_same(state(classifier), before)
@@ -663,7 +664,7 @@ def test_a_training_with_an_attack_in_bf16_that_is_cut_is_gone_on_with(tmp_path)
             raise KeyboardInterrupt
 
     def train(classifier, **options):
-        trainer = OATTrainer(classifier, ATTACK, attack_precision="bf16")
+        trainer = OATTrainer(classifier, attack=ATTACK, attack_precision="bf16")
         trainer.fit(X, Y, batch_size=10, nb_epochs=2, verbose=False, **options)
         return state(classifier)
 
@@ -674,9 +675,9 @@ def test_a_training_with_an_attack_in_bf16_that_is_cut_is_gone_on_with(tmp_path)
 
 
 def test_a_named_recipe_takes_the_precision_of_its_attack(classifier):
-    trainer = OATTrainer.recipe("published", classifier, attack_precision="bf16")
-    assert (trainer.precision, trainer.attack_precision) == ("float32", "bf16")
-    assert OATTrainer.recipe("published", classifier).attack_precision is None
+    method = OATTrainer(classifier, Method.published(attack_precision="bf16")).method
+    assert (method.precision, method.attack_precision) == ("float32", "bf16")
+    assert Method.published().attack_precision is None
 
 
 def an_attack_of_art(classifier):
@@ -691,31 +692,31 @@ def an_attack_of_torchattacks(classifier):
 def test_a_radius_in_another_unit_is_refused_unless_it_is_meant(classifier, make):
     attack = make(classifier)
     with pytest.raises(ValueError, match=r"^eps must be below 0.5 \(Linf\).*For 8 of 255 levels, write 8 / 255"):
-        OATTrainer(classifier, attack)
-    assert OATTrainer(classifier, attack, allow_large_eps=True).attack is attack
+        OATTrainer(classifier, attack=attack)
+    assert OATTrainer(classifier, attack=attack, allow_large_eps=True).method.attack is attack
 
 
 def test_the_radius_of_a_fallback_and_of_a_recipe_is_looked_at_too(classifier):
     with pytest.raises(ValueError, match=r"eps of fallback must be below 0.5"):
-        OATTrainer(classifier, NFGSM(0.1), fallback=PGD(8))
+        OATTrainer(classifier, attack=NFGSM(0.1), fallback=PGD(8))
     with pytest.raises(ValueError, match=r"^eps must be below 0.5"):
-        OATTrainer.recipe("published", classifier, eps=8)
-    assert OATTrainer.recipe("published", classifier, eps=8, allow_large_eps=True).attack == PGD(8)
+        OATTrainer(classifier, Method.published(eps=8))
+    assert OATTrainer(classifier, Method.published(eps=8), allow_large_eps=True).method.attack == PGD(8)
 
 
 def test_torchattacks_count_in_0_to_1_whatever_the_clip_values_are():
     classifier = make_classifier(clip_values=(0, 255))
     with pytest.raises(ValueError, match=r"in units of torchattacks' images, whose clip_values are \[0, 1\]"):
-        OATTrainer(classifier, an_attack_of_torchattacks(classifier))
-    assert OATTrainer(classifier, an_attack_of_art(classifier)).attack.eps == 8
+        OATTrainer(classifier, attack=an_attack_of_torchattacks(classifier))
+    assert OATTrainer(classifier, attack=an_attack_of_art(classifier)).method.attack.eps == 8
 
 
 def test_a_radius_that_hardly_changes_an_input_is_doubted_once_where_the_trainer_is_made():
     classifier = make_classifier(clip_values=(0, 255))
     makes = (
         lambda: OATTrainer(classifier),
-        lambda: OATTrainer(classifier, NFGSM(8 / 255), fallback=PGD()),
-        lambda: OATTrainer.recipe("fast", classifier),
+        lambda: OATTrainer(classifier, attack=NFGSM(8 / 255), fallback=PGD()),
+        lambda: OATTrainer(classifier, Method.fast()),
     )
     for make in makes:
         with pytest.warns(

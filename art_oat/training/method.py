@@ -1,0 +1,312 @@
+"""The method of a training: everything that decides what is learned, apart from data, schedule and seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor
+
+from art_oat.attacks import NFGSM, Attack, Norm, Radius, attack_named, radii_of, trial_faults
+from art_oat.attacks.registry import is_one_step, name_faults
+from art_oat.checks import refusals, refuse
+from art_oat.classifier import OATClassifier
+from art_oat.condition import is_finite_number
+from art_oat.training.awp import WeightPerturbation
+from art_oat.training.loss import Loss, LossName, TRADESLoss, loss_by_name, objective_of
+from art_oat.training.precision import Precision, precision_faults, weight_faults
+from art_oat.training.sampling import StratifiedSampling, WidthSampling, width_sampling_faults
+
+Augmentation = Callable[[Tensor, torch.Generator], Tensor]
+"""Changes inputs ``[N, ...]``, images as ``[N, C, H, W]``, at random, drawn from the generator it is given.
+
+It keeps shape and clip range. Where the classifier's channels come last, inputs are handed to it with channels first,
+and taken back.
+"""
+
+MethodName = Literal["dial", "published", "robust", "fast"]
+
+
+def _help(line: str) -> dict[str, str]:
+    """Return what the command line says of a field."""
+    return {"help": line}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """What is learned, and by which attack: the parts of once-for-all adversarial training.
+
+    The class methods :meth:`dial`, :meth:`published`, :meth:`robust` and :meth:`fast` combine what was measured to go
+    together. All attacks differentiate through the classifier's preprocessing.
+
+    Args:
+        attack: A name, as :func:`~art_oat.attacks.attack_named` takes it, or any attack of this library, of ART (made
+            for the classifier that is trained, or a view of it) or of torchattacks (made for any network; its images
+            are in [0, 1], which stands for the clip values), or a callable ``(network, x, y) -> x_adv`` on tensors.
+            By name, PGD maximizes what goes with the loss: the divergence for one that has ``objective = "kl"``, such
+            as :class:`~art_oat.TRADESLoss`. Attacks from outside run on copies, once per group of equal lam in a batch,
+            see :func:`art_oat.attacks.bind`; what is changed on the object counts from the next ``fit`` on.
+        fallback: A stronger attack of many steps, likewise, for training by one step. It attacks some of
+            ``validation_data`` after every epoch. Where robust accuracy collapses (catastrophic overfitting), the
+            epoch is undone with a :class:`~art_oat.CatastrophicOverfittingWarning`, and ``fit`` continues with the
+            fallback from the last good state, see :class:`~art_oat.training.guard.Guard`. What a ``DataLoader``, a
+            generator of ART's, an attack or an augmentation remembers is not undone. Validation is by the fallback,
+            too. None to trust ``attack``.
+        eps: Radius of attacks that are called by name, in units of ``x``.
+        eps_step: Their step; None for their defaults. One step is always ``eps`` long.
+        norm: Their norm, ``"Linf"`` or ``"L2"``; ``"n-fgsm"`` takes the first alone.
+        allow_large_eps: Whether the ``eps`` of an attack may be half the range of ``x``, or more, see
+            :class:`~art_oat.attacks.radius.Radius`; otherwise that is refused as a number in another unit.
+        loss: ``"oat"``, ``"trades"`` or ``"mart"``, or a function with the arguments of :func:`~art_oat.hybrid_loss`.
+            Label smoothing and class weights are those of the classifier's loss.
+        sampling: How lams are drawn; by default as published, all above 0 alike.
+        weight_perturbation: Train where nearby weights would do worst (AWP), by a
+            :class:`~art_oat.WeightPerturbation` or its ``gamma``; None for none.
+        augmentation: Any callable ``(x, generator) -> x`` on tensors ``[N, ...]`` that keeps shape, dtype and clip
+            range; it comes before the attack. Channels come first, ``[N, C, H, W]``, and are taken back where the
+            classifier has ``channels_first=False``. Its first result is checked in every call of ``fit``.
+        ema: Decay, in ``(0, 1)``, of a moving average of weights and statistics, see
+            :class:`~art_oat.training.ema.WeightAverage`. Between epochs (validation, callbacks) and after ``fit``,
+            however that ends, the network holds the average. The next ``fit`` starts from there with a new average;
+            the optimizer keeps its state. None for no average.
+        clean_share: Share of the epochs of the first ``fit``, in ``[0, 1)``, that train every lam on clean inputs
+            alone, before the others and for an eighth of their time. What they learn carries over to attacked inputs.
+            A function of progress as schedule goes through once in them, and once in the others; torch's
+            ``ReduceLROnPlateau`` is refused, as the loss jumps between them. Their number is rounded, and one epoch is
+            left for the attack. 0 for a network that was trained before.
+        width_sampling: Which widths a step trains. ``"random"``: one, so that an epoch takes as long as one width does,
+            and ``n`` widths want ``n`` times the epochs. ``"all"``: every one. ``"sandwich"``: the largest, the
+            smallest and one in between (Yu and Huang 2019, arXiv:1903.05134).
+        distills: Whether smaller widths learn from the scores of the largest on the clean inputs, at the same lam, in
+            place of the labels (in-place distillation, arXiv:1903.05134). The attack keeps to the labels; class
+            weights and label smoothing apply to the largest width alone.
+        precision: ``"bf16"``: attack and forward passes run under ``torch.autocast`` in bfloat16, on the classifier's
+            device; the loss, the weights, their gradients and all that is measured stay float32.
+        attack_precision: That of the attack alone; None for the same.
+
+    Raises:
+        TypeError: If an argument is of another kind; names every fault.
+        ValueError: If an argument is not as above; names every fault.
+        ImportError: If torchattacks is asked for and not installed.
+
+    Example:
+        >>> Method.robust(eps=0.1, loss="trades").weight_perturbation
+        0.005
+    """
+
+    attack: str | Attack = field(default="pgd-7", metadata=_help("pgd-K, n-fgsm, art:NAME or torchattacks:NAME."))
+    fallback: str | Attack | None = field(
+        default=None, metadata=_help("Attack to go on by where robustness collapses.")
+    )
+    eps: float = field(default=8 / 255, metadata=_help("Radius of the attack, in units of x, such as 0.2 or 8/255."))
+    eps_step: float | None = field(default=None, metadata=_help("Step of the attack, likewise; None for its default."))
+    norm: Norm = field(default="Linf", metadata=_help("Linf or L2."))
+    allow_large_eps: bool = field(default=False, metadata=_help("Whether eps may be half the range of x, or more."))
+    loss: LossName | Loss = field(default="oat", metadata=_help("oat, trades or mart."))
+    sampling: StratifiedSampling = field(
+        default_factory=StratifiedSampling, metadata=_help("How often each lam above 0 is drawn.")
+    )
+    weight_perturbation: float | WeightPerturbation | None = field(
+        default=None, metadata=_help("Size of a perturbation of weights (AWP), such as 0.01.")
+    )
+    augmentation: Augmentation | None = field(default=None, metadata=_help("Random changes of the inputs."))
+    ema: float | None = field(default=None, metadata=_help("Decay of an average of weights, such as 0.999."))
+    clean_share: float = field(
+        default=0.0, metadata=_help("Share of the epochs, the first, without attack; 0 for pretrained weights.")
+    )
+    width_sampling: WidthSampling = field(
+        default="random",
+        metadata=_help("Widths a step trains: random (one), all, or sandwich (two ends, one between)."),
+    )
+    distills: bool = field(
+        default=False, metadata=_help("Whether narrower widths learn from the answers of the widest.")
+    )
+    precision: Precision = field(
+        default="float32", metadata=_help("float32, or bf16: passes in bfloat16, faster where the hardware has it.")
+    )
+    attack_precision: Precision | None = field(
+        default=None, metadata=_help("Precision of the attack alone, float32 or bf16.")
+    )
+
+    def __post_init__(self) -> None:
+        if kinds := self._kind_faults():
+            raise TypeError(" ".join(kinds))
+        refuse([*self._attack_faults(), *self._value_faults()])
+
+    @classmethod
+    def dial(cls, eps: float = 8 / 255, **changes: Any) -> Self:
+        """Return the method to start with: clean and attacked losses weigh alike.
+
+        PGD-7 and the hybrid loss; half of the epochs are clean, and lam 1 is drawn five times as often as each other
+        lam above 0.
+
+        Args:
+            eps: Radius of the attacks, in units of ``x``.
+            **changes: Fields of the method; like those of the other class methods, they replace what is combined here.
+        """
+        return cls._combined({"sampling": StratifiedSampling({1.0: 5.0}), "clean_share": 0.5}, eps, changes)
+
+    @classmethod
+    def published(cls, eps: float = 8 / 255, **changes: Any) -> Self:
+        """Return OAT as it was published: PGD-7, the hybrid loss, every lam above 0 as often."""
+        return cls._combined({}, eps, changes)
+
+    @classmethod
+    def robust(cls, eps: float = 8 / 255, **changes: Any) -> Self:
+        """Return the published method with perturbed and averaged weights.
+
+        With the loss ``"trades"``, weights are perturbed by 0.005 in place of 0.01, both as published.
+        """
+        return cls._combined({"weight_perturbation": 0.01, "ema": 0.999}, eps, changes)
+
+    @classmethod
+    def fast(cls, eps: float = 8 / 255, **changes: Any) -> Self:
+        """Return training by one step in place of seven, with averaged weights; ``fit`` needs ``validation_data``.
+
+        The attack is N-FGSM; PGD-7 is the fallback, which goes where another attack is given.
+        """
+        return cls._combined({"attack": "n-fgsm", "fallback": "pgd-7", "ema": 0.999}, eps, changes)
+
+    @classmethod
+    def named(cls, name: MethodName, **changes: Any) -> Method:
+        """Return what one of :data:`METHODS` combines.
+
+        Raises:
+            ValueError: If there is none of that name, and as :class:`Method`.
+        """
+        if name not in METHODS:
+            raise ValueError(f"method must be one of {tuple(METHODS)}, got {name!r}.")
+        return METHODS[name](**changes)
+
+    @classmethod
+    def _combined(cls, parts: dict[str, Any], eps: float, changes: dict[str, Any]) -> Self:
+        """Exchange some parts, and what goes with them where it is not given itself."""
+        if "attack" in changes and changes["attack"] != parts.get("attack", cls.attack):
+            parts = {**parts, "fallback": None}  # which guarded the other one
+        loss = changes.get("loss")
+        if "weight_perturbation" in parts and (loss == "trades" or isinstance(loss, TRADESLoss)):
+            parts = {**parts, "weight_perturbation": 0.005}
+        return cls(**{"eps": eps, **parts, **changes})
+
+    def _kind_faults(self) -> list[str]:
+        faults: list[str] = []
+        if not isinstance(self.sampling, StratifiedSampling):
+            faults.append(f"sampling must be a StratifiedSampling, got {type(self.sampling).__name__}.")
+        perturbation = self.weight_perturbation
+        if isinstance(perturbation, bool) or not isinstance(perturbation, WeightPerturbation | float | int | None):
+            kind = type(perturbation).__name__
+            faults.append(f"weight_perturbation must be a WeightPerturbation, its gamma or None, got {kind}.")
+        if isinstance(self.loss, type):
+            kind = self.loss.__name__
+            faults.append(f"loss must be a name or a function, got the class {kind}: write {kind}().")
+        elif not isinstance(self.loss, str) and not callable(self.loss):
+            faults.append(f"loss must be callable on (logits, logits_adv, y, lam, criterion), got {self.loss!r}.")
+        if self.augmentation is not None and not callable(self.augmentation):
+            faults.append(f"augmentation must be callable on (x, generator), got {type(self.augmentation).__name__}.")
+        return faults
+
+    def _attack_faults(self) -> list[str]:
+        faults: list[str] = []
+        attack, fallback = self.attack, self.fallback
+        if isinstance(attack, str):
+            faults += name_faults(attack, eps=self.eps, norm=self.norm, eps_step=self._step_of_attack)
+        if isinstance(fallback, NFGSM) or (isinstance(fallback, str) and is_one_step(fallback)):
+            got = fallback if isinstance(fallback, str) else "an NFGSM"
+            faults.append(f"fallback must keep to the radius and take many steps, such as pgd-7, got {got}.")
+        elif isinstance(fallback, str):
+            found = name_faults(fallback, eps=self.eps, norm=self.norm, eps_step=self.eps_step)
+            faults += [f"fallback: {fault}" for fault in found if fault not in faults]
+        return faults
+
+    def _value_faults(self) -> list[str]:
+        faults = refusals(lambda: self.loss_function, lambda: self.perturbation)
+        if not isinstance(self.allow_large_eps, bool):
+            faults.append(f"allow_large_eps must be True or False, got {self.allow_large_eps!r}.")
+        if self.ema is not None and not (is_finite_number(self.ema) and 0 < self.ema < 1):
+            faults.append(f"ema must be a decay in (0, 1), such as 0.999, or None, got {self.ema!r}.")
+        if not (is_finite_number(self.clean_share) and 0 <= self.clean_share < 1):
+            faults.append(f"clean_share must lie in [0, 1), got {self.clean_share!r}.")
+        faults += width_sampling_faults(self.width_sampling, distills=self.distills)
+        return faults + precision_faults(self.precision, self.attack_precision)
+
+    @property
+    def _step_of_attack(self) -> float | None:
+        """A step that is meant for the fallback is none for an attack of one step."""
+        is_single = isinstance(self.attack, str) and is_one_step(self.attack)
+        return None if is_single and self.fallback is not None else self.eps_step
+
+    @property
+    def loss_function(self) -> Loss:
+        """What is minimized."""
+        return loss_by_name(self.loss) if isinstance(self.loss, str) else self.loss
+
+    @property
+    def perturbation(self) -> WeightPerturbation | None:
+        """How weights are perturbed."""
+        given = self.weight_perturbation
+        return WeightPerturbation(given) if isinstance(given, float | int) else given
+
+    def resolved(self, classifier: OATClassifier) -> Method:
+        """Return the method with every name replaced by what it means for a classifier.
+
+        Raises:
+            ValueError: If an attack does not take the classifier's inputs, or ``eps`` is too large for them.
+        """
+        loss = self.loss_function
+        named = partial(
+            attack_named,
+            classifier=classifier,
+            eps=self.eps,
+            norm=self.norm,
+            objective=objective_of(loss),
+            allow_large_eps=self.allow_large_eps,
+        )
+        attack, fallback = self.attack, self.fallback
+        return replace(
+            self,
+            attack=named(attack, eps_step=self._step_of_attack) if isinstance(attack, str) else attack,
+            fallback=named(fallback, eps_step=self.eps_step) if isinstance(fallback, str) else fallback,
+            loss=loss,
+            weight_perturbation=self.perturbation,
+        )
+
+    def faults(self, classifier: OATClassifier) -> list[str]:
+        """Say what of a resolved method does not suit a classifier.
+
+        Raises:
+            TypeError: If an attack is none.
+        """
+        dtype = classifier.model.encoding.table.dtype
+        faults = weight_faults(self.precision, self.attack_precision, dtype)
+        faults += _attack_faults(self.attack, classifier)
+        if self.fallback is not None:
+            faults += _attack_faults(self.fallback, classifier, "fallback: ")
+        faults += refusals(lambda: self.sampling.check(classifier.model.lambdas))
+        radii = self.radii(classifier)
+        return faults + [fault for radius in radii for fault in radius.faults(allow_large_eps=self.allow_large_eps)]
+
+    def radii(self, classifier: OATClassifier) -> list[Radius]:
+        """Return how far the attacks of a resolved method go."""
+        return [*radii_of(self.attack, classifier), *radii_of(self.fallback, classifier, "eps of fallback")]
+
+
+def _attack_faults(attack: Any, classifier: OATClassifier, prefix: str = "") -> list[str]:
+    """Say why an attack cannot be bound to a classifier."""
+    try:
+        return [prefix + fault for fault in trial_faults(attack, classifier)]
+    except TypeError as error:
+        raise TypeError(f"{prefix}{error}") from error
+    except ValueError as error:
+        return [f"{prefix}{error}"]
+
+
+METHODS: Mapping[str, Callable[..., Method]] = {
+    "dial": Method.dial,
+    "published": Method.published,
+    "robust": Method.robust,
+    "fast": Method.fast,
+}
+"""By name; why they are what they are is measured in ``benchmarks``."""
