@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from functools import singledispatch
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from art_oat.condition import current_condition, is_finite_number
+from art_oat.layers.slim_rules import Channels, rule_of
 from art_oat.rebuild import rebuild, shallow_copy, with_own_children
 
 
@@ -34,120 +31,6 @@ def channels_at(width: float, nb_channels: int) -> int:
     return math.ceil(round(width * nb_channels, 9))
 
 
-class Channels(NamedTuple):
-    """How many channels a layer takes and gives."""
-
-    inputs: int
-    outputs: int
-
-    def proportion(self, inputs: int) -> int:
-        """Return how many it gives of so many that it takes, in the proportion of all."""
-        return self.outputs * inputs // self.inputs
-
-
-@dataclass(frozen=True)
-class Cut:
-    """What makes a layer smaller.
-
-    Attributes:
-        attributes: New values of the attributes that hold sizes.
-        slices: By name of a parameter or buffer, the part of it that stays.
-    """
-
-    attributes: Mapping[str, int]
-    slices: Mapping[str, tuple[slice, ...]]
-
-
-@singledispatch
-def cut(layer: nn.Module, size: Channels) -> Cut:
-    """Return how a layer is cut to a size.
-
-    Raises:
-        TypeError: If layers of its type cannot be cut.
-    """
-    raise TypeError(f"a layer of type {type(layer).__name__} cannot be cut to {size}.")
-
-
-@cut.register
-def _cut_convolution(layer: _ConvNd, size: Channels) -> Cut:
-    kept = (slice(size.outputs), slice(size.inputs)) if layer.groups == 1 else (slice(size.outputs),)
-    return Cut(_convolution_sizes(layer, size), {"weight": kept, "bias": (slice(size.outputs),)})
-
-
-@cut.register
-def _cut_transposed(layer: _ConvTransposeNd, size: Channels) -> Cut:
-    kept = (slice(size.inputs), slice(size.outputs)) if layer.groups == 1 else (slice(size.inputs),)
-    return Cut(_convolution_sizes(layer, size), {"weight": kept, "bias": (slice(size.outputs),)})
-
-
-def _convolution_sizes(layer: _ConvNd, size: Channels) -> dict[str, int]:
-    groups = 1 if layer.groups == 1 else size.inputs // group_size(layer)
-    return {"in_channels": size.inputs, "out_channels": size.outputs, "groups": groups}
-
-
-@cut.register
-def _cut_linear(_: nn.Linear, size: Channels) -> Cut:
-    slices = {"weight": (slice(size.outputs), slice(size.inputs)), "bias": (slice(size.outputs),)}
-    return Cut({"in_features": size.inputs, "out_features": size.outputs}, slices)
-
-
-@cut.register
-def _cut_norm(_: _NormBase, size: Channels) -> Cut:
-    names = ("weight", "bias", "running_mean", "running_var")
-    return Cut({"num_features": size.inputs}, {name: (slice(size.inputs),) for name in names})
-
-
-@cut.register
-def _cut_group_norm(layer: nn.GroupNorm, size: Channels) -> Cut:
-    attributes = {"num_channels": size.inputs, "num_groups": size.inputs // group_size(layer)}
-    return Cut(attributes, {name: (slice(size.inputs),) for name in ("weight", "bias")})
-
-
-@cut.register
-def _cut_prelu(layer: nn.PReLU, size: Channels) -> Cut:
-    if layer.num_parameters == 1:
-        return Cut({}, {})
-    return Cut({"num_parameters": size.inputs}, {"weight": (slice(size.inputs),)})
-
-
-def is_cuttable(layer: nn.Module) -> bool:
-    """Whether layers of this type can be cut."""
-    return cut.dispatch(type(layer)) is not cut.dispatch(nn.Module)
-
-
-def chooses_width(layer: nn.Module) -> bool:
-    """Whether a layer gives a number of channels of its own; others give as many as they get, or in proportion."""
-    return isinstance(layer, nn.Linear) or (isinstance(layer, _ConvNd) and layer.groups == 1)
-
-
-def group_size(layer: nn.Module) -> int:
-    """Return the number of input channels that only come together: those of one group."""
-    if isinstance(layer, _ConvNd) and layer.groups > 1:
-        return layer.in_channels // layer.groups
-    return layer.num_channels // layer.num_groups if isinstance(layer, nn.GroupNorm) else 1
-
-
-def full_size(layer: nn.Module) -> Channels | None:
-    """Return what a layer takes and gives uncut; None for one that takes any number of channels."""
-    if isinstance(layer, _ConvNd):
-        return Channels(layer.in_channels, layer.out_channels)
-    if isinstance(layer, nn.Linear):
-        return Channels(layer.in_features, layer.out_features)
-    names = {_NormBase: "num_features", nn.GroupNorm: "num_channels", nn.PReLU: "num_parameters"}
-    name = next((name for kind, name in names.items() if isinstance(layer, kind)), None)
-    if name is None:
-        raise TypeError(f"the size of a {type(layer).__name__}, which can be cut, must be known here.")
-    nb_channels = int(getattr(layer, name))
-    return None if isinstance(layer, nn.PReLU) and nb_channels == 1 else Channels(nb_channels, nb_channels)
-
-
-def channel_axis(layer: nn.Module) -> int:
-    """Return the axis that holds channels, of what a layer takes and of what it gives."""
-    if isinstance(layer, nn.Linear):
-        return -1
-    return -1 - len(layer.kernel_size) if isinstance(layer, _ConvNd) else 1
-
-
 def sliced(layer: nn.Module, size: Channels, carry: Callable[[Tensor, tuple[slice, ...]], Tensor]) -> nn.Module:
     """Return the smaller layer of the same class that consists of the first channels of a layer.
 
@@ -159,7 +42,7 @@ def sliced(layer: nn.Module, size: Channels, carry: Callable[[Tensor, tuple[slic
     Raises:
         TypeError: If its weights are computed from others, so that none can be cut.
     """
-    how = cut(layer, size)
+    how = rule_of(layer).cut(size)
     own = layer._parameters.keys() | layer._buffers.keys()
     if computed := [name for name in how.slices if name not in own and getattr(layer, name, None) is not None]:
         raise TypeError(f"{' and '.join(computed)} of a {type(layer).__name__} cannot be cut: computed from others.")
@@ -198,23 +81,18 @@ class Slimmable(nn.Module):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Answer as the smaller layer does; ``x`` holds its channels where the plain layer expects them."""
-        inputs = x.shape[channel_axis(self)]
-        size = Channels(inputs, self._outputs(inputs))
+        rule = rule_of(self)
+        inputs = x.shape[rule.axis]
+        if rule.chooses_width:
+            size = Channels(inputs, self._slim_channels[current_condition().width].outputs)
+        else:
+            size = Channels(inputs, rule.size.proportion(inputs))
         result: Tensor
-        if size == full_size(self):
+        if size == rule.size:
             result = super().forward(x, *args, **kwargs)
         else:
             result = sliced(self, size, slice_tensor).forward(x, *args, **kwargs)
         return result
-
-    def _outputs(self, inputs: int) -> int:
-        """As many as the width asks for, or in proportion to those it gets."""
-        full = full_size(self)
-        if full is None:
-            return inputs
-        if chooses_width(self):
-            return self._slim_channels[current_condition().width].outputs
-        return full.proportion(inputs)
 
     def at(self, width: float, carry: Callable[[Tensor, tuple[slice, ...]], Tensor]) -> nn.Module:
         """Return the plain layer of one width; see :func:`sliced`."""

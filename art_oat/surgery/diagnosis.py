@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from art_oat.layers.slimmable import Channels, channel_axis, chooses_width, cut, full_size, group_size
+from art_oat.layers.slim_rules import Channels, rule_of
 from art_oat.surgery.tracing import hooked, is_rigid, with_dropped
 
 
@@ -50,16 +50,15 @@ class _Poisoned:
 
     def take(self, path: str, x: Tensor) -> Tensor:
         layer = self.layers[path]
-        full, axis = full_size(layer), channel_axis(layer)
-        assert full is not None
-        is_kept = ~x.isnan().movedim(axis, 0).reshape(x.shape[axis], -1).any(dim=1)
+        rule = rule_of(layer)
+        is_kept = ~x.isnan().movedim(rule.axis, 0).reshape(x.shape[rule.axis], -1).any(dim=1)
         inputs = int(is_kept.sum())
-        outputs = self.outputs[path] if chooses_width(layer) else full.proportion(inputs)
+        outputs = self.outputs[path] if rule.chooses_width else rule.size.proportion(inputs)
         size = Channels(inputs, outputs)
         fault = _input_fault(layer, is_kept) or _size_fault(layer, size, self.channels.get(path, size))
         if fault:
             self.faults.setdefault(path, fault)
-            size = Channels(full.inputs, outputs)
+            size = Channels(rule.size.inputs, outputs)
         self.channels[path] = size
         return torch.where(x.isnan(), 0, x)
 
@@ -85,7 +84,7 @@ def _input_fault(layer: nn.Module, is_kept: Tensor) -> str:
             f"it gets channels {_ranges(is_kept)} of {len(is_kept)}, which are not the first {nb_kept}: something "
             "before it concatenates or reorders channels"
         )
-    if nb_kept % (size := group_size(layer)):
+    if nb_kept % (size := rule_of(layer).group):
         return f"it gets {nb_kept} channels, which are no whole groups of {size}"
     return ""
 
@@ -99,8 +98,8 @@ def _ranges(is_kept: Tensor) -> str:
 def _size_fault(layer: nn.Module, size: Channels, before: Channels) -> str:
     if size != before:
         return f"it gets {before.inputs} channels in one call and {size.inputs} in another"
-    names = cut(layer, size).slices
-    if size != full_size(layer) and any(
+    names = rule_of(layer).cut(size).slices
+    if size != rule_of(layer).size and any(
         getattr(layer, name, None) is not None for name in names if not _has(layer, name)
     ):
         return "its weights are computed from others, so they cannot be cut"

@@ -4,26 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from art_oat.condition import Condition, conditioned
 from art_oat.contexts import borrowed_generators
-from art_oat.layers.slimmable import (
-    Channels,
-    Switch,
-    channel_axis,
-    channels_at,
-    chooses_width,
-    clone_slice,
-    full_size,
-    is_cuttable,
-    sliced,
-    slimmable,
-)
+from art_oat.layers.slim_rules import Channels, chooses_width, is_cuttable, rule_of
+from art_oat.layers.slimmable import Switch, channels_at, clone_slice, sliced, slimmable
 from art_oat.rebuild import clone_tensor, rebuild, same_tensor, with_own_children, without_hooks
 from art_oat.surgery.diagnosis import diagnose
 from art_oat.surgery.errors import UnsupportedModuleError, refuse_layers
@@ -122,8 +111,7 @@ def slim(
         "slim", {path: faults[path] for path, _ in network.named_modules() if path in faults}, network, _ADVICE
     )
     channels = {
-        path: {study.width: study.channels[path] for study in studies}
-        | {1.0: cast("Channels", full_size(layers[path]))}
+        path: {study.width: study.channels[path] for study in studies} | {1.0: rule_of(layers[path]).size}
         for path in studies[0].channels
     }
     if not any(by_width[widths[0]].outputs < by_width[1.0].outputs for by_width in channels.values()):
@@ -141,7 +129,7 @@ def _outputs(
     outputs: dict[str, int] = {}
     for path, layer in layers.items():
         if chooses_width(layer):
-            nb_channels = cast("Channels", full_size(layer)).outputs
+            nb_channels = rule_of(layer).size.outputs
             unit = found.units.get(path, 1)
             is_kept = path in found.heads or path in full_width or nb_channels % unit
             outputs[path] = nb_channels if is_kept else unit * channels_at(width, nb_channels // unit)
@@ -184,11 +172,11 @@ def make_slimmable(network: nn.Module, slimming: Slimming, *, has_own_heads: boo
         path = paths.get(id(layer))
         if path is None:
             return None
-        if isinstance(layer, _NormBase) or (has_own_heads and path in slimming.heads):
+        if rule_of(layer).has_statistics or (has_own_heads and path in slimming.heads):
             bare = without_hooks(layer)
             return Switch({width: slimming.cut(path, bare, width) for width in slimming.widths})
         sizes = slimming.channels[path]
-        if all(size == full_size(layer) for size in sizes.values()):
+        if all(size == rule_of(layer).size for size in sizes.values()):
             return None
         return with_own_children(slimmable(layer, sizes), substitute, same_tensor)
 
@@ -266,14 +254,14 @@ class _Study:
         path = self._paths.get(id(module))
         if path is None:
             return None
-        full = cast("Channels", full_size(module))
+        full = rule_of(module).size
         sizes = {self.width: Channels(full.inputs, self.outputs.get(path, full.outputs))}
         return with_own_children(slimmable(module, sizes), self._cut, same_tensor)
 
     def _note(self, path: str, got: Tensor) -> Tensor:
-        layer = self.layers[path]
-        full, inputs = cast("Channels", full_size(layer)), got.shape[channel_axis(layer)]
-        size = Channels(inputs, self.outputs.get(path, full.proportion(inputs)))
+        rule = rule_of(self.layers[path])
+        inputs = got.shape[rule.axis]
+        size = Channels(inputs, self.outputs.get(path, rule.size.proportion(inputs)))
         if size != self.channels.setdefault(path, size):
             self._faults.setdefault(
                 path, f"it gets {self.channels[path].inputs} channels in one call and {inputs} in another"
@@ -301,7 +289,7 @@ class _Study:
             if got[first].shape != wanted.shape:
                 return got
             layer = self.layers[path]
-            merged = with_dropped(got, layer, wanted.shape[channel_axis(layer)], 0)
+            merged = with_dropped(got, layer, wanted.shape[rule_of(layer).axis], 0)
             merged[first] = wanted  # also where they differ: what comes behind is not to be blamed for it
             return merged
 

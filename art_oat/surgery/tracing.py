@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.utils._pytree import tree_leaves
 
-from art_oat.layers.slimmable import channel_axis, chooses_width, full_size, group_size, is_cuttable
+from art_oat.layers.slim_rules import chooses_width, is_cuttable, rule_of
 from art_oat.rebuild import clone_tensor, rebuild
 
 _NB_SAMPLES = 2
@@ -86,10 +86,10 @@ def _perturbed(network: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 def _shapes(network: nn.Module) -> Iterator[tuple[int, ...]]:
     """Shapes that a network may take, from its first layer that has a number of channels."""
-    first = next((part for part in network.modules() if is_cuttable(part) and full_size(part)), None)
-    size = None if first is None else full_size(first)
-    if size is None:
+    first = next(iter(cuttable_layers(network).values()), None)
+    if first is None:
         return
+    size = rule_of(first).size
     if isinstance(first, nn.Linear | nn.BatchNorm1d):
         yield (size.inputs,)
     nb_axes = len(first.kernel_size) if isinstance(first, _ConvNd) else 2
@@ -144,7 +144,7 @@ def structure(network: nn.Module, layers: Mapping[str, nn.Module], x: Tensor) ->
         return leaf.clone()
 
     def meet(path: str, got: Tensor) -> Tensor:
-        meetings.append(({path_of[leaf] for leaf in graph_leaves(got)}, group_size(layers[path])))
+        meetings.append(({path_of[leaf] for leaf in graph_leaves(got)}, rule_of(layers[path]).group))
         return got
 
     def sources(started: Mapping[str, nn.Module]) -> set[str]:
@@ -226,14 +226,14 @@ def call_stack(modules: Mapping[str, nn.Module]) -> Iterator[list[str]]:
 
 def with_dropped(tensor: Tensor, layer: nn.Module, nb_kept: int, value: float) -> Tensor:
     """Return a copy of what a layer takes or gives, with a value in all channels but the first so many."""
-    axis, copy = channel_axis(layer), tensor.clone()
+    axis, copy = rule_of(layer).axis, tensor.clone()
     copy.narrow(axis, nb_kept, tensor.shape[axis] - nb_kept).fill_(value)
     return copy
 
 
 def cuttable_layers(network: nn.Module) -> dict[str, nn.Module]:
     """Return every layer that can be cut, by dotted path; one that is used in several places by its first."""
-    return {path: part for path, part in network.named_modules() if is_cuttable(part) and full_size(part)}
+    return {path: part for path, part in network.named_modules() if is_cuttable(part) and rule_of(part).has_channels}
 
 
 def is_rigid(module: nn.Module) -> bool:

@@ -8,12 +8,12 @@ from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvTransposeNd
 from torch.nn.utils.parametrize import is_parametrized
 
 from art_oat.contexts import borrowed_generators
 from art_oat.layers import Slimmable, Switch
-from art_oat.layers.slimmable import Channels, chooses_width, clone_slice, full_size, sliced, slimmable
+from art_oat.layers.slim_rules import chooses_width, rule_of
+from art_oat.layers.slimmable import clone_slice, sliced, slimmable
 from art_oat.rebuild import clone_tensor, rebuild, same_tensor, without_hooks
 from art_oat.surgery.tracing import cuttable_layers, real_tensors, structure
 from art_oat.transfer.freezing import take_hook, tie_faults
@@ -83,10 +83,9 @@ def _head_fault(network: nn.Module, path: str, x: Tensor) -> str:
         return "it is no linear layer, and no convolution of one group"
     if is_parametrized(layer) or "weight" not in layer._parameters:
         return "its weights are computed from others"
-    size = cast("Channels", full_size(layer))
     with torch.no_grad(), borrowed_generators(seed=0):
         before = real_tensors(network(x))
-        larger = _resized(layer, size.outputs + 1)
+        larger = _resized(layer, rule_of(layer).size.outputs + 1)
         try:
             after = real_tensors(rebuild(network, lambda part: larger if part is layer else None, same_tensor)(x))
         except Exception as error:  # noqa: BLE001 - whatever a user's network may raise
@@ -119,8 +118,8 @@ def _resized(layer: nn.Module, nb_outputs: int) -> nn.Module:
         whole = _resized(layer.at(1.0), nb_outputs)
         by_width: dict[float, nn.Module] = {1.0: whole}
         for width in layer.widths[:-1]:
-            size = cast("Channels", full_size(layer.at(width)))
-            by_width[width] = sliced(whole, size._replace(outputs=nb_outputs), clone_slice)
+            size = rule_of(layer.at(width)).size._replace(outputs=nb_outputs)
+            by_width[width] = sliced(whole, size, clone_slice)
         return Switch({width: by_width[width] for width in layer.widths})
     if isinstance(layer, Slimmable):
         channels = {width: size._replace(outputs=nb_outputs) for width, size in layer._slim_channels.items()}
@@ -130,11 +129,12 @@ def _resized(layer: nn.Module, nb_outputs: int) -> nn.Module:
 
 def _drawn(layer: nn.Module, nb_outputs: int) -> nn.Module:
     fresh: Any = copy.deepcopy(without_hooks(layer))
-    setattr(fresh, "out_features" if isinstance(layer, nn.Linear) else "out_channels", nb_outputs)
-    for name in ("weight", "bias"):
+    rule = rule_of(layer)
+    attributes, parts = rule.cut(rule.size._replace(outputs=nb_outputs))
+    vars(fresh).update(attributes)
+    for name, part in parts.items():
         if (old := getattr(layer, name)) is not None:  # drawn on the CPU: a seed means one head on every device
-            shape = list(old.shape)
-            shape[1 if name == "weight" and isinstance(layer, _ConvTransposeNd) else 0] = nb_outputs
+            shape = [*(kept.stop for kept in part), *old.shape[len(part) :]]
             setattr(fresh, name, nn.Parameter(torch.empty(shape, dtype=old.dtype)))
     fresh.reset_parameters()
     return cast("nn.Module", fresh.to(layer.weight.device))

@@ -10,18 +10,8 @@ from torch import Tensor, nn
 from art_oat import layers
 from art_oat.condition import Condition, conditioned
 from art_oat.layers import Slimmable, Switch
-from art_oat.layers.slimmable import (
-    Channels,
-    channels_at,
-    check_widths,
-    chooses_width,
-    clone_slice,
-    cut,
-    full_size,
-    is_cuttable,
-    slice_tensor,
-    sliced,
-)
+from art_oat.layers.slim_rules import Channels, rule_of
+from art_oat.layers.slimmable import channels_at, check_widths, clone_slice, slice_tensor, sliced
 
 C = Channels
 
@@ -165,18 +155,12 @@ def tensors_of(layer: nn.Module) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in named if tensor.is_floating_point()}
 
 
-def size_of(layer: nn.Module) -> Channels:
-    size = full_size(layer)
-    assert size is not None
-    return size
-
-
 def at_width(width: float):
     return conditioned(Condition(torch.zeros(1), torch.zeros(1, 1), width))
 
 
 def slimmable(full: nn.Module, small: nn.Module) -> Slimmable:
-    return layers.slimmable(full, {0.5: size_of(small), 1.0: size_of(full)})
+    return layers.slimmable(full, {0.5: rule_of(small).size, 1.0: rule_of(full).size})
 
 
 def answer(layer: nn.Module, case: Case) -> tuple[Tensor, Tensor]:
@@ -214,7 +198,7 @@ def test_a_layer_of_one_width_is_the_plain_layer_that_torch_builds(case):
 
 def test_a_copied_slice_stands_alone_and_a_view_does_not(case):
     full, small = built(case)
-    copied, viewed = (sliced(full, size_of(small), carry) for carry in (clone_slice, slice_tensor))
+    copied, viewed = (sliced(full, rule_of(small).size, carry) for carry in (clone_slice, slice_tensor))
     with torch.no_grad():
         for tensor in tensors_of(full).values():
             tensor.mul_(2)
@@ -227,7 +211,7 @@ def test_a_copied_slice_stands_alone_and_a_view_does_not(case):
 def test_at_full_width_a_layer_is_the_one_it_was_made_from(case):
     full, small = built(case)
     shape = list(case.shape)
-    shape[-1 if isinstance(full, nn.Linear) else 1] = size_of(full).inputs
+    shape[-1 if isinstance(full, nn.Linear) else 1] = rule_of(full).size.inputs
     x = torch.randn(shape, dtype=torch.float64)
     with at_width(1.0):
         assert torch.equal(slimmable(full, small)(x, **case.arguments), full(x, **case.arguments))
@@ -262,47 +246,6 @@ def test_a_frozen_weight_stays_frozen_in_a_copied_slice():
     assert isinstance(layer.weight, nn.Parameter)
     assert not layer.weight.requires_grad
     assert layer.bias.requires_grad
-
-
-def test_a_subclass_is_cut_as_its_class_is_and_keeps_what_it_does():
-    class Doubling(nn.Conv2d):
-        def forward(self, x: Tensor) -> Tensor:
-            return 2 * super().forward(x)
-
-    full, x = Doubling(4, 6, 1).double(), torch.randn(2, 2, 3, 3, dtype=torch.float64)
-    layer = sliced(full, C(2, 3), clone_slice)
-    assert type(layer) is Doubling
-    torch.testing.assert_close(layer(x), 2 * nn.functional.conv2d(x, full.weight[:3, :2], full.bias[:3]))
-
-
-def test_one_slope_for_all_channels_stays_one():
-    layer = sliced(nn.PReLU(), C(3, 3), clone_slice)
-    assert layer.num_parameters == 1
-    assert layer.weight.shape == (1,)
-    assert full_size(layer) is None
-
-
-@pytest.mark.parametrize("layer", [nn.Embedding(3, 4), nn.LayerNorm(3), nn.ReLU(), nn.Bilinear(2, 2, 3)])
-def test_what_has_no_channels_to_cut_is_not_cut(layer):
-    assert not is_cuttable(layer)
-    with pytest.raises(TypeError, match=f"a layer of type {type(layer).__name__} cannot be cut"):
-        cut(layer, C(1, 1))
-
-
-@pytest.mark.parametrize(
-    ("layer", "expected"),
-    [
-        (nn.Conv2d(4, 4, 3), True),
-        (nn.ConvTranspose1d(4, 4, 3), True),
-        (nn.Linear(4, 4), True),
-        (nn.Conv2d(4, 4, 3, groups=2), False),
-        (nn.BatchNorm2d(4), False),
-        (nn.PReLU(4), False),
-    ],
-    ids=repr,
-)
-def test_only_ungrouped_convolutions_and_linear_layers_choose_how_many_channels_they_give(layer, expected):
-    assert chooses_width(layer) is expected
 
 
 @pytest.mark.parametrize("twentieths", range(1, 21))

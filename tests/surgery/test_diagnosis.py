@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from art_oat.layers.slimmable import is_cuttable
+from art_oat.layers.slim_rules import is_cuttable
 from art_oat.surgery.diagnosis import diagnose
 from tests.networks import Dense, conv, images
 

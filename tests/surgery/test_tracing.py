@@ -2,13 +2,12 @@ import pytest
 import torch
 from torch import nn
 
-from art_oat.layers.slimmable import full_size, is_cuttable
-from art_oat.surgery.tracing import perturbed_copy, structure
+from art_oat.surgery.tracing import cuttable_layers, perturbed_copy, structure
 from tests.networks import Residual, conv, images
 
 
 def structure_of(network: nn.Module):
-    layers = {path: part for path, part in network.named_modules() if is_cuttable(part) and full_size(part)}
+    layers = cuttable_layers(network)
     return structure(network.double().eval().requires_grad_(requires_grad=False), layers, images())
 
 
