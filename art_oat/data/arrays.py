@@ -1,4 +1,4 @@
-"""Owns how a user's own data set is read, from an archive of arrays."""
+"""A user's own data set, from an archive of arrays."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ import numpy as np
 from art_oat.checks import Array, class_indices, label_faults, refuse
 from art_oat.data.dataset import Dataset, Parts
 
+_IMAGE_AXES, _ONE_HOT_AXES = 4, 2
+
 
 def read_arrays(path: Path) -> Parts:
-    """Return the parts that an archive holds, under the names that :func:`art_oat.data.load` describes.
-
-    Args:
-        path: Written by ``numpy.savez``; Python objects in it are not unpickled.
+    """Return the parts that an archive of ``numpy.savez`` holds, see :func:`art_oat.data.load`.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -29,7 +28,8 @@ def read_arrays(path: Path) -> Parts:
             arrays[f"{name}_train"] = arrays.pop(name)
     images = {name: x for name, x in arrays.items() if name in _names("x")}
     faults += _name_faults(arrays) + _image_faults(images) + _target_faults(arrays)
-    refuse([f"{path} must hold a data set."] * bool(faults) + faults)
+    if faults:
+        refuse([f"{path} must hold a data set.", *faults])
     nb_classes = _nb_classes(arrays["y_train"])
     return {
         part: (_channels_first(arrays[f"x_{part}"]), class_indices(arrays[f"y_{part}"], nb_classes))
@@ -62,8 +62,8 @@ def _names(letter: str) -> list[str]:
 def _name_faults(arrays: Mapping[str, Array]) -> list[str]:
     known = [*_names("x"), *_names("y")]
     faults = [f"{name} must be one of {', '.join(known)}." for name in arrays if name not in known]
-    for part, pair in zip(Dataset._fields, zip(_names("x"), _names("y"), strict=True), strict=True):
-        absent = [name for name in pair if name not in arrays]
+    for part in Dataset._fields:
+        absent = [name for name in (f"x_{part}", f"y_{part}") if name not in arrays]
         if len(absent) == 1 or (absent and part == "train"):
             faults.append(f"{' and '.join(absent)} must be there, got {', '.join(arrays) or 'no array'}.")
     return faults
@@ -71,12 +71,10 @@ def _name_faults(arrays: Mapping[str, Array]) -> list[str]:
 
 def _image_faults(images: Mapping[str, Array]) -> list[str]:
     faults = [fault for name, x in images.items() for fault in _array_faults(name, x)]
-    if faults:
-        return faults
-    shapes = {name: _channels_first(x).shape[1:] for name, x in images.items()}
+    shapes = {} if faults else {name: _channels_first(x).shape[1:] for name, x in images.items()}
     if len(set(shapes.values())) > 1:
-        return [f"all images must have one shape (C, H, W), got {shapes}."]
-    return []
+        faults.append(f"all images must have one shape (C, H, W), got {shapes}.")
+    return faults
 
 
 def _array_faults(name: str, x: Array) -> list[str]:
@@ -93,7 +91,7 @@ def _array_faults(name: str, x: Array) -> list[str]:
 
 def _channel_axis(x: Array) -> int | None:
     """Return the axis of the channels, 1 or 3: the one that is smaller than the other two; None where there is none."""
-    if x.ndim != len(("N", "C", "H", "W")):
+    if x.ndim != _IMAGE_AXES:
         return None
     _, first, middle, last = x.shape
     if first < min(middle, last):
@@ -124,7 +122,7 @@ def _target_faults(arrays: Mapping[str, Array]) -> list[str]:
 
 def _nb_classes(y: Array) -> int:
     """Return ``K`` of one-hot labels or class indices; 1 where they are neither."""
-    if y.ndim == len(("N", "K")) and y.shape[1] > 1:
+    if y.ndim == _ONE_HOT_AXES and y.shape[1] > 1:
         return int(y.shape[1])
     indices = y[np.isfinite(y)] if y.dtype.kind in "fiub" else y[:0].astype(np.int64)
     return max(1, 1 + int(indices.max())) if indices.size else 1

@@ -1,4 +1,4 @@
-"""Owns the random changes of training images, on tensors."""
+"""Random changes of training images, on tensors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_IMAGE_AXES = len(("N", "C", "H", "W"))
+_IMAGE_AXES = 4
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,8 @@ class RandomCropFlip:
         """Return changed copies of images, each by a draw of its own.
 
         Args:
-            x: Images ``[N, C, H, W]``, any size, dtype and device; not changed.
-            generator: What the draws come from, made on its device; None for torch's default one on the device of
-                ``x``.
-
-        Returns:
-            Images of the shape, dtype, device and memory format of ``x``.
+            x: Images ``[N, C, H, W]`` of any dtype, device and memory format, which the copies have, too.
+            generator: What the draws come from, made on its device; None for torch's default one there.
 
         Raises:
             ValueError: If ``x`` is not a batch of images.

@@ -1,4 +1,4 @@
-"""Owns the data sets that are made of what scikit-learn brings: its digits, and these on its photographs."""
+"""Data sets of what scikit-learn brings: its digits, and these on its photographs."""
 
 from __future__ import annotations
 
@@ -14,11 +14,7 @@ from art_oat.data.dataset import Dataset, Split
 
 _SIZE = 16
 _TILE = 32
-_TILES = {
-    "train": (0, 1, 2),
-    "validation": (3,),
-    "test": (4,),
-}  # by (row + 2 * column) % 5: spread like a knight's moves
+_TILES = {"train": (0, 1, 2), "validation": (3,), "test": (4,)}  # by (row + 2 * column) % 5, like a knight's moves
 _COPIES = {"train": 10, "validation": 4, "test": 4}
 
 Floats = NDArray[np.float32]
@@ -42,11 +38,9 @@ def textured_digits(seed: int = 0) -> Dataset:
     """Return scikit-learn's digits on its two photographs, 3x16x16: 12,120 / 540 / 1,800.
 
     Made as MNIST-M is (Ganin et al. 2016, arXiv:1505.07818): ``|patch - digit|`` in each channel, see :func:`blend`.
-    A digit is invisible where the patch is gray, and strong where it is dark or bright. So some digits withstand an
-    attack that others do not, and robustness has a price.
-
-    Every training digit is on 10 patches, every other on 4. No digit is in two parts, and no pixel of a photograph:
-    these are cut into tiles of 32x32, of which three fifths are for training, and one for each other part.
+    A digit is invisible where the patch is gray, and strong where it is dark or bright. So some digits are robust to an
+    attack that others are not. Every training digit is on 10 patches, every other on 4. No digit and no pixel of a
+    photograph is in two parts: of tiles of 32x32, three fifths are for training, and one for each other part.
 
     Args:
         seed: What the split of the digits and the patches are drawn from; the tiles are always the same.
@@ -63,12 +57,7 @@ def textured_digits(seed: int = 0) -> Dataset:
 
 
 def blend(x: Floats, patches: Floats) -> Floats:
-    """Return ``|patch - digit|`` in each channel: ink turns a patch to its negative.
-
-    Args:
-        x: Ink in ``[0, 1]``, ``(N, 1, H, W)``.
-        patches: In ``[0, 1]``, ``(N, C, H, W)``.
-    """
+    """Return ``|patch - digit|`` for ink ``(N, 1, H, W)`` on patches ``(N, C, H, W)``: ink turns them to negatives."""
     blended: Floats = np.abs(patches - x)
     return blended
 
@@ -81,12 +70,11 @@ def enlarge(x: Floats) -> Floats:
 
 
 def _photographs() -> list[Floats]:
-    """Return both at half their size, in ``[0, 1]``, ``(3, 213, 320)``."""
     return [_halved(photograph) for photograph in load_sample_images().images]
 
 
 def _halved(photograph: NDArray[np.uint8]) -> Floats:
-    """Average every two by two pixels."""
+    """Average every two by two pixels, ``(3, 213, 320)`` in ``[0, 1]``."""
     height, width = (length // 2 for length in photograph.shape[:2])
     blocks = photograph[: 2 * height, : 2 * width].reshape(height, 2, width, 2, -1)
     halved: Floats = np.moveaxis(blocks.mean(axis=(1, 3)) / 255, -1, 0).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Owns the parts of a data set, and how they are drawn: by class, from a seed."""
+"""The parts of a data set, drawn by class from a seed."""
 
 from __future__ import annotations
 
@@ -42,16 +42,7 @@ class Dataset(NamedTuple):
 
 
 def draw(y: Array, nb_drawn: int, seed: int) -> NDArray[np.int64]:
-    """Draw samples of each class in its share of the whole, rounded up or down.
-
-    Args:
-        y: Class indices ``(N,)``.
-        nb_drawn: In ``[0, N]``.
-        seed: What is drawn from.
-
-    Returns:
-        Different indices in increasing order, ``(nb_drawn,)``.
-    """
+    """Draw samples of each class in its share of the whole, rounded up or down; return increasing indices."""
     order = np.random.default_rng(seed).permutation(len(y))
     by_class = order[np.argsort(y[order], kind="stable")]
     # evenly spaced positions meet a run of c among N samples floor or ceil of c * nb_drawn / N times
@@ -85,18 +76,15 @@ def size_faults(parts: Parts, nb_train: int | None, nb_test: int | None, seed: i
 
 def reduce(parts: Parts, nb_train: int | None, nb_test: int | None, seed: int) -> Parts:
     """Keep as many images as are asked for, None for all; the validation part shrinks as the train part does."""
-    (_, y), (_, y_validation) = parts["train"], parts["validation"]
-    nb_validation = None if nb_train is None else max(1, round(nb_train / len(y) * len(y_validation)))
+    nb_all, nb_all_validation = (len(parts[part][1]) for part in ("train", "validation"))
+    nb_validation = None if nb_train is None else max(1, round(nb_train / nb_all * nb_all_validation))
     wanted = {"train": nb_train, "validation": nb_validation, "test": nb_test}
-    return {part: _some(x, y, wanted[part], seed) for part, (x, y) in parts.items()}
-
-
-def _some(x: Array, y: Array, nb_kept: int | None, seed: int) -> tuple[Array, Array]:
-    """Keep some of the images, None for all."""
-    if nb_kept is None:
-        return x, y
-    kept = draw(y, nb_kept, seed)
-    return x[kept], y[kept]
+    reduced = dict(parts)
+    for part, (x, y) in parts.items():
+        if (nb_kept := wanted[part]) is not None:
+            kept = draw(y, nb_kept, seed)
+            reduced[part] = x[kept], y[kept]
+    return reduced
 
 
 def as_dataset(parts: Parts) -> Dataset:

@@ -1,4 +1,4 @@
-"""Owns how a data set is found by its name or its path."""
+"""Data sets by name, or from a file of arrays."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from art_oat.checks import count_faults, refuse
 from art_oat.data.arrays import read_arrays
 from art_oat.data.bundled import digits, textured_digits
 from art_oat.data.dataset import Dataset, Parts, as_dataset, complete, reduce, size_faults
-from art_oat.data.sources import PUBLISHED, read_published
+from art_oat.data.sources import SOURCES, read_source
 
 BUNDLED: Mapping[str, Callable[[int], Dataset]] = {"digits": digits, "textured-digits": textured_digits}
+NAMES = tuple(sorted({*SOURCES, *BUNDLED}))
+"""Train / validation / test: cifar10 45,000 / 5,000 / 10,000 (3x32x32), mnist 54,000 / 6,000 / 10,000 (1x28x28), svhn
+65,931 / 7,326 / 26,032 (3x32x32), stl10 4,500 / 500 / 8,000 (3x96x96; takes 4 GB for a moment, in ART's loader), digits
+1,212 / 135 / 450 (1x8x8), textured-digits 12,120 / 540 / 1,800 (3x16x16)."""
 
 
 def load(
@@ -26,35 +30,24 @@ def load(
     """Return a data set by name, or from a file of arrays.
 
     The test images are those that the data set calls so. A tenth of its training images, drawn by class, is the
-    validation part. Train / validation / test: CIFAR-10 45,000 / 5,000 / 10,000 (3x32x32), MNIST 54,000 / 6,000 /
-    10,000 (1x28x28), SVHN 65,931 / 7,326 / 26,032 (3x32x32), STL-10 4,500 / 500 / 8,000 (3x96x96; takes 4 GB for a
-    moment, in ART's loader), digits 1,212 / 135 / 450 (1x8x8), textured-digits 12,120 / 540 / 1,800 (3x16x16).
-
-    A file ``.npz`` holds ``x_train`` and ``y_train`` (or ``x`` and ``y``), perhaps ``x_validation``, ``y_validation``,
-    ``x_test``, ``y_test``; where there is no test part, a fifth of the images becomes it. Images are ``(N, C, H, W)``
-    or ``(N, H, W, C)`` with fewer channels than rows and columns, uint8, or floating-point in ``[0, 1]``; labels are
-    class indices or one-hot. Python objects in it are refused, never run.
+    validation part. A file ``.npz`` holds ``x_train`` and ``y_train`` (or ``x`` and ``y``), perhaps ``x_validation``,
+    ``y_validation``, ``x_test``, ``y_test``; without a test part, a fifth of the images becomes it. Its images are
+    ``(N, C, H, W)`` or ``(N, H, W, C)``, uint8, or floating-point in ``[0, 1]``; its labels are class indices or
+    one-hot. Python objects in it are refused, never run.
 
     Args:
-        name_or_path: ``"cifar10"``, ``"digits"``, ``"mnist"``, ``"stl10"``, ``"svhn"``, ``"textured-digits"``, or a
-            path that ends in ``.npz``.
+        name_or_path: One of :data:`NAMES`, or a path that ends in ``.npz``.
         folder: Where the files of a data set lie; None for ART's data folder. CIFAR-10 comes as pickles, which run what
             they say when they are read: name only a folder that you trust.
         seed: What splits and subsets are drawn from.
         nb_train: Training images to keep, in the classes' shares; the validation part shrinks in proportion.
         nb_test: Test images to keep, in the classes' shares.
-        download: Whether missing files of CIFAR-10, MNIST or STL-10 are downloaded into the folder, from where ART gets
-            them, and kept if their SHA-256 is the known one.
+        download: Whether missing files of CIFAR-10, MNIST or STL-10 are downloaded, and kept if their SHA-256 is right.
 
     Raises:
         FileNotFoundError: If files are missing; says which, and how to get them.
         OSError: If a download fails or brings something else.
-        ValueError: If the name is unknown, a file of arrays holds something else, or more images are asked for than
-            there are; all faults at once.
-
-    Example:
-        >>> load("digits", nb_train=100).train.x.shape
-        (100, 1, 8, 8)
+        ValueError: If another argument, or a file, is not as above; all faults at once.
     """
     counts = {name: count for name, count in (("nb_train", nb_train), ("nb_test", nb_test)) if count is not None}
     refuse(_request_faults(name_or_path, folder) + count_faults(counts))
@@ -64,10 +57,9 @@ def load(
 
 
 def _request_faults(name_or_path: str | Path, folder: str | Path | None) -> list[str]:
-    names = sorted({*PUBLISHED, *BUNDLED})
-    if not _is_file(name_or_path) and name_or_path not in names:
-        return [f"name_or_path must be one of {', '.join(names)}, or end in .npz, got {str(name_or_path)!r}."]
-    if folder is not None and name_or_path not in PUBLISHED:
+    if not _is_file(name_or_path) and name_or_path not in NAMES:
+        return [f"name_or_path must be one of {', '.join(NAMES)}, or end in .npz, got {str(name_or_path)!r}."]
+    if folder is not None and name_or_path not in SOURCES:
         return [f"folder must be None for {name_or_path}, which lies in no folder of data sets, got {str(folder)!r}."]
     return []
 
@@ -82,4 +74,4 @@ def _read(name_or_path: str | Path, folder: str | Path | None, *, seed: int, dow
         return read_arrays(Path(name_or_path).expanduser())
     if name_or_path in BUNDLED:
         return BUNDLED[str(name_or_path)](seed)._asdict()
-    return read_published(str(name_or_path), None if folder is None else Path(folder).expanduser(), download=download)
+    return read_source(str(name_or_path), None if folder is None else Path(folder).expanduser(), download=download)

@@ -1,4 +1,4 @@
-"""Owns the data sets that others publish: which files they lie in, how one gets these, and how they are read."""
+"""The data sets of others: the files that they come in, how to get these, and how they are read."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ import numpy as np
 from art_oat.checks import Array
 from art_oat.data.dataset import Parts
 
+_GRAY_AXES = 3
+
 
 @dataclass(frozen=True)
 class _Source:
@@ -34,7 +36,7 @@ class _Source:
 
 
 # The checksums are those that Keras verifies for CIFAR-10 and MNIST, and that several loaders pin for STL-10.
-PUBLISHED = {
+SOURCES = {
     "cifar10": _Source(
         files=tuple(
             f"cifar-10-batches-py/{name}" for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
@@ -60,13 +62,8 @@ PUBLISHED = {
 }
 
 
-def read_published(name: str, folder: Path | None = None, *, download: bool = False) -> Parts:
-    """Return the train and test part of a data set, from files that are there or, where asked, are downloaded.
-
-    Args:
-        name: One of :data:`PUBLISHED`.
-        folder: Where its files lie; None for ART's data folder.
-        download: Whether missing files are downloaded, where ART can.
+def read_source(name: str, folder: Path | None = None, *, download: bool = False) -> Parts:
+    """Return the train and test part of one of :data:`SOURCES`, see :func:`art_oat.data.load`.
 
     Raises:
         FileNotFoundError: If files are missing; says which, and how to get them.
@@ -74,7 +71,7 @@ def read_published(name: str, folder: Path | None = None, *, download: bool = Fa
         ValueError: If the files hold something else.
     """
     folder = _art_folder() if folder is None else folder
-    source = PUBLISHED[name]
+    source = SOURCES[name]
     if source.missing(folder) and not (download and source.sha256):
         raise FileNotFoundError(_how_to_get(name, folder))
     try:
@@ -84,7 +81,7 @@ def read_published(name: str, folder: Path | None = None, *, download: bool = Fa
 
 
 def _how_to_get(name: str, folder: Path) -> str:
-    source = PUBLISHED[name]
+    source = SOURCES[name]
     missing = f"{name} must lie in {folder}, but {', '.join(source.missing(folder))} is missing."
     download = ", or let download=True (--download) get it" if source.sha256 else ""
     return f"{missing} {source.origin}; or name the folder that holds it{download}."
@@ -112,7 +109,7 @@ def _read_through_art(name: str, folder: Path) -> Parts:
 def _from_art(x: Array, y: Array | list[int]) -> tuple[Array, Array]:
     """Bring images ``(N, H, W[, C])`` and labels, indices or one-hot, into the form that all parts have here."""
     x = x if x.dtype == np.uint8 else x.astype(np.float32)
-    x = x[:, np.newaxis] if x.ndim == len(("N", "H", "W")) else np.moveaxis(x, -1, 1)
+    x = x[:, np.newaxis] if x.ndim == _GRAY_AXES else np.moveaxis(x, -1, 1)
     labels = np.asarray(y)
     return x, labels.argmax(axis=1) if labels.ndim > 1 else labels
 
@@ -121,13 +118,13 @@ def _from_art(x: Array, y: Array | list[int]) -> tuple[Array, Array]:
 def _files_for_art(name: str, folder: Path) -> Iterator[None]:
     """Have ART's loaders take a data set from a folder; files that are missing there are fetched and checked.
 
-    ART would look into its own folder alone, or into one for temporary files where that is read-only, download without
-    asking and without verifying TLS, from then on in the whole process, and unpack what it got unseen.
+    By itself ART looks into a folder of its own alone, downloads without asking, turns TLS verification off for the
+    whole process, and unpacks what it got unseen.
     """
     from art import utils
 
     def find(filename: str, url: str, **_: Any) -> str:
-        if PUBLISHED[name].missing(folder):
+        if SOURCES[name].missing(folder):
             _fetch(name, url, folder)
         return str(folder / filename)
 
@@ -140,7 +137,7 @@ def _files_for_art(name: str, folder: Path) -> Iterator[None]:
 
 def _fetch(name: str, url: str, folder: Path) -> None:
     """Download an archive, or the only file itself, and put the files in place when the checksum is right."""
-    files = PUBLISHED[name].files
+    files = SOURCES[name].files
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder) as scratch:
         download = Path(scratch) / "download"
@@ -160,7 +157,7 @@ def _fetch(name: str, url: str, folder: Path) -> None:
 
 
 def _verify(name: str, download: Path) -> None:
-    expected = PUBLISHED[name].sha256
+    expected = SOURCES[name].sha256
     with download.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != expected:

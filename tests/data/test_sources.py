@@ -12,7 +12,7 @@ from art import config, utils
 from scipy.io import savemat
 
 from art_oat.data import load
-from art_oat.data.sources import PUBLISHED, read_published
+from art_oat.data.sources import SOURCES, read_source
 
 RANDOM = np.random.default_rng(0)
 
@@ -79,13 +79,13 @@ def offer(monkeypatch, name, file, sha256=None):
     """Have downloads of a data set bring a file, of the checksum that is known or of another."""
     monkeypatch.setattr("urllib.request.urlretrieve", lambda url, path: shutil.copy(file, path))
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest() if sha256 is None else sha256
-    monkeypatch.setitem(PUBLISHED, name, replace(PUBLISHED[name], sha256=sha256))
+    monkeypatch.setitem(SOURCES, name, replace(SOURCES[name], sha256=sha256))
 
 
 @pytest.mark.parametrize("name", LAY_OUT)
 def test_images_and_labels_are_those_in_the_files(tmp_path, name):
     expected = LAY_OUT[name](tmp_path)
-    parts = read_published(name, tmp_path)
+    parts = read_source(name, tmp_path)
     assert list(parts) == ["train", "test"]
     for (x, y), (expected_x, expected_y) in zip(parts.values(), expected, strict=True):
         brightest = 255 if x.dtype == np.uint8 else 1
@@ -98,7 +98,7 @@ def test_images_and_labels_are_those_in_the_files(tmp_path, name):
 def test_no_image_is_held_in_float64(tmp_path):
     for name, lay_out in LAY_OUT.items():
         lay_out(tmp_path / name)
-        assert all(x.dtype in (np.uint8, np.float32) for x, _ in read_published(name, tmp_path / name).values())
+        assert all(x.dtype in (np.uint8, np.float32) for x, _ in read_source(name, tmp_path / name).values())
 
 
 def test_a_subset_of_cifar10_is_ready_for_training(tmp_path):
@@ -112,15 +112,15 @@ def test_a_subset_of_cifar10_is_ready_for_training(tmp_path):
 def test_art_s_data_folder_is_the_one_looked_into(tmp_path, monkeypatch):
     monkeypatch.setattr(config, "ART_DATA_PATH", str(tmp_path))
     _, y = lay_out_mnist(tmp_path)[0]
-    np.testing.assert_array_equal(read_published("mnist")["train"][1], y)
+    np.testing.assert_array_equal(read_source("mnist")["train"][1], y)
 
 
 @pytest.mark.parametrize("name", LAY_OUT)
 def test_missing_files_are_named_with_how_to_get_them_and_nothing_is_made(tmp_path, name):
     with pytest.raises(FileNotFoundError) as caught:
-        read_published(name, tmp_path / "empty")
+        read_source(name, tmp_path / "empty")
     message = str(caught.value)
-    for expected in (*PUBLISHED[name].files, str(tmp_path / "empty"), PUBLISHED[name].origin, "name the folder"):
+    for expected in (*SOURCES[name].files, str(tmp_path / "empty"), SOURCES[name].origin, "name the folder"):
         assert expected in message
     assert ("download=True" in message) == (name != "svhn")
     assert not (tmp_path / "empty").exists()
@@ -130,46 +130,46 @@ def test_only_the_missing_files_are_named(tmp_path):
     lay_out_cifar10(tmp_path)
     (tmp_path / "cifar-10-batches-py" / "data_batch_3").unlink()
     with pytest.raises(FileNotFoundError, match="but cifar-10-batches-py/data_batch_3 is missing"):
-        read_published("cifar10", tmp_path)
+        read_source("cifar10", tmp_path)
 
 
 def test_svhn_is_not_downloaded(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"Format 2: Cropped Digits"):
-        read_published("svhn", tmp_path, download=True)
+        read_source("svhn", tmp_path, download=True)
 
 
 @pytest.mark.parametrize("name", ["cifar10", "stl10"])
 def test_an_archive_is_downloaded_checked_and_unpacked(tmp_path, monkeypatch, name):
     (_, expected), _ = LAY_OUT[name](tmp_path / "origin")
-    top = PUBLISHED[name].files[0].split("/")[0]
+    top = SOURCES[name].files[0].split("/")[0]
     (tmp_path / "origin" / top / "more").write_text("what nobody needs")
     with tarfile.open(tmp_path / "archive", "w:gz") as archive:
         archive.add(tmp_path / "origin" / top, top)
     offer(monkeypatch, name, tmp_path / "archive")
-    _, y = read_published(name, tmp_path / "new" / "folder", download=True)["train"]
+    _, y = read_source(name, tmp_path / "new" / "folder", download=True)["train"]
     np.testing.assert_array_equal(y, expected)
     found = {
         str(path.relative_to(tmp_path / "new" / "folder")) for path in (tmp_path / "new").rglob("*") if path.is_file()
     }
-    assert found == set(PUBLISHED[name].files)
+    assert found == set(SOURCES[name].files)
 
 
 def test_a_file_is_downloaded_and_checked(tmp_path, monkeypatch):
     _, (_, expected) = lay_out_mnist(tmp_path / "origin")
     offer(monkeypatch, "mnist", tmp_path / "origin" / "mnist.npz")
-    np.testing.assert_array_equal(read_published("mnist", tmp_path / "new", download=True)["test"][1], expected)
+    np.testing.assert_array_equal(read_source("mnist", tmp_path / "new", download=True)["test"][1], expected)
 
 
 def test_files_that_are_there_are_not_downloaded(tmp_path):
     lay_out_mnist(tmp_path)
-    assert len(read_published("mnist", tmp_path, download=True)["train"][1]) == 30
+    assert len(read_source("mnist", tmp_path, download=True)["train"][1]) == 30
 
 
 def test_a_download_of_another_checksum_is_refused_before_it_is_opened(tmp_path, monkeypatch):
     (tmp_path / "archive").write_bytes(pickle.dumps({b"data": [], b"labels": []}))
     offer(monkeypatch, "cifar10", tmp_path / "archive", sha256="0" * 64)
     with pytest.raises(OSError, match=r"must have SHA-256 0{64}, got [0-9a-f]{64}\. It was not kept"):
-        read_published("cifar10", tmp_path / "new", download=True)
+        read_source("cifar10", tmp_path / "new", download=True)
     assert not list((tmp_path / "new").iterdir())
 
 
@@ -179,17 +179,17 @@ def test_a_download_that_fails_says_how_to_get_the_files_otherwise(tmp_path, mon
 
     monkeypatch.setattr("urllib.request.urlretrieve", fail)
     with pytest.raises(OSError, match=r"mnist could not be downloaded: .*no route.* the file that Keras offers"):
-        read_published("mnist", tmp_path, download=True)
+        read_source("mnist", tmp_path, download=True)
 
 
 def test_art_and_its_process_are_left_as_they_were(tmp_path, monkeypatch):
     context, get_file = ssl._create_default_https_context, utils.get_file
     lay_out_mnist(tmp_path / "origin")
     offer(monkeypatch, "mnist", tmp_path / "origin" / "mnist.npz")
-    read_published("mnist", tmp_path / "new", download=True)
+    read_source("mnist", tmp_path / "new", download=True)
     (tmp_path / "new" / "mnist.npz").write_bytes(b"damaged")
     with pytest.raises(ValueError, match=r"mnist in .* must be as published"):
-        read_published("mnist", tmp_path / "new")
+        read_source("mnist", tmp_path / "new")
     assert ssl._create_default_https_context is context
     assert utils.get_file is get_file
 
@@ -197,9 +197,9 @@ def test_art_and_its_process_are_left_as_they_were(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", LAY_OUT)
 def test_damaged_files_are_refused_by_name(tmp_path, name):
     LAY_OUT[name](tmp_path)
-    (tmp_path / PUBLISHED[name].files[0]).write_bytes(b"damaged")
+    (tmp_path / SOURCES[name].files[0]).write_bytes(b"damaged")
     with pytest.raises(ValueError, match=rf"{name} in .* must be as published"):
-        read_published(name, tmp_path)
+        read_source(name, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["cifar10", "mnist", "stl10"])
@@ -208,4 +208,4 @@ def test_art_asks_for_the_files_by_the_names_that_are_looked_for(name, monkeypat
     monkeypatch.setattr(utils, "get_file", lambda filename, **_: asked.append(filename) or str(tmp_path / "none"))
     with pytest.raises(FileNotFoundError):
         utils.load_dataset(name)
-    assert all(file.split("/")[0] == asked[0] for file in PUBLISHED[name].files)
+    assert all(file.split("/")[0] == asked[0] for file in SOURCES[name].files)
