@@ -1,4 +1,4 @@
-"""Owns how the published networks' weights are drawn."""
+"""How the weights of the published networks are drawn."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ def initialize(network: nn.Module) -> None:
     """Draw the weights of all convolutions as torch's own ResNets do; everything else keeps torch's defaults.
 
     Kaiming normal by fan-out: ``weight ~ N(0, 2 / (C_out * kernel area))``, which keeps the variance of gradients
-    through ReLU (He et al. 2015, arXiv:1502.01852, eq. 14). Norms start at scale 1 and shift 0.
-
-    Args:
-        network: Changed in place; the numbers come from torch's default generator, as in every torch constructor.
+    through ReLU (He et al. 2015, arXiv:1502.01852, eq. 14).
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):

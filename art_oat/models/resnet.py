@@ -1,4 +1,4 @@
-"""Owns the residual networks for small images: a 3x3 stem that keeps the resolution, no max pooling."""
+"""Residual networks for small images: a 3x3 stem that keeps the resolution, no max pooling."""
 
 from __future__ import annotations
 
@@ -77,20 +77,10 @@ class ResNet(nn.Module):
 
 
 def resnet18(in_channels: int = 3, nb_classes: int = 10) -> ResNet:
-    """Return ResNet-18 for small images: 11.17 M parameters with 3 channels and 10 classes.
-
-    Args:
-        in_channels: Channels of an image.
-        nb_classes: ``K``.
-    """
+    """Return ResNet-18 for small images: 11.17 M parameters with 3 channels and 10 classes."""
     return ResNet((2, 2, 2, 2), in_channels=in_channels, nb_classes=nb_classes)
 
 
 def resnet34(in_channels: int = 3, nb_classes: int = 10) -> ResNet:
-    """Return ResNet-34 for small images: 21.28 M parameters, the CIFAR-10 network of Wang et al. 2020.
-
-    Args:
-        in_channels: Channels of an image.
-        nb_classes: ``K``.
-    """
+    """Return ResNet-34 for small images: 21.28 M parameters, the CIFAR-10 network of Wang et al. 2020."""
     return ResNet((3, 4, 6, 3), in_channels=in_channels, nb_classes=nb_classes)

@@ -1,4 +1,4 @@
-"""Owns the small plain CNN for CPUs."""
+"""A small plain CNN for CPUs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns the wide residual networks: norm and ReLU before each convolution, dropout between the two of a block."""
+"""Wide residual networks: norm and ReLU before each convolution, dropout between the two of a block."""
 
 from __future__ import annotations
 
@@ -92,22 +92,10 @@ def _refuse_faults(depth: int, widen_factor: int, dropout: float) -> None:
 
 
 def wrn_16_8(in_channels: int = 3, nb_classes: int = 10, dropout: float = 0.3) -> WideResNet:
-    """Return WRN-16-8, 10.96 M parameters: the SVHN network of Wang et al. 2020, with their dropout.
-
-    Args:
-        in_channels: Channels of an image.
-        nb_classes: ``K``.
-        dropout: In ``[0, 1)``.
-    """
+    """Return WRN-16-8, 10.96 M parameters: the SVHN network of Wang et al. 2020, with their dropout."""
     return WideResNet(16, 8, dropout=dropout, in_channels=in_channels, nb_classes=nb_classes)
 
 
 def wrn_40_2(in_channels: int = 3, nb_classes: int = 10, dropout: float = 0.3) -> WideResNet:
-    """Return WRN-40-2, 2.24 M parameters: the STL-10 network of Wang et al. 2020, with their dropout.
-
-    Args:
-        in_channels: Channels of an image.
-        nb_classes: ``K``.
-        dropout: In ``[0, 1)``.
-    """
+    """Return WRN-40-2, 2.24 M parameters: the STL-10 network of Wang et al. 2020, with their dropout."""
     return WideResNet(40, 2, dropout=dropout, in_channels=in_channels, nb_classes=nb_classes)

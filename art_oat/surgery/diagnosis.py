@@ -15,18 +15,9 @@ from art_oat.surgery.tracing import hooked, is_rigid, with_dropped
 def diagnose(
     network: nn.Module, layers: Mapping[str, nn.Module], outputs: Mapping[str, int], x: Tensor
 ) -> dict[str, str]:
-    """Run a network with NaN in every dropped channel; what layers get then shows which channels depend on them.
+    """Run a network with NaN in every dropped channel, and say by path of a layer what is wrong with what it gets.
 
-    These should be the last ones of each layer, since they are what a smaller layer leaves out.
-
-    Args:
-        network: Full; it is left as it was.
-        layers: What can be cut, by dotted path.
-        outputs: How many channels each layer keeps of those it gives, where it sets that itself.
-        x: Inputs on which it runs.
-
-    Returns:
-        By dotted path of a layer, what is wrong with what it gets.
+    ``outputs`` is how many channels the layers keep that set it themselves. Only the last ones may depend on NaN.
     """
     poisoned = _Poisoned(layers, outputs)
     rigid = {path: part for path, part in network.named_modules() if is_rigid(part)}

@@ -1,4 +1,4 @@
-"""Owns how a network is refused: all layers that are at fault at once, by dotted path."""
+"""How a network is refused: all layers that are at fault at once, by dotted path."""
 
 from __future__ import annotations
 
@@ -12,16 +12,9 @@ class UnsupportedModuleError(ValueError):
 
 
 def refuse_layers(verb: str, faults: Mapping[str, str], network: nn.Module, advice: str) -> None:
-    """Raise one error for all layers of a network that are at fault, if any is.
+    """Raise one error for all layers of a network that are at fault, given by dotted path, if any is.
 
-    Args:
-        verb: What cannot be done with them.
-        faults: What is wrong with each, by dotted path.
-        network: Holds them.
-        advice: What to do; one or more sentences.
-
-    Raises:
-        UnsupportedModuleError: If there are faults.
+    ``verb`` is what cannot be done with them, and ``advice`` what to do.
     """
     if faults:
         named = [

@@ -1,4 +1,4 @@
-"""Owns the conditional layout of the published networks."""
+"""The conditional layout of the published networks."""
 
 from __future__ import annotations
 
@@ -23,9 +23,8 @@ def to_published(
 ) -> OATModel:
     """Make a network conditional as the published code of arXiv:2010.11828 does, to compare with it.
 
-    Codes are random orthogonal, 128 long. FiLM keeps the second leaky ReLU and torch's initialization, so the network
-    does not start from its own answers; the shortcut norms of a ResNet and the last norm of a WideResNet get no FiLM,
-    but are dual. For work rather than comparison use :func:`to_conditional`, which starts as the identity.
+    Codes are random orthogonal, 128 long. FiLM has the published form and start, so the network does not start from its
+    own answers. The shortcut norms of a ResNet and the last norm of a WideResNet are dual, but get no FiLM.
 
     Args:
         network: Left untouched.
@@ -36,14 +35,6 @@ def to_published(
     Raises:
         TypeError: If ``network`` is neither a ``ResNet`` nor a ``WideResNet`` of :mod:`art_oat.models`.
         ValueError: If ``lambdas`` or ``widths`` is not as above.
-
-    Example:
-        >>> from art_oat.models import resnet34
-        >>> sum(parameter.numel() for parameter in to_published(resnet34()).network.parameters())
-        33355466
-        >>> oats = to_published(resnet34(), widths=(0.5, 0.75, 1.0))
-        >>> sum(parameter.numel() for parameter in oats.network.parameters())
-        33398026
     """
     without_film = next((part for kind, part in _WITHOUT_FILM.items() if isinstance(network, kind)), None)
     if without_film is None:

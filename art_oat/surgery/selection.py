@@ -1,4 +1,4 @@
-"""Owns how users name layers of a network: by dotted path, or by a predicate."""
+"""How users name layers of a network: by dotted path, or by a predicate."""
 
 from __future__ import annotations
 
@@ -12,13 +12,7 @@ Selector = Iterable[str] | Callable[[str, nn.Module], bool]
 
 
 def select(selector: Selector, layers: Mapping[str, nn.Module], name: str, kind: str = "norms") -> dict[str, nn.Module]:
-    """Return the layers that a selector means, by dotted path and in their order.
-
-    Args:
-        selector: Dotted paths or a predicate.
-        layers: All layers to choose from, by dotted path.
-        name: What the selector is called in messages.
-        kind: What the layers are called there.
+    """Return the layers that a selector means, by dotted path and in their order; messages call it ``name``.
 
     Raises:
         TypeError: If ``selector`` is neither paths nor a predicate.

@@ -27,14 +27,7 @@ def perturbed_copy(network: nn.Module, input_shape: Sequence[int] | None) -> tup
     """Return a copy of a network to try things on, and inputs on which it runs.
 
     The copy is in evaluation mode, on the CPU, in float64, or in float32 where it does not run otherwise. Every weight
-    and statistic is moved a little: one that is 0 or 1 may hide what goes wrong.
-
-    Args:
-        network: Left untouched.
-        input_shape: Shape of one sample; None to try common image sizes with the channels that the first layer takes.
-
-    Raises:
-        ValueError: If it does not run on such inputs.
+    and statistic is moved a little: one that is 0 or 1 may hide what goes wrong. See :func:`running_inputs`.
     """
     faults: list[ValueError] = []
     for dtype in (torch.float64, torch.float32):
@@ -47,12 +40,9 @@ def perturbed_copy(network: nn.Module, input_shape: Sequence[int] | None) -> tup
 
 
 def running_inputs(network: nn.Module, input_shape: Sequence[int] | None, like: Tensor) -> Tensor:
-    """Return inputs ``[2, ...]`` on which a network, in evaluation mode, gives finite answers.
+    """Return inputs ``[2, ...]`` of a shape on which a network gives finite answers; dtype and device as of ``like``.
 
-    Args:
-        network: Is run.
-        input_shape: Shape of one sample; None to try common image sizes with the channels that the first layer takes.
-        like: Gives dtype and device.
+    Without a shape, common image sizes are tried, with the channels that the first layer takes.
 
     Raises:
         ValueError: If it does not run on such inputs; gives the reason against the first shape.
@@ -122,12 +112,7 @@ class Structure:
 
 
 def structure(network: nn.Module, layers: Mapping[str, nn.Module], x: Tensor) -> Structure:
-    """Find out how the layers of a network hang together.
-
-    Args:
-        network: Runs on ``x``; its parameters must not ask for gradients.
-        layers: What can be cut, by dotted path.
-        x: Inputs.
+    """Find out how the layers that can be cut hang together in a network whose parameters ask for no gradients.
 
     Raises:
         ValueError: If what it returns has no gradient.

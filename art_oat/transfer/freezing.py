@@ -215,10 +215,6 @@ def _moving_statistics(network: nn.Module, path: str, x: Tensor) -> list[str]:
     moved = {
         name: network.get_submodule(name.rpartition(".")[0])
         for name, buffer in network.named_buffers()
-        if name in before and not _is_same(buffer, before[name])
+        if name in before and not torch.equal(buffer.nan_to_num(), before[name].nan_to_num())
     }
     return [name for name, holder in moved.items() if holder not in run.early]
-
-
-def _is_same(tensor: Tensor, other: Tensor) -> bool:
-    return tensor.shape == other.shape and bool(((tensor == other) | (tensor.isnan() & other.isnan())).all())
