@@ -1,13 +1,10 @@
 """Conditional and plain networks as estimators of ART."""
 
-from art_oat.classifier.oat import (
-    DefaultPointWarning,
-    OATClassifier,
-    PinnedClassifier,
-    PreprocessedNetwork,
-    data_faults,
-    data_tensors,
-)
+from art_oat.classifier.base import data_faults, data_tensors
+from art_oat.classifier.default_point import DefaultPointWarning
+from art_oat.classifier.oat import OATClassifier
+from art_oat.classifier.pinned import PinnedClassifier
+from art_oat.classifier.preprocessing import PreprocessedNetwork
 
 __all__ = [
     "DefaultPointWarning",

@@ -17,6 +17,8 @@ from art_oat.evaluation.runner import Evaluation, Point
 from art_oat.evaluation.suite import Judge, engines
 from art_oat.model import OATModel
 
+_UNUSED = ("carries_examples", "nb_robust", "latency_batch_size")
+
 
 def evaluate(
     classifier: PyTorchClassifier,
@@ -40,8 +42,10 @@ def evaluate(
         x: Inputs, ``(N, *input_shape)``, finite and within the classifier's ``clip_values``.
         y: Class indices ``(N,)`` or one-hot labels ``(N, K)``.
         eps: Radius in Linf, in units of ``x``; or a :class:`ThreatModel`, for another norm.
-        attack: A name, see :data:`~art_oat.evaluation.suite.Judge`; or an attack, as ``OATTrainer`` takes it; or a
-            mapping of one name to one of these.
+        attack: ``"autoattack"``, ``"autoattack-plus"``, ``"screen"`` (APGD-CE and targeted APGD-DLR alone: quick, and
+            not AutoAttack), ``"pgd-K"`` (K steps of ``2.5 eps / K``), ``"pgd-KxR"`` (with R restarts), ``"art:NAME"``
+            or ``"torchattacks:NAME"`` (its defaults, steps of ``eps / 4``); or an attack, as ``OATTrainer`` takes it;
+            or a mapping of one name to one of these.
         lam: Where an ``OATClassifier`` is attacked; robustness has no default, unless only one lam is trained. None for
             everything else.
         width: Likewise; None for the default.
@@ -52,22 +56,31 @@ def evaluate(
         ValueError: If an argument is not as above; names every fault.
         RuntimeError: If an attack leaves its ball.
     """
-    x, y, threat = as_array(x), as_array(y), ThreatModel.of(eps)
-    point, faults = _point(classifier, lam, width)
+    return _evaluation(classifier, as_array(x), as_array(y), ThreatModel.of(eps), attack, (lam, width), options).run()[
+        0
+    ]
+
+
+def _evaluation(
+    classifier: PyTorchClassifier,
+    x: Array,
+    y: Array,
+    threat: ThreatModel,
+    attack: Judge | Mapping[str, Judge],
+    dials: tuple[float | None, float | None],
+    options: EvaluationOptions,
+) -> Evaluation:
+    """Check what :func:`evaluate` is given."""
+    point, faults = _point(classifier, *dials)
     suites, attack_faults = engines(attack, classifier, **asdict(threat))
-    if len(suites) > 1:
-        faults.append(f"attack must be one, got {len(suites)}. TradeoffCurve.measure takes several.")
-    refuse([*data_faults(classifier, x, y), *_faults(options, classifier), *attack_faults, *faults])
-    (report,) = Evaluation(classifier, x, y, [point], suites, threat, options).run()
-    return report
-
-
-def _faults(options: EvaluationOptions, classifier: PyTorchClassifier) -> list[str]:
-    faults = options.faults(unused=("carries_examples", "nb_robust", "latency_batch_size"))
+    faults = [*data_faults(classifier, x, y), *options.faults(unused=_UNUSED), *attack_faults, *faults]
     if options.nb_workers != 1 and not isinstance(classifier, OATClassifier | PinnedClassifier):
         kind = type(classifier).__name__
         faults.append(f"nb_workers must be 1 for a {kind}: ART copies it through files of its own.")
-    return faults
+    if len(suites) > 1:
+        faults.append(f"attack must be one, got {len(suites)}. TradeoffCurve.measure takes several.")
+    refuse(faults)
+    return Evaluation(classifier, x, y, [point], suites, threat, options)
 
 
 def _point(classifier: Any, lam: float | None, width: float | None) -> tuple[Point, list[str]]:

@@ -1,0 +1,208 @@
+"""What the classifiers of conditional and of pinned networks share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from art.defences.preprocessor.preprocessor import Preprocessor
+from art.estimators.classification import PyTorchClassifier
+from art.utils import check_and_transform_label_format
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from art_oat.checks import (
+    Array,
+    as_array,
+    class_indices,
+    count_faults,
+    input_faults,
+    label_faults,
+    range_faults,
+    refuse,
+)
+from art_oat.classifier.preprocessing import PreprocessedNetwork
+
+Run = Callable[[Tensor, slice], Tensor]
+"""Answers a batch, given which of the samples it holds."""
+
+
+def data_faults(
+    classifier: PyTorchClassifier, x: Array, y: Array, names: tuple[str, str] = ("x", "y"), *, takes_soft: bool = False
+) -> list[str]:
+    """Say all that is wrong with inputs and labels for a classifier of ART.
+
+    Args:
+        classifier: Knows its input shape, classes and clip values.
+        x: Must be ``(N, *input_shape)`` with ``N`` at least 1, finite and within the clip values.
+        y: Must be class indices ``(N,)`` or one-hot ``(N, K)``.
+        names: What the two are called in the messages.
+        takes_soft: Whether labels may be probabilities ``(N, K)``.
+    """
+    faults = input_faults(x, classifier.input_shape, names[0]) or range_faults(x, classifier.clip_values, names[0])
+    if x.ndim == 0 or y.ndim == 0:
+        return faults or [f"{names[1]} must hold one label per sample, got a single value."]
+    if not len(x):
+        faults.append(f"{names[0]} must hold at least one sample, got none.")
+    return faults + label_faults(y, len(x), classifier.nb_classes, names[1], takes_soft=takes_soft)
+
+
+def data_tensors(classifier: PyTorchClassifier, x: Array, y: Array, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Bring checked inputs and labels to the dtype and device of a tensor, labels as class indices ``[N]``.
+
+    What rounding leaves outside the clip values is cut off, so that no attack moves it.
+    """
+    inputs = torch.as_tensor(as_array(x)).to(like)
+    if classifier.clip_values is not None:
+        low, high = (torch.as_tensor(value).to(like) for value in classifier.clip_values)
+        if bool(((inputs < low) | (inputs > high)).any()):  # else all of them would be copied for nothing
+            inputs = inputs.clamp(low, high)
+    return inputs, torch.from_numpy(class_indices(as_array(y), classifier.nb_classes)).to(like.device)
+
+
+class PointClassifier(PyTorchClassifier):
+    """What both classifiers share: predictions that draw nothing, portable copies, layer names as in a plain one."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._layer_names = [f"network.{name}" for name, _ in self.model.network.named_children()]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Hold everything in the state itself; ART would write weight files into its data folder."""
+        state = {name: value for name, value in vars(self).items() if name not in ("_model_wrapper", "_features")}
+        return state | {"_model": self.model}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Come back on the device it was on; ART would come back on the first GPU."""
+        self.__dict__.update(state)
+        self._model = self._make_model_wrapper(state["_model"])
+
+    @property
+    def layer_names(self) -> list[str]:
+        """Names of the layers of the network that was converted."""
+        return [name.removeprefix("network.") for name in self._layer_names]
+
+    def set_params(self, **kwargs: Any) -> None:
+        """Set parameters; see ``PyTorchClassifier``, which breaks where it is given its own ``get_params()``.
+
+        Raises:
+            ValueError: If ``model`` is another than the one it has.
+        """
+        if kwargs.pop("model", self.model) is not self.model:
+            raise ValueError("model must stay the one that the classifier was made with. Make another classifier.")
+        super().set_params(**kwargs)
+
+    def reduce_labels(self, y: Any) -> Any:
+        """Turn one-hot labels into what the loss takes, and leave indices as they are; ART fails on those.
+
+        Labels that stay real numbers, such as probabilities, come in the precision of the scores.
+        """
+        is_index = y.ndim == 1 or (y.shape[1:] == (1,) and self.nb_classes > 2)  # noqa: PLR2004 - ART's binary case
+        if self._int_labels and is_index:
+            return y.reshape(-1)
+        labels = super().reduce_labels(y)
+        if isinstance(labels, Tensor):
+            return labels.to(self._dtype) if labels.is_floating_point() else labels
+        is_double = self._dtype == torch.float64
+        return labels.astype(np.float64 if is_double else np.float32) if labels.dtype.kind == "f" else labels
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """The precision of the network."""
+        raise NotImplementedError
+
+    def _predict(self, x: Array, batch_size: int, run: Run) -> NDArray[np.float32]:
+        """Predict in batches; ART's loader would draw from torch's global generator."""
+        refuse(count_faults({"batch_size": batch_size}))
+        preprocessed, _ = self._apply_preprocessing(as_array(x), y=None, fit=False)
+        scores = [np.empty((0, self.nb_classes), dtype=np.float32)]
+        for start in range(0, len(x), batch_size):
+            index = slice(start, start + batch_size)
+            batch = torch.from_numpy(preprocessed[index]).to(self._device)
+            with torch.no_grad():
+                scores.append(run(batch, index).float().cpu().numpy())
+        result: NDArray[np.float32] = self._apply_postprocessing(preds=np.vstack(scores), fit=False)
+        return result
+
+    def loss_gradient(self, x: Any, y: Any, training_mode: bool = False, **kwargs: Any) -> Any:
+        """Return the gradient of the loss to ``x``, a tensor for a tensor; see ``PyTorchClassifier``."""
+        refuse_point(kwargs)
+        if not self.all_framework_preprocessing:
+            return _like(super().loss_gradient(_floating(as_array(x)), as_array(y), training_mode, **kwargs), x)
+        return super().loss_gradient(_floating(x), _like(as_array(y), x), training_mode, **kwargs)
+
+    def class_gradient(self, x: Any, label: Any = None, training_mode: bool = False, **kwargs: Any) -> Any:
+        """Return the gradients of the scores to ``x``, a tensor for a tensor; see ``PyTorchClassifier``."""
+        refuse_point(kwargs)
+        label = as_array(label) if isinstance(label, Tensor) else label
+        return _like(super().class_gradient(_floating(as_array(x)), label, training_mode, **kwargs), x)
+
+    def compute_loss(self, x: Any, y: Any, reduction: str = "none", **kwargs: Any) -> Any:
+        """Return the loss, a tensor for a tensor; see ``PyTorchClassifier``."""
+        refuse_point(kwargs)
+        one_hot = _like(check_and_transform_label_format(as_array(y), self.nb_classes), x)
+        return super().compute_loss(_floating(x), one_hot, reduction, **kwargs)
+
+    def custom_loss_gradient(self, loss_fn: Any, x: Any, y: Any, layer_name: Any, training_mode: bool = False) -> Any:
+        """Return the gradient of a loss between activations, a tensor for a tensor; see ``PyTorchClassifier``."""
+        inputs, targets = _floating(as_array(x)), _floating(as_array(y))
+        return _like(super().custom_loss_gradient(loss_fn, inputs, targets, layer_name, training_mode), x)
+
+    def get_activations(self, x: Any, layer: Any = None, batch_size: int = 128, framework: bool = False) -> Any:
+        """Return the output of a layer; see ``PyTorchClassifier``, whose hooks would stay on the shared network.
+
+        Raises:
+            ValueError: If no layer has that name.
+        """
+        if isinstance(layer, str):
+            if layer not in (*self.layer_names, *self._layer_names):
+                raise ValueError(f"layer must be one of {', '.join(self.layer_names)}, or an index, got {layer!r}.")
+            layer = self.layer_names.index(layer.removeprefix("network."))
+        modules = list(self.model.modules())
+        before = [set(module._forward_hooks) for module in modules]
+        try:
+            return super().get_activations(_floating(x), layer, batch_size, framework)
+        finally:
+            self.__dict__.pop("_features", None)
+            for module, known in zip(modules, before, strict=True):
+                for handle in set(module._forward_hooks) - known:
+                    del module._forward_hooks[handle]
+
+    def preprocessed(self, network: nn.Module, *, is_training: bool = False) -> PreprocessedNetwork:
+        """Put this classifier's preprocessing before a network, for tensors, with gradients.
+
+        Args:
+            network: Any network that takes what this classifier's network takes.
+            is_training: Take the operations that apply in training instead of those that apply in prediction.
+        """
+        applies = [operation.apply_fit if is_training else operation.apply_predict for operation in self._operations]
+        used = [operation for operation, is_used in zip(self._operations, applies, strict=True) if is_used]
+        return PreprocessedNetwork(network, used, channels_first=self.channels_first)
+
+    @property
+    def _operations(self) -> list[Preprocessor]:
+        operations: list[Preprocessor] = self.preprocessing_operations
+        return operations
+
+
+def refuse_point(keywords: dict[str, Any]) -> None:
+    """Refuse what ART would ignore, and answer at another point than was asked for."""
+    if asked := keywords.keys() & {"lam", "width"}:
+        raise TypeError(
+            f"this works at one operating point and takes no {' or '.join(sorted(asked))}. Use at(lam, width)."
+        )
+
+
+def _floating(x: Any) -> Any:
+    """Return inputs as reals that can carry a gradient: tensors as tensors, all else as an array torch can read."""
+    if isinstance(x, Tensor):
+        return x if x.is_floating_point() else x.float()
+    array = as_array(x)
+    return array if array.dtype.kind == "f" else array.astype(np.float32)
+
+
+def _like(result: Any, x: Any) -> Any:
+    """Return an array as what ``x`` is, a tensor on its device or an array."""
+    return torch.as_tensor(result, device=x.device) if isinstance(x, Tensor) else result

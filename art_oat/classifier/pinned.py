@@ -1,0 +1,71 @@
+"""The classifier of a network pinned to one operating point."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from art_oat.checks import Array
+from art_oat.classifier.base import PointClassifier, refuse_point
+from art_oat.classifier.preprocessing import PreprocessedNetwork
+from art_oat.condition import OperatingPoint
+from art_oat.pinned import PinnedNetwork
+
+
+class PinnedClassifier(PointClassifier):
+    """An ordinary ``PyTorchClassifier`` at one operating point; made by :meth:`OATClassifier.at`.
+
+    Every ART attack, metric and defense takes it. It follows the training of its ``OATClassifier``, and is not
+    trained itself. It takes over preprocessing, postprocessing, clip values and loss as they were when it was made.
+    """
+
+    model: PinnedNetwork
+
+    @property
+    def point(self) -> OperatingPoint:
+        """The operating point it answers at."""
+        return self.model.point
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self.model.model.encoding.table.dtype
+
+    def as_module(self) -> PreprocessedNetwork:
+        """Return ``x -> scores`` as one torch module, preprocessing included, for attacks outside of ART.
+
+        Postprocessing defenses work on arrays and are not part of it.
+        """
+        return self.preprocessed(self.model)
+
+    def predict(self, x: Array, batch_size: int = 128, training_mode: bool = False, **kwargs: Any) -> Any:
+        """Return scores ``(N, K)`` at its point; see ``PyTorchClassifier``. It stays in evaluation mode."""
+        refuse_point(kwargs)
+        return self._predict(x, batch_size, lambda batch, _: self.model(batch))
+
+    def _set_layer(self, train: bool, layerinfo: list[Any]) -> None:
+        if train:
+            raise RuntimeError(
+                "a classifier pinned by at(lam, width) stays in evaluation mode, its dropout and norms too."
+            )
+
+    def fit(self, x: Array, y: Array, *args: Any, **kwargs: Any) -> None:
+        """Refuse to train: the weights belong to every operating point.
+
+        Raises:
+            RuntimeError: Always.
+        """
+        raise RuntimeError("a classifier pinned by at(lam, width) is not trained. Train the OATClassifier it is from.")
+
+    def fit_generator(self, *args: Any, **kwargs: Any) -> None:
+        """Refuse to train, as :meth:`fit` does."""
+        self.fit(np.empty(0), np.empty(0))
+
+    def reset(self) -> None:
+        """Refuse to forget, as :meth:`fit` refuses to train."""
+        self.fit(np.empty(0), np.empty(0))
+
+    def clone_for_refitting(self) -> Any:
+        """Refuse, as :meth:`fit` does; ``OATClassifier.clone_for_refitting`` gives one to train."""
+        self.fit(np.empty(0), np.empty(0))
