@@ -17,7 +17,7 @@ from art_oat.classifier.default_point import DefaultPointClassifier
 from art_oat.condition import OperatingPoint
 from art_oat.model import OATModel, check_model
 from art_oat.surgery import fold
-from art_oat.surgery.slim_check import try_out
+from art_oat.surgery.convert_check import try_out
 
 _IGNORED_BY_ART = {"logits", "y", "verbose", "raw", "standardise_output"}
 """Keywords that parts of ART pass to ``predict`` and rely on being ignored."""

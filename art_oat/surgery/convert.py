@@ -17,10 +17,10 @@ from art_oat.layers.slimmable import check_widths
 from art_oat.model import OATModel, advice_for
 from art_oat.rebuild import clone_tensor, rebuild
 from art_oat.surgery.builder import Conditioning, LayerBuilder, convert_norm, norms_of
+from art_oat.surgery.convert_check import try_out
 from art_oat.surgery.errors import UnsupportedModuleError, refuse_layers
 from art_oat.surgery.fold import fold
 from art_oat.surgery.selection import Selector, select
-from art_oat.surgery.slim_check import try_out
 from art_oat.surgery.slimming import UNCUT, Slimming, make_slimmable, setting_layers, slim
 from art_oat.surgery.tying import tie
 

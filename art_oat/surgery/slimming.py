@@ -1,33 +1,21 @@
-"""Owns slimming: how many channels every layer of a network has at a smaller width, and that this is right."""
+"""Slimming: how many channels every layer of a network has at a smaller width."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from art_oat.condition import Condition, conditioned
 from art_oat.contexts import borrowed_generators
 from art_oat.layers.slim_rules import Channels, chooses_width, is_cuttable, rule_of
 from art_oat.layers.slimmable import Switch, channels_at, clone_slice, sliced, slimmable
 from art_oat.rebuild import clone_tensor, rebuild, same_tensor, with_own_children, without_hooks
-from art_oat.surgery.diagnosis import diagnose
 from art_oat.surgery.errors import UnsupportedModuleError, refuse_layers
-from art_oat.surgery.tracing import (
-    Structure,
-    call_stack,
-    cuttable_layers,
-    hooked,
-    perturbed_copy,
-    real_tensors,
-    structure,
-    with_dropped,
-)
+from art_oat.surgery.slim_check import SlimCheck
+from art_oat.surgery.tracing import Structure, cuttable_layers, perturbed_copy, structure
 
-_ROUNDING = {torch.float64: 1e-8, torch.float32: 1e-3}
 _ADVICE = (
     "What is cut must equal the full network with the dropped channels masked. Layers named in full_width keep all "
     "their channels: name those whose channels arrive there, or convert with widths=(1.0,)."
@@ -77,11 +65,7 @@ def slim(
     full_width: Collection[str] = (),
     input_shape: Sequence[int] | None = None,
 ) -> Slimming:
-    """Find how a network is slimmed, and make sure that it equals the full one with the dropped channels masked.
-
-    At each width the network runs twice: with its layers cut, each taking as many channels as it gets; and whole, with
-    zeros in place of what the cut layers do not give, and each layer looking only at as many channels as the cut one
-    took. At every layer, and in the end, both must have the same values.
+    """Find how a network is slimmed, and make sure of it by :class:`~art_oat.surgery.slim_check.SlimCheck`.
 
     All of this on a copy, in float64 where possible, with every weight moved a little.
 
@@ -103,23 +87,26 @@ def slim(
         first_path = {id(part): path for path, part in layers.items()}
         kept = {first_path[id(subject.get_submodule(path))] for path in full_width}
         found = structure(subject, layers, x)
-        studies = [_Study(subject, layers, width, _outputs(layers, width, found, kept)) for width in widths[:-1]]
-        faults: dict[str, str] = _unreached(layers, found, kept)
-        for study in studies:
-            faults = study.faults_on(x) | faults
-    refuse_layers(
-        "slim", {path: faults[path] for path, _ in network.named_modules() if path in faults}, network, _ADVICE
-    )
+        checks = [SlimCheck(subject, layers, width, _outputs(layers, width, found, kept)) for width in widths[:-1]]
+        faults = _unreached(layers, found, kept)
+        for check in checks:
+            faults = check.faults_on(x) | faults
+    ordered = {path: faults[path] for path, _ in network.named_modules() if path in faults}
+    refuse_layers("slim", ordered, network, _ADVICE)
     channels = {
-        path: {study.width: study.channels[path] for study in studies} | {1.0: rule_of(layers[path]).size}
-        for path in studies[0].channels
+        path: {check.width: check.channels[path] for check in checks} | {1.0: rule_of(layers[path]).size}
+        for path in checks[0].channels
     }
-    if not any(by_width[widths[0]].outputs < by_width[1.0].outputs for by_width in channels.values()):
+    _refuse_uncut(network, channels, found)
+    return Slimming(tuple(widths), channels, found.last)
+
+
+def _refuse_uncut(network: nn.Module, channels: Mapping[str, Mapping[float, Channels]], found: Structure) -> None:
+    if not any(min(size.outputs for size in sizes.values()) < sizes[1.0].outputs for sizes in channels.values()):
         raise UnsupportedModuleError(
             f"cannot slim {type(network).__name__}: no layer of it gives fewer channels. Those that what it returns "
             f"comes from keep theirs: {', '.join(sorted(found.heads)) or 'none'}."
         )
-    return Slimming(tuple(widths), channels, found.last)
 
 
 def _outputs(
@@ -181,140 +168,3 @@ def make_slimmable(network: nn.Module, slimming: Slimming, *, has_own_heads: boo
         return with_own_children(slimmable(layer, sizes), substitute, same_tensor)
 
     return rebuild(network, substitute, same_tensor)
-
-
-class _Study:
-    """One width of a network: what its layers take and give there, and whether that is right.
-
-    Args:
-        network: Full.
-        layers: What can be cut, by dotted path.
-        width: In ``(0, 1)``.
-        outputs: How many channels the layers give that set it themselves.
-    """
-
-    def __init__(
-        self, network: nn.Module, layers: Mapping[str, nn.Module], width: float, outputs: Mapping[str, int]
-    ) -> None:
-        self.network = network
-        self.layers = layers
-        self.width = width
-        self.outputs = outputs
-        self.channels: dict[str, Channels] = {}
-        self._paths = {id(layer): path for path, layer in layers.items()}
-        self._taken: dict[str, list[Tensor]] = {}
-        self._faults: dict[str, str] = {}
-        self._is_cut_short = False
-
-    def faults_on(self, x: Tensor) -> dict[str, str]:
-        """Say at which layers it shows that the network cannot be slimmed, and why."""
-        with torch.no_grad():
-            self._compare(x)
-        if not self._faults:
-            return {}
-        named = diagnose(self.network, self.layers, self.outputs, x)
-        faults = self._faults | {path: named[path] for path in named if path in self._faults or self._is_cut_short}
-        return {path: f"at width {self.width:g} {fault}" for path, fault in faults.items()}
-
-    def _compare(self, x: Tensor) -> None:
-        """Run the network cut and masked; again, as long as modules fail when cut, with what they give uncut."""
-        given: dict[str, list[Any]] = {}
-        while True:
-            self.channels, self._taken = {}, {}
-            answer, failed = self._run_cut(x, given)
-            expected, outputs = self._run_masked(x, failed)
-            if failed is None or failed in given or not outputs:
-                break
-            given[failed] = outputs
-        self._is_cut_short = failed is not None
-        answers, wanted = real_tensors(answer), real_tensors(expected)
-        if not self._faults and not (len(answers) == len(wanted) and all(map(_is_close, answers, wanted))):
-            self._faults[""] = "it does not return what it returns with the dropped channels masked"
-
-    def _run_cut(self, x: Tensor, given: Mapping[str, list[Any]]) -> tuple[Any, str | None]:
-        """Answer with every layer cut; note what each takes, and return the path of the module that fails, if one does.
-
-        Modules in ``given`` are not run: they give what stands there.
-        """
-        network = rebuild(self.network, self._cut, same_tensor)
-        parts = dict(network.named_modules())
-        for path, outputs in given.items():
-            parts[path].forward = _replayed(outputs)
-        condition = Condition(x.new_zeros(1), x.new_zeros(1, 1), self.width)
-        called = {path: parts[path] for path in self.layers}
-        with conditioned(condition), hooked(called, before=self._note), call_stack(parts) as under_way:
-            try:
-                return network(x), None
-            except Exception as error:  # noqa: BLE001 - whatever a user's network may raise
-                failed = under_way[-1] if under_way else ""
-                self._faults.setdefault(failed, f"its forward fails, as if it counted on all channels: {error}")
-        return None, failed
-
-    def _cut(self, module: nn.Module) -> nn.Module | None:
-        path = self._paths.get(id(module))
-        if path is None:
-            return None
-        full = rule_of(module).size
-        sizes = {self.width: Channels(full.inputs, self.outputs.get(path, full.outputs))}
-        return with_own_children(slimmable(module, sizes), self._cut, same_tensor)
-
-    def _note(self, path: str, got: Tensor) -> Tensor:
-        rule = rule_of(self.layers[path])
-        inputs = got.shape[rule.axis]
-        size = Channels(inputs, self.outputs.get(path, rule.size.proportion(inputs)))
-        if size != self.channels.setdefault(path, size):
-            self._faults.setdefault(
-                path, f"it gets {self.channels[path].inputs} channels in one call and {inputs} in another"
-            )
-        self._taken.setdefault(path, []).append(got.clone())  # what follows may work in place
-        return got
-
-    def _run_masked(self, x: Tensor, watched: str | None) -> tuple[Any, list[Any]]:
-        """Answer with all channels, dropped ones masked; compare what each layer gets with what the cut one took.
-
-        Returns:
-            The answer, and what the module of the path ``watched`` gave, call by call.
-        """
-        outputs: list[Any] = []
-        taken: dict[str, Iterator[Tensor]] = {path: iter(tensors) for path, tensors in self._taken.items()}
-
-        def compare(path: str, got: Tensor) -> Tensor:
-            wanted = next(taken.get(path, iter(())), None)
-            if wanted is None:
-                return got
-            first = tuple(slice(length) for length in wanted.shape)  # channels may lie along another axis, too
-            if not _is_close(got[first], wanted):
-                fault = f"it gets {list(wanted.shape[1:])}, and not what it gets with the dropped channels masked"
-                self._faults.setdefault(path, f"{fault}: something before it counts on all channels")
-            if got[first].shape != wanted.shape:
-                return got
-            layer = self.layers[path]
-            merged = with_dropped(got, layer, wanted.shape[rule_of(layer).axis], 0)
-            merged[first] = wanted  # also where they differ: what comes behind is not to be blamed for it
-            return merged
-
-        def mask(path: str, output: Tensor) -> Tensor:
-            size = self.channels.get(path)
-            return output if size is None else with_dropped(output, self.layers[path], size.outputs, 0)
-
-        def keep(_: str, output: Tensor) -> Tensor:
-            outputs.append(output.clone())
-            return output
-
-        observed = {watched: self.network.get_submodule(watched)} if watched else {}
-        with hooked(self.layers, before=compare, after=mask), hooked(observed, after=keep):
-            return self.network(x), outputs
-
-
-def _replayed(outputs: list[Any]) -> Callable[..., Any]:
-    remaining = iter(outputs)
-    return lambda *_, **__: next(remaining)
-
-
-def _is_close(got: Tensor, wanted: Tensor) -> bool:
-    if got.shape != wanted.shape:
-        return False
-    if not wanted.numel():
-        return True
-    rounding = _ROUNDING[wanted.dtype] * (1 + float(wanted.abs().max()))
-    return bool((got - wanted).abs().max() <= rounding)
