@@ -542,7 +542,7 @@ def test_a_layer_that_no_pass_reaches_is_refused_unless_it_is_to_stay_whole():
     assert folded.spare_norm.num_features == 6
 
 
-# --- arguments ---------------------------------------------------------------------------------------------------------
+# --- arguments -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
