@@ -29,11 +29,6 @@ def test_images_are_in_0_to_1_and_fit_art():
         assert (part.x.min(), part.x.max()) == (0, 1)
 
 
-def test_the_seed_draws_the_split():
-    np.testing.assert_array_equal(digits(1).test.y, digits(1).test.y)
-    assert not np.array_equal(digits(1).test.x, digits(2).test.x)
-
-
 def test_textured_digits_are_in_0_to_1_in_color_and_fit_art(textured):
     assert [part.x.shape for part in textured] == [(12120, 3, 16, 16), (540, 3, 16, 16), (1800, 3, 16, 16)]
     for part in textured:
@@ -101,6 +96,7 @@ def test_where_there_is_no_ink_there_is_a_photograph_at_the_tiles_of_the_part(te
     assert set(map(bytes, paper)) <= set(map(bytes, np.ascontiguousarray(own)))
 
 
-def test_the_seed_draws_digits_and_patches(textured):
-    np.testing.assert_array_equal(textured_digits(0).test.x, textured.test.x)
-    assert not np.array_equal(textured_digits(1).test.x, textured.test.x)
+@pytest.mark.parametrize("make", [digits, textured_digits])
+def test_the_seed_draws_the_split_and_the_patches(make):
+    np.testing.assert_array_equal(make(1).test.x, make(1).test.x)
+    assert not np.array_equal(make(1).test.x, make(2).test.x)

@@ -148,9 +148,8 @@ def test_an_archive_is_downloaded_checked_and_unpacked(tmp_path, monkeypatch, na
     offer(monkeypatch, name, tmp_path / "archive")
     _, y = read_source(name, tmp_path / "new" / "folder", download=True)["train"]
     np.testing.assert_array_equal(y, expected)
-    found = {
-        str(path.relative_to(tmp_path / "new" / "folder")) for path in (tmp_path / "new").rglob("*") if path.is_file()
-    }
+    new = tmp_path / "new" / "folder"
+    found = {str(path.relative_to(new)) for path in new.rglob("*") if path.is_file()}
     assert found == set(SOURCES[name].files)
 
 

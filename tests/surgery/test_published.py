@@ -1,5 +1,3 @@
-from collections import Counter
-
 import pytest
 import torch
 from torch import nn
@@ -19,15 +17,14 @@ def test_the_published_networks_have_exactly_as_many_parameters(make, expected):
     assert sum(parameter.numel() for parameter in model.network.parameters()) == expected
 
 
-def test_all_norms_are_dual_and_those_of_shortcuts_have_no_film():
-    model = to_published(ResNet([1, 1, 1, 1], channels=4))
-    norms = {path: part for path, part in model.network.named_modules() if isinstance(part, DualBatchNorm)}
-    assert not any(
-        isinstance(part, nn.BatchNorm2d) and "clean" not in path and "adversarial" not in path
-        for path, part in model.network.named_modules()
-    )
-    assert {path for path, norm in norms.items() if norm.film is None} == {p for p in norms if "shortcut" in p}
-    assert any("shortcut" in path for path in norms)
+@pytest.mark.parametrize("widths", [(1.0,), WIDTHS])
+def test_all_norms_of_every_width_are_dual_and_those_of_shortcuts_have_no_film(widths):
+    parts = dict(to_published(ResNet([1, 1], channels=4), widths=widths).network.named_modules())
+    norms = {path: part for path, part in parts.items() if isinstance(part, DualBatchNorm)}
+    # the stem, two in each block, one shortcut; each has two sides
+    assert len(norms) == 6 * len(widths)
+    assert sum(isinstance(part, nn.BatchNorm2d) for part in parts.values()) == 2 * len(norms)
+    assert all((norm.film is None) == ("shortcut" in path) for path, norm in norms.items())
 
 
 def test_codes_are_orthonormal_and_128_long():
@@ -59,14 +56,6 @@ def test_the_published_oats_network_multiplies_exactly_as_often_at_every_width(p
     macs = nb_convolution_macs(folded, torch.zeros(1, 3, 32, 32))
     assert round(macs / 1e9, 3) == expected
     assert macs == nb_convolution_macs(ResNet((3, 4, 6, 3), channels=int(64 * width)), torch.zeros(1, 3, 32, 32))
-
-
-def test_every_width_of_the_published_network_has_dual_norms_and_no_film_on_shortcuts():
-    model = to_published(ResNet([1, 1], channels=4), widths=WIDTHS)
-    norms = {path: part for path, part in model.network.named_modules() if isinstance(part, DualBatchNorm)}
-    per_width = Counter(path.split(".by_width.")[1] for path in norms)
-    assert per_width == dict.fromkeys("012", 6)  # the stem, two in each block, one shortcut
-    assert all((norm.film is None) == ("shortcut" in path) for path, norm in norms.items())
 
 
 def test_a_published_network_that_cannot_be_slimmed_to_a_width_is_refused():

@@ -1,6 +1,7 @@
 """The probe is the logistic regression of features that are computed once."""
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from art_oat import fold, to_conditional
+from art_oat import to_conditional
 from art_oat.transfer import LinearProbe, adapt
 from tests.networks import MobileSqueezeExcite, Residual, conv, images, labels, shaken
 
@@ -65,23 +66,22 @@ def test_the_objective_is_flat_where_it_ends_and_is_the_one_that_is_promised(has
     assert probe.objective == pytest.approx(value.item(), abs=1e-12)
 
 
-def test_where_the_head_starts_does_not_matter():
-    answers = [centered(scores_of(LinearProbe(network(seed), 1e-2).fit(X, Y).network, X)) for seed in (0, 1)]
+class Between(nn.Module):
+    """A network that changes what its head gets."""
+
+    def __init__(self, change: Callable[[Tensor], Tensor], dtype: torch.dtype = torch.float64) -> None:
+        super().__init__()
+        self.inner, self.change = network(dtype=dtype), change
+        self.head, self.inner.head = self.inner.head, nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.change(self.inner(x)))
+
+
+@pytest.mark.parametrize("make", [lambda: network(seed=1), lambda: Between(lambda x: 1e-3 * x)])
+def test_where_the_head_starts_and_the_scale_of_the_features_do_not_matter(make):
+    answers = [centered(scores_of(LinearProbe(it, 1e-2).fit(X, Y).network, X)) for it in (network(), make())]
     np.testing.assert_allclose(*answers, atol=1e-4)
-
-
-def test_the_scale_of_the_features_does_not_matter():
-    class Scaled(nn.Module):
-        def __init__(self, scale: float) -> None:
-            super().__init__()
-            self.inner = network()
-            self.head, self.inner.head, self.scale = self.inner.head, nn.Identity(), scale
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.head(self.scale * self.inner(x))
-
-    answers = [scores_of(LinearProbe(Scaled(scale), 1e-2).fit(X, Y).network, X) for scale in (1.0, 1e-3)]
-    np.testing.assert_allclose(*map(centered, answers), atol=1e-4)
 
 
 def test_nothing_but_the_head_changes_by_one_bit():
@@ -132,16 +132,8 @@ def test_one_hot_labels_count_as_indices():
 
 
 def test_features_that_tell_nothing_leave_the_shares_of_the_classes():
-    class Blind(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.head = nn.Linear(4, NB_CLASSES)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.head(torch.ones(len(x), 4, dtype=x.dtype))
-
     y = np.array([0] * 10 + [1] * 20 + [2] * 30)
-    trained = LinearProbe(Blind(), head="head").fit(X, y).network
+    trained = LinearProbe(Between(torch.ones_like), head="head").fit(X, y).network
     shares = torch.from_numpy(scores_of(trained, X[:1])).softmax(dim=1)
     torch.testing.assert_close(shares, torch.tensor([[1 / 6, 1 / 3, 1 / 2]]).double(), atol=1e-5, rtol=0)
 
@@ -183,19 +175,29 @@ def test_several_weight_decays_want_validation_data():
         LinearProbe(network(), (1e-3, 1e-2)).fit(X, Y)
 
 
-def test_networks_that_cannot_be_probed_are_refused():
-    model = shaken(Residual())
-    with pytest.raises(TypeError, match=r"must be plain, got an OATModel\. Fix its lam: adapt\(model"):
-        LinearProbe(model)
-    convolution = nn.Sequential(conv(1, 4), nn.Conv2d(4, 3, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    with pytest.raises(ValueError, match="the head must be a linear layer, got '1', a Conv2d"):
-        LinearProbe(convolution, input_shape=(1, 6, 6))
-    with pytest.raises(ValueError, match=r"got 'haed' \(near: \['head'"):
-        LinearProbe(fold(model), head="haed")
-    with pytest.raises(TypeError, match=r"got a PinnedNetwork: use fold\(model, point\)"):
-        LinearProbe(model.pinned(0.3), head="network.head")
-    with pytest.raises(TypeError, match="must not hold an OATModel, got one in a Sequential: transfer that"):
-        LinearProbe(nn.Sequential(nn.Identity(), model))
+@pytest.mark.parametrize(
+    ("make", "head", "error", "message"),
+    [
+        (lambda: shaken(Residual()), None, TypeError, r"must be plain, got an OATModel\. Fix its lam: adapt\(model"),
+        (
+            lambda: nn.Sequential(conv(1, 4), nn.Conv2d(4, 3, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+            None,
+            ValueError,
+            "the head must be a linear layer, got '1', a Conv2d",
+        ),
+        (Residual, "haed", ValueError, r"got 'haed' \(near: \['head'"),
+        (lambda: shaken(Residual()).pinned(0.3), "network.head", TypeError, r"got a PinnedNetwork: use fold\(model"),
+        (
+            lambda: nn.Sequential(nn.Identity(), shaken(Residual())),
+            None,
+            TypeError,
+            "must not hold an OATModel, got one",
+        ),
+    ],
+)
+def test_networks_that_cannot_be_probed_are_refused(make, head, error, message):
+    with pytest.raises(error, match=message):
+        LinearProbe(make(), head=head, input_shape=(1, 6, 6))
 
 
 class Twice(nn.Module):
@@ -224,16 +226,7 @@ def test_a_head_that_is_not_all_there_is_is_refused_and_not_touched(is_twice, me
 
 
 def test_features_far_from_zero_and_lower_precision_are_no_fault():
-    class Far(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = network(dtype=torch.float32)
-            self.head, self.inner.head = self.inner.head, nn.Identity()
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.head(self.inner(x) + 300)
-
-    probe = LinearProbe(Far(), head="head").fit(X, Y)
+    probe = LinearProbe(Between(lambda x: x + 300, torch.float32), head="head").fit(X, Y)
     assert probe.features(X).shape == (60, 8)
     with torch.autocast("cpu", torch.bfloat16):
         probe.fit(X, Y)
