@@ -387,10 +387,10 @@ def _numbers(name: str, values: Numbers) -> tuple[float, ...] | None:
 
 
 def _check_attacks(names: tuple[str, ...], eps: float, norm: str) -> None:
+    from art_oat.attacks.registry import name_faults
     from art_oat.checks import refuse
-    from art_oat.evaluation.suite import name_faults
 
-    refuse([fault for name in names for fault in name_faults(name, eps=eps, norm=norm)])  # type: ignore[arg-type]
+    refuse([fault for name in names for fault in name_faults(name, eps=eps, norm=norm, use="evaluation")])  # type: ignore[arg-type]
 
 
 def _show(curve: TradeoffCurve) -> None:

@@ -1,4 +1,4 @@
-"""Attacks that train and measure a network, on tensors; and attacks from outside, bound to operating points."""
+"""Attacks that train and evaluate a network, and attacks of other libraries, bound to operating points."""
 
 from art_oat.attacks.bind import (
     Attack,
@@ -6,20 +6,22 @@ from art_oat.attacks.bind import (
     bind,
     borrowed_hosts,
     is_tensor_attack,
-    radii_of,
     trial_faults,
 )
-from art_oat.attacks.metrics import distance, is_correct, robust_correct
-from art_oat.attacks.pgd import NFGSM, PGD, Objective
-from art_oat.attacks.protocol import ClipValues, Norm, TensorAttack
-from art_oat.attacks.radius import Radius, check_radii, format_apart, format_eps, parse_eps
-from art_oat.attacks.registry import attack_named
+from art_oat.attacks.library import radii_of
+from art_oat.attacks.metrics import distance, is_correct, robust_correct, within_ball
+from art_oat.attacks.pgd import NFGSM, PGD
+from art_oat.attacks.protocol import ClipValues, Norm, Objective, TensorAttack
+from art_oat.attacks.radius import Radius, ball_faults, check_radii, format_apart, format_eps, parse_eps
+from art_oat.attacks.registry import AttackKind, AttackSpec, attack_named, display_name, register
 from art_oat.attacks.unit_images import UnitImages, unit_range_faults
 
 __all__ = [
     "NFGSM",
     "PGD",
     "Attack",
+    "AttackKind",
+    "AttackSpec",
     "BoundAttack",
     "ClipValues",
     "Norm",
@@ -28,9 +30,11 @@ __all__ = [
     "TensorAttack",
     "UnitImages",
     "attack_named",
+    "ball_faults",
     "bind",
     "borrowed_hosts",
     "check_radii",
+    "display_name",
     "distance",
     "format_apart",
     "format_eps",
@@ -38,7 +42,9 @@ __all__ = [
     "is_tensor_attack",
     "parse_eps",
     "radii_of",
+    "register",
     "robust_correct",
     "trial_faults",
     "unit_range_faults",
+    "within_ball",
 ]

@@ -1,9 +1,9 @@
-"""Owns how an evasion attack of ART is copied and bound to an operating point."""
+"""Attacks of ART, by name (``art:NAME``) and as objects."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,19 +13,17 @@ from art.estimators.classification import PyTorchClassifier
 from art.estimators.estimator import BaseEstimator
 from torch import Tensor
 
+from art_oat.attacks.library import AttackLibrary, Perturb
 from art_oat.classifier import OATClassifier, PinnedClassifier
 from art_oat.pinned import LiveNetwork
 
 
-def art_attack_faults(attack: EvasionAttack, classifier: OATClassifier) -> list[str]:
-    """Say what keeps an ART attack from training a classifier."""
+def _faults(attack: EvasionAttack, classifier: OATClassifier) -> list[str]:
     faults = []
     if attack.targeted:
         faults.append("attack must lead away from the labels, got one with targeted=True.")
-    strangers = [
-        part for part in parts_of(attack) if isinstance(part, PyTorchClassifier) and not _is_of(part, classifier)
-    ]
-    if strangers or not isinstance(attack.estimator, BaseEstimator):
+    networks = [part for part in _parts(attack) if isinstance(part, PyTorchClassifier)]
+    if not all(_is_of(it, classifier) for it in networks) or not isinstance(attack.estimator, BaseEstimator):
         name = type(attack).__name__
         faults.append(
             "an attack of ART must be made for the classifier that is trained, got one for another estimator. "
@@ -34,22 +32,16 @@ def art_attack_faults(attack: EvasionAttack, classifier: OATClassifier) -> list[
     return faults
 
 
-def bind_art_attack(attack: EvasionAttack, view: PinnedClassifier) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return a copy of an attack that perturbs tensors at an operating point, and says nothing while it does.
-
-    Args:
-        attack: Made for the classifier of ``view``, or for any view of it; left untouched.
-        view: Which operating point.
-    """
+def _bind(attack: EvasionAttack, view: PinnedClassifier) -> Perturb:
     memo: dict[int, Any] = {} if attack.summary_writer is None else {id(attack.summary_writer): attack.summary_writer}
-    estimators = [part for part in parts_of(attack) if isinstance(part, PyTorchClassifier)]
+    estimators = [part for part in _parts(attack) if isinstance(part, PyTorchClassifier)]
     for estimator in estimators:
         memo |= {id(estimator.model): view.model, id(estimator._model): view._model}
     for estimator in estimators:
         is_own = isinstance(estimator, OATClassifier | PinnedClassifier)
         memo[id(estimator)] = view if is_own else _twin(estimator, memo)
     bound = copy.deepcopy(attack, memo)
-    for part in parts_of(bound):
+    for part in _parts(bound):
         if isinstance(part, Attack) and hasattr(part, "verbose"):
             part.verbose = False
 
@@ -67,7 +59,7 @@ def _twin(estimator: PyTorchClassifier, memo: dict[int, Any]) -> PyTorchClassifi
     return twin
 
 
-def parts_of(attack: Attack) -> Iterator[Any]:
+def _parts(attack: Attack) -> Iterator[Any]:
     """Every attack and estimator that an attack is made of, itself included."""
     pending: list[Any] = [attack]
     seen: set[int] = set()
@@ -89,3 +81,16 @@ def parts_of(attack: Attack) -> Iterator[Any]:
 def _is_of(estimator: PyTorchClassifier, classifier: OATClassifier) -> bool:
     model = estimator.model.model if isinstance(estimator.model, LiveNetwork) else estimator.model
     return model is classifier.model
+
+
+AttackLibrary(
+    name="art",
+    module="art.attacks.evasion",
+    step="eps_step",
+    target=lambda classifier: classifier,
+    arguments=lambda norm: {"norm": np.inf if norm == "Linf" else 2, "verbose": False},
+    owns=lambda attack: isinstance(attack, EvasionAttack),
+    faults=_faults,
+    bind=_bind,
+    parts=lambda attack: [part for part in _parts(attack) if isinstance(part, EvasionAttack)],
+).register()

@@ -1,23 +1,24 @@
-"""Owns AutoAttack, and the check that an attack keeps to its ball."""
+"""AutoAttack, whole and in parts."""
 
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
-import numpy as np
-import pyautoattack
 import torch
 from torch import Tensor, nn
 
-from art_oat.attacks import ClipValues, Norm, TensorAttack, UnitImages, distance, format_eps, unit_range_faults
-from art_oat.checks import refuse, rounding
-from art_oat.condition import is_finite_number
+from art_oat.attacks.protocol import ClipValues, Norm
+from art_oat.attacks.radius import ball_faults
+from art_oat.attacks.registry import AttackKind, register
+from art_oat.attacks.unit_images import UnitImages, unit_range_faults
+from art_oat.checks import refuse
 from art_oat.contexts import borrowed_generators
 
 _MIN_CLASSES = 4
@@ -26,8 +27,14 @@ _PARTS = {
     "plus": ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"),
 }
 _ADVICE = " See flags_doc.md for details."
-_ROUNDING = {"Linf": 1e-4, "L2": 1e-4, "L1": 1e-3}
-"""How far an attack may leave its ball, as a share of the radius; the L1 norm adds up the rounding of all pixels."""
+
+
+_NAMED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "autoattack": ("AutoAttack", {}),
+    "autoattack-plus": ("AutoAttack (plus)", {"version": "plus"}),
+    "screen": ("Screen (APGD-CE, APGD-T)", {"parts": ("apgd-ce", "apgd-t")}),
+}
+"""How a name is displayed, and what it stands for."""
 
 
 class AutoAttackWarning(UserWarning):
@@ -72,6 +79,16 @@ class AutoAttack:
         elif not (set(self.parts or ()) <= set(_PARTS[self.version]) and self.parts != ()):
             faults.append(f"parts must be some of {_PARTS[self.version]}, or None for all, got {self.parts!r}.")
         refuse(faults)
+
+    @property
+    def name(self) -> str:
+        """What it is called: by its version, or by its parts where these are not all."""
+        is_whole = {*self.in_parts()} == {*_PARTS[self.version]}
+        return (
+            {"standard": "autoattack", "plus": "autoattack-plus"}[self.version]
+            if is_whole
+            else ", ".join(self.in_parts())
+        )
 
     def in_parts(self) -> dict[str, AutoAttack]:
         """Return its attacks by name, in order; run on what still stands, one after the other, they are the whole."""
@@ -125,16 +142,6 @@ class AutoAttack:
         return faults + unit_range_faults(clip_values, "AutoAttack")
 
 
-def ball_faults(eps: Any, norm: Any) -> list[str]:
-    """Say why nothing can be measured in the ball of a radius and a norm."""
-    faults = []
-    if not (is_finite_number(eps) and eps > 0):
-        faults.append(f"eps must be a number above 0, got {eps}.")
-    if norm not in get_args(Norm):
-        faults.append(f"norm must be one of {get_args(Norm)}, got {norm!r}.")
-    return faults
-
-
 def autoattack_package() -> str:
     """Return the name of the package whose AutoAttack runs: the authors' own where it is installed."""
     try:
@@ -146,8 +153,9 @@ def autoattack_package() -> str:
 
 def _engine(network: nn.Module, options: dict[str, Any]) -> tuple[Any, str]:
     """Return the authors' implementation, their own package where it is installed, and what it calls a batch size."""
-    package = importlib.import_module(autoattack_package())
-    if package is pyautoattack:
+    name = autoattack_package()
+    package = importlib.import_module(name)
+    if name == "pyautoattack":
         return package.AutoAttack(network, **options), "batch_size"
     return package.AutoAttack(network, **options, verbose=False), "bs"
 
@@ -210,27 +218,13 @@ def _without_weight_gradients(network: nn.Module) -> Iterator[None]:
             parameter.requires_grad_()
 
 
-def within_ball(attack: TensorAttack, eps: float, norm: Norm) -> TensorAttack:
-    """Return the same attack, with every result checked.
-
-    The result raises ``RuntimeError`` if a sample lies farther than ``eps`` from its input, up to rounding: a
-    measurement by an attack that leaves its ball would be worthless.
-    """
-
-    def checked(
-        network: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        *,
-        clip_values: ClipValues | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        x_adv = attack(network, x, y, clip_values=clip_values, generator=generator)
-        farthest = float(distance(x, x_adv, norm).max())
-        tolerance = float(np.max(rounding((0, 1) if clip_values is None else clip_values)))
-        if not farthest <= eps * (1 + _ROUNDING[norm]) + tolerance:
-            excess = f"{farthest / eps:.5g} times as far"
-            raise RuntimeError(f"an attack must stay within eps = {format_eps(eps)} ({norm}), but went {excess}.")
-        return x_adv
-
-    return checked
+register(
+    AttackKind(
+        pattern="|".join(_NAMED),
+        spelled=", ".join(_NAMED),
+        evaluate=lambda spec, _classifier: AutoAttack(spec.eps, spec.norm, **_NAMED[spec.name][1]).in_parts(),
+        norms=("Linf", "L2", "L1"),
+        display=lambda name: _NAMED[name][0],
+        reserved="|".join(re.escape(it.lower()) for name, (shown, _) in _NAMED.items() for it in (name, shown)),
+    )
+)

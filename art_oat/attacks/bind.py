@@ -1,11 +1,9 @@
-"""Owns how any attack becomes one for batches in which every sample has a lam of its own."""
+"""Attacks bound to a classifier: they take batches in which every sample has a lam of its own."""
 
 from __future__ import annotations
 
-import copy
 import inspect
 import random
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,14 +13,10 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from art.attacks.attack import EvasionAttack
-from art.attacks.evasion import VirtualAdversarialMethod, Wasserstein
-from art.estimators.classification import PyTorchClassifier
 from torch import Tensor, nn
 
-from art_oat.attacks.art import art_attack_faults, bind_art_attack, parts_of
-from art_oat.attacks.protocol import ClipValues, Norm, TensorAttack
-from art_oat.attacks.radius import Radius
-from art_oat.attacks.unit_images import UnitImages, unit_range_faults
+from art_oat.attacks.library import Perturb, library_of
+from art_oat.attacks.protocol import ClipValues, TensorAttack
 from art_oat.checks import refuse, rounding
 from art_oat.classifier import OATClassifier, PinnedClassifier, PreprocessedNetwork
 from art_oat.condition import OperatingPoint
@@ -31,12 +25,6 @@ from art_oat.pinned import LiveNetwork
 
 Attack: TypeAlias = TensorAttack | EvasionAttack | Callable[..., Tensor]
 """What can be bound; torchattacks' attacks are among the callables."""
-
-_NORMS: dict[str, Norm] = {"Linf": "Linf", "inf": "Linf", "L2": "L2", "2": "L2", "L1": "L1", "1": "L1"}
-"""By what libraries call them; ART's are numbers."""
-
-Perturb = Callable[[Tensor, Tensor], Tensor]
-"""Perturbs inputs ``[N, ...]`` with class indices ``[N]`` at one operating point."""
 
 
 class BoundAttack(ABC):
@@ -100,18 +88,15 @@ def bind(attack: Attack, classifier: OATClassifier) -> BoundAttack:
     if is_tensor_attack(attack):
         keeps_batch = getattr(attack, "keeps_batch", True)
         return _WholeBatch(classifier, attack) if keeps_batch else _ByLam(classifier, partial(_bind_own, attack))
-    if isinstance(attack, EvasionAttack):
-        refuse(art_attack_faults(attack, classifier))
-        return _ByLam(classifier, partial(_bind_from_outside, attack))
-    if _is_from_torchattacks(attack):
-        refuse(_torchattacks_faults(attack, classifier))
-        return _ByLam(classifier, partial(_bind_from_outside, attack))
+    if library := library_of(attack):
+        refuse(library.faults(attack, classifier))
+        return _ByLam(classifier, partial(library.bind, attack))
     if not callable(attack) or isinstance(attack, nn.Module | type):
         raise TypeError(
             "attack must be an attack of art_oat, ART or torchattacks, or a callable (network, x, y) -> x_adv, got "
             f"{_name(attack)}."
         )
-    return _ByLam(classifier, lambda view: _bind_callable(attack, view))
+    return _ByLam(classifier, partial(_bind_callable, attack))
 
 
 class _WholeBatch(BoundAttack):
@@ -137,9 +122,9 @@ class _WholeBatch(BoundAttack):
 class _ByLam(BoundAttack):
     """Runs on the pinned networks, group by group."""
 
-    def __init__(self, classifier: OATClassifier, aim_at: Callable[[PinnedClassifier], Perturb]) -> None:
+    def __init__(self, classifier: OATClassifier, bind_at: Callable[[PinnedClassifier], Perturb]) -> None:
         self._classifier = classifier
-        self._bind_at = aim_at
+        self._bind_at = bind_at
         self._bound: dict[tuple[float, float], Perturb] = {}
 
     def __call__(
@@ -202,7 +187,8 @@ def trial_faults(attack: Attack, classifier: OATClassifier) -> list[str]:
         ValueError: As :func:`bind`.
     """
     bind(attack, classifier)
-    if _takes_square_images(classifier):
+    library = library_of(attack)
+    if library is None or _takes_square_images(classifier):
         return []
     view, bounds = classifier.at(classifier.model.lambdas[-1]), classifier.clip_values
     table = classifier.model.encoding.table
@@ -210,30 +196,18 @@ def trial_faults(attack: Attack, classifier: OATClassifier) -> list[str]:
     x = table.new_ones(1, *classifier.input_shape) * middle
     y = view.as_module()(x).argmax(dim=1)
     faults = []
-    for part in _attacks_from_outside(attack):
+    for part in library.parts(attack):
         try:
             with borrowed_hosts(x.device, 0):
-                _checked(_bind_from_outside(part, view)(x, y), x, bounds)
+                _checked(library.bind(part, view)(x, y), x, bounds)
         except Exception as error:  # noqa: BLE001 - whatever a stranger's attack may raise
             faults.append(f"{_name(part)} fails: {error}")
+    if not faults:
+        return []
     return [
         f"attack must take inputs of shape {classifier.input_shape}, on one of which {' '.join(faults)} "
         "PGD, AutoAttack and most attacks of torchattacks take any shape."
-    ] * bool(faults)
-
-
-def _attacks_from_outside(attack: Any) -> Iterator[Any]:
-    """Every attack of ART or torchattacks that an attack is made of, itself included."""
-    if isinstance(attack, EvasionAttack):
-        yield from (part for part in parts_of(attack) if isinstance(part, EvasionAttack))
-    elif _is_from_torchattacks(attack):
-        yield attack
-        for nested in attack._attacks.values():
-            yield from _attacks_from_outside(nested)
-
-
-def _bind_from_outside(attack: Any, view: PinnedClassifier) -> Perturb:
-    return bind_art_attack(attack, view) if isinstance(attack, EvasionAttack) else _bind_torchattacks(attack, view)
+    ]
 
 
 def _takes_square_images(classifier: OATClassifier) -> bool:
@@ -248,79 +222,13 @@ def _name(attack: Any) -> str:
 
 def is_tensor_attack(attack: Any) -> bool:
     """Whether an attack promises what a :class:`TensorAttack` does, by taking the keywords of one."""
-    if not callable(attack) or isinstance(attack, EvasionAttack | nn.Module | type) or _is_from_torchattacks(attack):
+    if not callable(attack) or isinstance(attack, nn.Module | type) or library_of(attack):
         return False
     try:
         parameters = inspect.signature(attack).parameters
     except ValueError:  # built in, without a signature
         return False
     return {"clip_values", "generator"} <= parameters.keys()
-
-
-def _is_from_torchattacks(attack: Any) -> bool:
-    module = sys.modules.get("torchattacks.attack")  # whoever has such an attack has imported it
-    return module is not None and isinstance(attack, module.Attack)
-
-
-def radii_of(attack: Any, classifier: PyTorchClassifier, name: str = "eps") -> list[Radius]:
-    """Return the radii that an attack says it has, in the units that it counts in; none where it has no ``eps``.
-
-    Args:
-        attack: Anything.
-        classifier: What it attacks.
-        name: What the radius is called in messages.
-    """
-    if isinstance(attack, Wasserstein):
-        return []  # which counts what it takes to move the pixels' mass
-    parts, clip_values, inputs = [attack], classifier.clip_values, "x"
-    if _is_from_torchattacks(attack):
-        parts += attack._attacks.values()
-        clip_values, inputs = None if clip_values is None else (0, 1), "torchattacks' images"
-    return [
-        Radius(float(np.max(part.eps)), _norm_of(part), clip_values, classifier.input_shape, name, inputs)
-        for part in parts
-        if np.asarray(getattr(part, "eps", None)).dtype.kind in "fiu"
-    ]
-
-
-def _norm_of(attack: Any) -> Norm:
-    is_euclidean = type(attack).__name__.endswith("L2") or isinstance(attack, VirtualAdversarialMethod)
-    name = str(getattr(attack, "norm", None)).removesuffix(".0")
-    return _NORMS.get(name, "L2" if is_euclidean else "Linf")
-
-
-def _torchattacks_faults(attack: Any, classifier: OATClassifier) -> list[str]:
-    faults = unit_range_faults(classifier.clip_values, "a torchattacks attack")
-    if attack.attack_mode == "targeted(label)":
-        faults.append("attack must lead away from the labels, got one in the mode targeted(label).")
-    if attack.normalization_used is not None:
-        faults.append(
-            "attack must take images in [0, 1], got one with set_normalization_used. "
-            "The normalization belongs to the classifier: preprocessing=(mean, std)."
-        )
-    return faults
-
-
-def _bind_torchattacks(attack: Any, view: PinnedClassifier) -> Perturb:
-    module = view.as_module()
-    network = UnitImages(module, view.clip_values, view.input_shape, channels_first=module.channels_first)
-    # the model in the memo: attacks hold attacks, which hold the model again
-    bound = copy.deepcopy(attack, {id(attack.model): network})
-    bound.set_device(view.device)
-
-    def perturb(x: Tensor, y: Tensor) -> Tensor:
-        _seed(bound)
-        return network.from_images(bound(network.to_images(x), y))
-
-    return perturb
-
-
-def _seed(attack: Any) -> None:
-    """Draw the seeds that attacks of torchattacks keep: a fixed one would give every batch the same start."""
-    if hasattr(attack, "seed"):
-        attack.seed = int(torch.randint(2**31, ()))
-    for nested in attack._attacks.values():
-        _seed(nested)
 
 
 def _bind_own(attack: TensorAttack, view: PinnedClassifier) -> Perturb:

@@ -1,13 +1,19 @@
-"""Owns what an attack achieved: how far it went, and which samples stand."""
+"""What an attack achieved: how far it went, and which samples it broke."""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from art_oat.attacks.protocol import ClipValues, Norm, TensorAttack
+from art_oat.attacks.radius import format_eps
+from art_oat.checks import rounding
+
+_ROUNDING = {"Linf": 1e-4, "L2": 1e-4, "L1": 1e-3}
+"""How far an attack may leave its ball, as a share of the radius; the L1 norm adds up the rounding of all pixels."""
 
 
 def distance(x: Tensor, x_adv: Tensor, norm: Norm) -> Tensor:
@@ -41,3 +47,29 @@ def robust_correct(
         parts.append(is_correct(network, x_adv, y_batch, batch_size))
     clean = is_correct(network, x, y, batch_size)
     return clean, clean & torch.cat(parts)
+
+
+def within_ball(attack: TensorAttack, eps: float, norm: Norm) -> TensorAttack:
+    """Return the same attack, with every result checked.
+
+    The result raises ``RuntimeError`` if a sample lies farther than ``eps`` from its input, up to rounding: a
+    measurement by an attack that leaves its ball would be worthless.
+    """
+
+    def checked(
+        network: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        *,
+        clip_values: ClipValues | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        x_adv = attack(network, x, y, clip_values=clip_values, generator=generator)
+        farthest = float(distance(x, x_adv, norm).max())
+        tolerance = float(np.max(rounding((0, 1) if clip_values is None else clip_values)))
+        if not farthest <= eps * (1 + _ROUNDING[norm]) + tolerance:
+            excess = f"{farthest / eps:.5g} times as far"
+            raise RuntimeError(f"an attack must stay within eps = {format_eps(eps)} ({norm}), but went {excess}.")
+        return x_adv
+
+    return checked

@@ -1,21 +1,22 @@
-"""Owns projected gradient ascent on tensors, and its one-step form for training."""
+"""Projected gradient ascent on tensors, and its one-step form for training."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
+from art.estimators.classification import PyTorchClassifier
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from art_oat.attacks.protocol import ClipValues, Norm
+from art_oat.attacks.protocol import ClipValues, Norm, Objective
+from art_oat.attacks.radius import ball_faults, step_faults
+from art_oat.attacks.registry import AttackKind, AttackSpec, Use, register
 from art_oat.checks import count_faults, refuse
 from art_oat.condition import is_finite_number
-
-Objective = Literal["cross-entropy", "kl"]
-"""What an attack maximizes: the loss of the labels, or how far the scores move from those of the clean input."""
 
 _KL_START = 0.001
 """Standard deviation of the start for ``"kl"``, whose gradient is 0 at ``x``; in units of ``x``, as published."""
@@ -55,14 +56,18 @@ class PGD:
     objective: Objective = "cross-entropy"
 
     def __post_init__(self) -> None:
-        faults = _size_faults(self.eps, self.eps_step) + count_faults({"nb_steps": self.nb_steps})
-        if self.norm not in ("Linf", "L2"):
-            faults.append(f"norm must be 'Linf' or 'L2', got {self.norm!r}.")
+        faults = ball_faults(self.eps, self.norm, ("Linf", "L2")) + step_faults(self.eps_step)
+        faults += count_faults({"nb_steps": self.nb_steps})
         if self.objective not in get_args(Objective):
             faults.append(f"objective must be one of {get_args(Objective)}, got {self.objective!r}.")
         if self.objective == "kl" and not self.has_random_start:
             faults.append("has_random_start must be True for objective 'kl', whose gradient is 0 at the input itself.")
         refuse(faults)
+
+    @classmethod
+    def for_evaluation(cls, eps: float, nb_steps: int, norm: Norm) -> PGD:
+        """Return the attack that evaluates: ``nb_steps`` steps of ``2.5 eps / nb_steps``."""
+        return cls(eps, 2.5 * eps / nb_steps, nb_steps, norm)
 
     @property
     def step(self) -> float:
@@ -142,7 +147,7 @@ class NFGSM:
     noise: float = 2.0
 
     def __post_init__(self) -> None:
-        faults = _size_faults(self.eps, self.eps_step)
+        faults = ball_faults(self.eps, "Linf") + step_faults(self.eps_step)
         if not (is_finite_number(self.noise) and self.noise > 0):
             faults.append(f"noise must be a number above 0, got {self.noise!r}.")
         refuse(faults)
@@ -161,15 +166,6 @@ class NFGSM:
         noisy = _clip(x + self.noise * self.eps * (2 * _rand(x, generator) - 1), bounds)
         step = self.eps if self.eps_step is None else self.eps_step
         return _clip(noisy + step * _input_gradient(network, noisy, y).sign(), bounds)
-
-
-def _size_faults(eps: float, eps_step: float | None) -> list[str]:
-    faults = []
-    if not (is_finite_number(eps) and eps > 0):
-        faults.append(f"eps must be a number above 0, got {eps}.")
-    if eps_step is not None and not (is_finite_number(eps_step) and eps_step > 0):
-        faults.append(f"eps_step must be a number above 0, or None, got {eps_step}.")
-    return faults
 
 
 def _input_gradient(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -205,3 +201,56 @@ def bounds_like(clip_values: ClipValues | None, like: Tensor) -> tuple[Tensor, T
 
 def _clip(x: Tensor, bounds: tuple[Tensor, Tensor] | None) -> Tensor:
     return x if bounds is None else torch.minimum(torch.maximum(x, bounds[0]), bounds[1])
+
+
+def _counts(name: str) -> tuple[int, int]:
+    """Steps and restarts."""
+    nb_steps, _, nb_restarts = name.removeprefix("pgd-").partition("x")
+    return int(nb_steps), int(nb_restarts or 1)
+
+
+def _restarted(spec: AttackSpec, _classifier: PyTorchClassifier) -> Mapping[str, PGD]:
+    nb_steps, nb_restarts = _counts(spec.name)
+    attack, once = PGD.for_evaluation(spec.eps, nb_steps, spec.norm), f"pgd-{nb_steps}"
+    return {once: attack} if nb_restarts == 1 else {f"{once} #{n}": attack for n in range(1, nb_restarts + 1)}
+
+
+def _restart_faults(spec: AttackSpec, use: Use) -> list[str]:
+    is_refused = use == "training" and "x" in spec.name
+    return [f"attack must have no restarts in training, got {spec.name}."] if is_refused else []
+
+
+def _noise(name: str) -> float:
+    return float(name.removeprefix("n-fgsm").removeprefix("-") or NFGSM.noise)
+
+
+def _one_step_faults(spec: AttackSpec, _use: Use) -> list[str]:
+    faults = [] if _noise(spec.name) > 0 else ["noise must be above 0, as in n-fgsm-1, got 0."]
+    if spec.eps_step is not None:
+        faults.append(f"eps_step must be None for {spec.name}, which goes eps far at once.")
+    return faults
+
+
+register(
+    AttackKind(
+        pattern=r"pgd-[1-9]\d*(x[1-9]\d*)?",
+        spelled="pgd-K (K steps), pgd-KxR (R restarts, in evaluation)",
+        train=lambda spec, _classifier, objective: PGD(
+            spec.eps, spec.eps_step, _counts(spec.name)[0], spec.norm, objective=objective
+        ),
+        evaluate=_restarted,
+        faults=_restart_faults,
+        display=lambda name: "PGD-{} ({} restarts)".format(*_counts(name)) if "x" in name else name.upper(),
+        reserved=r"pgd-[1-9].*",
+    )
+)
+register(
+    AttackKind(
+        pattern=r"n-fgsm(-\d+\.?\d*)?",
+        spelled="n-fgsm[-NOISE]",
+        train=lambda spec, _classifier, _objective: NFGSM(spec.eps, noise=_noise(spec.name)),
+        faults=_one_step_faults,
+        norms=("Linf",),
+        is_one_step=True,
+    )
+)

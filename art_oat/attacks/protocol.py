@@ -1,4 +1,4 @@
-"""Owns what an attack on tensors is."""
+"""What an attack on tensors is."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 Norm = Literal["Linf", "L2", "L1"]
 ClipValues = tuple[Any, Any]
+Objective = Literal["cross-entropy", "kl"]
+"""What an attack maximizes: the loss of the labels, or how far the scores move from those of the clean input."""
 
 
 class TensorAttack(Protocol):

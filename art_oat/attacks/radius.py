@@ -1,10 +1,10 @@
-"""Owns the radius of an attack: how people write it, and whether it can be meant in units of the inputs."""
+"""The radius of an attack: how people write it, and whether it can be meant in units of the inputs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -154,6 +154,23 @@ class Radius:
             return ""
         factor = "" if span == 1 else f"{span:g} * "
         return f"For {format_eps(self.eps)} of 255 levels, write {factor}{format_eps(self.eps)} / {_NB_LEVELS}. "
+
+
+def ball_faults(eps: Any, norm: Any, norms: tuple[Norm, ...] = get_args(Norm)) -> list[str]:
+    """Say why nothing can be attacked in the ball of a radius and one of some norms."""
+    faults = []
+    if not (is_finite_number(eps) and eps > 0):
+        faults.append(f"eps must be a number above 0, got {eps}.")
+    if norm not in norms:
+        faults.append(f"norm must be one of {norms}, got {norm!r}.")
+    return faults
+
+
+def step_faults(eps_step: Any) -> list[str]:
+    """Say why nothing can step as far as that; None is the step of the attack's choice."""
+    if eps_step is None or (is_finite_number(eps_step) and eps_step > 0):
+        return []
+    return [f"eps_step must be a number above 0, or None, got {eps_step}."]
 
 
 def check_radii(radii: Sequence[Radius], *, allow_large_eps: bool) -> None:

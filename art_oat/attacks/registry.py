@@ -1,23 +1,125 @@
-"""Owns the names by which attacks for training are called."""
+"""The attacks that are called by name, for training and for evaluation."""
 
 from __future__ import annotations
 
-import inspect
+import importlib
+import pkgutil
 import re
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from typing import Any, Literal
 
-import art.attacks.evasion
-import numpy as np
+from art.estimators.classification import PyTorchClassifier
 
-from art_oat.attacks.pgd import NFGSM, PGD, Objective
-from art_oat.attacks.protocol import Norm
-from art_oat.attacks.radius import Radius, format_eps
-from art_oat.checks import refusals, refuse
+from art_oat.attacks.protocol import ClipValues, Norm, Objective
+from art_oat.attacks.radius import Radius, ball_faults, step_faults
+from art_oat.checks import refuse
 from art_oat.classifier import OATClassifier
 
-_PGD = re.compile(r"pgd-([1-9]\d*)")
-_ONE_STEP = re.compile(r"n-fgsm(?:-(\d+\.?\d*))?")
-_EXAMPLES = "pgd-7, n-fgsm, art:AutoProjectedGradientDescent or torchattacks:MIFGSM"
+Use = Literal["training", "evaluation"]
+
+
+@dataclass(frozen=True)
+class AttackSpec:
+    """An attack by name, in a ball.
+
+    Attributes:
+        name: Such as ``"pgd-7"``, see :func:`attack_named` and :func:`~art_oat.evaluation.evaluate`.
+        eps: Radius, in units of the inputs.
+        norm: Norm of the ball.
+        eps_step: Step, likewise; None for the default of its kind.
+    """
+
+    name: str
+    eps: float
+    norm: Norm = "Linf"
+    eps_step: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackKind:
+    """A kind of attacks that are called by name; the file of this package that holds it calls :func:`register`.
+
+    Attributes:
+        pattern: Regular expression of the names.
+        spelled: How messages write the names.
+        train: Returns the attack that trains a classifier; None for a kind that does not train.
+        evaluate: Returns the attacks that evaluate a classifier, one after the other, by name; None for a kind that
+            does not. Seeds are drawn from the names, and reports show them.
+        faults: Says what is wrong with a spec; its numbers and its norm are checked before.
+        norms: The norms that it knows.
+        units: Returns the range in which it counts ``eps`` in training, and what has that range.
+        display: Returns a name as people write it.
+        reserved: Regular expression of names, in lower case, that no other attack may have.
+        extra: The package that must be installed, which is also the extra of ``art-oat`` that installs it.
+        is_one_step: Whether it goes ``eps`` far at once, and may leave the ball.
+    """
+
+    pattern: str
+    spelled: str
+    train: Callable[[AttackSpec, OATClassifier, Objective], Any] | None = None
+    evaluate: Callable[[AttackSpec, PyTorchClassifier], Mapping[str, Any]] | None = None
+    faults: Callable[[AttackSpec, Use], list[str]] = lambda _spec, _use: []
+    norms: tuple[Norm, ...] = ("Linf", "L2")
+    units: Callable[[ClipValues | None], tuple[ClipValues | None, str]] = lambda clip_values: (clip_values, "x")
+    display: Callable[[str], str] = str
+    reserved: str | None = None
+    extra: str | None = None
+    is_one_step: bool = False
+
+    def is_for(self, use: Use) -> bool:
+        """Whether it trains, or evaluates."""
+        return (self.train if use == "training" else self.evaluate) is not None
+
+
+_KINDS: dict[str, AttackKind] = {}
+
+
+def register(kind: AttackKind) -> None:
+    """Make the names of a kind known."""
+    _KINDS[kind.pattern] = kind
+
+
+@cache
+def _import_all() -> None:
+    for module in pkgutil.iter_modules(importlib.import_module(__package__).__path__):
+        importlib.import_module(f"{__package__}.{module.name}")
+
+
+def kinds() -> list[AttackKind]:
+    """Return every kind that is registered, by a file of this package or elsewhere."""
+    _import_all()
+    return sorted(_KINDS.values(), key=lambda kind: kind.spelled)
+
+
+def kind_of(name: str) -> AttackKind | None:
+    """Return the kind that a name is of; None for an unknown name."""
+    return next((kind for kind in kinds() if re.fullmatch(kind.pattern, name)), None)
+
+
+def name_faults(
+    name: str, *, eps: float, norm: Norm = "Linf", eps_step: float | None = None, use: Use = "training"
+) -> list[str]:
+    """Say why no attack can be called by a name and with these arguments, as far as no classifier is needed for that.
+
+    Raises:
+        ImportError: If the attack is of a library that is not installed.
+    """
+    faults, kind = ball_faults(eps, norm) + step_faults(eps_step), kind_of(name)
+    usable = [it for it in kinds() if it.is_for(use)]
+    if kind not in usable:
+        why = "" if kind is None else f", which is not for {use}"
+        return [*faults, f"attack must be one of {', '.join(it.spelled for it in usable)}, got {name!r}{why}."]
+    assert kind is not None
+    if kind.extra is not None and find_spec(kind.extra) is None:
+        raise ImportError(f"attack {name} needs {kind.extra}. Install it: pip install art-oat[{kind.extra}].")
+    if not faults and norm not in kind.norms:
+        known, others = " or ".join(map(repr, kind.norms)), ", ".join(it.spelled for it in usable if norm in it.norms)
+        advice = f" For that, use {others}." if others else ""
+        faults.append(f"norm must be {known} for {name}, got {norm!r}.{advice}")
+    return faults or kind.faults(AttackSpec(name, eps, norm, eps_step), use)
 
 
 def attack_named(
@@ -30,7 +132,7 @@ def attack_named(
     objective: Objective = "cross-entropy",
     allow_large_eps: bool = False,
 ) -> Any:
-    """Return the attack that a name means, as ``OATTrainer`` takes it.
+    """Return the attack that a name means in training, as ``OATTrainer`` takes it.
 
     Args:
         name: ``"pgd-K"`` (K steps of :class:`~art_oat.attacks.PGD`), ``"n-fgsm"``
@@ -40,100 +142,51 @@ def attack_named(
         eps: Radius, as the attack counts it: in units of the inputs, for torchattacks of inputs in [0, 1].
         norm: ``"Linf"`` or ``"L2"``.
         eps_step: Step, likewise; None for the attack's default. ``"n-fgsm"`` takes none: it goes ``eps`` far.
-        objective: What PGD maximizes; all others keep to what they do.
-        allow_large_eps: Whether ``eps`` may be half the range of the inputs, or more, see
-            :class:`~art_oat.attacks.radius.Radius`; that is refused as a number in another unit otherwise.
+        objective: What PGD maximizes; other attacks have their own objective.
+        allow_large_eps: Whether to accept an ``eps`` that is most likely in another unit, see
+            :class:`~art_oat.attacks.Radius`.
 
     Raises:
-        ImportError: If torchattacks is asked for and not installed.
+        ImportError: If the attack is of a library that is not installed.
         ValueError: If there is no such attack, or it does not take what is asked for; names every fault.
     """
-    clip_values = classifier.clip_values
-    if name.startswith("torchattacks:") and clip_values is not None:
-        clip_values = (0, 1)
-    radius = Radius(eps, norm, clip_values, classifier.input_shape)
-    refuse(
-        [
-            *name_faults(name, eps=eps, norm=norm, eps_step=eps_step),
-            *radius.faults(allow_large_eps=allow_large_eps),
-        ]
-    )
-    if match := _PGD.fullmatch(name):
-        return PGD(eps, eps_step, int(match[1]), norm, objective=objective)
-    if match := _ONE_STEP.fullmatch(name):
-        return NFGSM(eps, noise=float(match[1])) if match[1] else NFGSM(eps)
-    kind = _class_of(name)
-    wanted = {**_arguments(name, eps, norm, eps_step), "n_classes": classifier.nb_classes}
-    given = {key: value for key, value in wanted.items() if key in _parameters(kind)}
-    robust = classifier.at(classifier.model.lambdas[-1])
-    return kind(classifier, **given) if name.startswith("art:") else kind(robust.as_module(), **given)
+    kind, clip_values = kind_of(name), classifier.clip_values
+    clip_values, inputs = (clip_values, "x") if kind is None else kind.units(clip_values)
+    radius = Radius(eps, norm, clip_values, classifier.input_shape, inputs=inputs)
+    faults = name_faults(name, eps=eps, norm=norm, eps_step=eps_step)
+    refuse([*faults, *radius.faults(allow_large_eps=allow_large_eps)])
+    assert kind is not None
+    assert kind.train is not None
+    return kind.train(AttackSpec(name, eps, norm, eps_step), classifier, objective)
 
 
-def name_faults(name: str, *, eps: float, norm: Norm = "Linf", eps_step: float | None = None) -> list[str]:
-    """Say why no attack can be called by a name and with these arguments.
+def attacks_named(name: str, classifier: PyTorchClassifier, *, eps: float, norm: Norm) -> Mapping[str, Any]:
+    """Return the attacks that a name means in evaluation, in order; see :func:`~art_oat.evaluation.evaluate`.
 
     Raises:
-        ImportError: If torchattacks is asked for and not installed.
+        ImportError: If the attack is of a library that is not installed.
+        TypeError: If the attack needs an ``OATClassifier``.
+        ValueError: If there is no such attack, or not in this ball; names every fault.
     """
-    faults = refusals(lambda: PGD(eps, eps_step, norm=norm))  # the rules for all
-    if _PGD.fullmatch(name):
-        return faults
-    if match := _ONE_STEP.fullmatch(name):
-        faults += ["noise must be above 0, as in n-fgsm-1, got 0."] if match[1] and float(match[1]) == 0 else []
-        faults += [] if norm == "Linf" else [f"norm must be Linf for {name}, got {norm}."]
-        return faults + ([] if eps_step is None else [f"eps_step must be None for {name}, which goes eps far at once."])
-    kind = _class_of(name)
-    if kind is None:
-        return [*faults, f"attack must be a name such as {_EXAMPLES}, got {name!r}."]
-    parameters = _parameters(kind)
-    faults += [] if "eps" in parameters else [f"attack must take eps, which {name} does not."]
-    if eps_step is not None and not {"eps_step", "alpha"} & parameters.keys():
-        faults.append(f"eps_step must be None for {name}, which takes no step, got {eps_step}.")
-    if "norm" not in parameters and name.endswith("L2") != (norm == "L2"):
-        faults.append(f"norm must be {'L2' if name.endswith('L2') else 'Linf'} for {name}, got {norm}.")
-    return faults + _step_faults(name, parameters, eps, eps_step)
+    refuse(name_faults(name, eps=eps, norm=norm, use="evaluation"))
+    kind = kind_of(name)
+    assert kind is not None
+    assert kind.evaluate is not None
+    return kind.evaluate(AttackSpec(name, eps, norm), classifier)
 
 
 def is_one_step(name: str) -> bool:
-    """Whether a name means an attack of one step, which goes ``eps`` far and leaves the ball."""
-    return _ONE_STEP.fullmatch(name) is not None
+    """Whether a name means an attack of one step, which goes ``eps`` far and may leave the ball."""
+    kind = kind_of(name)
+    return kind is not None and kind.is_one_step
 
 
-def _step_faults(name: str, parameters: Any, eps: float, eps_step: float | None) -> list[str]:
-    """Say where an attack of many steps would by default leap over the whole ball with each."""
-    parameter = parameters.get("eps_step", parameters.get("alpha"))
-    default = None if parameter is None else parameter.default
-    is_iterative = bool({"steps", "max_iter"} & parameters.keys())
-    if eps_step is not None or not is_iterative or not isinstance(default, int | float) or default <= eps:
-        return []
-    return [
-        f"eps_step must be given for {name} at eps {format_eps(eps)}: its default, {format_eps(default)}, would leap "
-        "over the ball."
-    ]
+def is_reserved(name: str) -> bool:
+    """Whether a name, or the way it is shown, is that of an attack that is called by name."""
+    return any(kind.reserved and re.fullmatch(kind.reserved, name.lower()) for kind in kinds())
 
 
-def _arguments(name: str, eps: float, norm: Norm, eps_step: float | None) -> dict[str, Any]:
-    """What is wanted of an attack, in the words of its library."""
-    if name.startswith("art:"):
-        step = {} if eps_step is None else {"eps_step": eps_step}
-        return {"eps": eps, "norm": np.inf if norm == "Linf" else 2, "verbose": False, **step}
-    return {"eps": eps, "norm": norm, **({} if eps_step is None else {"alpha": eps_step})}
-
-
-def _class_of(name: str) -> Any:
-    library, _, rest = name.partition(":")
-    if library == "art":
-        return getattr(art.attacks.evasion, rest, None)
-    if library != "torchattacks":
-        return None
-    try:
-        import torchattacks  # an extra
-    except ImportError as error:
-        raise ImportError(
-            f"attack {name} needs torchattacks. Install it: pip install art-oat[torchattacks]."
-        ) from error
-    return getattr(torchattacks, rest, None) if rest in torchattacks.__all__ else None
-
-
-def _parameters(kind: Any) -> Any:
-    return inspect.signature(kind.__init__).parameters
+def display_name(name: str) -> str:
+    """Return the name of an attack as people write it."""
+    kind = kind_of(name)
+    return name if kind is None else kind.display(name)

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from art_oat.attacks.pgd import Objective
+from art_oat.attacks import Objective
 from art_oat.condition import is_finite_number
 
 LossName = Literal["oat", "trades", "mart"]

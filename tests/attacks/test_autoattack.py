@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from art_oat import AutoAttack
-from art_oat.attacks import bind, distance, is_correct
-from art_oat.attacks.autoattack import within_ball
+from art_oat.attacks import bind, distance, is_correct, within_ball
 from art_oat.evaluation import AutoAttackWarning
 from tests.evaluation.subjects import Linear, affine_classifier, exact_radii, linear_data, telling_eps
 from tests.networks import images, labels
@@ -191,29 +190,6 @@ def test_what_autoattack_cannot_judge_is_refused(nb_classes, clip_values, messag
 def test_faulty_arguments_of_autoattack_are_refused(arguments, message):
     with pytest.raises(ValueError, match=rf"{message} must be"):
         AutoAttack(**{"eps": 0.1, **arguments})
-
-
-@pytest.mark.parametrize(("norm", "nb_moved"), [("Linf", 1), ("L2", 25), ("L1", 2)])
-def test_an_attack_that_leaves_its_ball_is_no_measurement(norm, nb_moved):
-    """Moving m pixels by 0.1 is 0.1 (Linf), sqrt(m) 0.1 (L2) and m 0.1 (L1) far."""
-
-    def jump(network, x, y, *, clip_values=None, generator=None):
-        x_adv = x.clone()
-        x_adv.flatten(1)[:, :nb_moved] += 0.1
-        return x_adv
-
-    (x, y), far = linear_data(4), {"Linf": 0.1, "L2": 0.5, "L1": 0.2}[norm]
-    with pytest.raises(RuntimeError, match=rf"must stay within eps = {0.9 * far:g} \({norm}\), but went 1.11"):
-        within_ball(jump, 0.9 * far, norm)(Linear(), x, y)
-    assert torch.equal(within_ball(jump, far, norm)(Linear(), x, y), jump(None, x, y))
-
-
-def test_an_attack_that_gives_no_numbers_is_no_measurement():
-    def lose(network, x, y, *, clip_values=None, generator=None):
-        return torch.full_like(x, torch.nan)
-
-    with pytest.raises(RuntimeError, match="went nan times as far"):
-        within_ball(lose, 0.1, "Linf")(Linear(), *linear_data(4))
 
 
 def test_the_authors_own_package_is_used_where_it_is_installed_and_its_warnings_are_shown(classifier, monkeypatch):

@@ -1,17 +1,7 @@
 import numpy as np
 import pytest
-import torchattacks
-from art.attacks.evasion import (
-    FastGradientMethod,
-    ProjectedGradientDescent,
-    UniversalPerturbation,
-    VirtualAdversarialMethod,
-    Wasserstein,
-)
 
-from art_oat import NFGSM, PGD
-from art_oat.attacks import Radius, check_radii, format_apart, format_eps, parse_eps, radii_of
-from tests.conftest import make_classifier
+from art_oat.attacks import Radius, check_radii, format_apart, format_eps, parse_eps
 
 CIFAR = (3, 32, 32)
 
@@ -138,36 +128,3 @@ def test_all_doubts_are_one_warning_and_faults_come_first():
     with pytest.warns(UserWarning, match="next to nothing") as caught:
         check_radii([tiny, tiny, large], allow_large_eps=True)
     assert len(caught) == 1
-
-
-def test_attacks_say_their_radius_in_the_units_that_they_count_in():
-    classifier = make_classifier(clip_values=(0, 255))
-    module = classifier.at(1.0).as_module()
-    expected = [
-        (PGD(8, norm="L2"), 8, "L2", 255),
-        (NFGSM(8), 8, "Linf", 255),
-        (ProjectedGradientDescent(classifier, norm=np.inf, eps=8), 8, "Linf", 255),
-        (ProjectedGradientDescent(classifier, norm=2, eps=8), 8, "L2", 255),
-        (
-            FastGradientMethod(classifier, norm="inf", eps=np.full((1, 6, 6), 8.0), eps_step=np.ones((1, 6, 6))),
-            8,
-            "Linf",
-            255,
-        ),
-        (UniversalPerturbation(classifier), 10, "Linf", 255),
-        (VirtualAdversarialMethod(classifier), 0.1, "L2", 255),
-        (torchattacks.FGSM(module, eps=0.1), 0.1, "Linf", 1),
-        (torchattacks.PGDL2(module, eps=0.1), 0.1, "L2", 1),
-        (torchattacks.APGD(module, norm="L2", eps=0.1), 0.1, "L2", 1),
-    ]
-    for attack, eps, norm, high in expected:
-        (found,) = radii_of(attack, classifier)
-        assert (found.eps, found.norm, float(found.clip_values[1])) == (eps, norm, high)
-    for attack in (None, torchattacks.CW(module), lambda network, x, y: x, Wasserstein(classifier)):
-        assert radii_of(attack, classifier) == []
-
-
-def test_every_attack_of_several_says_its_radius():
-    module = make_classifier().at(1.0).as_module()
-    several = torchattacks.MultiAttack([torchattacks.FGSM(module, eps=0.1), torchattacks.PGD(module, eps=8)])
-    assert [found.eps for found in radii_of(several, make_classifier())] == [0.1, 8]
