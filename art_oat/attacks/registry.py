@@ -26,7 +26,7 @@ class AttackSpec:
     """An attack by name, in a ball.
 
     Attributes:
-        name: Such as ``"pgd-7"``, see :func:`attack_named` and :func:`~art_oat.evaluation.evaluate`.
+        name: Such as ``"pgd-7"``, see :func:`attack_named` and :func:`attacks_named`.
         eps: Radius, in units of the inputs.
         norm: Norm of the ball.
         eps_step: Step, likewise; None for the default of its kind.
@@ -135,33 +135,30 @@ def attack_named(
     """Return the attack that a name means in training, as ``OATTrainer`` takes it.
 
     Args:
-        name: ``"pgd-K"`` (K steps of :class:`~art_oat.attacks.PGD`), ``"n-fgsm"``
-            (:class:`~art_oat.attacks.NFGSM`; ``"n-fgsm-1"`` with a noise of 1 eps), ``"art:NAME"`` (a class of
-            ``art.attacks.evasion``) or ``"torchattacks:NAME"``; with its own defaults for what is not given here.
+        name: ``"pgd-K"`` (K steps of :class:`PGD`), ``"n-fgsm"`` (:class:`NFGSM`; ``"n-fgsm-1"`` with a noise of
+            1 eps), ``"art:NAME"`` (a class of ``art.attacks.evasion``) or ``"torchattacks:NAME"``.
         classifier: What is attacked.
         eps: Radius, as the attack counts it: in units of the inputs, for torchattacks of inputs in [0, 1].
         norm: ``"Linf"`` or ``"L2"``.
-        eps_step: Step, likewise; None for the attack's default. ``"n-fgsm"`` takes none: it goes ``eps`` far.
+        eps_step: Step, likewise; None for the attack's default, or for ``"n-fgsm"``.
         objective: What PGD maximizes; other attacks have their own objective.
-        allow_large_eps: Whether to accept an ``eps`` that is most likely in another unit, see
-            :class:`~art_oat.attacks.Radius`.
+        allow_large_eps: Whether to accept an ``eps`` that most likely is in another unit, see :class:`Radius`.
 
     Raises:
         ImportError: If the attack is of a library that is not installed.
         ValueError: If there is no such attack, or it does not take what is asked for; names every fault.
     """
-    kind, clip_values = kind_of(name), classifier.clip_values
-    clip_values, inputs = (clip_values, "x") if kind is None else kind.units(clip_values)
+    kind = kind_of(name)
+    clip_values, inputs = (kind or AttackKind(pattern="", spelled="")).units(classifier.clip_values)
     radius = Radius(eps, norm, clip_values, classifier.input_shape, inputs=inputs)
     faults = name_faults(name, eps=eps, norm=norm, eps_step=eps_step)
     refuse([*faults, *radius.faults(allow_large_eps=allow_large_eps)])
-    assert kind is not None
-    assert kind.train is not None
+    assert kind is not None and kind.train is not None  # noqa: PT018
     return kind.train(AttackSpec(name, eps, norm, eps_step), classifier, objective)
 
 
 def attacks_named(name: str, classifier: PyTorchClassifier, *, eps: float, norm: Norm) -> Mapping[str, Any]:
-    """Return the attacks that a name means in evaluation, in order; see :func:`~art_oat.evaluation.evaluate`.
+    """Return the attacks that a name means in evaluation, in order; see :data:`~art_oat.evaluation.suite.Attacks`.
 
     Raises:
         ImportError: If the attack is of a library that is not installed.
@@ -170,8 +167,7 @@ def attacks_named(name: str, classifier: PyTorchClassifier, *, eps: float, norm:
     """
     refuse(name_faults(name, eps=eps, norm=norm, use="evaluation"))
     kind = kind_of(name)
-    assert kind is not None
-    assert kind.evaluate is not None
+    assert kind is not None and kind.evaluate is not None  # noqa: PT018
     return kind.evaluate(AttackSpec(name, eps, norm), classifier)
 
 

@@ -17,6 +17,7 @@ from art_oat.attacks import (
     ClipValues,
     Radius,
     TensorAttack,
+    ball_faults,
     bind,
     check_radii,
     format_apart,
@@ -24,14 +25,13 @@ from art_oat.attacks import (
     is_tensor_attack,
     radii_of,
     trial_faults,
+    within_ball,
 )
-from art_oat.attacks.autoattack import ball_faults, within_ball
 from art_oat.checks import Array, refusals, refuse
 from art_oat.classifier import OATClassifier
 from art_oat.condition import OperatingPoint
 from art_oat.evaluation.evaluate import checked_points
 from art_oat.evaluation.options import EvaluationOptions, ThreatModel
-from art_oat.evaluation.suite import pgd
 from art_oat.model import OATModel
 
 NB_STEPS = 50
@@ -105,7 +105,7 @@ def _attack_faults(attack: Any, classifier: OATClassifier, threat: ThreatModel) 
     """Say why an attack cannot be made, or would not be the one that the matrix is labeled with."""
     faults, is_own = ball_faults(threat.eps, threat.norm), is_tensor_attack(attack)
     if not (faults or is_own):
-        faults += refusals(lambda: pgd(threat.eps, NB_STEPS, threat.norm))
+        faults += refusals(lambda: PGD.for_evaluation(threat.eps, NB_STEPS, threat.norm))
     if attack is not None:
         faults += refusals(lambda: refuse(trial_faults(attack, classifier)))
     if is_own and getattr(attack, "eps", threat.eps) != threat.eps:

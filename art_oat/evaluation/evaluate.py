@@ -8,13 +8,14 @@ from typing import Any
 
 from art.estimators.classification import PyTorchClassifier
 
+from art_oat.attacks import Attack
 from art_oat.checks import Array, as_array, refuse
 from art_oat.classifier import OATClassifier, PinnedClassifier, data_faults
 from art_oat.condition import OperatingPoint
 from art_oat.evaluation.options import DEFAULTS, EvaluationOptions, ThreatModel
 from art_oat.evaluation.report import RobustnessReport
 from art_oat.evaluation.runner import Evaluation, Point
-from art_oat.evaluation.suite import Judge, engines
+from art_oat.evaluation.suite import suites_of
 from art_oat.model import OATModel
 
 _UNUSED = ("carries_examples", "nb_robust", "latency_batch_size")
@@ -26,7 +27,7 @@ def evaluate(
     y: Array,
     *,
     eps: float | ThreatModel,
-    attack: Judge | Mapping[str, Judge] = "autoattack",
+    attack: str | Attack | Mapping[str, str | Attack] = "autoattack",
     lam: float | None = None,
     width: float | None = None,
     options: EvaluationOptions = DEFAULTS,
@@ -66,13 +67,13 @@ def _evaluation(
     x: Array,
     y: Array,
     threat: ThreatModel,
-    attack: Judge | Mapping[str, Judge],
+    attack: str | Attack | Mapping[str, str | Attack],
     dials: tuple[float | None, float | None],
     options: EvaluationOptions,
 ) -> Evaluation:
     """Check what :func:`evaluate` is given."""
     point, faults = _point(classifier, *dials)
-    suites, attack_faults = engines(attack, classifier, **asdict(threat))
+    suites, attack_faults = suites_of(attack, classifier, **asdict(threat))
     faults = [*data_faults(classifier, x, y), *options.faults(unused=_UNUSED), *attack_faults, *faults]
     if options.nb_workers != 1 and not isinstance(classifier, OATClassifier | PinnedClassifier):
         kind = type(classifier).__name__

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from art_oat.attacks import Norm, format_eps
+from art_oat.attacks import Norm, display_name, format_eps
 from art_oat.condition import OperatingPoint
 from art_oat.evaluation.shards import CARRIED, ROBUST, WRONG, ShardResult
-from art_oat.evaluation.suite import display_name
 from art_oat.storage import write_rows
 
 _SQUARE_SHARE = 0.002

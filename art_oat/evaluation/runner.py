@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from art_oat.attacks import Radius, check_radii
+from art_oat.attacks import Radius, check_radii, display_name
 from art_oat.attacks.autoattack import AutoAttackWarning, autoattack_package
 from art_oat.checks import Array, class_indices
 from art_oat.classifier import OATClassifier, PinnedClassifier, PreprocessedNetwork, data_tensors
@@ -31,7 +31,7 @@ from art_oat.contexts import evaluating
 from art_oat.evaluation.options import EvaluationOptions, ThreatModel
 from art_oat.evaluation.report import RobustnessReport
 from art_oat.evaluation.shards import Progress, Shard, ShardResult, Tell
-from art_oat.evaluation.suite import Engine, display_name
+from art_oat.evaluation.suite import AttackSuite
 from art_oat.storage import differences, digest, fingerprint, unsaid, write_json
 
 Point = OperatingPoint | None
@@ -57,7 +57,7 @@ class Evaluation:
     x: Array
     y: Array
     points: list[Point]
-    suites: list[Engine]
+    suites: list[AttackSuite]
     threat: ThreatModel
     options: EvaluationOptions
     index: NDArray[np.int64] | None = None
@@ -68,7 +68,7 @@ class Evaluation:
         check_radii([radius], allow_large_eps=True)  # what is too large is refused by now
         folder = None if self.options.state is None else self._claimed(Path(self.options.state))
         nb_shards = -(-len(self.x) // self.options.shard_size)
-        nb_attacks = len(self.points) * sum(len(suite.stages) for suite in self.suites)
+        nb_attacks = len(self.points) * sum(len(suite.attacks) for suite in self.suites)
         title = " and ".join(display_name(suite.name) for suite in self.suites)
         bar = tqdm(total=nb_shards * nb_attacks, desc=title, disable=not self.options.verbose, unit="attack")
         is_pinned = isinstance(self.classifier, OATClassifier | PinnedClassifier)  # always in evaluation mode
@@ -95,7 +95,7 @@ class Evaluation:
         for point, suite in itertools.product(self.points, self.suites):
             key = _key(point, suite)
             if key in shard.results:
-                tell(Progress("kept from before", len(suite.stages), is_kept=True))
+                tell(Progress("kept from before", len(suite.attacks), is_kept=True))
                 continue
             tell_where = partial(_tell_where, tell, point)
             network = as_module(self.classifier, point)
@@ -104,9 +104,9 @@ class Evaluation:
                 shard.write(path)
         return shard.results
 
-    def _report(self, point: Point, suite: Engine, results: Sequence[ShardResult]) -> RobustnessReport:
+    def _report(self, point: Point, suite: AttackSuite, results: Sequence[ShardResult]) -> RobustnessReport:
         ball = self.threat.eps, self.threat.norm
-        return RobustnessReport.joined(suite.name, *ball, point, results, attacks=[*suite.stages], index=self.index)
+        return RobustnessReport.joined(suite.name, *ball, point, results, attacks=[*suite.attacks], index=self.index)
 
     def _claimed(self, folder: Path) -> Path:
         """Make the folder of a new evaluation, or refuse that of another."""
@@ -178,7 +178,7 @@ def _as_tensors(classifier: PyTorchClassifier, x: Array, y: Array) -> tuple[Tens
     return data_tensors(classifier, x, y, next(classifier.model.parameters()))
 
 
-def _key(point: Point, suite: Engine) -> str:
+def _key(point: Point, suite: AttackSuite) -> str:
     return suite.name if point is None else f"{point.lam!r}x{point.width!r} {suite.name}"
 
 

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from art_oat.attacks import ClipValues, TensorAttack, is_correct
-from art_oat.attacks.autoattack import AutoAttack, within_ball
+from art_oat.attacks import ClipValues, TensorAttack, is_correct, within_ball
+from art_oat.attacks.autoattack import AutoAttack
 from art_oat.evaluation.options import EvaluationOptions, ThreatModel
 from art_oat.storage import replaced
 

@@ -30,7 +30,13 @@ from art_oat.condition import OperatingPoint
 from art_oat.storage import Plain, fingerprint
 
 Attacks = str | Attack | Sequence[str | Attack] | Mapping[str, str | Attack]
-"""One attack, several, or several with names of their own; a ``str`` is a name, see ``evaluate``."""
+"""What evaluates: a name, an attack, several of these, or a mapping from names of one's own.
+
+Names are ``"autoattack"`` (standard version), ``"autoattack-plus"``, ``"screen"`` (APGD-CE and targeted APGD-DLR alone:
+quick, and not AutoAttack), ``"pgd-K"`` (K steps of ``2.5 eps / K``), ``"pgd-KxR"`` (with R restarts), ``"art:NAME"``
+and ``"torchattacks:NAME"`` (its defaults, steps of ``eps / 4``). Attacks are those that ``OATTrainer`` takes. All but
+``PGD``, ``AutoAttack`` and functions like them need an ``OATClassifier``.
+"""
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ def suites_of(
     """Return a suite for each attack, and all that is wrong with them.
 
     Args:
-        attack: One or several, see :func:`~art_oat.evaluation.evaluate`; a mapping gives names to attacks.
+        attack: One or several, see :data:`Attacks`.
         classifier: What is attacked.
         eps: Radius, in units of ``x``.
         norm: Norm of the ball.

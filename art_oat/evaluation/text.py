@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from art_oat.attacks import display_name
 from art_oat.evaluation.cost import readable
-from art_oat.evaluation.suite import display_name
 from art_oat.frontier import MeasuredPoint
 
 

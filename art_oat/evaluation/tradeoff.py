@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from art_oat.attacks import Norm, format_eps, is_correct
+from art_oat.attacks import Norm, display_name, format_eps, is_correct
 from art_oat.checks import Array, as_array, class_indices, refuse
 from art_oat.classifier import OATClassifier
 from art_oat.condition import OperatingPoint
@@ -22,7 +22,7 @@ from art_oat.evaluation.evaluate import checked_points
 from art_oat.evaluation.options import DEFAULTS, EvaluationOptions, ThreatModel
 from art_oat.evaluation.report import RobustnessReport
 from art_oat.evaluation.runner import Evaluation, as_module
-from art_oat.evaluation.suite import Engine, Judge, display_name, engines
+from art_oat.evaluation.suite import Attacks, AttackSuite, suites_of
 from art_oat.evaluation.text import accuracy_table, deciding_attack, width_labels
 from art_oat.frontier import Frontier, MeasuredPoint
 from art_oat.model import OATModel
@@ -61,7 +61,7 @@ class TradeoffCurve(Frontier):
         y: Array,
         *,
         eps: float | ThreatModel,
-        attack: Judge | Sequence[Judge] | Mapping[str, Judge] = "autoattack",
+        attack: Attacks = "autoattack",
         lambdas: Iterable[float] | None = None,
         widths: Iterable[float] | None = None,
         options: EvaluationOptions = DEFAULTS,
@@ -154,15 +154,15 @@ def _checked(
     classifier: Any,
     data: tuple[Array, Array],
     threat: ThreatModel,
-    attack: Judge | Sequence[Judge] | Mapping[str, Judge],
+    attack: Attacks,
     dials: tuple[Iterable[float] | None, Iterable[float] | None],
     options: EvaluationOptions,
-) -> tuple[list[OperatingPoint], list[Engine]]:
+) -> tuple[list[OperatingPoint], list[AttackSuite]]:
     """Return where and by what to attack; see :meth:`TradeoffCurve.measure`."""
     if not isinstance(classifier, OATClassifier):
         raise TypeError(f"classifier must be an OATClassifier, got {type(classifier).__name__}.")
     points, point_faults = _points(classifier.model, *dials)
-    suites, attack_faults = engines(attack, classifier, **asdict(threat))
+    suites, attack_faults = suites_of(attack, classifier, **asdict(threat))
     faults = [*classifier.data_faults(*data), *options.faults(), *_subset_faults(options, data[0])]
     refuse([*faults, *point_faults, *attack_faults])
     return points, suites

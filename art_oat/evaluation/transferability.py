@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from art_oat.attacks import (
+    PGD,
     Attack,
     Norm,
     format_eps,
@@ -23,7 +24,6 @@ from art_oat.checks import Array, as_array
 from art_oat.classifier import OATClassifier
 from art_oat.evaluation.cross_attacks import MIN_LAMS, NB_STEPS, checked, cross_answers, name_of
 from art_oat.evaluation.options import DEFAULTS, EvaluationOptions, ThreatModel
-from art_oat.evaluation.suite import pgd
 from art_oat.evaluation.text import aligned
 from art_oat.storage import parse_csv, write_rows
 
@@ -116,7 +116,7 @@ class TransferMatrix:
         """
         data, threat = (as_array(x), as_array(y)), ThreatModel.of(eps)
         points = checked(classifier, data, threat, attack, (lambdas, width), options)
-        at_once: Any = attack if is_tensor_attack(attack) else pgd(threat.eps, NB_STEPS, threat.norm)
+        at_once: Any = attack if is_tensor_attack(attack) else PGD.for_evaluation(threat.eps, NB_STEPS, threat.norm)
         each = at_once if attack is None else attack
         right = cross_answers(classifier, points, data, threat, (each, at_once), options)
         lams, names = tuple(point.lam for point in points), (name_of(each), name_of(at_once))

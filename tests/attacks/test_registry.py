@@ -6,6 +6,7 @@ import torch
 from art_oat import NFGSM, PGD, AutoAttack, evaluate
 from art_oat.attacks import AttackKind, attack_named, display_name, register, registry
 from art_oat.attacks.registry import attacks_named, is_one_step, is_reserved, kinds, name_faults
+from art_oat.evaluation import EvaluationOptions
 from tests.conftest import make_classifier
 from tests.evaluation.subjects import linear_data, plain_classifier
 
@@ -134,7 +135,9 @@ def test_a_kind_registered_in_one_place_trains_evaluates_and_is_displayed(monkey
     assert attack_named("jump-3", make_classifier(), eps=0.2) == (jump, 0.2)
     x, y = linear_data()
     classifier = plain_classifier()
-    report = evaluate(classifier, x.numpy(), y.numpy(), eps=0.1, attack="jump-3", verbose=False)
+    report = evaluate(
+        classifier, x.numpy(), y.numpy(), eps=0.1, attack="jump-3", options=EvaluationOptions(verbose=False)
+    )
     stands = torch.as_tensor(classifier.predict((x + 0.1).numpy())).argmax(dim=1) == y
     assert report.is_robust.tolist() == stands.tolist()
     assert "Jump-3, eps 0.1" in str(report)

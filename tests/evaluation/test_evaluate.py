@@ -276,7 +276,7 @@ def test_progress_says_which_attack_and_how_many_stand(varied, capsys):
         ({"eps": 0}, "eps must be a number above 0, got 0"),
         ({"eps": "8/255"}, "eps must be a number"),
         ({"norm": "L0"}, "norm must be one of"),
-        ({"attack": "fgsm"}, "attack must be 'autoattack'"),
+        ({"attack": "fgsm"}, "attack must be one of"),
         ({"attack": ["pgd-1", "pgd-2"]}, "attack must be one, got 2. TradeoffCurve.measure takes several"),
         ({"attack": {}}, "attack must name at least one"),
         ({"attack": "pgd-5", "norm": "L1"}, "norm must be 'Linf' or 'L2' for pgd-5, got 'L1'. For that, use"),

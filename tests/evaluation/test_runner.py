@@ -17,7 +17,7 @@ from art_oat import (
 from art_oat.evaluation import EvaluationOptions, RobustnessReport, ThreatModel
 from art_oat.evaluation.runner import Evaluation
 from art_oat.evaluation.shards import WRONG
-from art_oat.evaluation.suite import engines
+from art_oat.evaluation.suite import suites_of
 from tests.conftest import make_classifier
 from tests.evaluation.subjects import (
     Logged,
@@ -63,7 +63,7 @@ def two_attacks(log: Path, pause: float = 0.0) -> dict[str, Logged]:
 
 def at_three_points(log: Path, attack=None, points=POINTS, **options) -> Evaluation:
     classifier, threat = varied_classifier(), ThreatModel(0.1)
-    suites, faults = engines(attack or two_attacks(log), classifier, eps=0.1, norm="Linf")
+    suites, faults = suites_of(attack or two_attacks(log), classifier, eps=0.1, norm="Linf")
     assert not faults
     options = EvaluationOptions(**{"shard_size": 12, "verbose": False, **options})
     return Evaluation(classifier, X, answers(), points, suites, threat, options)
@@ -127,7 +127,7 @@ def test_stopped_at_every_attack_in_turn_it_goes_on_to_the_same_and_attacks_noth
     log = tmp_path / "log"
     undisturbed = findings(at_three_points(log).run())
     calls = logged(log)
-    assert len(calls) > 8  # of 2 shards, 3 points and 2 engines; some may need no attack
+    assert len(calls) > 8  # of 2 shards, 3 points and 2 suites; some may need no attack
     for nth in range(1, len(calls)):
         log.write_text("")
         log.with_suffix(".stop").write_text(str(nth))
