@@ -26,7 +26,7 @@ from art_oat.checks import (
 from art_oat.condition import is_finite_number
 from art_oat.contexts import evaluating
 from art_oat.model import OATModel
-from art_oat.surgery.tracing import hooked, real_tensors
+from art_oat.surgery.tracing import real_tensors
 from art_oat.transfer.head import head_path
 
 _MAX_STEPS = 2000
@@ -182,16 +182,11 @@ class LinearProbe:
         found: list[Tensor] = []
         scores: list[Tensor] = []
 
-        def keep(_: str, got: Tensor) -> Tensor:
-            found.append(got.detach().cpu().double())  # where it is solved: not every device has float64
-            return got
+        def record(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+            found.extend(_exact(got) for got in args[:1])  # where it is solved: not every device has float64
+            scores[:] = [output.detach().clone()]
 
-        def keep_scores(_: str, given: Tensor) -> Tensor:
-            scores[:] = [given.detach().clone()]
-            return given
-
-        parts = {"head": self.head}
-        with evaluating(self.network), torch.no_grad(), hooked(parts, before=keep, after=keep_scores):
+        with evaluating(self.network), torch.no_grad(), self.head.register_forward_hook(record):
             for batch in tqdm(batches, desc="features", unit="batch", disable=not verbose):
                 answer = self.network(batch.to(like))
         if len(found) != len(batches) or any(it.dim() != _FEATURE_AXES for it in found):
