@@ -22,16 +22,14 @@ def test_the_digits_are_split_without_overlap_and_in_equal_class_shares():
         assert np.abs(np.bincount(part.y) - share * len(part.y)).max() <= 1
 
 
-def test_images_are_in_0_to_1_and_fit_art():
-    for part in digits():
-        assert part.x.dtype == np.float32
-        assert part.x.shape[1:] == (1, 8, 8)
-        assert (part.x.min(), part.x.max()) == (0, 1)
-
-
-def test_textured_digits_are_in_0_to_1_in_color_and_fit_art(textured):
-    assert [part.x.shape for part in textured] == [(12120, 3, 16, 16), (540, 3, 16, 16), (1800, 3, 16, 16)]
-    for part in textured:
+@pytest.mark.parametrize(
+    ("make", "shape", "sizes"),
+    [(digits, (1, 8, 8), [1212, 135, 450]), (textured_digits, (3, 16, 16), [12120, 540, 1800])],
+)
+def test_images_are_in_0_to_1_and_fit_art(make, shape, sizes):
+    data = make()
+    assert [part.x.shape for part in data] == [(size, *shape) for size in sizes]
+    for part in data:
         assert part.x.dtype == np.float32
         assert part.x.flags.c_contiguous
         assert 0 <= part.x.min() < 0.05

@@ -4,7 +4,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from art_oat import OperatingPoint, to_conditional
-from art_oat.layers import DualBatchNorm
+from art_oat.layers import FILMS, DualBatchNorm, LinearFiLM, register_film
 from art_oat.surgery import Conditioning, UnsupportedModuleError, builder, register_conversion
 from tests.edge_case_networks import Head
 from tests.networks import WIDTHS, RenamedNorm, conv, images, kept, sequential, shaken
@@ -82,8 +82,19 @@ def test_a_registered_conversion_of_what_cannot_be_cut_is_refused_at_smaller_wid
 
 def test_a_subclass_keeps_its_class_on_both_sides():
     norm = to_conditional(sequential()).network[1]
-    assert isinstance(norm.clean, RenamedNorm)
-    assert isinstance(norm.adversarial, RenamedNorm)
+    assert type(norm.clean) is type(norm.adversarial) is RenamedNorm
+
+
+def test_a_form_of_film_is_asked_for_by_the_name_under_which_it_is_registered(monkeypatch):
+    monkeypatch.setitem(FILMS, "own", None)  # and none of that name after the test
+
+    @register_film("own")
+    class Own(LinearFiLM):
+        pass
+
+    model = to_conditional(sequential(), film="own", widths=WIDTHS)
+    assert isinstance(model.network[1].at(1.0).film, Own)
+    assert model.conversion["film"] == "own"
 
 
 def test_every_fault_is_named_by_dotted_path_in_one_error():

@@ -35,6 +35,7 @@ from tests.networks import (
     state,
     train_by_everything,
 )
+from tests.pairs import parametrize_in_pairs
 
 SHAPE = (1, 6, 6)
 
@@ -90,21 +91,24 @@ def test_gradients_and_momentum_of_before_freezing_move_nothing(set_to_none):
     assert {name.partition(".")[0] for name in changed(network, before)} == {"norm", "head"}
 
 
-@pytest.mark.parametrize("statistics", ["dual", "shared"])
-@pytest.mark.parametrize("order", ["plain", "freeze, convert", "convert, freeze"])
-def test_frozen_norms_stay_although_a_host_sets_every_one_of_them_to_training(order, statistics):
+@parametrize_in_pairs(
+    order=["plain", "freeze, convert", "convert, freeze"], statistics=["dual", "shared"], widths=[(1.0,), WIDTHS]
+)
+def test_frozen_norms_stay_although_a_host_sets_every_one_of_them_to_training(order, statistics, widths):
     network = nn.Sequential(nn.Sequential(conv(1, 4), nn.BatchNorm2d(4)), conv(4, 4), nn.Flatten(), nn.Linear(144, 5))
     if order == "convert, freeze":
-        network = to_conditional(network, statistics=statistics)
+        network = to_conditional(network, statistics=statistics, widths=widths, input_shape=SHAPE)
     freeze_below(network, "1", input_shape=SHAPE)
     if order == "freeze, convert":
-        network = to_conditional(network, statistics=statistics)
+        network = to_conditional(network, statistics=statistics, widths=widths, input_shape=SHAPE)
     before = state(network)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.train()
     network(images(dtype=torch.float32))
     assert not changed(network, before)
+    unfreeze(network)
+    assert all(it.requires_grad for it in network.parameters())
 
 
 def test_frozen_weights_that_are_computed_in_training_stay():
@@ -186,16 +190,6 @@ def test_what_is_folded_or_converted_stays_frozen_and_can_be_unfrozen():
     for network in (folded, again):
         unfreeze(network)
         assert all(it.requires_grad for it in network.parameters())
-
-
-@pytest.mark.parametrize("widths", [(1.0,), WIDTHS])
-@pytest.mark.parametrize("statistics", ["dual", "shared"])
-def test_what_was_converted_frozen_can_be_unfrozen(statistics, widths):
-    network = Residual()
-    freeze_below(network, "head")
-    model = to_conditional(network, statistics=statistics, widths=widths, input_shape=SHAPE)
-    unfreeze(model)
-    assert all(it.requires_grad for it in model.parameters())
 
 
 def test_a_frozen_folded_network_exports():

@@ -97,12 +97,6 @@ def test_it_does_not_matter_whether_the_head_is_replaced_before_or_after_folding
     assert torch.equal(first(images()), second(images()))
 
 
-def test_a_head_that_starts_trainable_leaves_frozen_ones_behind():
-    network = Residual().requires_grad_(requires_grad=False)
-    fresh = {name for name, it in replace_head(network, 7).named_parameters() if it.requires_grad}
-    assert fresh == {"head.weight", "head.bias"}
-
-
 def test_a_subclass_a_hook_and_a_missing_bias_stay():
     class Own(nn.Linear):
         pass
@@ -182,10 +176,11 @@ def test_a_head_whose_weights_are_not_its_own_is_refused():
         replace_head(network, 7, input_shape=SHAPE)
 
 
-def test_a_new_head_is_trainable_also_where_the_old_one_was_frozen():
-    source = adapt(Residual(), 5, protocol="fixed-feature")
-    source.head.requires_grad_(requires_grad=False)
-    network = replace_head(source, 7)
-    assert network.head.weight.requires_grad
-    unfreeze(network)
-    assert network.head.weight.requires_grad
+def test_a_new_head_is_trainable_and_leaves_frozen_parts_behind():
+    source = Residual().requires_grad_(requires_grad=False)
+    for frozen in (source, adapt(source, 5, protocol="fixed-feature").requires_grad_(requires_grad=False)):
+        network = replace_head(frozen, 7)
+        fresh = {"head.weight", "head.bias"}
+        assert {name for name, it in network.named_parameters() if it.requires_grad} == fresh
+        unfreeze(network)
+        assert network.head.weight.requires_grad
