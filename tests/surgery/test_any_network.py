@@ -11,10 +11,10 @@ from torch.utils._pytree import tree_leaves
 
 from art_oat import OperatingPoint, fold, load_model, save_model, to_conditional
 from art_oat.surgery import UnsupportedModuleError
+from tests.compat.zoo import Own, examine, masked
 from tests.edge_case_networks import ODD, Derived, Fickle, Head, Mixed, NonAffine
 from tests.networks import WIDTHS, conv, images, shaken
 from tests.pairs import parametrize_in_pairs
-from tests.zoo import Own, examine, masked
 
 ROUNDING = 1e-12
 """In float64, relative to the largest answer: the order of some hundred additions."""

@@ -11,9 +11,9 @@ from torch.utils._pytree import tree_leaves
 
 from art_oat import OperatingPoint, fold, to_conditional
 from art_oat.surgery import UnsupportedModuleError
+from tests.compat.zoo import masked
 from tests.edge_case_networks import REFUSED, Concatenates, Divides, Head, LayerNormed, Refused
 from tests.networks import WIDTHS, conv, images, shaken
-from tests.zoo import masked
 
 
 @pytest.mark.parametrize("refused", REFUSED, ids=lambda refused: refused.make.__name__)

@@ -13,6 +13,7 @@ from art_oat.layers import ConditionalLayer, Slimmable, Switch
 from art_oat.layers.slimmable import channels_at
 from art_oat.surgery import UnsupportedModuleError
 from art_oat.surgery.slimming import slim
+from tests.compat.zoo import masked
 from tests.edge_case_networks import (
     Concatenates,
     Head,
@@ -36,7 +37,6 @@ from tests.networks import (
     small_cnn,
 )
 from tests.pairs import parametrize_in_pairs
-from tests.zoo import masked
 
 SMALLER = WIDTHS[:-1]
 LAMS = torch.tensor([0.0, 0.1, 0.4, 0.0, 1.0, 0.2, 0.3, 0.15], dtype=torch.float64)

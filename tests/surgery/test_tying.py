@@ -4,9 +4,9 @@ from torch import Tensor, nn
 
 from art_oat import to_conditional
 from art_oat.surgery import UnsupportedModuleError
+from tests.compat.zoo import Own, examine
 from tests.edge_case_networks import Head, TiedNorms
 from tests.surgery.test_any_network import ROUNDING, Activated
-from tests.zoo import Own, examine
 
 
 def test_norms_with_weights_in_common_keep_them_in_common_on_either_side():

@@ -9,6 +9,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from art_oat import fold, to_conditional
 from art_oat.transfer import adapt, find_head, replace_head, unfreeze
+from tests.compat.test_zoo import FAMILIES
 from tests.networks import (
     SLIMMABLE,
     WIDTHS,
@@ -23,7 +24,6 @@ from tests.networks import (
     shaken,
     state,
 )
-from tests.surgery.test_zoo import FAMILIES
 
 HEADS = {"sequential": "5", "Hourglass": "head.2"}
 SHAPE = (1, 6, 6)

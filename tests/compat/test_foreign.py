@@ -1,6 +1,5 @@
 """Networks that this project did not write convert, train, and answer alike in every form afterwards."""
 
-import csv
 import itertools
 import sys
 from pathlib import Path
@@ -9,10 +8,11 @@ import pytest
 from torch import nn
 
 from art_oat import to_conditional
+from art_oat.storage import read_rows
 from art_oat.surgery import UnsupportedModuleError
-from benchmarks.foreign import RESULTS, nb_right
-from tests.borrowed_torchvision import torchvision_importable
-from tests.foreign import (
+from tests.compat.__main__ import RESULTS, nb_right
+from tests.compat.borrowed_torchvision import torchvision_importable
+from tests.compat.foreign import (
     CHECKPOINTED,
     DTYPES,
     LAYOUTS,
@@ -24,7 +24,7 @@ from tests.foreign import (
     untrainable_layers,
 )
 
-README = Path(__file__).parents[1] / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 COMBINATIONS = [(dtype, layout) for dtype in DTYPES for layout in LAYOUTS]
 
 
@@ -110,9 +110,8 @@ def test_torchvision_is_borrowed_and_given_back():
 
 
 def test_the_readme_gives_the_figure_of_the_study():
-    lines = RESULTS.read_text(encoding="utf-8").splitlines()
-    assert lines[0].startswith("# python -m benchmarks.foreign;")
-    rows = list(csv.DictReader(lines[1:]))
+    rows = read_rows(RESULTS / "foreign.csv")
+    assert rows[0]["made by"].startswith("python -m tests.compat foreign;")
     studied = {(row["source"], row["network"], row["dtype"], row["layout"]) for row in rows}
     assert studied == {
         (foreign.source, foreign.name, dtype, layout)
@@ -120,4 +119,4 @@ def test_the_readme_gives_the_figure_of_the_study():
     }
     text = " ".join(README.read_text(encoding="utf-8").split())
     assert "{} of {} convert and train".format(*nb_right(rows)) in text
-    assert "`python -m benchmarks.foreign`" in text
+    assert "`python -m tests.compat foreign`" in text

@@ -22,6 +22,7 @@ from tests.networks import counterpart
 LAMBDAS = (0.0, 0.3, 1.0)
 UNSEEN = 0.15
 NB_SAMPLES = 6
+NB_SEEDS = 500
 NB_CLASSES = 5
 ROUNDING = 1e-10
 """In float64; of some hundred additions it is 1e-14, and norms over few values enlarge it."""

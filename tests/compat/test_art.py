@@ -1,6 +1,6 @@
 """What ART does with a plain classifier, it does with ``at(lam)`` and with the classifier itself at its default point.
 
-``benchmarks/art_attacks.py`` owns how that is compared, and the attacks; here are the quick ones of them, and all else.
+How that is compared is in ``comparison.py``, the attacks are in ``attack_cases.py``.
 """
 
 from __future__ import annotations
@@ -58,12 +58,10 @@ from torch import nn
 from art_oat import OATClassifier, OperatingPoint, fold, to_conditional
 from art_oat.classifier import PinnedClassifier
 from art_oat.models import SmallCNN
-from benchmarks.art_attacks import (
-    ART_ATTACKS,
+from tests.compat.attack_cases import ART_ATTACKS, LIBRARIES, TORCH_ATTACKS
+from tests.compat.comparison import (
     LAM,
-    LIBRARIES,
     NB_CLASSES,
-    TORCH_ATTACKS,
     Comparison,
     PlainClassifier,
     Trial,

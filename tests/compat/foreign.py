@@ -20,7 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from art_oat import PGD, OATClassifier, OATModel, OATTrainer, fold, load_model, save_model, to_conditional
 from art_oat.contexts import borrowed_generators
 from art_oat.layers import DualBatchNorm, FollowedNorm
-from tests.borrowed_torchvision import torchvision_importable
+from tests.compat.borrowed_torchvision import torchvision_importable
 from tests.networks import state
 
 LAMBDAS = (0.0, 0.3, 1.0)

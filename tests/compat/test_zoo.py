@@ -2,8 +2,8 @@
 
 import pytest
 
+from tests.compat.zoo import NOT_SLIMMABLE, QUICK, SLOW, examine
 from tests.surgery.test_any_network import ROUNDING
-from tests.zoo import NOT_SLIMMABLE, QUICK, SLOW, examine
 
 # the same is shown in a moment by the other families and by the networks of test_foreign.py
 TAKE_SECONDS = (

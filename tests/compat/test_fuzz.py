@@ -1,14 +1,14 @@
 """Random networks convert and train right, or are refused where they must be."""
 
-import csv
 from pathlib import Path
 
 import pytest
 
-from benchmarks.fuzz import NB_SEEDS, RESULTS
-from tests.fuzz import COMMON, REFUSED, build, check
+from art_oat.storage import read_rows
+from tests.compat.__main__ import RESULTS
+from tests.compat.fuzz import COMMON, NB_SEEDS, REFUSED, build, check
 
-README = Path(__file__).parents[1] / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -17,7 +17,7 @@ def test_a_random_network_is_converted_and_trained_right_or_refused(seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(40, 500))
+@pytest.mark.parametrize("seed", range(40, NB_SEEDS))
 def test_many_random_networks_are_converted_and_trained_right_or_refused(seed):
     check(seed)
 
@@ -33,9 +33,9 @@ def test_a_seed_gives_one_network():
 
 
 def test_the_readme_gives_the_figures_of_the_study():
-    lines = RESULTS.read_text(encoding="utf-8").splitlines()
-    assert lines[0].startswith("# python -m benchmarks.fuzz;")
-    counts = {row["outcome"]: int(row["networks"]) for row in csv.DictReader(lines[1:])}
+    rows = read_rows(RESULTS / "fuzz.csv")
+    assert rows[0]["made by"].startswith("python -m tests.compat fuzz;")
+    counts = {row["outcome"]: int(row["networks"]) for row in rows}
     assert sum(counts.values()) == NB_SEEDS
     refused = sum(number for outcome, number in counts.items() if outcome.startswith("refused"))
     text = " ".join(README.read_text(encoding="utf-8").split())
