@@ -83,7 +83,7 @@ def test_no_files_import_each_other_in_a_circle(folder):
 
 @pytest.mark.parametrize(
     ("folder", "others"),
-    [("art_oat", {"tests", "benchmarks"}), pytest.param("benchmarks", {"tests"}, marks=pytest.mark.xfail)],
+    [("art_oat", {"tests", "benchmarks"}), ("benchmarks", {"tests"})],
 )
 def test_the_library_and_its_studies_do_not_import_tests(folder, others):
     for path in files(folder):
