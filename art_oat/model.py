@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel
 from art_oat.condition import Condition, Layout, OperatingPoint, Slope, conditioned
 from art_oat.layers.batch_norm import steadied
 from art_oat.layers.encoding import Encoding
-from art_oat.layers.film import LinearFiLM
+from art_oat.layers.film import FiLM
 from art_oat.pinned import LiveNetwork, PinnedNetwork
 
 _MAX_PINNED = 64
@@ -134,7 +134,7 @@ class OATModel(nn.Module):
         most. Nothing is trained there: measure before you use it.
         """
         is_continued = self.lambdas[-1] == 1 and len(self.lambdas) > 1 and self.lambdas[-2] > 0
-        if is_continued and any(isinstance(part, LinearFiLM) for part in self.network.modules()):
+        if is_continued and any(isinstance(part, FiLM) and part.is_linear for part in self.network.modules()):
             return 2 - self.lambdas[-2]
         return self.lambdas[-1]
 

@@ -1,11 +1,11 @@
-"""Owns dual batch norm, FiLM included, and the plain affine map that it becomes at a fixed lam."""
+"""Conditional batch norm: dual, or with dual affine weights alone, and FiLM after it."""
 
 from __future__ import annotations
 
 import copy
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import torch
@@ -16,42 +16,62 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from art_oat.condition import Condition, current_condition
 from art_oat.layers.base import AffineLayer
 from art_oat.layers.channel_affine import channel_affine
-from art_oat.layers.film import FiLM, NarrowFiLM
+from art_oat.layers.film import FiLM
 
 
 class BatchNormLayer(AffineLayer):
-    """What the two forms of a conditional batch norm share: a FiLM, or none, and how it enters the merged affine.
+    """What the two forms of a conditional batch norm share: two sides, one for lam = 0 and one for lam > 0, and a FiLM.
 
-    A norm may lack affine weights. FiLM then still works; folding gives such a norm the weights that hold FiLM.
+    The side is chosen by **lam**, not by whether the input is attacked. A norm without affine weights that has a FiLM
+    gets some by folding.
+
+    Args:
+        norm: A batch norm of any number of dimensions, which the layer takes over.
+        film: Modulation after the norm, or None.
     """
 
-    film: FiLM | NarrowFiLM | None
+    clean: nn.Module
+    adversarial: nn.Module
+    film: FiLM | None
 
-    @property
+    def __init__(self, norm: _BatchNorm, film: FiLM | None = None) -> None:
+        super().__init__()
+        self.nb_channels = norm.num_features
+        self.training = norm.training
+        self._take_over(norm)
+        self.film = film
+
     @abstractmethod
-    def nb_channels(self) -> int:
-        """Return the number of channels ``C``."""
+    def _take_over(self, norm: _BatchNorm) -> None:
+        """Register the parts of the layer that the norm is made to."""
 
     @abstractmethod
     def normalization(self, condition: Condition) -> tuple[Tensor, Tensor]:
         """Return scale and shift, each ``[G, C]``, of the layer without FiLM in evaluation."""
 
-    @abstractmethod
+    def reset_parameters(self) -> None:
+        """Reset weights and statistics of all parts."""
+        for part in self.children():
+            part.reset_parameters()  # type: ignore[operator]
+
     def tied_parts(self) -> tuple[nn.Module, ...]:
-        """Return the parts that own weights and statistics of the original norm, in a fixed order."""
+        """Return the parts that hold weights and statistics of the original norm, in a fixed order."""
+        return tuple(part for part in self.children() if part is not self.film)
 
     def merge(self, condition: Condition) -> tuple[Tensor, Tensor]:
         """Merge norm and FiLM: ``scale, shift`` with ``y = scale * x + shift``, each ``[G, C]``."""
-        scale, shift = self.normalization(condition)
+        return self._modulated(self.normalization(condition), condition)
+
+    def _modulated(self, affine: tuple[Tensor, Tensor], condition: Condition) -> tuple[Tensor, Tensor]:
         if self.film is None:
-            return scale, shift
-        film_scale, film_shift = self.film.coefficients(condition.code)
+            return affine
+        (scale, shift), (film_scale, film_shift) = affine, self.film.coefficients(condition.code)
         return scale * film_scale, shift * film_scale + film_shift
 
     def affine(self, condition: Condition) -> tuple[Tensor, Tensor]:
-        """Return what :meth:`merge` does, blended on the slope between lam = 0 and the smallest trained lam above it.
+        """Return what :meth:`merge` does, but blended between lam = 0 and the smallest trained lam above it.
 
-        There, on neither side of a norm, scale and shift lie on the straight line between those at both ends.
+        A lam in between belongs to neither side: its scale and shift lie on the straight line between those at both.
         """
         merged = self.merge(condition)
         if not condition.is_on_slope:
@@ -65,10 +85,7 @@ class BatchNormLayer(AffineLayer):
         return scale, shift
 
     def _with_film(self, norm: _BatchNorm, condition: Condition) -> _BatchNorm:
-        """Write FiLM into the affine weights of ``norm``, which gets some where it has none.
-
-        On the slope between both sides, they also make up for the statistics of the other side.
-        """
+        """Write FiLM into the affine weights of ``norm``, and on the slope also what makes up for its statistics."""
         if condition.is_on_slope:
             assert norm.running_mean is not None
             assert norm.running_var is not None
@@ -85,30 +102,17 @@ class BatchNormLayer(AffineLayer):
 class DualBatchNorm(BatchNormLayer):
     """Two batch norms, one for lam = 0 and one for lam > 0, and one FiLM after both (arXiv:2010.11828).
 
-    The side is chosen by **lam**, not by whether the input is attacked. Each side has statistics and affine weights
-    of its own; a training pass moves only the sides that occur in its batch. A lam above 0 but below the smallest
-    trained one is answered by a blend of both sides in evaluation, and by the adversarial one in training. A side that
-    would see one value per channel, whose variance is not defined, normalizes by its running statistics and leaves them
-    as they are.
-
-    Args:
-        norm: A batch norm of any number of dimensions; becomes the clean side, and its copy the adversarial one.
-        film: Modulation after the norm, or None.
+    Each side has statistics and affine weights of its own; a training pass moves only the sides that occur in its
+    batch. A side that would see one value per channel, whose variance is not defined, normalizes by its running
+    statistics and leaves them as they are.
     """
 
-    def __init__(self, norm: _BatchNorm, film: FiLM | NarrowFiLM | None = None) -> None:
-        super().__init__()
+    clean: _BatchNorm
+    adversarial: _BatchNorm
+
+    def _take_over(self, norm: _BatchNorm) -> None:
         self.clean = norm
         self.adversarial = copy.deepcopy(norm)
-        self.film = film
-        self.training = norm.training
-
-    def reset_parameters(self) -> None:
-        """Reset weights and statistics of both sides, and FiLM."""
-        self.clean.reset_parameters()
-        self.adversarial.reset_parameters()
-        if self.film is not None:
-            self.film.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize and modulate ``x [N, C, ...]`` by the condition of the pass under way."""
@@ -117,20 +121,15 @@ class DualBatchNorm(BatchNormLayer):
             return channel_affine(x, *self.affine(condition))
         order, inverse = condition.order, condition.inverse_order
         x = x if order is None else x[order]
-        answers = [
-            _normalize_side(side, part)
-            for side, part in zip((self.clean, self.adversarial), _cut(x, condition), strict=True)
-            if part is not None
-        ]
-        result = answers[0] if len(answers) == 1 else torch.cat(answers)
+        nb_clean, nb_samples = condition.nb_clean, len(condition.lam)
+        if nb_clean in (0, nb_samples):
+            result = _normalize(self.clean if nb_clean else self.adversarial, x)
+        else:
+            clean, adversarial = x.split([nb_clean, nb_samples - nb_clean])  # its gradient is one copy
+            result = torch.cat([_normalize(self.clean, clean), _normalize(self.adversarial, adversarial)])
         if self.film is not None:
             result = self.film(result, condition.code if order is None else condition.code[order])
         return result if inverse is None else result[inverse]
-
-    @property
-    def nb_channels(self) -> int:
-        """Return the number of channels ``C``."""
-        return self.clean.num_features
 
     def normalization(self, condition: Condition) -> tuple[Tensor, Tensor]:
         """Return scale and shift of the side that each lam belongs to, each ``[G, C]``."""
@@ -142,10 +141,6 @@ class DualBatchNorm(BatchNormLayer):
     def fold(self, condition: Condition) -> nn.Module:
         """Return the side of ``lam`` as an ordinary batch norm of its class whose weight and bias hold FiLM too."""
         return self._with_film(copy.deepcopy(self.clean if condition.nb_clean else self.adversarial), condition)
-
-    def tied_parts(self) -> tuple[nn.Module, ...]:
-        """Return both sides."""
-        return self.clean, self.adversarial
 
 
 class _Affine(nn.Module):
@@ -165,46 +160,27 @@ class _Affine(nn.Module):
 class DualAffineBatchNorm(BatchNormLayer):
     """One batch norm for all lams, with affine weights of their own for lam = 0 and for lam > 0, and one FiLM after.
 
-    Of what dual batch norm doubles, this doubles the affine weights alone: all samples of a batch are normalized
-    together, and the running statistics see every lam, clean and attacked. In later analyses of adversarial training
-    it is the affine weights that carry the effect.
-
-    Args:
-        norm: A batch norm of any number of dimensions; keeps the statistics, and gives both sides their weights.
-        film: Modulation after the norm, or None.
+    All samples of a batch are normalized together, and the running statistics see every lam, clean and attacked. In
+    later analyses of adversarial training it is the affine weights of dual batch norm that carry its effect.
     """
 
-    def __init__(self, norm: _BatchNorm, film: FiLM | NarrowFiLM | None = None) -> None:
-        super().__init__()
+    clean: _Affine
+    adversarial: _Affine
+
+    def _take_over(self, norm: _BatchNorm) -> None:
         self.clean = _Affine(norm)
         self.adversarial = copy.deepcopy(self.clean)
         norm.affine = False
         norm.weight = norm.bias = None  # type: ignore[assignment]
         self.statistics = norm
-        self.film = film
-        self.training = norm.training
-
-    def reset_parameters(self) -> None:
-        """Reset statistics, the weights of both sides, and FiLM."""
-        for part in (self.statistics, self.clean, self.adversarial, self.film):
-            if part is not None:
-                part.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize and modulate ``x [N, C, ...]`` by the condition of the pass under way."""
         condition = current_condition().of(len(x))
         if not self.statistics.training and condition.is_on_slope:
             return channel_affine(x, *self.affine(condition))
-        scale, shift = self._chosen(condition)
-        if self.film is not None:
-            film_scale, film_shift = self.film.coefficients(condition.code)
-            scale, shift = scale * film_scale, shift * film_scale + film_shift
-        return channel_affine(_normalize_side(self.statistics, x), scale, shift)
-
-    @property
-    def nb_channels(self) -> int:
-        """Return the number of channels ``C``."""
-        return self.statistics.num_features
+        scale, shift = self._modulated(self._chosen(condition), condition)
+        return channel_affine(_normalize(self.statistics, x), scale, shift)
 
     def _chosen(self, condition: Condition) -> tuple[Tensor, Tensor]:
         is_clean = condition.is_clean.unsqueeze(1)
@@ -223,10 +199,6 @@ class DualAffineBatchNorm(BatchNormLayer):
         _set_affine(norm, side.weight, side.bias)
         return self._with_film(norm, condition)
 
-    def tied_parts(self) -> tuple[nn.Module, ...]:
-        """Return both sides and the statistics."""
-        return self.clean, self.adversarial, self.statistics
-
 
 def _set_affine(norm: _BatchNorm, weight: Tensor, bias: Tensor) -> None:
     """Give a norm affine weights of its own; those that it has stay trainable or frozen as they are."""
@@ -236,70 +208,11 @@ def _set_affine(norm: _BatchNorm, weight: Tensor, bias: Tensor) -> None:
         setattr(norm, name, nn.Parameter(value.detach().clone(), True if old is None else old.requires_grad))
 
 
-def _normalize_side(norm: _BatchNorm, x: Tensor) -> Tensor:
+def _normalize(norm: _BatchNorm, x: Tensor) -> Tensor:
     if norm.training and x.numel() == x.shape[1]:
         return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
     result: Tensor = norm(x)
     return result
-
-
-@contextmanager
-def observed_norms(network: nn.Module, before: Callable[[str, _BatchNorm, Tensor], None]) -> Iterator[None]:
-    """Within the block, tell of every batch norm that is about to run: its dotted path, itself, and what it gets."""
-
-    def tell(path: str, norm: _BatchNorm, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
-        before(path, norm, next(iter((*args, *kwargs.values()))))
-
-    handles = [
-        part.register_forward_pre_hook(partial(tell, path), with_kwargs=True)
-        for path, part in network.named_modules()
-        if isinstance(part, _BatchNorm)
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextmanager
-def steadied(network: nn.Module) -> Iterator[None]:
-    """Within the block, let batch norms that get one value per channel use their running statistics.
-
-    Its variance is not defined. Converted norms do so by themselves; this is for a batch of one sample and the norms
-    that were kept as they are.
-    """
-    set_back: list[nn.Module] = []
-
-    def enter(_: str, norm: _BatchNorm, x: Tensor) -> None:
-        if norm.training and x.numel() == x.shape[1] and norm.running_mean is not None:
-            norm.training = False
-            set_back.append(norm)
-
-    def leave(*_: object) -> None:
-        while set_back:
-            set_back.pop().training = True
-
-    handles = [part.register_forward_hook(leave) for part in network.modules() if isinstance(part, _BatchNorm)]
-    try:
-        with observed_norms(network, enter):
-            yield
-    finally:
-        leave()
-        for handle in handles:
-            handle.remove()
-
-
-def _cut(x: Tensor, condition: Condition) -> tuple[Tensor | None, Tensor | None]:
-    """Return clean and other samples, which come in this order; None where there are none.
-
-    The gradient of a split is one copy, that of two slices four passes over the batch.
-    """
-    nb_clean = condition.nb_clean
-    if nb_clean in (0, len(condition.lam)):
-        return (x, None) if nb_clean else (None, x)
-    clean, others = x.split([nb_clean, len(x) - nb_clean])
-    return clean, others
 
 
 def _affine(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
@@ -310,3 +223,44 @@ def _affine(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     scale = scale if norm.weight is None else norm.weight * scale
     shift = -norm.running_mean * scale
     return scale, shift if norm.bias is None else norm.bias + shift
+
+
+@contextmanager
+def observed_norms(network: nn.Module, before: Callable[[str, _BatchNorm, Tensor], None]) -> Iterator[None]:
+    """Within the block, tell of every batch norm that is about to run: its dotted path, itself, and what it gets."""
+
+    def tell(path: str, norm: _BatchNorm, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+        before(path, norm, next(iter((*args, *kwargs.values()))))
+
+    with ExitStack() as hooks:
+        for path, part in network.named_modules():
+            if isinstance(part, _BatchNorm):
+                hooks.enter_context(part.register_forward_pre_hook(partial(tell, path), with_kwargs=True))
+        yield
+
+
+@contextmanager
+def steadied(network: nn.Module) -> Iterator[None]:
+    """Within the block, let batch norms that get one value per channel use their running statistics.
+
+    Its variance is not defined. Converted norms do so by themselves; this is for a batch of one sample and the norms
+    that were kept as they are.
+    """
+    steady: list[nn.Module] = []
+
+    def enter(_: str, norm: _BatchNorm, x: Tensor) -> None:
+        if norm.training and x.numel() == x.shape[1] and norm.running_mean is not None:
+            norm.training = False
+            steady.append(norm)
+
+    def leave(*_: object) -> None:
+        while steady:
+            steady.pop().training = True
+
+    with ExitStack() as hooks:
+        hooks.callback(leave)
+        for part in network.modules():
+            if isinstance(part, _BatchNorm):
+                hooks.enter_context(part.register_forward_hook(leave))
+        hooks.enter_context(observed_norms(network, enter))
+        yield

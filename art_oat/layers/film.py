@@ -1,4 +1,4 @@
-"""Owns FiLM: a scale and a shift per channel, computed from the code of lam."""
+"""FiLM: a scale and a shift per channel, computed from the code of lam."""
 
 from __future__ import annotations
 
@@ -16,21 +16,23 @@ class FiLM(nn.Module, ABC):
     """Feature-wise linear modulation of ``C`` channels by a code of length ``D`` (arXiv:1709.07871, 2010.11828).
 
     A subclass is made of ``D`` and ``C``. :func:`register_film` makes it known by name.
+
+    Attributes:
+        starts_as_identity: Whether scales start as 1 and shifts as 0.
+        is_linear: Whether scale and shift are linear in the code, so that they can be continued beyond lam = 1.
     """
 
     starts_as_identity: ClassVar[bool] = True
+    is_linear: ClassVar[bool] = False
 
     @abstractmethod
     def coefficients(self, code: Tensor, nb_channels: int | None = None) -> tuple[Tensor, Tensor]:
-        """Return scale and shift for codes ``[G, D]``.
+        """Return scale and shift, each ``[G, nb_channels]``, for codes ``[G, D]``.
 
         Args:
             code: Of each lam.
             nb_channels: How many channels to modulate, the first, where a network runs at a smaller width; None for
                 all.
-
-        Returns:
-            Each ``[G, nb_channels]``.
         """
 
     @abstractmethod
@@ -60,12 +62,10 @@ def register_film(name: str) -> Callable[[type[FiLM]], type[FiLM]]:
 class LinearFiLM(FiLM):
     """``scale - 1, shift = output(code)`` with a linear map ``D -> 2C`` without bias that starts at zero.
 
-    It starts as the identity. With one-hot codes it is a table: a scale and a shift for every trained lam.
-
-    Args:
-        code_dim: Length ``D`` of a code.
-        nb_channels: ``C``.
+    With one-hot codes it is a table: a scale and a shift for every trained lam.
     """
+
+    is_linear = True
 
     def __init__(self, code_dim: int, nb_channels: int) -> None:
         super().__init__()
@@ -85,11 +85,7 @@ class LinearFiLM(FiLM):
 class TwoLayerFiLM(FiLM):
     """``scale - 1, shift = output(leaky_relu(hidden(code)))``, with ``hidden: D -> 2C`` and ``output: 2C -> 2C``.
 
-    ``output`` starts at zero, so it starts as the identity.
-
-    Args:
-        code_dim: Length ``D`` of a code.
-        nb_channels: ``C``.
+    ``output`` starts at zero.
     """
 
     def __init__(self, code_dim: int, nb_channels: int) -> None:
@@ -116,10 +112,6 @@ class PublishedFiLM(TwoLayerFiLM):
     It starts as torch initializes linear layers, hence with scales near 0.02. At a smaller width both layers are cut to
     their first ``2 nb_channels`` inputs and outputs before these are halved, as in the published slimmable networks: so
     what scales a channel at one width may shift another one at a smaller width.
-
-    Args:
-        code_dim: Length ``D`` of a code.
-        nb_channels: ``C``.
     """
 
     starts_as_identity = False
@@ -144,7 +136,7 @@ def _around_one(result: Tensor, nb_channels: int | None) -> tuple[Tensor, Tensor
     return scale[:, :nb_channels] + 1, shift[:, :nb_channels]
 
 
-class NarrowFiLM(nn.Module):
+class NarrowFiLM(FiLM):
     """The FiLM of a smaller width: the first channels of one that holds the weights for all widths of a network.
 
     Args:
@@ -161,10 +153,6 @@ class NarrowFiLM(nn.Module):
         """Reset the FiLM of all channels."""
         self.whole.reset_parameters()
 
-    def coefficients(self, code: Tensor) -> tuple[Tensor, Tensor]:
+    def coefficients(self, code: Tensor, nb_channels: int | None = None) -> tuple[Tensor, Tensor]:
         """Return scale and shift, each ``[G, nb_channels]``, for codes ``[G, D]``."""
-        return self.whole.coefficients(code, self.nb_channels)
-
-    def forward(self, x: Tensor, code: Tensor) -> Tensor:
-        """Return ``scale * x + shift`` for features ``[N, nb_channels, ...]`` and codes ``[1, D]`` or ``[N, D]``."""
-        return channel_affine(x, *self.coefficients(code))
+        return self.whole.coefficients(code, nb_channels or self.nb_channels)

@@ -1,4 +1,4 @@
-"""Owns norms that do more than normalize: a batch norm of a user's own class, split from what follows in it."""
+"""Norms that do more than normalize: a batch norm of a user's own class, split from what follows in it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from art_oat.layers.base import ConvertedLayer
 from art_oat.layers.batch_norm import BatchNormLayer
 
 _TENSORS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-_SHAPES = {1: (4,), 2: (4, 3, 3), 3: (4, 2, 3, 3)}
+_KINDS = {
+    nn.BatchNorm1d: (4,), nn.BatchNorm2d: (4, 3, 3), nn.BatchNorm3d: (4, 2, 3, 3), nn.SyncBatchNorm: (4, 3, 3),
+}  # fmt: skip
+"""Number of samples, and shape of a channel, on which a norm of each kind is tried."""
 
 
 class Rest(nn.Module):
@@ -29,9 +32,8 @@ class Rest(nn.Module):
         self.module = copy.deepcopy(norm)
         identity = nn.BatchNorm1d(norm.num_features).to(norm.running_mean)
         for name in _TENSORS:
-            value = getattr(identity, name).detach()
             self.module._parameters.pop(name, None)
-            self.module.register_buffer(name, value, persistent=False)
+            self.module.register_buffer(name, getattr(identity, name).detach(), persistent=False)
         self.module.eps = 0.0
         self.module.track_running_stats = False  # torch would look for its counter in what is loaded
         self.train(norm.training)
@@ -62,12 +64,7 @@ class Rest(nn.Module):
 
 
 class FollowedNorm(ConvertedLayer):
-    """A conditional batch norm, and what its original class does after normalizing.
-
-    Args:
-        norm: The conditional norm.
-        rest: What follows.
-    """
+    """A conditional batch norm, and what its original class does after normalizing."""
 
     def __init__(self, norm: BatchNormLayer, rest: Rest) -> None:
         super().__init__()
@@ -93,17 +90,13 @@ def split(norm: _BatchNorm) -> tuple[_BatchNorm, Rest]:
         ValueError: If the two together do not answer as the subclass does, with random weights on random features in
             either mode, or move other statistics.
     """
-    dimensions, kind = next(
-        (dimensions, kind)
-        for dimensions, kind in ((1, nn.BatchNorm1d), (2, nn.BatchNorm2d), (3, nn.BatchNorm3d), (2, nn.SyncBatchNorm))
-        if isinstance(norm, kind)
-    )
+    kind = next(kind for kind in _KINDS if isinstance(norm, kind))
     plain = kind(norm.num_features, norm.eps, norm.momentum, norm.affine)
     for name in _TENSORS:
         setattr(plain, name, getattr(norm, name))
     plain.train(norm.training)
     rest = Rest(norm)
-    if not _is_split(norm, plain, rest, _SHAPES[dimensions]):
+    if not _is_split(norm, plain, rest, _KINDS[kind]):
         raise ValueError(
             "it overrides forward with something else than batch norm and what follows it: register_conversion for "
             "its type"

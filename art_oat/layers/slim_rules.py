@@ -38,48 +38,31 @@ class Cut(NamedTuple):
 class SlimRule(ABC):
     """How a layer of one type is cut; :func:`slim_rule` registers it.
 
-    Unless a rule says otherwise, a layer gives as many channels as it takes, or in proportion to them, on axis 1.
-
     Args:
         layer: The layer in question.
 
     Attributes:
+        size: What the layer takes and gives uncut.
+        has_channels: Whether it has a number of channels; another takes any number.
+        chooses_width: Whether it gives a number of its own choice; another gives in proportion to what it takes.
         has_statistics: Whether each width needs a layer of its own, since its channels have other statistics.
+        axis: The axis of channels, of what it takes and of what it gives.
+        group: The number of input channels that only come together.
     """
 
-    has_statistics: ClassVar[bool] = False
+    size: Channels
+    has_channels: bool = True
+    chooses_width: bool = False
+    has_statistics: bool = False
+    axis: int = 1
+    group: int = 1
 
     def __init__(self, layer: Any) -> None:
         self.layer = layer
 
-    @property
-    @abstractmethod
-    def size(self) -> Channels:
-        """What the layer takes and gives uncut."""
-
     @abstractmethod
     def cut(self, size: Channels) -> Cut:
         """Return how the layer is cut to a size."""
-
-    @property
-    def has_channels(self) -> bool:
-        """Whether the layer has a number of channels; another takes any number."""
-        return True
-
-    @property
-    def chooses_width(self) -> bool:
-        """Whether the layer gives a number of channels of its own choice."""
-        return False
-
-    @property
-    def axis(self) -> int:
-        """The axis of channels, of what the layer takes and of what it gives."""
-        return 1
-
-    @property
-    def group(self) -> int:
-        """The number of input channels that only come together."""
-        return 1
 
 
 @singledispatch
@@ -116,55 +99,44 @@ def chooses_width(layer: nn.Module) -> bool:
 class ConvolutionRule(SlimRule):
     """A grouped convolution keeps whole groups, and gives in proportion to what it takes."""
 
-    @property
-    def size(self) -> Channels:
-        """What the layer takes and gives uncut."""
-        return Channels(self.layer.in_channels, self.layer.out_channels)
-
-    @property
-    def chooses_width(self) -> bool:
-        """Whether there is one group."""
-        return bool(self.layer.groups == 1)
-
-    @property
-    def axis(self) -> int:
-        """The axis before those of the kernel."""
-        return -1 - len(self.layer.kernel_size)
-
-    @property
-    def group(self) -> int:
-        """The number of input channels of one group; 1 where there is one group."""
-        return 1 if self.chooses_width else self.layer.in_channels // self.layer.groups
+    def __init__(self, layer: _ConvNd) -> None:
+        super().__init__(layer)
+        self.size = Channels(layer.in_channels, layer.out_channels)
+        self.axis = -1 - len(layer.kernel_size)
+        self.chooses_width = layer.groups == 1
+        self.group = 1 if self.chooses_width else layer.in_channels // layer.groups
 
     def cut(self, size: Channels) -> Cut:
         """Return how the layer is cut to a size."""
         groups = 1 if self.chooses_width else size.inputs // self.group
         attributes = {"in_channels": size.inputs, "out_channels": size.outputs, "groups": groups}
-        return Cut(attributes, {"weight": self._kept(size), "bias": (slice(size.outputs),)})
+        kept = self.first_axes(size) if self.chooses_width else self.first_axes(size)[:1]
+        return Cut(attributes, {"weight": kept, "bias": (slice(size.outputs),)})
 
-    def _kept(self, size: Channels) -> tuple[slice, ...]:
-        return (slice(size.outputs), slice(size.inputs)) if self.chooses_width else (slice(size.outputs),)
+    def first_axes(self, size: Channels) -> tuple[slice, slice]:
+        """Return what is kept along the first two axes of an ungrouped weight."""
+        return slice(size.outputs), slice(size.inputs)
 
 
 @slim_rule(_ConvTransposeNd)
 class TransposedRule(ConvolutionRule):
     """The weight of a transposed convolution has its inputs first."""
 
-    def _kept(self, size: Channels) -> tuple[slice, ...]:
-        return (slice(size.inputs), slice(size.outputs)) if self.chooses_width else (slice(size.inputs),)
+    def first_axes(self, size: Channels) -> tuple[slice, slice]:
+        """Return what is kept along the first two axes of an ungrouped weight."""
+        return slice(size.inputs), slice(size.outputs)
 
 
 @slim_rule(nn.Linear)
 class LinearRule(SlimRule):
-    """Its channels are its features, on the last axis."""
+    """The channels of a linear layer are its features."""
 
     chooses_width = True
     axis = -1
 
-    @property
-    def size(self) -> Channels:
-        """What the layer takes and gives uncut."""
-        return Channels(self.layer.in_features, self.layer.out_features)
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__(layer)
+        self.size = Channels(layer.in_features, layer.out_features)
 
     def cut(self, size: Channels) -> Cut:
         """Return how the layer is cut to a size."""
@@ -173,21 +145,19 @@ class LinearRule(SlimRule):
 
 
 class ChannelwiseRule(SlimRule):
-    """A layer with one weight per channel in each of its tensors.
+    """A layer whose tensors hold one value per channel.
 
     Attributes:
         size_name: The attribute that holds the number of channels.
-        tensors: Names of what has one value per channel.
+        tensors: The names of its tensors.
     """
 
     size_name: ClassVar[str]
     tensors: ClassVar[tuple[str, ...]]
 
-    @property
-    def size(self) -> Channels:
-        """What the layer takes and gives uncut."""
-        nb_channels = int(getattr(self.layer, self.size_name))
-        return Channels(nb_channels, nb_channels)
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__(layer)
+        self.size = Channels(getattr(layer, self.size_name), getattr(layer, self.size_name))
 
     def cut(self, size: Channels) -> Cut:
         """Return how the layer is cut to a size."""
@@ -205,15 +175,14 @@ class BatchNormRule(ChannelwiseRule):
 
 @slim_rule(nn.GroupNorm)
 class GroupNormRule(ChannelwiseRule):
-    """It keeps whole groups."""
+    """Group norm keeps whole groups."""
 
     size_name = "num_channels"
     tensors = ("weight", "bias")
 
-    @property
-    def group(self) -> int:
-        """The number of channels of one group."""
-        return int(self.layer.num_channels // self.layer.num_groups)
+    def __init__(self, layer: nn.GroupNorm) -> None:
+        super().__init__(layer)
+        self.group = layer.num_channels // layer.num_groups
 
     def cut(self, size: Channels) -> Cut:
         """Return how the layer is cut to a size."""
@@ -223,15 +192,14 @@ class GroupNormRule(ChannelwiseRule):
 
 @slim_rule(nn.PReLU)
 class PReLURule(ChannelwiseRule):
-    """It has one slope per channel, or one for all."""
+    """PReLU has one slope per channel, or one for all."""
 
     size_name = "num_parameters"
     tensors = ("weight",)
 
-    @property
-    def has_channels(self) -> bool:
-        """Whether every channel has a slope of its own."""
-        return bool(self.layer.num_parameters > 1)
+    def __init__(self, layer: nn.PReLU) -> None:
+        super().__init__(layer)
+        self.has_channels = layer.num_parameters > 1
 
     def cut(self, size: Channels) -> Cut:
         """Return how the layer is cut to a size."""

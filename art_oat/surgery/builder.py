@@ -82,9 +82,9 @@ class LayerBuilder:
     has_film: bool
     like: Tensor
     whole: Sequence[FiLM] | None = None
-    _films: list[FiLM | NarrowFiLM] = field(default_factory=list)
+    _films: list[FiLM] = field(default_factory=list)
 
-    def film(self, nb_channels: int) -> FiLM | NarrowFiLM | None:
+    def film(self, nb_channels: int) -> FiLM | None:
         """Return the FiLM for a number of channels; None where ``film_on`` leaves the norm out."""
         if not self.has_film:
             return None
@@ -96,8 +96,7 @@ class LayerBuilder:
 
     def narrower(self) -> LayerBuilder:
         """Return a builder for a smaller width of the same norm: its layers share the FiLMs built so far."""
-        whole = [film for film in self._films if isinstance(film, FiLM)]
-        return LayerBuilder(self.conditioning, self.code_dim, self.has_film, self.like, whole)
+        return LayerBuilder(self.conditioning, self.code_dim, self.has_film, self.like, [*self._films])
 
     def batch_norm(self, norm: _BatchNorm) -> BatchNormLayer:
         """Return the conditional form of a batch norm, which it takes over."""
