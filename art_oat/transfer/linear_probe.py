@@ -53,10 +53,10 @@ class LinearProbe:
     are computed in one pass over the data. The head alone changes, in place; only a log-softmax may follow it.
 
     Args:
-        network: A plain network whose head gives ``K`` scores, such as :func:`~art_oat.adapt` returns.
+        network: A plain network whose head gives ``K`` scores, such as :func:`~art_oat.transfer.adapt` returns.
         weight_decay: Above 0. Of several, ``fit`` keeps the one with the highest accuracy on validation data, of equal
             ones the largest.
-        head: Dotted path of the head; None to find it, see :func:`~art_oat.find_head`.
+        head: Dotted path of the head; None to find it, see :func:`~art_oat.transfer.find_head`.
         input_shape: Shape of one sample, to find it by; None to try common image sizes.
 
     Attributes:
@@ -69,7 +69,7 @@ class LinearProbe:
         ValueError: If the head is not found, or no linear layer, or ``weight_decay`` is not as above.
 
     Example:
-        >>> from art_oat import adapt
+        >>> from art_oat.transfer import adapt
         >>> from art_oat.data import digits
         >>> from art_oat.models import SmallCNN
         >>> network = adapt(SmallCNN(), nb_classes=10, protocol="fixed-feature")

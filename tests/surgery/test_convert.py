@@ -89,24 +89,25 @@ def test_the_published_film_starts_far_from_the_identity():
 
 
 @pytest.mark.parametrize(
-    ("film_on", "expected"),
+    ("film_on", "keep", "expected"),
     [
-        (None, {"norm1", "norm2"}),
-        (["norm2"], {"norm2"}),
-        ([], set()),
-        (lambda path, norm: path.endswith("1"), {"norm1"}),
+        (None, (), {"norm1", "norm2"}),
+        (["norm2"], (), {"norm2"}),
+        ([], (), set()),
+        (lambda path, norm: path.endswith("1"), (), {"norm1"}),
+        (lambda path, norm: path == "norm2", lambda path, norm: path == "norm1", {"norm2"}),
     ],
 )
-def test_film_is_on_the_chosen_norms_only_and_all_are_dual(film_on, expected):
-    network = to_conditional(Head(), film_on=film_on).network
-    assert {name for name in ("norm1", "norm2") if getattr(network, name).film is not None} == expected
-    assert network.norm1.clean.weight is not network.norm1.adversarial.weight
-
-
-def test_the_choice_of_norms_is_kept_as_paths_which_make_the_same_model():
-    model = to_conditional(Head(), film_on=lambda path, norm: path == "norm2", keep=lambda path, norm: path == "norm1")
-    assert model.conversion["film_on"] == ["norm2"]
-    assert model.conversion["keep"] == ["norm1"]
+def test_film_is_on_the_chosen_norms_only_and_the_choice_is_kept_as_paths_which_make_the_same_model(
+    film_on, keep, expected
+):
+    model = to_conditional(Head(), film_on=film_on, keep=keep)
+    norms = {name: getattr(model.network, name) for name in ("norm1", "norm2")}
+    dual = {name: norm for name, norm in norms.items() if isinstance(norm, DualBatchNorm)}
+    assert {name for name, norm in dual.items() if norm.film is not None} == expected
+    assert all(norm.clean.weight is not norm.adversarial.weight for norm in dual.values())
+    assert model.conversion["film_on"] == (None if film_on is None else sorted(expected))
+    assert model.conversion["keep"] == sorted(norms.keys() - dual.keys()) == (["norm1"] if keep else [])
     again = to_conditional(Head(), **model.conversion)
     assert again.state_dict().keys() == model.state_dict().keys()
 

@@ -37,7 +37,7 @@ def test_layers_whose_outputs_are_added_share_the_unit_of_the_grouped_layer_that
     assert units["first"] == units["second"] == 8
 
 
-def test_a_network_that_casts_is_probed_in_single_precision():
+def test_a_network_that_casts_is_tried_in_single_precision():
     class Casts(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -50,7 +50,7 @@ def test_a_network_that_casts_is_probed_in_single_precision():
     assert x.dtype == subject.head.weight.dtype == torch.float32
 
 
-def test_the_probed_copy_has_no_weight_that_hides_anything():
+def test_the_perturbed_copy_has_no_weight_that_hides_anything():
     network = Residual()
     subject, x = perturbed_copy(network, None)
     assert x.shape[1] == 1
