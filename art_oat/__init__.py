@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from art_oat.evaluation import AutoAttack, RobustnessReport, TradeoffCurve, TransferMatrix, evaluate
     from art_oat.frontier import Frontier
     from art_oat.model import OATModel
+    from art_oat.model_io import load_model, save_model
     from art_oat.surgery import fold, to_conditional
     from art_oat.training import (
         MARTLoss,
@@ -36,9 +37,7 @@ if TYPE_CHECKING:
         StratifiedSampling,
         TRADESLoss,
         WeightPerturbation,
-        load_model,
         parameter_groups,
-        save_model,
     )
 
 __all__ = [
@@ -78,10 +77,11 @@ _NAMES = {
     "evaluation": ("AutoAttack", "RobustnessReport", "TradeoffCurve", "TransferMatrix", "evaluate"),
     "frontier": ("Frontier",),
     "model": ("OATModel",),
+    "model_io": ("load_model", "save_model"),
     "surgery": ("fold", "to_conditional"),
     "training": (
         *("MARTLoss", "Method", "OATTrainer", "OneCycle", "SlowStart", "StratifiedSampling", "TRADESLoss"),
-        *("WeightPerturbation", "load_model", "parameter_groups", "save_model"),
+        *("WeightPerturbation", "parameter_groups"),
     ),
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names}

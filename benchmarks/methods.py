@@ -11,6 +11,7 @@ import copy
 import json
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,12 +36,13 @@ from art_oat.contexts import borrowed_generators
 from art_oat.data import Dataset
 from art_oat.experiment.recipe import Recipe, trainer_for
 from art_oat.storage import replaced, write_whole
-from art_oat.training import schedule_by_name
+from art_oat.training import CSVLogger, EpochRecord, ResumeFile, Validation, schedule_by_name
 from art_oat.training.ema import WeightAverage
 from art_oat.training.guard import NB_HELD_OUT
-from art_oat.training.plan import Callback
 from benchmarks.configs import Config, Part
 from benchmarks.record import commit
+
+Callback = Callable[[EpochRecord], None]
 
 STATE = "training-state.pt"
 """What a training that was cut goes on from."""
@@ -212,16 +214,14 @@ def _train_by_own(recipe: Recipe, data: Dataset, folder: Path, callback: Callbac
         if recipe.fallback is None
         else data.validation._replace(x=data.validation.x[:NB_HELD_OUT], y=data.validation.y[:NB_HELD_OUT])
     )
+    callbacks = [CSVLogger(folder / LOG), ResumeFile(folder / STATE), *([] if callback is None else [callback])]
     trainer.fit(
         *data.train,
-        validation_data=held_out,
-        validation_interval=recipe.nb_epochs,
+        validation_data=None if held_out is None else Validation(*held_out, interval=recipe.nb_epochs),
         batch_size=recipe.batch_size,
         nb_epochs=recipe.nb_epochs,
         scheduler=schedule_by_name(recipe.schedule),
-        callback=callback,
-        log_path=folder / LOG,
-        state_path=folder / STATE,
+        callbacks=callbacks,
         verbose=callback is None,
     )
     return trainer.get_classifier().model, sum(record.seconds for record in trainer.history)

@@ -10,8 +10,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from art_oat.model_io import DESCRIPTION, WEIGHTS
 from art_oat.storage import replaced, write_whole
-from art_oat.training.checkpoint import DESCRIPTION, WEIGHTS
 
 LIMIT = 15 * 2**20
 """Bytes of tensors in one file; some more are for their names."""

@@ -12,7 +12,7 @@ from torch import nn, optim
 from art_oat import PGD, OATClassifier, OATTrainer, TradeoffCurve, fold, save_model, to_conditional
 from art_oat.data import digits
 from art_oat.models import SmallCNN
-from art_oat.training import WarmupCosine
+from art_oat.training import RestoreBest, Validation, WarmupCosine
 
 EPS = 0.2  # Linf, images in [0, 1]
 
@@ -26,11 +26,10 @@ def main(out: Path, *, is_smoke: bool) -> None:
     trainer = OATTrainer(classifier, attack=PGD(EPS, eps_step=EPS / 4), seed=0)
     trainer.fit(
         *data.train,
-        validation_data=data.validation,
-        validation_interval=5,
+        validation_data=Validation(*data.validation, interval=5),
         nb_epochs=1 if is_smoke else 40,
         scheduler=WarmupCosine(),
-        restore_best=True,
+        callbacks=[RestoreBest()],
     )
     print(f"kept epoch {trainer.best_epoch}, the best trade-off on validation images")
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from art_oat import PGD, OATClassifier, OATModel, OATTrainer, WeightPerturbation, to_conditional
 from art_oat.layers import DualBatchNorm, FollowedNorm
 from art_oat.models import ResNet, SmallCNN
+from art_oat.training import RestoreBest
 
 LAMBDAS = (0.0, 0.1, 0.2, 0.3, 0.4, 1.0)
 TRAINED_AND_UNSEEN = (*LAMBDAS, 0.05, 0.7)
@@ -250,7 +251,7 @@ def train_by_everything(model: OATModel, **options: object) -> None:
         classifier, attack=PGD(0.1, nb_steps=2), weight_perturbation=WeightPerturbation(0.01), ema=0.9, **options
     )
     x, y = images(24, torch.float32).numpy(), labels(24).numpy()
-    trainer.fit(x, y, nb_epochs=2, batch_size=12, validation_data=(x, y), restore_best=True, verbose=False)
+    trainer.fit(x, y, (x, y), nb_epochs=2, batch_size=12, callbacks=[RestoreBest()], verbose=False)
 
 
 def counterpart(network: nn.Module, name: str, side: str) -> str:

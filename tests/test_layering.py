@@ -20,7 +20,7 @@ ORDER = [
     {"model"},
     {"surgery"},
     {"transfer"},
-    {"classifier"},
+    {"classifier", "model_io"},
     {"attacks", "frontier"},
     {"training", "evaluation"},
     {"experiment"},

@@ -24,15 +24,19 @@ from art_oat.layers import DEFAULT_LAMBDAS, FILMS
 from art_oat.layers.encoding import check_lambdas
 from art_oat.layers.slimmable import check_widths
 from art_oat.model import OATModel
+from art_oat.model_io import Architecture, save_model
 from art_oat.surgery import to_conditional
 from art_oat.surgery.convert import Heads
 from art_oat.training import (
-    Architecture,
+    Callback,
     Checkpoint,
+    CSVLogger,
     OATTrainer,
+    RestoreBest,
+    ResumeFile,
+    Validation,
     WidthSampling,
     parameter_groups,
-    save_model,
     schedule_by_name,
 )
 from art_oat.training.loss import LossName
@@ -271,19 +275,22 @@ def fit(
     state_path: Path | None = None,
     verbose: bool = True,
 ) -> OATClassifier:
-    """Let a trainer made for a recipe do its work; see :func:`train`, and :class:`OATTrainer` for ``state_path``."""
+    """Let a trainer made for a recipe do its work; see :func:`train`; ``state_path`` is that of a ``ResumeFile``."""
     plain = recipe.architecture(data)
+    callbacks: list[Callback] = [RestoreBest()] if keeps_best else []
+    if folder is not None:
+        callbacks.append(CSVLogger(folder / "training.csv"))
+    if folder is not None and keeps_best:
+        callbacks.append(Checkpoint(folder, plain))
+    if state_path is not None:
+        callbacks.append(ResumeFile(state_path))
     trainer.fit(
         *data.train,
-        validation_data=data.validation,
-        validation_interval=-(-recipe.nb_epochs // NB_VALIDATIONS),
+        validation_data=Validation(*data.validation, interval=-(-recipe.nb_epochs // NB_VALIDATIONS)),
         batch_size=recipe.batch_size,
         nb_epochs=recipe.nb_epochs,
         scheduler=schedule_by_name(recipe.schedule),
-        checkpoint=Checkpoint(folder, plain) if folder is not None and keeps_best else None,
-        restore_best=keeps_best,
-        log_path=None if folder is None else folder / "training.csv",
-        state_path=state_path,
+        callbacks=callbacks,
         verbose=verbose,
     )
     classifier: OATClassifier = trainer.get_classifier()

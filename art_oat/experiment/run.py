@@ -21,9 +21,8 @@ from art_oat.evaluation import AutoAttackWarning, EvaluationOptions, ThreatModel
 from art_oat.evaluation.report import write_reports
 from art_oat.experiment.recipe import Recipe, fit, trainer_for, weights_file
 from art_oat.model import OATModel
+from art_oat.model_io import DESCRIPTION, WEIGHTS, load_model
 from art_oat.storage import differences, digest, fingerprint, write_json
-from art_oat.training import load_model
-from art_oat.training.checkpoint import DESCRIPTION, WEIGHTS
 
 TRAINING_STATE = "training-state.pt"
 

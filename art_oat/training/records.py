@@ -1,15 +1,53 @@
-"""Owns the record of a training, epoch by epoch."""
+"""Records: what a training did, epoch by epoch."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Self
 
-from art_oat.frontier import MeasuredPoint
-from art_oat.storage import write_rows
+from torch import Tensor
+
+from art_oat.frontier import Frontier, MeasuredPoint
+
+
+@dataclass
+class EpochMetrics:
+    """Sums over the steps of an epoch, in training mode."""
+
+    loss_sum: float = 0.0
+    nb_samples: int = 0
+    nb_correct: int = 0
+    nb_attacked: int = 0
+    nb_robust: int = 0
+
+    def add(self, loss: float, is_correct: Tensor, is_robust: Tensor) -> None:
+        """Count one batch, by its mean loss, its samples ``[N]`` and its attacked samples ``[A]``."""
+        self.loss_sum += loss * len(is_correct)
+        self.nb_samples += len(is_correct)
+        self.nb_correct += int(is_correct.sum())
+        self.nb_attacked += len(is_robust)
+        self.nb_robust += int(is_robust.sum())
+
+    @property
+    def loss(self) -> float:
+        """Mean loss, in nats."""
+        return self.loss_sum / max(self.nb_samples, 1)
+
+    @property
+    def clean(self) -> float:
+        """Share of all samples answered right."""
+        return self.nb_correct / max(self.nb_samples, 1)
+
+    @property
+    def robust(self) -> float:
+        """Share of attacked samples answered right; NaN where there is none."""
+        return self.nb_robust / self.nb_attacked if self.nb_attacked else math.nan
+
+    def shown(self) -> dict[str, str]:
+        """Return the figures for a progress bar."""
+        return {name: f"{getattr(self, name):.3f}" for name in ("loss", "clean", "robust")}
 
 
 @dataclass(frozen=True)
@@ -25,8 +63,8 @@ class EpochRecord:
             two at the perturbed weights where weights are perturbed.
         clean: Accuracy on the training batches in training mode, a fraction.
         robust: The same on the attacked samples; NaN where none was.
-        standing: Share of some held-out samples that stand after the trainer's ``fallback``, with the weights as
-            trained, not averaged, where they do worst; NaN where there is no such attack, or it is what trains by now.
+        holdout_robust: Accuracy on held-out samples under the ``fallback``, with the weights as trained, not averaged,
+            where the network does worst; NaN where there is no fallback, or it is what trains by now.
         validation: Clean and robust accuracy at every trained lam and width; empty where none was measured.
         area: Under the trade-off of ``validation``, from the corner (1 / K, 0) that guessing
             reaches, averaged over the widths; NaN where none was measured.
@@ -42,7 +80,7 @@ class EpochRecord:
     loss: float
     clean: float
     robust: float
-    standing: float = math.nan
+    holdout_robust: float = math.nan
     validation: tuple[MeasuredPoint, ...] = ()
     area: float = math.nan
     is_best: bool = False
@@ -72,6 +110,8 @@ class EpochRecord:
         return cls(**{**state, "validation": points})
 
 
-def write_history(history: Sequence[EpochRecord], path: Path) -> None:
-    """Write all epochs as CSV; a reader never sees half a file."""
-    write_rows(path, [record.row() for record in history])
+def mean_area(points: Sequence[MeasuredPoint], nb_classes: int) -> float:
+    """Mean over widths of the area under the trade-off, from the corner that guessing reaches; NaN without points."""
+    widths = dict.fromkeys(point.width for point in points)
+    areas = [Frontier(tuple(p for p in points if p.width == width)).area((1 / nb_classes, 0.0)) for width in widths]
+    return sum(areas) / len(areas) if areas else math.nan

@@ -1,10 +1,10 @@
-"""Owns the state of a training on disk: what it needs to go on after a cut, and to which training that belongs."""
+"""Resuming: the state of a training, in memory and in a file, and which training it belongs to."""
 
 from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,40 +13,68 @@ import torch
 
 from art_oat.classifier import OATClassifier
 from art_oat.storage import Plain, differences, fingerprint, replaced
-from art_oat.training.checkpoint import BestEpoch
-from art_oat.training.schedule import Pace, is_schedule
+from art_oat.training.callbacks import Callback, file_faults
+from art_oat.training.guard import Guard
+from art_oat.training.records import EpochRecord
+from art_oat.training.schedule import LRStepper, is_schedule
 from art_oat.training.step import Step
 
-_FORMAT = 3  # of 2, settings were texts, and dropout drew other masks
+_FORMAT = 4  # of 3, the best epoch was no callback
 
 
-@dataclass(frozen=True)
-class Ongoing:
-    """The parts of a training that change from epoch to epoch; ``fit`` has made them, and they are its own.
+@dataclass
+class TrainingState:
+    """All parts of a training that change from step to step.
 
     Args:
         classifier: Holds the optimizer, and says on which device torch's global generator counts.
         step: Holds weights, statistics and their average.
-        pace: Holds the schedule.
-        best: Holds the best epoch.
+        stepper: Holds the schedule.
         generator: The trainer's.
-        nb_clean: How many epochs, the first, are clean.
+        guard: Holds what was best under the fallback; None where there is none.
+        callbacks: Are told of the training.
+        history: The trainer's records.
+        nb_before: Epochs that lie before this call of ``fit``.
+        nb_clean: How many of those of this call, the first, are clean.
+        nb_done: Epochs of this call that lie behind, in a training that has ended all of them.
+        nb_steps: Likewise, steps.
     """
 
     classifier: OATClassifier
     step: Step
-    pace: Pace
-    best: BestEpoch
+    stepper: LRStepper
     generator: torch.Generator
-    nb_clean: int = 0
+    guard: Guard | None
+    callbacks: Sequence[Callback]
+    history: list[EpochRecord]
+    nb_before: int
+    nb_clean: int
+    nb_done: int = 0
+    nb_steps: int = 0
+
+    @property
+    def next_epoch(self) -> int:
+        """The number of the epoch to come; one that was undone gives its number to the one that is run again."""
+        return 1 + sum(not record.is_undone for record in self.history)
+
+    @property
+    def best(self) -> EpochRecord | None:
+        """The record with the largest area of this call."""
+        found = [record for record in self.history if record.is_best and record.epoch > self.nb_before]
+        return found[-1] if found else None
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything, between two epochs, within the block that borrows torch's global generators."""
         device = self.classifier.device
         return {
+            "nb_before": self.nb_before,
+            "nb_done": self.nb_done,
+            "nb_steps": self.nb_steps,
+            "history": [record.state_dict() for record in self.history],
+            "guard": None if self.guard is None else self.guard.state_dict(),
+            "callbacks": {type(one).__name__: found for one in self.callbacks if (found := one.state_dict())},
             "step": self.step.state_dict(),
-            "pace": self.pace.state_dict(),
-            "best": self.best.state_dict(),
+            "stepper": self.stepper.state_dict(),
             "optimizer": self.classifier.optimizer.state_dict(),
             "generator": self.generator.get_state(),
             "cpu_generator": torch.get_rng_state(),
@@ -54,60 +82,78 @@ class Ongoing:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` of the same training returned, perhaps on another device."""
+        """Continue from what :meth:`state_dict` of the same training returned, perhaps on another device."""
+        self.nb_done, self.nb_steps = state["nb_done"], state["nb_steps"]
+        self.history[:] = [EpochRecord.from_state(record) for record in state["history"]]
         self.step.load_state_dict(state["step"])
         self.classifier.optimizer.load_state_dict(state["optimizer"])
-        self.pace.load_state_dict(state["pace"])  # after the optimizer, whose learning rates it may write
-        self.best.load_state_dict(state["best"])
+        self.stepper.load_state_dict(state["stepper"])
+        if self.guard is not None:
+            self.guard.load_state_dict(state["guard"])
+            if self.guard.has_tripped:
+                self.step.attack = self.guard.strong
+        for callback in self.callbacks:
+            if type(callback).__name__ in state["callbacks"]:
+                callback.load_state_dict(state["callbacks"][type(callback).__name__])
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["cpu_generator"])
         if self.classifier.device.type == "cuda" and state["cuda_generator"] is not None:
             torch.cuda.set_rng_state(state["cuda_generator"], self.classifier.device)
 
 
-@dataclass(frozen=True)
-class StateFile:
-    """Where the state of one training lies.
+class ResumeFile(Callback):
+    """A file that gets, after every epoch and whole or not at all, everything that the training needs to continue.
+
+    If it is there, ``fit`` continues after the last epoch in it, in whatever trainer and network, and comes to the very
+    same result as if it had never been cut. That of a finished training gives the result back, and trains no more.
+    Delete it to train anew. It must be of the same training: its settings are compared, the data are not.
+
+    Exact for arrays. A ``DataLoader`` or a generator of ART's shuffles by its own randomness, and an attack, an
+    augmentation or a function that remembers something starts anew. A scheduler with ``step()`` needs ``state_dict()``
+    and ``load_state_dict()``. Every other callback is told of an epoch first.
 
     Args:
         path: The file.
-        settings: What tells the training apart from others, see :func:`described`.
     """
 
-    path: Path
-    settings: Mapping[str, Plain]
+    def __init__(self, path: str | Path) -> None:
+        self.path = path
 
-    def read(self) -> dict[str, Any] | None:
+    def read(self, settings: Mapping[str, Plain]) -> dict[str, Any] | None:
         """Return what :meth:`write` was given last, tensors on the CPU; None where there is no file.
+
+        Args:
+            settings: What tells the training apart from others, see :func:`described`.
 
         Raises:
             ValueError: If the file is of something else, or of a training with other settings; names them.
         """
-        if not self.path.exists():
+        path = Path(self.path)
+        if not path.exists():
             return None
         try:
-            kept = torch.load(self.path, map_location="cpu", weights_only=True)
-            settings, content = dict(kept["settings"]), dict(kept["content"])
+            kept = torch.load(path, map_location="cpu", weights_only=True)
+            found, content = dict(kept["settings"]), dict(kept["content"])
         except OSError:
             raise
         except Exception as error:  # whatever unpickling raises
             raise ValueError(
-                f"state_path must name a file that fit wrote, or none yet, got {self.path}, which is none: {error!r}."
+                f"ResumeFile must name a file that fit wrote, or none yet, got {path}, which is none: {error!r}."
             ) from error
-        self._check(settings)
+        if different := differences(found, settings):
+            raise ValueError(
+                f"ResumeFile must name a file of this training, got {path}, of one with other settings: {different}. "
+                "Go on with the settings of that one, or delete the file to start anew."
+            )
         return content
 
-    def write(self, content: Mapping[str, Any]) -> None:
+    def write(self, settings: Mapping[str, Plain], content: Mapping[str, Any]) -> None:
         """Replace the file, whole or not at all."""
-        with replaced(self.path) as partial:
-            torch.save({"settings": dict(self.settings), "content": dict(content)}, partial)
+        with replaced(Path(self.path)) as partial:
+            torch.save({"settings": dict(settings), "content": dict(content)}, partial)
 
-    def _check(self, settings: Mapping[str, Plain]) -> None:
-        if different := differences(settings, self.settings):
-            raise ValueError(
-                f"state_path must name a file of this training, got {self.path}, of one with other settings: "
-                f"{different}. Go on with the settings of that one, or delete the file to start anew."
-            )
+    def faults(self, classifier: OATClassifier, scheduler: Any, *, has_validation: bool) -> list[str]:  # noqa: D102
+        return file_faults("ResumeFile", self.path) + _state_faults(scheduler, classifier)
 
 
 def described(parts: Mapping[str, Any], classifier: OATClassifier, scheduler: Any) -> dict[str, Plain]:
@@ -153,18 +199,18 @@ def scheduler_state_faults(scheduler: Any) -> list[str]:
         return []
     kind = type(scheduler).__name__
     return [
-        "scheduler must have state_dict() and load_state_dict() to go on from state_path, or from the last good state "
-        f"where there is a fallback, got {kind}."
+        "scheduler must have state_dict() and load_state_dict() to go on from a ResumeFile, or from the last good "
+        f"state where there is a fallback, got {kind}."
     ]
 
 
-def state_faults(scheduler: Any, classifier: OATClassifier) -> list[str]:
+def _state_faults(scheduler: Any, classifier: OATClassifier) -> list[str]:
     """Say why a training by a scheduler could not go on from a file."""
     states: dict[str, Any] = {"optimizer": _groups(classifier.optimizer, None)}
     if _is_stepped(scheduler) and not scheduler_state_faults(scheduler):
         states["scheduler"] = scheduler.state_dict()
     return [
-        f"{name} must hold plain numbers and tensors to be read from state_path again, but: {error}"
+        f"{name} must hold plain numbers and tensors to be read from a ResumeFile again, but: {error}"
         for name, state in states.items()
         if (error := _reading_error(state)) is not None
     ]

@@ -1,4 +1,4 @@
-"""Owns how learning rates change in training: schedules as functions of progress, and who steps what when."""
+"""Learning rates: schedules as functions of progress, and what steps them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
-from art_oat.checks import count_faults, refuse
+from art_oat.checks import refuse
 from art_oat.condition import is_finite_number
 
 ScheduleName = Literal["one-cycle", "cosine", "piecewise", "slow-start", "constant"]
@@ -27,6 +27,13 @@ class Scheduler(Protocol):
     def step(self) -> Any:
         """Advance the schedule by one epoch, or one step."""
         ...
+
+
+@dataclass(frozen=True)
+class PerStep:
+    """A scheduler whose ``step()`` is called after every step of the training, rather than every epoch."""
+
+    scheduler: Scheduler
 
 
 @dataclass(frozen=True)
@@ -183,39 +190,6 @@ class SlowStart:
         return float(self.end ** ((progress - self.peak_at) / (1 - self.peak_at)))
 
 
-class SlowStartFastDecay(LambdaLR):
-    """:class:`SlowStart` as a scheduler of torch, for a training loop of one's own.
-
-    ``OATTrainer.fit(scheduler=SlowStart())`` counts the steps itself; with this one it wants
-    ``scheduler_interval="step"``, or an ``nb_steps`` counted in epochs.
-
-    Args:
-        optimizer: Its learning rates are the largest of the schedule.
-        nb_steps: How often ``step()`` is called in the whole training, at least 1.
-        peak_at: As :class:`SlowStart`.
-        start: As :class:`SlowStart`.
-        end: As :class:`SlowStart`.
-        last_epoch: As every scheduler of torch: the number of steps done already, less 1, to go on with a training.
-
-    Raises:
-        ValueError: If ``nb_steps`` is not as above, and as :class:`SlowStart`.
-    """
-
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        nb_steps: int,
-        *,
-        peak_at: float = SlowStart.peak_at,
-        start: float = SlowStart.start,
-        end: float = SlowStart.end,
-        last_epoch: int = -1,
-    ) -> None:
-        refuse(count_faults({"nb_steps": nb_steps}))
-        schedule = SlowStart(peak_at, start, end)
-        super().__init__(optimizer, lambda step: schedule(min(step / nb_steps, 1.0)), last_epoch)
-
-
 def _eased(start: float, end: float, share: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
 
@@ -299,10 +273,15 @@ def _has_plain_step(scheduler: Any) -> bool:
     return all(parameter.default is not parameter.empty or parameter.kind in variadic for parameter in parameters)
 
 
-class Pace:
-    """Advances a scheduler once per epoch or once per step."""
+class LRStepper:
+    """Advances a scheduler once per epoch or once per step.
 
-    def __init__(self, scheduler: Scheduler | None, interval: str) -> None:
+    Args:
+        scheduler: Has ``step()``; None for constant learning rates.
+        interval: ``"epoch"`` or ``"step"``.
+    """
+
+    def __init__(self, scheduler: Any, interval: str) -> None:
         self.scheduler = scheduler
         self.interval = interval
 
@@ -319,59 +298,19 @@ class Pace:
             self.scheduler.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the schedule stands; empty where there is none."""
-        state: dict[str, Any] = {} if self.scheduler is None else self.scheduler.state_dict()  # type: ignore[attr-defined]
-        return state
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from where :meth:`state_dict` stood."""
-        if self.scheduler is not None:
-            self.scheduler.load_state_dict(state)  # type: ignore[attr-defined]
-
-
-class _FactorScheduler:
-    """Multiplies the learning rates that it finds by a function of progress.
-
-    Torch's ``LambdaLR`` is not used: it would go on from rates that an earlier scheduler of the optimizer wrote down.
-    """
-
-    def __init__(self, optimizer: Optimizer, schedule: Schedule, nb_steps: int) -> None:
-        self.optimizer = optimizer  # not its groups: an optimizer that loads a state makes others
-        self.rates = [float(group["lr"]) for group in optimizer.param_groups]
-        self.schedule = schedule
-        self.nb_steps = nb_steps
-        self.step_count = 0
-        self._write(schedule(0.0))
-
-    def step(self) -> None:
-        self.step_count += 1
-        self._write_progress()
-
-    def restore(self) -> None:
-        self._write(1.0)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"step_count": self.step_count, "rates": self.rates}
+        """Return where the schedule is; empty where there is none."""
+        return {} if self.scheduler is None else dict(self.scheduler.state_dict())
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.step_count, self.rates = state["step_count"], state["rates"]
-        self._write_progress()
-
-    def _write_progress(self) -> None:
-        self._write(self.schedule(min(self.step_count / self.nb_steps, 1.0)))
-
-    def _write(self, factor: float) -> None:
-        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate * factor)
-            else:
-                group["lr"] = rate * factor
+        """Continue from where :meth:`state_dict` was; the optimizer has its learning rates back already."""
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(dict(state))
 
 
 @contextmanager
-def paced(
+def scheduled(
     optimizer: Optimizer, scheduler: Scheduler | Schedule | None, interval: str, nb_steps: int | None
-) -> Iterator[Pace]:
+) -> Iterator[LRStepper]:
     """Give what advances a checked scheduler; the learning rates that a schedule changed come back after the block.
 
     Args:
@@ -380,12 +319,26 @@ def paced(
         interval: ``"epoch"`` or ``"step"``; a function of progress always goes by steps.
         nb_steps: Of the whole training; not needed for what is stepped.
     """
-    if scheduler is None or not is_schedule(scheduler):
-        yield Pace(scheduler, interval)  # type: ignore[arg-type]
+    if nb_steps is None or not is_schedule(scheduler):
+        yield LRStepper(scheduler, interval)
         return
-    assert nb_steps is not None
-    factors = _FactorScheduler(optimizer, scheduler, nb_steps)  # type: ignore[arg-type]
+    schedule = cast("Schedule", scheduler)
+    kept = [group.get("initial_lr") for group in optimizer.param_groups]
+    for group in optimizer.param_groups:
+        group["initial_lr"] = float(group["lr"])  # LambdaLR would start from what an earlier scheduler left there
+    factors = LambdaLR(optimizer, lambda step: schedule(min(step / nb_steps, 1.0)))
     try:
-        yield Pace(factors, "step")
+        yield LRStepper(factors, "step")
     finally:
-        factors.restore()
+        for group, rate, initial in zip(optimizer.param_groups, factors.base_lrs, kept, strict=True):
+            _restore(group, float(rate), initial)
+
+
+def _restore(group: dict[str, Any], rate: float, initial: Any) -> None:
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
+    group["initial_lr"] = initial
+    if initial is None:
+        del group["initial_lr"]

@@ -22,6 +22,7 @@ from art_oat.training.ema import WeightAverage
 from art_oat.training.loss import is_separable
 from art_oat.training.method import Method
 from art_oat.training.precision import Precision, autocast
+from art_oat.training.records import EpochMetrics
 from art_oat.training.sampling import draw_widths
 
 _IMAGE_AXES = len(("N", "C", "H", "W"))
@@ -30,44 +31,6 @@ _FEWEST_INPUTS = 16
 _FEWEST_VALUES = 8
 _FARTHEST_SCORES = 100.0
 _NB_SETTLING_STEPS = 50  # running statistics with torch's momentum of 0.1 have then forgotten where they began
-
-
-@dataclass
-class Tally:
-    """Sums over the steps of an epoch."""
-
-    loss_sum: float = 0.0
-    nb_samples: int = 0
-    nb_correct: int = 0
-    nb_attacked: int = 0
-    nb_robust: int = 0
-
-    def add(self, loss: float, is_correct: Tensor, is_robust: Tensor) -> None:
-        """Count one batch, by its mean loss, its samples ``[N]`` and its attacked samples ``[A]``."""
-        self.loss_sum += loss * len(is_correct)
-        self.nb_samples += len(is_correct)
-        self.nb_correct += int(is_correct.sum())
-        self.nb_attacked += len(is_robust)
-        self.nb_robust += int(is_robust.sum())
-
-    @property
-    def loss(self) -> float:
-        """Mean loss, in nats."""
-        return self.loss_sum / max(self.nb_samples, 1)
-
-    @property
-    def clean(self) -> float:
-        """Share of all samples answered right."""
-        return self.nb_correct / max(self.nb_samples, 1)
-
-    @property
-    def robust(self) -> float:
-        """Share of attacked samples answered right; NaN where there is none."""
-        return self.nb_robust / self.nb_attacked if self.nb_attacked else float("nan")
-
-    def shown(self) -> dict[str, str]:
-        """Return the figures for a progress bar."""
-        return {"loss": f"{self.loss:.3f}", "clean": f"{self.clean:.3f}", "robust": f"{self.robust:.3f}"}
 
 
 @dataclass(frozen=True)
@@ -135,7 +98,7 @@ class Step:
         self.state = [*self.model.parameters(), *self.model.buffers()]
         self.good_state = [tensor.detach().clone() for tensor in self.state]
         self.average = None if method.ema is None else WeightAverage(self.state, method.ema)
-        self.tally = Tally()
+        self.metrics = EpochMetrics()
         self.epoch, self.is_clean = 0, False
         self._is_ahead = False  # whether the weights hold a step that the average does not
         self._is_augmentation_checked = False
@@ -150,7 +113,7 @@ class Step:
     def start_epoch(self, epoch: int, *, is_clean: bool = False) -> None:
         """Count anew; a clean epoch trains every lam on clean inputs alone."""
         self.epoch, self.is_clean = epoch, is_clean
-        self.tally = Tally()
+        self.metrics = EpochMetrics()
 
     def __call__(self, x: Tensor, y: Tensor) -> None:
         """Train on one batch: ``x [N, ...]``, class indices ``[N]`` or probabilities ``[N, K]``."""
@@ -237,7 +200,7 @@ class Step:
         self._largest_score = logits.detach().abs().max()
         if loss.requires_grad or not has_gradient:  # without attacked samples, the clean term may be all there is
             loss.backward()
-        self.tally.add(loss.item(), logits.argmax(1) == classes, logits_adv.argmax(1) == classes[is_attacked])
+        self.metrics.add(loss.item(), logits.argmax(1) == classes, logits_adv.argmax(1) == classes[is_attacked])
         return logits.detach()
 
     def _precision(self, precision: Precision) -> AbstractContextManager[Any]:

@@ -702,7 +702,7 @@ def test_the_epochs_of_the_warmup_are_those_of_a_training_without():
         trainer = OATTrainer(classifier, attack=ATTACK, weight_perturbation=perturbation)
         trainer.fit(
             SINGLE_X, Y.numpy(), batch_size=10, nb_epochs=3, verbose=False,
-            callback=lambda _, name=name, classifier=classifier: states[name].append(values(classifier.model)),
+            callbacks=[lambda _, name=name, kept=classifier: states[name].append(values(kept.model))],
         )  # fmt: skip
     for name, nb_same in {"after one": 1, "after two": 2}.items():
         same = [is_same(mine, other) for mine, other in zip(states[name], states["none"], strict=True)]

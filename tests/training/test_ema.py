@@ -10,6 +10,7 @@ from art_oat import PGD, OATTrainer
 from art_oat.attacks import bind
 from art_oat.training import hybrid_loss
 from art_oat.training.ema import WeightAverage
+from art_oat.training.loop import measure
 from tests.conftest import make_classifier
 from tests.networks import LAMBDAS, WIDTHS, images, labels
 
@@ -158,16 +159,14 @@ def test_validation_and_callback_meet_the_average_which_the_classifier_holds_in_
         ema=0.99,
         nb_epochs=3,
         validation_data=(X, Y),
-        callback=lambda record: seen.append((state(classifier), classifier.predict(X, lam=0.4))),
+        callbacks=[lambda record: seen.append((state(classifier), classifier.predict(X, lam=0.4)))],
     )
     assert_same(seen[-1][0], state(classifier))
     for (weights, scores), record in zip(seen, trainer.history, strict=True):
         holder = make_classifier()
         holder.model.load_state_dict(weights)
         np.testing.assert_array_equal(holder.predict(X, lam=0.4), scores)
-        assert record.validation == tuple(
-            OATTrainer(holder, attack=ATTACK)._measure(holder.as_tensors(X, Y), bind(ATTACK, holder))
-        )
+        assert record.validation == tuple(measure(holder, *holder.as_tensors(X, Y), bind(ATTACK, holder), 0))
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])

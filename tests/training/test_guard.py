@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from art_oat import NFGSM, PGD, OATClassifier, OATTrainer, WeightPerturbation, to_conditional
 from art_oat.attacks import bind, robust_correct
 from art_oat.data import digits
-from art_oat.training import CatastrophicOverfittingWarning, hybrid_loss
+from art_oat.training import CatastrophicOverfittingWarning, CSVLogger, Validation, hybrid_loss
 from art_oat.training.guard import NB_HELD_OUT, Guard
 from tests.conftest import make_classifier
 from tests.networks import LAMBDAS, WIDTHS, Residual, images, labels
@@ -296,13 +296,13 @@ METHODS = {
 @pytest.mark.parametrize("name", METHODS)
 def test_without_a_collapse_training_is_to_the_bit_what_it_is_without_a_fallback(name):
     method, network = METHODS[name]
-    options = {"restore_best": False}  # which is the best depends on who judges
+    options = {"restores": False}  # which is the best depends on who judges
     with_fallback = fit(guarded(with_dropout(**network), **method), None, **options)
     without = fit(guarded(with_dropout(**network), **{**method, "fallback": None}), None, **options)
     assert_same(trained(with_fallback), trained(without))
     assert not any(record.is_undone for record in with_fallback.history)
-    assert all(0 <= record.standing <= 1 for record in with_fallback.history)
-    assert all(math.isnan(record.standing) for record in without.history)
+    assert all(0 <= record.holdout_robust <= 1 for record in with_fallback.history)
+    assert all(math.isnan(record.holdout_robust) for record in without.history)
 
 
 def test_attacks_from_outside_may_train_and_judge():
@@ -311,7 +311,7 @@ def test_attacks_from_outside_may_train_and_judge():
         fallback = FastGradientMethod(classifier, eps=0.1, num_random_init=1) if with_fallback else None
         return fit(
             guarded(classifier, lambda network, x, y: x * torch.rand_like(x), fallback=fallback), None,
-            restore_best=False,
+            restores=False,
         )  # fmt: skip
 
     assert_same(trained(make(True)), trained(make(False)))
@@ -323,13 +323,13 @@ def test_attacks_from_outside_may_train_and_judge():
 )
 def test_after_a_collapse_training_equals_one_that_went_over_to_the_fallback_at_that_epoch(name, epoch):
     method, network = METHODS[name]
-    options = {"restore_best": False}
+    options = {"restores": False}
     with collapsing_in(epoch) as looks, pytest.warns(CatastrophicOverfittingWarning):
         actual = fit(guarded(with_dropout(**network), **method), None, **options)
     switching = Switching(epoch, method.get("attack", weak))
     expected = fit(
         trainer_of(with_dropout(**network), **{**method, "attack": switching}), None,
-        callback=switching.note, **options,
+        callbacks=[switching.note], **options,
     )  # fmt: skip
     assert_same(trained(actual), trained(expected))
     assert looks == list(range(1, epoch + 1))  # once it has happened, nobody looks any more
@@ -337,22 +337,21 @@ def test_after_a_collapse_training_equals_one_that_went_over_to_the_fallback_at_
 
 @pytest.mark.parametrize("kind", [*SCHEDULERS, "loader"])
 def test_schedules_and_loaders_too_are_those_of_a_training_that_went_over_to_the_fallback(kind):
-    def train(make: Callable[[OATClassifier], OATTrainer], callback=None) -> OATTrainer:
+    def train(make: Callable[[OATClassifier], OATTrainer], callbacks=()) -> OATTrainer:
         classifier = with_dropout()
         source = (X, Y)
         if kind == "loader":
             source = (DataLoader(TensorDataset(torch.from_numpy(X), torch.from_numpy(Y)), 10),)
         scheduler = SCHEDULERS.get(kind, SCHEDULERS["none"])(classifier.optimizer)
-        interval = "step" if kind == "torch's cycle" else "epoch"
         return fit(
-            make(classifier), None, source, scheduler=scheduler, scheduler_interval=interval, callback=callback,
-            restore_best=False,
+            make(classifier), None, source, scheduler=scheduler, callbacks=callbacks,
+            restores=False,
         )  # fmt: skip
 
     with collapsing_in(2), pytest.warns(CatastrophicOverfittingWarning):
         actual = train(guarded)
     switching = Switching(2)
-    expected = train(lambda classifier: trainer_of(classifier, attack=switching), switching.note)
+    expected = train(lambda classifier: trainer_of(classifier, attack=switching), [switching.note])
     assert_same(trained(actual), trained(expected))
 
 
@@ -360,8 +359,8 @@ def test_schedules_and_loaders_too_are_those_of_a_training_that_went_over_to_the
 def test_the_warmup_of_a_weight_perturbation_counts_the_epochs_that_are_kept(warmup_epochs):
     method = {"weight_perturbation": WeightPerturbation(0.3, warmup_epochs)}
     with collapsing_in(1), pytest.warns(CatastrophicOverfittingWarning):
-        actual = fit(guarded(**method), None, restore_best=False)
-    expected = fit(trainer_of(attack=STRONG, **method), None, restore_best=False)
+        actual = fit(guarded(**method), None, restores=False)
+    expected = fit(trainer_of(attack=STRONG, **method), None, restores=False)
     assert_same(trained(actual), trained(expected))
 
 
@@ -402,8 +401,8 @@ def test_weights_statistics_and_momentum_of_the_epoch_are_undone_to_the_bit(epoc
     trainer = trainer_of(classifier, attack=weak, fallback=watching, ema=None)
     with collapsing_in(epoch), pytest.warns(CatastrophicOverfittingWarning):
         fit(
-            trainer, None, validation_interval=3, restore_best=False, scheduler=None,
-            callback=lambda record: good.update({record.epoch: look()}),
+            trainer, None, validation_data=Validation(X[:10], Y[:10], 3), restores=False, scheduler=None,
+            callbacks=[lambda record: good.update({record.epoch: look()})],
         )  # fmt: skip
     assert_same(watching.found, good[epoch - 1])
     assert not torch.equal(good[3]["tensors"]["network.head.weight"], good[0]["tensors"]["network.head.weight"])
@@ -425,18 +424,19 @@ def test_a_warning_that_is_made_an_error_leaves_the_last_good_state():
     with collapsing_in(2), warnings.catch_warnings():
         warnings.simplefilter("error", CatastrophicOverfittingWarning)
         with pytest.raises(CatastrophicOverfittingWarning):
-            fit(trainer, None, restore_best=False, callback=lambda _: good.update(outcome_of(trainer.classifier)))
+            fit(trainer, None, restores=False, callbacks=[lambda _: good.update(outcome_of(trainer.classifier))])
     assert_same(outcome_of(trainer.classifier), good)
 
 
 def test_history_log_and_callback_tell_the_epoch_that_is_undone_from_those_that_count(tmp_path):
     told = []
+    callbacks = [CSVLogger(tmp_path / "log.csv"), lambda record: told.append(record.epoch)]
     with collapsing_in(2), pytest.warns(CatastrophicOverfittingWarning):
-        trainer = fit(guarded(), None, log_path=tmp_path / "log.csv", callback=lambda record: told.append(record.epoch))
+        trainer = fit(guarded(), None, callbacks=callbacks)
     assert [record.epoch for record in trainer.history] == [1, 2, 2, 3]
     assert [record.is_undone for record in trainer.history] == [False, True, False, False]
-    assert [record.standing for record in trainer.history[:2]] == [1.0, 0.0]
-    assert all(math.isnan(record.standing) for record in trainer.history[2:])  # the fallback trains by now
+    assert [record.holdout_robust for record in trainer.history[:2]] == [1.0, 0.0]
+    assert all(math.isnan(record.holdout_robust) for record in trainer.history[2:])  # the fallback trains by now
     assert told == [1, 2, 3]
     undone = trainer.history[1]
     assert undone.validation == ()
@@ -445,7 +445,7 @@ def test_history_log_and_callback_tell_the_epoch_that_is_undone_from_those_that_
     with (tmp_path / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["is_undone"] for row in rows] == ["0", "1", "0", "0"]
-    assert [float(row["standing"]) for row in rows[:2]] == [1.0, 0.0]
+    assert [float(row["holdout_robust"]) for row in rows[:2]] == [1.0, 0.0]
 
 
 def test_every_call_of_fit_starts_by_the_attack_of_the_training():
@@ -470,7 +470,7 @@ def test_a_fallback_that_diverges_at_once_leaves_the_state_before_the_collapse()
         pytest.warns(CatastrophicOverfittingWarning),
         pytest.raises(RuntimeError, match="training must stay finite, got a loss of nan in epoch 2"),
     ):
-        fit(trainer, None, restore_best=False, callback=lambda _: good.update(outcome_of(trainer.classifier)))
+        fit(trainer, None, restores=False, callbacks=[lambda _: good.update(outcome_of(trainer.classifier))])
     assert_same(outcome_of(trainer.classifier), good)
 
 
@@ -488,7 +488,7 @@ def test_plain_networks_follow_where_an_epoch_is_undone():
         classifier.model.train(is_training)
 
     with collapsing_in(1), pytest.warns(CatastrophicOverfittingWarning):
-        fit(trainer, None, restore_best=False, callback=look)
+        fit(trainer, None, restores=False, callbacks=[look])
     for plain, conditional in found:
         np.testing.assert_allclose(plain, conditional, rtol=1e-4, atol=1e-5)  # float32, merged
 
@@ -500,7 +500,7 @@ def test_plain_networks_follow_where_an_epoch_is_undone():
 def test_validation_is_by_the_fallback(lambdas):
     classifier, fallback = at_lambdas(lambdas), PGD(eps=1.0, nb_steps=3)
     trainer = fit(
-        trainer_of(classifier, attack=weak, fallback=fallback, ema=None, allow_large_eps=True), None, restore_best=False
+        trainer_of(classifier, attack=weak, fallback=fallback, ema=None, allow_large_eps=True), None, restores=False
     )
     x, y, is_weaker = torch.from_numpy(X[:10]), torch.from_numpy(Y[:10]), []
     for point in trainer.history[-1].validation:
@@ -523,7 +523,7 @@ def test_a_lam_of_0_alone_is_trained_as_without_a_fallback():
     results = []
     for fallback in (STRONG, None):
         trainer = trainer_of(at_lambdas((0.0,)), attack=weak, fallback=fallback)
-        results.append(trained(fit(trainer, None, restore_best=False)))
+        results.append(trained(fit(trainer, None, restores=False)))
     assert_same(results[0], results[1])
 
 
@@ -611,8 +611,7 @@ def test_digits_trained_by_one_step_without_noise_collapse_and_are_saved_by_the_
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", CatastrophicOverfittingWarning)
             trainer.fit(
-                data.train.x, data.train.y, (data.validation.x, data.validation.y), batch_size=64, nb_epochs=9,
-                validation_interval=9, verbose=False,
+                *data.train, Validation(*data.validation, interval=9), batch_size=64, nb_epochs=9, verbose=False,
             )  # fmt: skip
         is_warned = any(each.category is CatastrophicOverfittingWarning for each in caught)
         assert is_warned == (fallback is not None) == any(record.is_undone for record in trainer.history)

@@ -30,7 +30,16 @@ from art_oat import (
     WeightPerturbation,
     to_conditional,
 )
-from art_oat.training import OneCycle, WarmupCosine, hybrid_loss
+from art_oat.training import (
+    EarlyStopping,
+    OneCycle,
+    PerStep,
+    RestoreBest,
+    ResumeFile,
+    Validation,
+    WarmupCosine,
+    hybrid_loss,
+)
 from art_oat.training.step import Step
 from tests.networks import LAMBDAS, WIDTHS, MobileSqueezeExcite, images, labels
 
@@ -57,13 +66,14 @@ def trainer_of(classifier: OATClassifier | None = None, **options) -> OATTrainer
     return OATTrainer(classifier or with_dropout(), **arguments)
 
 
-def fit(trainer: OATTrainer, path, source=(X, Y), **options) -> OATTrainer:
+def fit(trainer: OATTrainer, path, source=(X, Y), *, restores=True, callbacks=(), **options) -> OATTrainer:
     """Three epochs of two steps each."""
     arguments = {
         "batch_size": 10, "nb_epochs": 3, "scheduler": OneCycle(), "validation_data": (X[:10], Y[:10]),
-        "restore_best": True, "state_path": path, "verbose": False, **options,
+        "verbose": False, **options,
     }  # fmt: skip
-    trainer.fit(*source, **arguments)
+    files = [] if path is None else [ResumeFile(path)]
+    trainer.fit(*source, callbacks=[*files, *([RestoreBest()] if restores else []), *callbacks], **arguments)
     return trainer
 
 
@@ -103,7 +113,7 @@ def cut_in(step: int):
 SCHEDULERS = {
     "one cycle": lambda _: OneCycle(),
     "none": lambda _: None,
-    "torch's cycle": lambda optimizer: lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=7),
+    "torch's cycle": lambda optimizer: PerStep(lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=7)),
     "milestones": lambda optimizer: lr_scheduler.MultiStepLR(optimizer, [1, 2], 0.5),
     "plateau": lambda optimizer: lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, threshold=0.5),
 }
@@ -113,9 +123,7 @@ SCHEDULERS = {
 @pytest.mark.parametrize("step", [3, 6])  # of six: the first of the second epoch, and the last of all
 def test_a_cut_training_gone_on_with_in_another_network_equals_the_uncut_one(tmp_path, kind, step):
     def train(path, classifier):
-        scheduler = SCHEDULERS[kind](classifier.optimizer)
-        interval = "step" if kind == "torch's cycle" else "epoch"
-        return fit(trainer_of(classifier), path, scheduler=scheduler, scheduler_interval=interval)
+        return fit(trainer_of(classifier), path, scheduler=SCHEDULERS[kind](classifier.optimizer))
 
     whole = train(None, with_dropout())
     with cut_in(step):
@@ -125,8 +133,8 @@ def test_a_cut_training_gone_on_with_in_another_network_equals_the_uncut_one(tmp
 
 
 VARIANTS = {
-    "no validation": ({}, {"validation_data": None, "restore_best": False}, {}),
-    "no average": ({"ema": None, "augmentation": None}, {"validation_interval": 2}, {}),
+    "no validation": ({}, {"validation_data": None, "restores": False}, {}),
+    "no average": ({"ema": None, "augmentation": None}, {"validation_data": Validation(X[:10], Y[:10], 2)}, {}),
     "all widths": ({"width_sampling": "all", "distills": True}, {}, {"widths": WIDTHS, "heads": "per-width"}),
     "random width": ({"width_sampling": "random"}, {}, {"widths": WIDTHS}),
     "bf16": ({"precision": "bf16"}, {}, {}),
@@ -170,7 +178,7 @@ def test_cut_again_and_again_by_steps_and_callbacks_it_still_equals_the_uncut_on
         with cut_in(step):
             fit(trainer_of(), path)
     with pytest.raises(KeyboardInterrupt):
-        fit(trainer_of(), path, callback=interrupt)
+        fit(trainer_of(), path, callbacks=[interrupt])
     assert_same(outcome(fit(trainer_of(), path)), outcome(fit(trainer_of(), None)))
 
 
@@ -210,8 +218,8 @@ def test_a_training_gone_on_with_that_diverges_at_once_goes_back_to_where_it_wen
     for seed, step in ((0, 3), (1, 1)):  # both in the first step of the second epoch
         trainer = trainer_of(with_dropout(seed), ema=None, loss=diverging_in(step))
         with pytest.raises(RuntimeError, match="training must stay finite, got a loss of nan in epoch 2"):
-            fit(trainer, tmp_path / "state.pt", restore_best=False)
-        trained[seed] = torch.load(tmp_path / "state.pt")["content"]["ongoing"]["step"]["tensors"]
+            fit(trainer, tmp_path / "state.pt", restores=False)
+        trained[seed] = torch.load(tmp_path / "state.pt")["content"]["step"]["tensors"]
     assert_same([*trainer.classifier.model.parameters(), *trainer.classifier.model.buffers()], trained[1])
     assert_same(trained[0], trained[1])
 
@@ -220,7 +228,7 @@ KILLED = """
 import os, signal
 from tests.training.test_resume import fit, trainer_of
 kill = lambda record: record.epoch == 2 and os.kill(os.getpid(), signal.SIGKILL)
-fit(trainer_of(), {path!r}, callback=kill)
+fit(trainer_of(), {path!r}, callbacks=[kill])
 """
 
 
@@ -245,7 +253,7 @@ def test_of_a_finished_training_the_result_comes_back_without_a_step(tmp_path):
 
 
 def test_a_training_that_its_callback_ended_is_finished(tmp_path):
-    ended = fit(trainer_of(), tmp_path / "state.pt", callback=lambda record: record.epoch == 2)
+    ended = fit(trainer_of(), tmp_path / "state.pt", callbacks=[lambda record: record.epoch == 2])
     again = fit(trainer_of(), tmp_path / "state.pt")
     assert len(again.history) == 2
     assert_same(outcome(again), outcome(ended))
@@ -276,9 +284,10 @@ def test_a_training_that_its_callback_ended_is_finished(tmp_path):
         ({}, {"nb_epochs": 5, "batch_size": 7}, "nb_epochs was 3, is 5; .*number of batches was 2, is 3; batch_size"),
         ({}, {"source": (X[:15], Y[:15])}, "number of samples was 20, is 15"),
         ({}, {"scheduler": WarmupCosine()}, "scheduler was OneCycle, is WarmupCosine"),
-        ({}, {"restore_best": False}, "restore_best was True, is False"),
+        ({}, {"restores": False}, "RestoreBest was True, is not there"),
+        ({}, {"callbacks": [EarlyStopping(2)]}, "patience was not there, is 2"),
         ({}, {"validation_data": (X, Y)}, "number of validation samples was 10, is 20"),
-        ({}, {"validation_interval": 2}, "validation_interval was 1, is 2"),
+        ({}, {"validation_data": Validation(X[:10], Y[:10], 2)}, "validation interval was 1, is 2"),
     ],
 )
 def test_the_file_of_another_training_is_refused_before_anything_is_touched(tmp_path, method, options, message):
@@ -286,7 +295,7 @@ def test_the_file_of_another_training_is_refused_before_anything_is_touched(tmp_
     fit(trainer_of(), path)
     written, trainer = path.read_bytes(), trainer_of(**method)
     before = outcome(trainer)
-    with pytest.raises(ValueError, match=f"state_path must name a file of this training, got .*{message}") as caught:
+    with pytest.raises(ValueError, match=f"ResumeFile must name a file of this training, got .*{message}") as caught:
         fit(trainer, path, **options)
     assert "or delete the file to start anew" in str(caught.value)
     assert_same(outcome(trainer), before)
@@ -297,9 +306,9 @@ def test_a_file_that_holds_something_else_is_refused(tmp_path):
     path = tmp_path / "state.pt"
     for spoil in (path.touch, lambda: path.write_bytes(b"other"), lambda: torch.save({"weights": 1}, path)):
         spoil()
-        with pytest.raises(ValueError, match="state_path must name a file that fit wrote, or none yet"):
+        with pytest.raises(ValueError, match="ResumeFile must name a file that fit wrote, or none yet"):
             fit(trainer_of(), path)
-    with pytest.raises(ValueError, match="state_path must name a file, got "):
+    with pytest.raises(ValueError, match="ResumeFile must name a file, got "):
         fit(trainer_of(), tmp_path)
 
 
@@ -309,7 +318,7 @@ def test_a_file_runs_nothing_when_it_is_read(tmp_path):
             return Path.touch, (tmp_path / "ran",)
 
     torch.save({"settings": Evil(), "content": {}}, tmp_path / "state.pt")
-    with pytest.raises(ValueError, match="state_path must name a file that fit wrote"):
+    with pytest.raises(ValueError, match="ResumeFile must name a file that fit wrote"):
         fit(trainer_of(), tmp_path / "state.pt")
     assert not (tmp_path / "ran").exists()
 
@@ -354,7 +363,7 @@ class Resumable(Stepped):
 def test_a_scheduler_of_ones_own_goes_on_if_it_says_where_it_stands(tmp_path):
     with pytest.raises(ValueError, match=r"scheduler must have state_dict\(\) and load_state_dict\(\).*, got Stepped"):
         fit(trainer_of(), tmp_path / "state.pt", scheduler=Stepped())
-    with pytest.raises(ValueError, match="scheduler must hold plain numbers and tensors to be read from state_path"):
+    with pytest.raises(ValueError, match="scheduler must hold plain numbers and tensors to be read from a ResumeFile"):
         fit(trainer_of(), tmp_path / "state.pt", scheduler=Resumable(np.float64(0)))
     assert not (tmp_path / "state.pt").exists()
     with cut_in(5):

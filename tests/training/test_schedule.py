@@ -6,8 +6,8 @@ import torch
 from torch.optim.lr_scheduler import (
     CosineAnnealingLR,
     ExponentialLR,
+    LambdaLR,
     LinearLR,
-    LRScheduler,
     MultiStepLR,
     OneCycleLR,
     SequentialLR,
@@ -18,13 +18,13 @@ from art_oat import PGD, OATTrainer
 from art_oat.training import hybrid_loss
 from art_oat.training.schedule import (
     OneCycle,
+    PerStep,
     Piecewise,
     SlowStart,
-    SlowStartFastDecay,
     WarmupCosine,
     in_two_parts,
-    paced,
     schedule_by_name,
+    scheduled,
 )
 from tests.conftest import make_classifier
 from tests.networks import images, labels
@@ -44,11 +44,11 @@ def rates_of(optimizer) -> list[float]:
 def rates_at_each_step(optimizer, scheduler, nb_steps: int) -> list[list[float]]:
     """The learning rates that ``nb_steps`` steps are taken with."""
     seen = []
-    with paced(optimizer, scheduler, "step", nb_steps) as pace:
+    with scheduled(optimizer, scheduler, "step", nb_steps) as stepper:
         for _ in range(nb_steps):
             seen.append(rates_of(optimizer))
             optimizer.step()
-            pace.end_step()
+            stepper.end_step()
     return seen
 
 
@@ -138,10 +138,6 @@ def test_an_unknown_name_is_refused():
         ),
         (lambda: SlowStart(1.0, end=math.nan), r"end must be a number in \(0, 1\], got nan.* peak_at must .*, got 1.0"),
         (lambda: SlowStart(start=True, end=1.5), r"start must be .*, got True.* end must be .*, got 1.5"),
-        (lambda: SlowStartFastDecay(sgd(), 0), "nb_steps must be a whole number, at least 1, got 0"),
-        (lambda: SlowStartFastDecay(sgd(), 2.5), "nb_steps must be a whole number, at least 1, got 2.5"),
-        (lambda: SlowStartFastDecay(sgd(), 9, peak_at=2), r"peak_at must be a number in \(0, 1\), got 2"),
-        (lambda: SlowStartFastDecay(sgd(), 9, start=2, end=0), "start must be .* end must be"),
     ],
 )
 def test_faulty_arguments_are_refused(make, message):
@@ -193,105 +189,24 @@ def test_slow_start_gives_the_learning_rates_of_torch():
     assert_same_rates(SlowStart(0.3, start=0.2, end=1 / 8), linear_then_exponential, 40)
 
 
-@pytest.mark.parametrize("nb_steps", [1, 10, 37])
-@pytest.mark.parametrize("options", [{}, {"peak_at": 0.21, "start": 0.2, "end": 0.1}])
-def test_the_scheduler_of_torch_gives_every_group_the_learning_rates_of_slow_start(nb_steps, options):
-    optimizer = sgd()
-    scheduler = SlowStartFastDecay(optimizer, nb_steps, **options)
-    assert isinstance(scheduler, LRScheduler)
-    assert_same_rates(
-        SlowStart(**options), lambda optimizer: SlowStartFastDecay(optimizer, nb_steps, **options), nb_steps
-    )
-    for step in range(nb_steps + 1):
-        expected = np.array(RATES) * SlowStart(**options)(step / nb_steps)
-        np.testing.assert_allclose(rates_of(optimizer), expected, rtol=1e-14)
-        np.testing.assert_allclose(scheduler.get_last_lr(), expected, rtol=1e-14)
-        optimizer.step()
-        scheduler.step()
-
-
-def stepped(optimizer, scheduler, nb_steps: int) -> list[list[float]]:
-    """The learning rates that the next steps are taken with."""
-    seen = []
-    for _ in range(nb_steps):
-        seen.append(rates_of(optimizer))
-        optimizer.step()
-        scheduler.step()
-    return seen
-
-
-def test_the_scheduler_of_torch_stays_at_its_last_factor_after_the_training():
-    optimizer = sgd()
-    rates = stepped(optimizer, SlowStartFastDecay(optimizer, 4), 8)
-    np.testing.assert_allclose(rates[4:], np.tile(np.array(RATES) / 32, (4, 1)), rtol=1e-14)
-
-
-def test_the_scheduler_of_torch_goes_on_from_a_state_that_was_written_and_read(tmp_path):
-    optimizer = sgd()
-    whole = stepped(optimizer, SlowStartFastDecay(optimizer, 12), 12)
-
-    optimizer = sgd()
-    scheduler = SlowStartFastDecay(optimizer, 12)
-    stepped(optimizer, scheduler, 5)
-    torch.save({"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}, tmp_path / "state.pt")
-    state = torch.load(tmp_path / "state.pt", weights_only=True)
-
-    optimizer = sgd((1.0, 1.0))
-    scheduler = SlowStartFastDecay(optimizer, 12)
-    optimizer.load_state_dict(state["optimizer"])
-    scheduler.load_state_dict(state["scheduler"])
-    assert stepped(optimizer, scheduler, 7) == whole[5:]
-
-
-def test_the_scheduler_of_torch_goes_on_from_a_number_of_steps():
-    optimizer = sgd()
-    scheduler = SlowStartFastDecay(optimizer, 12)
-    whole = stepped(optimizer, scheduler, 12)
-
-    optimizer = sgd()
-    stepped(optimizer, SlowStartFastDecay(optimizer, 12), 5)  # writes initial_lr, as torch wants it here
-    again = SlowStartFastDecay(optimizer, 12, last_epoch=4)
-    np.testing.assert_allclose(stepped(optimizer, again, 7), whole[5:], rtol=1e-14)
-
-
 def fit(classifier, scheduler, *, loss=hybrid_loss, x=X, y=Y, **options) -> None:
     trainer = OATTrainer(classifier, attack=PGD(eps=0.1, nb_steps=1), loss=loss)
     trainer.fit(x, y, batch_size=10, nb_epochs=3, scheduler=scheduler, verbose=False, **options)
 
 
-def by_torch(classifier) -> SlowStartFastDecay:
+def by_torch(classifier) -> LambdaLR:
     """For the three epochs of two steps each of :func:`fit`."""
-    return SlowStartFastDecay(classifier.optimizer, 6)
+    return LambdaLR(classifier.optimizer, lambda step: SlowStart()(min(step / 6, 1.0)))
 
 
-def test_training_by_the_scheduler_of_torch_equals_training_by_slow_start():
+def test_training_by_a_scheduler_of_torch_equals_training_by_the_schedule():
     trained = [make_classifier() for _ in range(3)]
     fit(trained[0], SlowStart())
-    fit(trained[1], by_torch(trained[1]), scheduler_interval="step")
+    fit(trained[1], PerStep(by_torch(trained[1])))
     fit(trained[2], None)
     first, second, constant = (classifier.model.state_dict() for classifier in trained)
     torch.testing.assert_close(first, second, rtol=0, atol=0)
     assert not torch.equal(first["network.head.weight"], constant["network.head.weight"])
-
-
-@pytest.mark.parametrize("is_torchs", [False, True])
-def test_a_training_by_a_slow_start_that_is_cut_goes_on_to_the_same_weights(tmp_path, is_torchs):
-    def train(path, callback=None):
-        classifier = make_classifier()
-        scheduler = by_torch(classifier) if is_torchs else SlowStart()
-        fit(classifier, scheduler, scheduler_interval="step", state_path=path, callback=callback)
-        return classifier.model.state_dict()
-
-    def cut(record):
-        if record.epoch == 2:
-            raise KeyboardInterrupt
-
-    path, epochs = tmp_path / "state.pt", []
-    with pytest.raises(KeyboardInterrupt):
-        train(path, cut)
-    again = train(path, lambda record: epochs.append(record.epoch))
-    assert epochs == [2, 3]  # the state after the first is there
-    torch.testing.assert_close(again, train(None), rtol=0, atol=0)
 
 
 def test_fit_takes_every_step_at_the_rate_of_its_progress_and_gives_the_learning_rate_back(classifier):
@@ -325,6 +240,19 @@ def test_a_learning_rate_that_is_a_tensor_stays_that_tensor():
     assert optimizer.param_groups[0]["lr"] is rate
     assert seen == [[0.5], [0.5], [0.25], [0.25]]
     assert rate == 0.5
+
+
+@pytest.mark.parametrize("is_left_by", [None, OneCycle()])
+def test_a_schedule_starts_from_the_rates_that_it_finds_and_leaves_no_trace(is_left_by):
+    optimizer = sgd()
+    if is_left_by is not None:
+        LambdaLR(optimizer, is_left_by)  # writes initial_lr, which torch would start from again
+    for group in optimizer.param_groups:
+        group["lr"] = 0.3
+    before = [dict(group) for group in optimizer.param_groups]
+    seen = rates_at_each_step(optimizer, lambda progress: 1 - progress / 2, 4)
+    np.testing.assert_array_equal(seen, [[0.3 * (1 - step / 8)] * 2 for step in range(4)])
+    assert [dict(group) for group in optimizer.param_groups] == before
 
 
 class Endless(IterableDataset):

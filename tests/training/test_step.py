@@ -655,7 +655,7 @@ def test_weights_are_not_perturbed_in_clean_epochs():
     for perturbation in (None, WeightPerturbation(0.5)):
         classifier = make_classifier()
         trainer = OATTrainer(classifier, attack=ATTACK, weight_perturbation=perturbation, clean_share=0.5)
-        trainer.fit(X, Y, nb_epochs=2, verbose=False, callback=lambda _, kept=classifier: states.append(state(kept)))
+        trainer.fit(X, Y, nb_epochs=2, verbose=False, callbacks=[lambda _, kept=classifier: states.append(state(kept))])
     assert is_same(states[0], states[2])
     assert not is_same(states[1], states[3])
 

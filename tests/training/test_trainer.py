@@ -1,6 +1,4 @@
 import copy
-import csv
-import itertools
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +11,8 @@ from art.defences.trainer import Trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from art_oat import NFGSM, PGD, Frontier, Method, OATClassifier, OATTrainer, StratifiedSampling, to_conditional
-from art_oat.training import hybrid_loss
+from art_oat import NFGSM, PGD, Method, OATClassifier, OATTrainer, StratifiedSampling, to_conditional
+from art_oat.training import Checkpoint, CSVLogger, PerStep, RestoreBest, ResumeFile, Validation, hybrid_loss
 from tests.conftest import make_classifier
 from tests.networks import LAMBDAS, WIDTHS, MobileSqueezeExcite, Residual, images, labels
 
@@ -198,27 +196,6 @@ def test_training_lowers_the_loss_of_every_width():
     assert all(after < start for after, start in zip(losses(), before, strict=True))
 
 
-def test_a_log_over_several_widths_has_columns_for_each_and_their_mean_area(tmp_path):
-    classifier = make_classifier(widths=WIDTHS)
-    trainer = fit(classifier, validation_data=(X[:10], Y[:10]), nb_epochs=1, log_path=tmp_path / "log.csv")
-    (record,) = trainer.history
-    assert [(point.lam, point.width) for point in record.validation] == list(itertools.product(LAMBDAS, WIDTHS))
-    with (tmp_path / "log.csv").open() as file:
-        (row,) = csv.DictReader(file)
-    for point in record.validation:
-        where = f"{point.lam:g}" if point.width == 1 else f"{point.lam:g}x{point.width:g}"
-        assert float(row[f"val_clean@{where}"]) == point.clean
-        assert float(row[f"val_robust@{where}"]) == point.robust <= point.clean
-        network, y = classifier.at(point.lam, point.width).as_module(), torch.from_numpy(Y[:10])
-        x, generator = torch.from_numpy(X[:10]), torch.Generator().manual_seed(trainer.seed)
-        x_adv = ATTACK(network, x, y, clip_values=(0, 1), generator=generator)
-        is_right, is_right_under_attack = (network(images).argmax(dim=1) == y for images in (x, x_adv))
-        assert point.clean == is_right.double().mean()
-        assert point.robust == (is_right & is_right_under_attack).double().mean()
-    areas = [Frontier(tuple(p for p in record.validation if p.width == width)).area((1 / 5, 0)) for width in WIDTHS]
-    assert record.area == pytest.approx(np.mean(areas))
-
-
 @pytest.mark.parametrize("loss_at_fault", [2, 3, 5])
 def test_after_a_non_finite_loss_of_any_width_the_state_is_that_of_the_last_good_step(loss_at_fault):
     classifier = make_classifier(widths=WIDTHS)
@@ -316,18 +293,6 @@ def test_the_attack_sees_inputs_before_preprocessing():
     assert len(network.operations) == 1
 
 
-def test_every_sample_is_seen_once_an_epoch(classifier):
-    seen = []
-
-    def note(logits, logits_adv, y, lam, criterion=None):
-        seen.append(y)
-        return hybrid_loss(logits, logits_adv, y, lam, criterion)
-
-    OATTrainer(classifier, attack=ATTACK, loss=note).fit(X, Y, batch_size=8, nb_epochs=1, verbose=False)
-    assert [len(y) for y in seen] == [8, 8, 4]
-    assert torch.cat(seen).sort().values.tolist() == sorted(Y.tolist())
-
-
 def of_one_lam() -> OATClassifier:
     """Every sample has lam 1, so that the order within a batch does not matter."""
     torch.manual_seed(0)
@@ -347,40 +312,6 @@ def test_a_loader_and_a_generator_train_as_arrays_do():
         states.append(state(trainer.classifier))
     torch.testing.assert_close(states[1], states[0], rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(states[2], states[0], rtol=1e-4, atol=1e-6)
-
-
-class CountingScheduler:
-    def __init__(self) -> None:
-        self.nb_steps = 0
-
-    def step(self) -> None:
-        self.nb_steps += 1
-
-
-@pytest.mark.parametrize(("interval", "nb_steps"), [("epoch", 3), ("step", 6)])
-def test_any_scheduler_is_stepped_per_epoch_or_per_step(classifier, interval, nb_steps):
-    scheduler = CountingScheduler()
-    fit(classifier, scheduler=scheduler, scheduler_interval=interval, nb_epochs=3)
-    assert scheduler.nb_steps == nb_steps
-
-
-def test_the_log_holds_a_row_per_epoch_with_validation_per_lam(classifier, tmp_path):
-    trainer = fit(classifier, validation_data=(X[:10], Y[:10]), log_path=tmp_path / "log" / "training.csv")
-    with (tmp_path / "log" / "training.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [int(row["epoch"]) for row in rows] == [1, 2]
-    for lam, point in zip(LAMBDAS, trainer.history[-1].validation, strict=True):
-        assert float(rows[-1][f"val_clean@{lam:g}"]) == point.clean
-        assert float(rows[-1][f"val_robust@{lam:g}"]) == point.robust <= point.clean
-        assert point.clean == np.mean(classifier.predict(X[:10], lam=lam).argmax(axis=1) == Y[:10])
-    areas = [Frontier(record.validation).area((1 / 5, 0)) for record in trainer.history]
-    assert [float(row["area"]) for row in rows] == areas
-    assert [int(row["is_best"]) for row in rows] == [1, int(areas[1] > areas[0])]
-
-
-def test_validation_comes_at_its_interval_and_at_the_end(classifier):
-    trainer = fit(classifier, validation_data=(X, Y), validation_interval=2, nb_epochs=5)
-    assert [bool(record.validation) for record in trainer.history] == [False, True, False, True, True]
 
 
 def diverging_at(step: int, classifier: OATClassifier, seen: list[dict[str, torch.Tensor]]):
@@ -437,7 +368,7 @@ def test_every_fault_is_named_before_anything_is_touched(classifier):
     x[0] = np.nan
     with pytest.raises(ValueError, match="nb_epochs") as caught:
         OATTrainer(classifier).fit(
-            x, Y + 3, (X[:, :, :3], Y), batch_size=0, nb_epochs=0, scheduler=3, scheduler_interval="day"
+            x, Y + 3, (X[:, :, :3], Y), batch_size=0, nb_epochs=0, scheduler=3, callbacks=[CSVLogger(3), RestoreBest()]
         )
     for name in (
         "x must be finite",
@@ -445,7 +376,7 @@ def test_every_fault_is_named_before_anything_is_touched(classifier):
         "validation x must have",
         "batch_size",
         "scheduler must",
-        "_interval",
+        "CSVLogger must",
     ):
         assert name in str(caught.value)
     assert is_same(state(classifier), before)
@@ -470,10 +401,11 @@ def test_faulty_data_is_refused(classifier, arguments, message):
     ("options", "message"),
     [
         ({"validation_data": (X, Y, Y)}, r"validation_data must be a pair \(x, y\)"),
-        ({"log_path": Path()}, "log_path must name a file"),
-        ({"log_path": 3}, "log_path must name a file"),
+        ({"validation_data": 3}, r"validation_data must be a pair \(x, y\) or a Validation, got int"),
+        ({"callbacks": [CSVLogger(Path())]}, "CSVLogger must name a file"),
+        ({"callbacks": [CSVLogger(3)]}, "CSVLogger must name a file"),
         ({"batch_size": 1}, "batch_size must be at least 2"),
-        ({"validation_interval": 0}, "validation_interval must be"),
+        ({"validation_data": Validation(X, Y, 0)}, "interval of the validation must be"),
         ({"scheduler": torch.optim.lr_scheduler.ReduceLROnPlateau}, "scheduler must have step"),
     ],
 )
@@ -482,21 +414,11 @@ def test_faulty_options_are_refused(classifier, options, message):
         OATTrainer(classifier).fit(X, Y, **options)
 
 
-def test_a_plateau_scheduler_sees_the_training_loss(classifier):
-    for group in classifier.optimizer.param_groups:
-        group["lr"] = 1e-12  # nothing improves
-    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(classifier.optimizer, factor=0.5, patience=0, threshold=0.9)
-    scheduler.min_lrs, scheduler.eps = [0.0], 0.0
-    trainer = fit(classifier, nb_epochs=3, scheduler=scheduler)
-    assert [record.learning_rate for record in trainer.history] == [1e-12, 5e-13, 2.5e-13]
-    assert scheduler.best == trainer.history[0].loss
-
-
 @pytest.mark.parametrize(("mode", "interval"), [("max", "epoch"), ("min", "step")])
 def test_a_plateau_scheduler_that_could_not_see_the_loss_is_refused(classifier, mode, interval):
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(classifier.optimizer, mode)
     with pytest.raises(ValueError, match="scheduler must have mode 'min' and be stepped per epoch"):
-        OATTrainer(classifier).fit(X, Y, scheduler=scheduler, scheduler_interval=interval)
+        OATTrainer(classifier).fit(X, Y, scheduler=PerStep(scheduler) if interval == "step" else scheduler)
 
 
 def test_a_loader_that_yields_nothing_or_no_pairs_is_refused(classifier):
@@ -569,47 +491,14 @@ def test_label_smoothing_and_class_weights_of_the_classifier_are_honored():
     assert len(set(losses)) == 3
 
 
-@pytest.mark.parametrize(("answer", "nb_epochs"), [(True, 2), (1, 4), ("yes", 4), (None, 4)])
-def test_training_ends_after_the_epoch_for_which_the_callback_says_true(classifier, answer, nb_epochs):
-    told = []
-
-    def callback(record):
-        told.append(record)
-        return answer if record.epoch == 2 else False
-
-    trainer = fit(classifier, nb_epochs=4, callback=callback)
-    assert told == trainer.history
-    assert len(told) == nb_epochs
-
-
-def test_a_callback_that_fails_leaves_a_usable_network_and_the_log(classifier, tmp_path):
-    def fail(record):
-        raise OSError("no space")
-
-    classifier.model.eval()
-    random_state = torch.get_rng_state()
-    trainer = OATTrainer(classifier, attack=ATTACK, ema=0.9)
-    with pytest.raises(OSError, match="no space"):
-        trainer.fit(X, Y, nb_epochs=3, log_path=tmp_path / "log.csv", callback=fail, verbose=False)
-    assert len((tmp_path / "log.csv").read_text().splitlines()) == 2
-    assert len(trainer.history) == 1
-    assert not classifier.model.training
-    assert torch.equal(torch.get_rng_state(), random_state)
-    assert np.isfinite(classifier.predict(X, lam=LAM_EACH)).all()
-
-
 def test_fit_generator_takes_every_option_of_fit(classifier, tmp_path):
     trainer, told = OATTrainer(classifier, attack=ATTACK, ema=0.5), []
     trainer.fit_generator(
         NumpyDataGenerator(X, Y, 10),
         2,
-        (X, Y),
+        Validation(X, Y, interval=2),
         lambda progress: 1 - progress,
-        validation_interval=2,
-        checkpoint=tmp_path / "best",
-        restore_best=True,
-        callback=told.append,
-        log_path=tmp_path / "log.csv",
+        callbacks=[Checkpoint(tmp_path / "best"), RestoreBest(), CSVLogger(tmp_path / "log.csv"), told.append],
         verbose=False,
     )
     assert [bool(record.validation) for record in told] == [False, True]
@@ -631,11 +520,6 @@ def test_what_fit_generator_cannot_take_is_refused(classifier):
         trainer.fit_generator(generator)
 
 
-def test_an_augmentation_that_cannot_be_called_is_refused(classifier):
-    with pytest.raises(TypeError, match="augmentation must be callable"):
-        OATTrainer(classifier, augmentation="flip")
-
-
 @pytest.mark.parametrize("scale", [1.0, 10.0])
 def test_the_scale_of_class_weights_does_not_weigh_widths_against_each_other(scale):
     classifier = make_classifier(widths=WIDTHS)
@@ -649,12 +533,12 @@ def test_the_scale_of_class_weights_does_not_weigh_widths_against_each_other(sca
 
 @pytest.mark.parametrize("attack_precision", ["float32", "bf16"])
 def test_the_file_of_a_training_with_another_precision_of_the_attack_is_refused(tmp_path, attack_precision):
-    fit(make_classifier(), state_path=tmp_path / "state.pt")
+    fit(make_classifier(), callbacks=[ResumeFile(tmp_path / "state.pt")])
     classifier = make_classifier()
     before = state(classifier)
     trainer = OATTrainer(classifier, attack=ATTACK, attack_precision=attack_precision)
     with pytest.raises(ValueError, match=f"attack_precision was None, is {attack_precision}"):
-        trainer.fit(X, Y, batch_size=10, nb_epochs=2, state_path=tmp_path / "state.pt", verbose=False)
+        trainer.fit(X, Y, batch_size=10, nb_epochs=2, callbacks=[ResumeFile(tmp_path / "state.pt")], verbose=False)
     assert is_same(state(classifier), before)
 
 
@@ -670,14 +554,8 @@ def test_a_training_with_an_attack_in_bf16_that_is_cut_is_gone_on_with(tmp_path)
 
     path = tmp_path / "state.pt"
     with pytest.raises(KeyboardInterrupt):
-        train(make_classifier(), state_path=path, callback=interrupt)
-    assert is_same(train(make_classifier(), state_path=path), train(make_classifier()))
-
-
-def test_a_named_recipe_takes_the_precision_of_its_attack(classifier):
-    method = OATTrainer(classifier, Method.published(attack_precision="bf16")).method
-    assert (method.precision, method.attack_precision) == ("float32", "bf16")
-    assert Method.published().attack_precision is None
+        train(make_classifier(), callbacks=[ResumeFile(path), interrupt])
+    assert is_same(train(make_classifier(), callbacks=[ResumeFile(path)]), train(make_classifier()))
 
 
 def an_attack_of_art(classifier):

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from art_oat import OATModel, fold, load_model, save_model, to_conditional
+from art_oat.model_io import Architecture
 from art_oat.models import SmallCNN
-from art_oat.training import Architecture
 from art_oat.transfer import adapt, freeze_below, replace_head
 from tests.networks import (
     WIDTHS,

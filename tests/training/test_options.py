@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from art_oat import PGD, OATTrainer
-from art_oat.training import Architecture, OneCycle
-from art_oat.training.checkpoint import Checkpoint
+from art_oat.model_io import Architecture
+from art_oat.training import Checkpoint, CSVLogger, EarlyStopping, OneCycle, RestoreBest
 from tests.networks import images, labels
 
 X, Y = images(20, torch.float32).numpy(), labels(20).numpy()
@@ -19,26 +19,25 @@ def fault(classifier, fallback=None, **options) -> str:
 
 
 def test_the_best_epoch_cannot_be_told_without_validation(classifier, tmp_path):
-    message = fault(classifier, checkpoint=tmp_path / "best", restore_best=True)
-    assert "checkpoint needs validation_data" in message
-    assert "restore_best needs validation_data" in message
+    message = fault(classifier, callbacks=[Checkpoint(tmp_path / "best"), RestoreBest(), EarlyStopping(1)])
+    for name in ("Checkpoint", "RestoreBest", "EarlyStopping"):
+        assert f"{name} needs validation_data" in message
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_checkpoint_that_could_not_be_written_or_read_is_refused_beforehand(classifier, tmp_path):
     (tmp_path / "file").write_text("")
     validation = {"validation_data": (X, Y)}
-    assert "where a file is in the way" in fault(classifier, checkpoint=tmp_path / "file" / "below", **validation)
+    below = Checkpoint(tmp_path / "file" / "below")
+    assert "where a file is in the way" in fault(classifier, callbacks=[below], **validation)
     wrong = Checkpoint(tmp_path, Architecture("SmallCNN", {}))
-    assert "architecture must be a Residual, as is trained, got a SmallCNN" in fault(
-        classifier, checkpoint=wrong, **validation
-    )
-    assert "must be a folder, a Checkpoint or None, got int" in fault(classifier, checkpoint=3, **validation)
+    message = fault(classifier, callbacks=[wrong], **validation)
+    assert "architecture must be a Residual, as is trained, got a SmallCNN" in message
 
 
 def test_faults_of_options_and_of_data_are_named_together(classifier):
-    message = fault(classifier, callback=3, nb_epochs=0, scheduler=3, log_path=3, validation_data=(X + 1, Y))
-    for name in ("callback must be", "nb_epochs must", "scheduler must", "log_path must", "validation x must lie"):
+    message = fault(classifier, nb_epochs=0, scheduler=3, callbacks=[CSVLogger(3)], validation_data=(X + 1, Y))
+    for name in ("nb_epochs must", "scheduler must", "CSVLogger must", "validation x must lie"):
         assert name in message
 
 

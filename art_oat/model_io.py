@@ -1,10 +1,9 @@
-"""Owns models on disk: weights as safetensors, and a JSON that rebuilds the network around them; and the best epoch."""
+"""Models on disk: weights as safetensors, and a JSON that rebuilds the network around them."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -54,88 +53,6 @@ class Architecture:
         """Return a fresh network."""
         network: nn.Module = getattr(models, self.name)(**self.arguments)
         return network
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """Where the best epoch of a training is saved.
-
-    Args:
-        folder: Gets what :func:`save_model` writes; made where it is missing.
-        architecture: As :func:`save_model` takes it.
-
-    Raises:
-        TypeError: If an argument is of another kind.
-    """
-
-    folder: str | Path
-    architecture: Architecture | None = None
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.folder, str | Path):
-            raise TypeError(f"folder must be a path, got {type(self.folder).__name__}.")
-        if not isinstance(self.architecture, Architecture | None):
-            raise TypeError(f"architecture must be an Architecture or None, got {type(self.architecture).__name__}.")
-
-    def faults(self, model: OATModel) -> list[str]:
-        """Say why a model cannot be saved here."""
-        faults = []
-        if any(path.is_file() for path in (Path(self.folder), *Path(self.folder).parents)):
-            faults.append(f"checkpoint must name a folder, got {str(self.folder)!r}, where a file is in the way.")
-        expected = type(model.network).__name__
-        if self.architecture is not None and (built := self.architecture.kind()) != expected:
-            faults.append(f"the checkpoint's architecture must be a {expected}, as is trained, got a {built}.")
-        return faults
-
-
-class BestEpoch:
-    """Holds on to the epoch with the largest area; of equal ones to the first.
-
-    Args:
-        model: Is looked at when it is kept, so it must then hold the weights that were measured.
-        checkpoint: Where it is saved, if anywhere.
-        is_restored: Whether its weights and statistics are remembered, to be put back.
-    """
-
-    def __init__(self, model: OATModel, checkpoint: Checkpoint | None, *, is_restored: bool) -> None:
-        self.model = model
-        self.checkpoint = checkpoint
-        self.is_restored = is_restored
-        self.area = -math.inf
-        self.epoch: int | None = None
-        self._state: dict[str, torch.Tensor] = {}
-
-    def is_beaten_by(self, area: float) -> bool:
-        """Whether an area is larger than that of any epoch kept so far; NaN is not."""
-        return area > self.area
-
-    def keep(self, epoch: int, area: float) -> None:
-        """Take the model as it is now."""
-        self.epoch, self.area = epoch, area
-        if self.is_restored:
-            self._state = {name: tensor.detach().clone() for name, tensor in _tensors(self.model)}
-        if self.checkpoint is not None:
-            save_model(self.model, self.checkpoint.folder, self.checkpoint.architecture)
-
-    def restore(self) -> None:
-        """Put back what was remembered, if anything was."""
-        with torch.no_grad():
-            for name, tensor in _tensors(self.model) if self._state else ():
-                tensor.copy_(self._state[name])
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return which epoch is kept, and its weights where they are remembered."""
-        return {"area": self.area, "epoch": self.epoch, "state": self._state}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Hold on to what :meth:`state_dict` returned; what is saved in the folder is left alone."""
-        self.area, self.epoch = state["area"], state["epoch"]
-        self._state = state["state"]
-
-
-def _tensors(model: OATModel) -> Iterator[tuple[str, torch.Tensor]]:
-    yield from model.named_parameters()
-    yield from model.named_buffers()
 
 
 def save_model(model: OATModel, folder: str | Path, architecture: Architecture | None = None) -> None:

@@ -1,4 +1,3 @@
-import copy
 import json
 from pathlib import Path
 
@@ -6,14 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from art_oat import PGD, OATClassifier, OATTrainer, OperatingPoint, load_model, save_model, to_conditional
-from art_oat.frontier import MeasuredPoint
+from art_oat import OperatingPoint, load_model, save_model, to_conditional
+from art_oat.model_io import Architecture
 from art_oat.models import SmallCNN
-from art_oat.training import Architecture
-from art_oat.training.checkpoint import Checkpoint
-from tests.conftest import make_classifier
 from tests.edge_case_networks import Concatenates
-from tests.networks import WIDTHS, Bottleneck, Hourglass, Residual, SharedNorm, images, labels, shaken
+from tests.networks import WIDTHS, Bottleneck, Hourglass, Residual, SharedNorm, images, shaken
 
 ARCHITECTURE = Architecture("SmallCNN", {"channels": [4, 6], "nb_classes": 3})
 
@@ -156,101 +152,6 @@ def test_a_file_of_another_format_is_refused(tmp_path):
     (tmp_path / "model.json").write_text('{"format": 99}')
     with pytest.raises(ValueError, match="must have format 1, got 99"):
         load_model(tmp_path, Residual())
-
-
-X, Y = images(20, torch.float32).numpy(), labels(20).numpy()
-CLEAN = (0.6, 0.6, 0.5, 0.6, 0.9)
-ROBUST = (0.2, 0.5, 0.6, 0.5, 0.1)
-AREAS = [(clean - 1 / 5) * robust for clean, robust in zip(CLEAN, ROBUST, strict=True)]  # .08 .2 .18 .2 .07
-
-
-class Rigged(OATTrainer):
-    """Measures one point per validation, from a list; notes the weights that it is measured with."""
-
-    def __init__(self, classifier, **arguments) -> None:
-        super().__init__(classifier, PGD(eps=0.1, nb_steps=1), **arguments)
-        self.measured: list[dict[str, torch.Tensor]] = []
-
-    def _measure(self, validation, attack):
-        accuracies = CLEAN[len(self.measured)], ROBUST[len(self.measured)]
-        self.measured.append(copy.deepcopy(self.classifier.model.state_dict()))
-        yield MeasuredPoint(1.0, 1.0, *accuracies, 20, 20)
-
-
-def fit(trainer: Rigged, nb_epochs: int = 5, **options) -> Rigged:
-    trainer.fit(X, Y, (X, Y), nb_epochs=nb_epochs, verbose=False, **options)
-    return trainer
-
-
-def assert_holds(model, state) -> None:
-    torch.testing.assert_close(dict(model.state_dict()), dict(state), rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("ema", [None, 0.9])
-def test_the_checkpoint_holds_the_weights_of_the_largest_area_and_of_equal_ones_the_first(classifier, tmp_path, ema):
-    trainer = fit(Rigged(classifier, ema=ema), checkpoint=tmp_path / "best")
-    assert [record.area for record in trainer.history] == pytest.approx(AREAS)
-    assert [record.is_best for record in trainer.history] == [True, True, False, False, False]
-    assert trainer.best_epoch == 2
-    assert_holds(load_model(tmp_path / "best", Residual()), trainer.measured[1])
-    assert_holds(classifier.model, trainer.measured[-1])
-
-
-def test_the_best_weights_of_every_width_are_saved_and_put_back(tmp_path):
-    classifier = make_classifier(widths=WIDTHS, heads="per-width")
-    trainer = fit(Rigged(classifier), restore_best=True, checkpoint=tmp_path)
-    assert_holds(classifier.model, trainer.measured[1])
-    assert_holds(load_model(tmp_path, Residual()), trainer.measured[1])
-
-
-@pytest.mark.parametrize("ema", [None, 0.9])
-def test_the_best_weights_are_put_back_where_asked_for(classifier, ema):
-    trainer = fit(Rigged(classifier, ema=ema), restore_best=True)
-    assert_holds(classifier.model, trainer.measured[1])
-
-
-def test_the_best_weights_are_put_back_also_where_training_breaks_off(classifier, tmp_path):
-    def interrupt(record) -> None:
-        if record.epoch == 4:
-            raise KeyboardInterrupt
-
-    trainer = Rigged(classifier)
-    with pytest.raises(KeyboardInterrupt):
-        fit(trainer, restore_best=True, checkpoint=tmp_path, callback=interrupt)
-    assert_holds(classifier.model, trainer.measured[1])
-    assert_holds(load_model(tmp_path, Residual()), trainer.measured[1])
-
-
-def test_every_fit_has_a_best_epoch_of_its_own(classifier, tmp_path):
-    trainer = fit(Rigged(classifier), nb_epochs=2)
-    fit(trainer, nb_epochs=3, checkpoint=tmp_path, validation_interval=2)
-    # epoch 3 of the history is not measured, 4 and 5 get the third and the fourth of the list
-    assert trainer.best_epoch == 5
-    assert [record.is_best for record in trainer.history[2:]] == [False, True, True]
-    assert_holds(load_model(tmp_path, Residual()), trainer.measured[3])
-
-
-def test_without_validation_no_epoch_is_the_best(classifier):
-    trainer = fit(Rigged(classifier), nb_epochs=1)
-    trainer.fit(X, Y, nb_epochs=1, verbose=False)
-    assert trainer.best_epoch is None
-
-
-def test_a_checkpoint_saved_with_its_architecture_is_loaded_alone(tmp_path):
-    torch.manual_seed(0)
-    model = to_conditional(ARCHITECTURE.build())
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    classifier = OATClassifier(model, nn.CrossEntropyLoss(), (1, 6, 6), 3, optimizer, clip_values=(0, 1))
-    trainer = Rigged(classifier)
-    trainer.fit(X, Y % 3, (X, Y % 3), nb_epochs=2, checkpoint=Checkpoint(tmp_path, ARCHITECTURE), verbose=False)
-    assert_holds(load_model(tmp_path), trainer.measured[1])
-
-
-def test_a_checkpoint_of_other_kinds_is_refused(tmp_path):
-    with pytest.raises(TypeError, match="folder must be a path, got int"):
-        Checkpoint(3)
-    with pytest.raises(TypeError, match="architecture must be an Architecture or None, got str"):
-        Checkpoint(tmp_path, "SmallCNN")
 
 
 class Versioned(Residual):

@@ -1,0 +1,107 @@
+"""Options of a call of ``fit``, apart from what is trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from art_oat.checks import Array, as_array, count_faults
+from art_oat.classifier import OATClassifier
+from art_oat.training.batches import is_pair
+from art_oat.training.callbacks import Callback
+from art_oat.training.method import Method
+from art_oat.training.resume import ResumeFile, scheduler_state_faults
+from art_oat.training.schedule import PerStep, Schedule, Scheduler, is_schedule, scheduler_faults
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Validation data that are not measured after every epoch.
+
+    Args:
+        x: Inputs, as ``fit`` takes them.
+        y: Labels, not soft.
+        interval: Measure after every so many epochs, and after the last one; at least 1.
+    """
+
+    x: Array
+    y: Array
+    interval: int = 1
+
+
+class FitOptions:
+    """The options of :meth:`OATTrainer.fit`, which documents them.
+
+    Args:
+        nb_epochs: As ``fit`` takes it.
+        scheduler: As ``fit`` takes it.
+        validation_data: As ``fit`` takes it.
+        callbacks: All of them callbacks.
+        method: What is trained by.
+    """
+
+    def __init__(
+        self,
+        nb_epochs: int,
+        scheduler: Scheduler | Schedule | PerStep | None,
+        validation_data: Any,
+        callbacks: tuple[Callback, ...],
+        method: Method,
+    ) -> None:
+        is_per_step = isinstance(scheduler, PerStep)
+        self.nb_epochs = nb_epochs
+        self.scheduler: Any = scheduler.scheduler if isinstance(scheduler, PerStep) else scheduler
+        self.interval = "step" if is_per_step else "epoch"
+        self.validation: Any = Validation(*validation_data) if is_pair(validation_data) else validation_data
+        self.callbacks = callbacks
+        self.method = method
+        self.resume_file = next((one for one in callbacks if isinstance(one, ResumeFile)), None)
+
+    @property
+    def counts_steps(self) -> bool:
+        """Whether the number of steps must be known beforehand."""
+        return is_schedule(self.scheduler)
+
+    def is_validated_after(self, epoch: int) -> bool:
+        """Whether epoch ``epoch`` of this call, from 1, is followed by a validation."""
+        if self.validation is None:
+            return False
+        return epoch % self.validation.interval == 0 or epoch == self.nb_epochs
+
+    def settings(self) -> dict[str, Any]:
+        """Return what decides the result, apart from data and scheduler."""
+        settings: dict[str, Any] = {
+            "nb_epochs": self.nb_epochs,
+            "scheduler steps per": self.interval,
+            "number of validation samples": 0 if self.validation is None else len(self.validation.x),
+            "validation interval": 1 if self.validation is None else self.validation.interval,
+        }
+        for callback in self.callbacks:
+            settings |= callback.settings()
+        return settings
+
+    def faults(self, classifier: OATClassifier) -> list[str]:
+        """Say all that is wrong."""
+        faults = [*count_faults({"nb_epochs": self.nb_epochs}), *scheduler_faults(self.scheduler, self.interval)]
+        if getattr(self.scheduler, "optimizer", classifier.optimizer) is not classifier.optimizer:
+            faults.append("scheduler must be made for the classifier's own optimizer, got one for another optimizer.")
+        if self.method.clean_share and isinstance(self.scheduler, ReduceLROnPlateau):
+            faults.append("scheduler must be no ReduceLROnPlateau with clean_share: the loss jumps after clean epochs.")
+        if self.resume_file is not None or self.method.fallback is not None:
+            faults += scheduler_state_faults(self.scheduler)
+        for callback in self.callbacks:
+            faults += callback.faults(classifier, self.scheduler, has_validation=self.validation is not None)
+        return faults + self._validation_faults(classifier)
+
+    def _validation_faults(self, classifier: OATClassifier) -> list[str]:
+        if self.validation is None:
+            wanted = "validation_data must be given with a fallback: a collapse shows on samples that are held out."
+            return [] if self.method.fallback is None else [wanted]
+        if not isinstance(self.validation, Validation):
+            kind = type(self.validation).__name__
+            return [f"validation_data must be a pair (x, y) or a Validation, got {kind}."]
+        faults = count_faults({"interval of the validation": self.validation.interval})
+        x, y = as_array(self.validation.x), as_array(self.validation.y)
+        return faults + classifier.data_faults(x, y, ("validation x", "validation y"))
