@@ -1,10 +1,10 @@
-"""Owns a set of measured points: their area, the choice among them, their CSV; not how they were measured."""
+"""A set of measured points: their area, the choice among them, their CSV."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -84,10 +84,7 @@ def _standard_error(share: float, count: int) -> float:
 
 @dataclass(frozen=True)
 class _Requirement:
-    """A bound on one quantity: ``min_robust`` is a floor for ``robust``, ``max_macs`` a ceiling for ``macs``.
-
-    Floors are for shares in ``[0, 1]``, ceilings for costs above 0.
-    """
+    """A bound: ``min_robust`` is a floor for the share ``robust``, ``max_macs`` a ceiling for the cost ``macs``."""
 
     name: str
     bound: float
@@ -97,7 +94,7 @@ class _Requirement:
 
     @property
     def quantity(self) -> str:
-        return self.name.removeprefix("min_").removeprefix("max_")
+        return self.name[len("min_") :]
 
     @property
     def is_floor(self) -> bool:
@@ -117,12 +114,9 @@ class _Requirement:
         return float(getattr(point, self.quantity))
 
     def shortfall(self, point: MeasuredPoint) -> float:
-        """By how much a point misses it; at most 0 where it is met."""
-        return self.bound - self.value(point) if self.is_floor else self.value(point) - self.bound
-
-    def relative_shortfall(self, point: MeasuredPoint) -> float:
-        """The same as a share, of all samples or of the cost asked for, to compare requirements by."""
-        return self.shortfall(point) / (1 if self.is_floor else self.bound)
+        """By how much a point misses it, as a share of all samples or of the cost; at most 0 where it is met."""
+        lack = self.bound - self.value(point)
+        return lack if self.is_floor else -lack / self.bound
 
     def is_met(self, point: MeasuredPoint) -> bool:
         return self.shortfall(point) <= 0
@@ -197,7 +191,7 @@ class Frontier:
         missed = [it for it in requirements if not all(map(it.is_met, self.points))]
         reasons = [self._miss(it) for it in missed if not any(map(it.is_met, self.points))]
         if not reasons:
-            closest = min(self.points, key=lambda point: max(it.relative_shortfall(point) for it in missed))
+            closest = min(self.points, key=lambda point: max(it.shortfall(point) for it in missed))
             has = " and ".join(f"{it.quantity} {it.written(it.value(closest))}" for it in missed)
             reasons.append(
                 f"each is met somewhere, but not together: the closest, lam {closest.lam:g} at width "
@@ -207,26 +201,24 @@ class Frontier:
 
     def _miss(self, requirement: _Requirement) -> str:
         best = min(self.points, key=requirement.shortfall)
-        lack, reached = (requirement.written(value(best)) for value in (requirement.shortfall, requirement.value))
-        where = f"lam {best.lam:g}, width {best.width:g}"
-        return f"{requirement} is missed by {lack}: the best is {reached} at {where}."
+        reached, where = requirement.value(best), f"lam {best.lam:g}, width {best.width:g}"
+        lack, value = (requirement.written(it) for it in (abs(reached - requirement.bound), reached))
+        return f"{requirement} is missed by {lack}: the best is {value} at {where}."
 
     def to_csv(self, path: str | Path) -> None:
         """Write one row per point; an attack's own accuracy is the column ``robust:NAME``.
 
-        Costs and warnings stand where there are any.
+        Costs and warnings have columns where there are any.
         """
-        attacks = list(dict.fromkeys(name for point in self.points for name in point.by_attack))
-        unknown = {name for name in _COSTS if all(getattr(point, name) is None for point in self.points)}
-        unwritten = {"by_attack", "warnings", *unknown}
-        columns = [column.name for column in fields(MeasuredPoint) if column.name not in unwritten]
+        always = ("lam", "width", "clean", "robust", "nb_clean", "nb_robust")
+        known = [name for name in _COSTS if any(getattr(point, name) is not None for point in self.points)]
         has_warnings = any(point.warnings for point in self.points)
         rows = []
         for point in self.points:
-            row = self._header() | {column: getattr(point, column) for column in columns}
-            row |= {_ATTACK_PREFIX + name: point.by_attack.get(name, "") for name in attacks}
+            row = self._header() | {name: getattr(point, name) for name in (*always, *known)}
+            row |= {_ATTACK_PREFIX + name: share for name, share in point.by_attack.items()}
             rows.append(row | ({"warnings": _SEPARATOR.join(point.warnings)} if has_warnings else {}))
-        write_rows(Path(path), rows)
+        write_rows(Path(path), rows, last=["warnings"])
 
     def _header(self) -> dict[str, str | float]:
         """Columns that are the same for all points."""
@@ -246,17 +238,11 @@ class Frontier:
         return cls(tuple(_point(row) for row in rows))
 
 
-def _point(row: dict[str, str]) -> MeasuredPoint:
-    warnings = row.get("warnings")
+def _point(row: Mapping[str, str]) -> MeasuredPoint:
+    shares = {name: float(row[name]) for name in ("lam", "width", "clean", "robust")}
+    counts = {name: int(row[name]) for name in ("nb_clean", "nb_robust")}
+    costs = {name: kind(row[name]) for name, kind in _COSTS.items() if row.get(name)}
     attacks = {name: value for name, value in row.items() if name.startswith(_ATTACK_PREFIX) and value}
-    return MeasuredPoint(
-        lam=float(row["lam"]),
-        width=float(row["width"]),
-        clean=float(row["clean"]),
-        robust=float(row["robust"]),
-        nb_clean=int(row["nb_clean"]),
-        nb_robust=int(row["nb_robust"]),
-        by_attack={name.removeprefix(_ATTACK_PREFIX): float(value) for name, value in attacks.items()},
-        warnings=tuple(warnings.split(_SEPARATOR)) if warnings else (),
-        **{name: kind(row[name]) for name, kind in _COSTS.items() if row.get(name)},  # type: ignore[arg-type]
-    )
+    by_attack = {name.removeprefix(_ATTACK_PREFIX): float(value) for name, value in attacks.items()}
+    warnings = tuple(row["warnings"].split(_SEPARATOR)) if row.get("warnings") else ()
+    return MeasuredPoint(**shares, **counts, **costs, by_attack=by_attack, warnings=warnings)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Owns what a plain network costs, measured on this machine, and how costs are written for people."""
+"""What a plain network costs, measured on this machine, and how costs are written for people."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def measure_costs(
     """Count and time plain networks, in evaluation mode and without gradients; they are left as they were.
 
     Multiply-accumulates are half of what torch's ``FlopCounterMode`` counts: convolutions and matrix products, not
-    recurrent layers and fused attention. Padding counts as input. For the latency, the networks take turns (A B C A
-    B C ...), so that whatever else slows the machine slows all of them alike.
+    recurrent layers and fused attention. Padding counts as input. The networks are timed in turns (A B C A B C ...),
+    so that whatever else slows the machine slows all of them alike.
 
     Args:
         networks: By width, for instance; a network runs on the device and in the dtype of its first real parameter.
         input_shape: Shape of one sample.
         batch_size: How many samples the latency is that of.
-        seconds: How long to go on timing, per network; above 0. Slow networks are timed five times nevertheless.
+        seconds: How long to time each network; above 0. Slow networks are timed five times nevertheless.
 
     Returns:
         A cost per network, under the same keys.
@@ -65,11 +65,8 @@ def measure_costs(
     with evaluating(*networks.values()), torch.no_grad():
         macs = {key: _count_macs(network, input_shape) for key, network in networks.items()}
         latencies = _time({key: (it, _batch(it, batch_size, input_shape)) for key, it in networks.items()}, seconds)
-    return {key: Cost(macs[key], _nb_parameters(network), latencies[key]) for key, network in networks.items()}
-
-
-def _nb_parameters(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
+    sizes = {key: sum(it.numel() for it in network.parameters()) for key, network in networks.items()}
+    return {key: Cost(macs[key], sizes[key], latencies[key]) for key in networks}
 
 
 def _batch(network: nn.Module, size: int, input_shape: Sequence[int]) -> Tensor:

@@ -122,9 +122,6 @@ class TradeoffCurve(Frontier):
 
         Args:
             path: Where to save the figure; the ending gives the format, PNG without one. None for nowhere.
-
-        Returns:
-            The Matplotlib figure.
         """
         from art_oat.evaluation.plots import Line, plot_tradeoff  # Matplotlib is slow to import
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,13 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from art_oat.attacks import (
-    PGD,
-    Attack,
-    Norm,
-    format_eps,
-    is_tensor_attack,
-)
+from art_oat.attacks import PGD, Attack, Norm, format_eps, is_tensor_attack
 from art_oat.checks import Array, as_array
 from art_oat.classifier import OATClassifier
 from art_oat.evaluation.cross_attacks import MIN_LAMS, NB_STEPS, checked, cross_answers, name_of
@@ -36,20 +29,19 @@ class TransferMatrix:
     """What is right after an attack at lam a when it is answered at lam b, image by image.
 
     An image counts as robust at (a, b) if it is answered right at b, both as it is and attacked at a. The diagonal of
-    ``robust`` is what an attacker leaves who knows the dial; other entries are left by one who is mistaken.
+    ``robust`` is what an attacker leaves who knows the dial.
 
     **Drawing lam at random is not a defense**: an attacker who knows that lam is drawn attacks all lams at once
-    (:class:`Mixture`). Let ``C(i)`` hold image i as it is, attacked at each lam, and attacked at all lams at once, and
-    let ``right_b(x')`` be 1 where ``x'`` is answered right at b, else 0. With means over images i and lams b,::
+    (:class:`Mixture`). ``C(i)`` holds image i as it is, attacked at each lam, and attacked at all lams at once, and
+    ``right_b(x')`` is 1 where ``x'`` is answered right at b. With means over images i and lams b,::
 
         fixed(b)    = mean_i min_(x' in C(i)) right_b(x')             the attacker knows b
         random      = mean_i min_(x' in C(i)) mean_b right_b(x')      he knows that b is drawn, not which it is
         ask again   = mean_i min_(x' in C(i)) min_b right_b(x')       and may ask until a draw suits him
         gain        = random - max_b fixed(b)
 
-    A gain of at most about 0 says that staying at the best lam keeps as much of single queries, or more. In any case
-    ``ask again <= min_b fixed(b)``: against one who may repeat a query, drawing is no better than the worst fixed lam.
-    These are shares that the given attacks left; a stronger attack leaves less.
+    A gain of at most about 0 says that the best fixed lam keeps as much of single queries, or more. In any case ``ask
+    again <= min_b fixed(b)``: against one who may repeat a query, drawing is no better than the worst fixed lam.
 
     Args:
         lambdas: ``A`` lams, at least two, ascending; each is attacked, and answers.
@@ -131,10 +123,10 @@ class TransferMatrix:
 
     @cached_property
     def shares(self) -> NDArray[np.float64]:
-        """The whole matrix, ``[A + 3, A + 1]``: what tables and pictures show.
+        """The whole matrix, ``[A + 3, A + 1]``.
 
-        Rows: not attacked; attacked at each lam; at all lams at once; the worst of these, image by image. Columns:
-        answered at each lam; at a lam drawn at random.
+        Rows: not attacked; attacked at each lam; at all at once; the worst of these, image by image. Columns: answered
+        at each lam; at a lam drawn at random.
         """
         clean = self.right[0].mean(axis=1)
         worst_case = self._robust.min(axis=0).mean(axis=1)
@@ -164,24 +156,19 @@ class TransferMatrix:
     def worst_case(self) -> NDArray[np.float64]:
         """Share of images that are robust at each lam against all attacks, ``[A]``.
 
-        Much less than the diagonal of ``robust`` means that the attack is weak at this lam: one that was made for
-        another finds more.
+        If it is much less than the diagonal of ``robust``, the attack is weak at this lam.
         """
         return self.shares[-1, :-1]
 
     @property
     def blind_lam(self) -> float:
         """Where one who does not know the dial attacks best: the row of ``robust`` with the smallest mean."""
-        return self.lambdas[self._blind_row]
-
-    @property
-    def _blind_row(self) -> int:
-        return int(self.robust.mean(axis=1).argmin())
+        return self.lambdas[int(self.robust.mean(axis=1).argmin())]
 
     @property
     def blind(self) -> NDArray[np.float64]:
         """What such an attacker leaves at each lam, ``[A]``: the row of ``robust`` at ``blind_lam``."""
-        row: NDArray[np.float64] = self.robust[self._blind_row]
+        row: NDArray[np.float64] = self.robust[self.lambdas.index(self.blind_lam)]
         return row
 
     @property
@@ -223,12 +210,10 @@ class TransferMatrix:
     def to_csv(self, path: str | Path) -> None:
         """Write a row per entry; ``right`` holds a bit per image, as hexadecimal digits, the first image leftmost."""
         own = {name: getattr(self, name) for name in ("eps", "norm", "width", "attack", "attack_at_once", "nb_images")}
-        rows = []
-        for (a, attacked_at), (b, lam) in itertools.product(
-            enumerate(("none", *self.lambdas, "all")), enumerate(self.lambdas)
-        ):
-            entry = {"attacked_at": attacked_at, "answered_at": lam, "robust": self.shares[a, b]}
-            rows.append({**own, **entry, "right": np.packbits(self.right[a, b]).tobytes().hex()})
+        attacked_at, rows = ("none", *self.lambdas, "all"), []
+        for (a, b), bits in zip(np.ndindex(self.right.shape[:2]), self.right.reshape(-1, self.nb_images), strict=True):
+            entry = {"attacked_at": attacked_at[a], "answered_at": self.lambdas[b], "robust": self.shares[a, b]}
+            rows.append({**own, **entry, "right": np.packbits(bits).tobytes().hex()})
         write_rows(Path(path), rows)
 
     @classmethod
@@ -242,20 +227,14 @@ class TransferMatrix:
 
     @classmethod
     def _from_rows(cls, rows: Sequence[dict[str, str]]) -> Self:
-        first = rows[0]
+        first: Any = rows[0]
         if first["norm"] not in get_args(Norm):
             raise ValueError(f"norm must be one of {get_args(Norm)}, got {first['norm']!r}.")
         lambdas = tuple(dict.fromkeys(float(row["answered_at"]) for row in rows))
         bits = [_bits(row["right"], int(first["nb_images"])) for row in rows]
-        return cls(
-            lambdas,
-            np.reshape(bits, (len(lambdas) + 2, len(lambdas), -1)),
-            float(first["eps"]),
-            first["norm"],  # type: ignore[arg-type]
-            float(first["width"]),
-            first["attack"],
-            first["attack_at_once"],
-        )
+        right = np.reshape(bits, (len(lambdas) + 2, len(lambdas), -1))
+        names = first["attack"], first["attack_at_once"]
+        return cls(lambdas, right, float(first["eps"]), first["norm"], float(first["width"]), *names)
 
     def table(self) -> str:
         """Return the matrix as text, in percent, and what it says about the dial."""
@@ -292,9 +271,6 @@ class TransferMatrix:
 
         Args:
             path: Where to save the figure; the ending gives the format, PNG without one. None for nowhere.
-
-        Returns:
-            The Matplotlib figure.
         """
         from art_oat.evaluation.plots import plot_transfer  # Matplotlib is slow to import
 
