@@ -43,10 +43,8 @@ def evaluate(
         x: Inputs, ``(N, *input_shape)``, finite and within the classifier's ``clip_values``.
         y: Class indices ``(N,)`` or one-hot labels ``(N, K)``.
         eps: Radius in Linf, in units of ``x``; or a :class:`ThreatModel`, for another norm.
-        attack: ``"autoattack"``, ``"autoattack-plus"``, ``"screen"`` (APGD-CE and targeted APGD-DLR alone: quick, and
-            not AutoAttack), ``"pgd-K"`` (K steps of ``2.5 eps / K``), ``"pgd-KxR"`` (with R restarts), ``"art:NAME"``
-            or ``"torchattacks:NAME"`` (its defaults, steps of ``eps / 4``); or an attack, as ``OATTrainer`` takes it;
-            or a mapping of one name to one of these.
+        attack: A name, such as ``"autoattack"``, ``"screen"`` or ``"pgd-20x3"``, or an attack, or a mapping of one name
+            to one of these, see :data:`~art_oat.evaluation.suite.Attacks`.
         lam: Where an ``OATClassifier`` is attacked; robustness has no default, unless only one lam is trained. None for
             everything else.
         width: Likewise; None for the default.

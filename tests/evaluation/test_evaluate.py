@@ -7,17 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from art_oat import (
-    PGD,
-    AutoAttack,
-    OATClassifier,
-    OATTrainer,
-    OperatingPoint,
-    to_conditional,
-)
+from art_oat import PGD, AutoAttack, OATClassifier, OATTrainer, OperatingPoint, to_conditional
 from art_oat.attacks.autoattack import AutoAttackWarning
 from art_oat.evaluation import RobustnessReport, evaluate
-from tests.attacks.test_autoattack import UNRELIABLE, Probabilities, Stairs
+from tests.attacks.test_autoattack import UNRELIABLE, Stairs
 from tests.conftest import make_classifier
 from tests.evaluation.subjects import (
     Linear,
@@ -35,8 +28,7 @@ from tests.evaluation.subjects import (
 )
 from tests.networks import Residual
 
-ROOT = Path(__file__).parents[2]
-POINTS = [OperatingPoint(lam, 1.0) for lam in (1.0, 0.3, 0.0)]
+SLOW = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -44,32 +36,30 @@ def varied():
     return varied_classifier()
 
 
-# -- A known answer: no engine finds a sample broken that cannot be broken, and AutoAttack finds all that can. ---------
+# -- A known answer: no attack finds a sample broken that cannot be broken, and AutoAttack finds all that can. ---------
 
 
 def compare(report: RobustnessReport, radii: torch.Tensor, *, is_exact: bool) -> None:
-    can_stand = (radii > report.eps).numpy()
+    can_be_robust = (radii > report.eps).numpy()
     assert report.clean == 1
-    assert (report.is_robust | ~can_stand).all()
-    assert 0 < can_stand.mean() <= report.robust < 1
-    assert not is_exact or report.robust - can_stand.mean() <= 0.01
+    assert (report.is_robust | ~can_be_robust).all()
+    assert 0 < can_be_robust.mean() <= report.robust < 1
+    assert not is_exact or report.robust - can_be_robust.mean() <= 0.01
 
 
-SLOW = pytest.mark.slow
-KNOWN = [
-    *(pytest.param("autoattack", norm, marks=SLOW) for norm in ("Linf", "L2", "L1")),
-    pytest.param("autoattack-plus", "Linf", marks=SLOW),
-    *itertools.product(["screen"], ["Linf", "L2", "L1"]),
-    *itertools.product(["pgd-20", "pgd-5x3"], ["Linf", "L2"]),
-]
-
-
-@pytest.mark.parametrize(("attack", "norm"), KNOWN)
+@pytest.mark.parametrize(
+    ("attack", "norm"),
+    [
+        *(pytest.param("autoattack", norm, marks=SLOW) for norm in ("Linf", "L2", "L1")),
+        pytest.param("autoattack-plus", "Linf", marks=SLOW),
+        *itertools.product(["screen"], ["Linf", "L2", "L1"]),
+        *itertools.product(["pgd-20", "pgd-5x3"], ["Linf", "L2"]),
+    ],
+)
 def test_on_a_linear_network_no_figure_is_below_the_exact_one_and_that_of_autoattack_is_it(attack, norm):
     x, y = linear_data()
     radii = exact_radii(Linear(), x, y, norm)
-    eps = telling_eps(radii)
-    report = judged(plain_classifier(), x.numpy(), y.numpy(), attack=attack, norm=norm, eps=eps)
+    report = judged(plain_classifier(), x.numpy(), y.numpy(), attack=attack, norm=norm, eps=telling_eps(radii))
     compare(report, radii, is_exact=attack.startswith("autoattack"))
 
 
@@ -95,14 +85,13 @@ def test_attacks_of_libraries_are_no_better_than_the_exact_one_either(attack, no
     compare(report, radii, is_exact=False)
 
 
-# -- What is judged. --------------------------------------------------------------------------------------------------
+# -- What is attacked. ------------------------------------------------------------------------------------------------
 
 
-def test_a_view_and_the_network_by_itself_are_judged_as_the_classifier_at_that_point(varied):
+def test_a_view_and_the_network_by_itself_are_attacked_as_the_classifier_at_that_point(varied):
     expected = judged(varied, lam=0.3)
     view = judged(varied.at(0.3), y=answers())
-    network = varied.at(0.3).as_module()
-    plain = judged(plain_classifier(network, 5), y=answers())
+    plain = judged(plain_classifier(varied.at(0.3).as_module(), 5), y=answers())
     assert expected.point == view.point == OperatingPoint(0.3, 1.0)
     assert plain.point is None
     assert 0 < expected.robust < expected.clean < 1
@@ -121,7 +110,7 @@ def test_a_lam_is_asked_for_whatever_the_default_is(default):
         judged(classifier, lam=None, width=0.5)
 
 
-def test_the_only_lam_there_is_needs_no_name(varied):
+def test_the_only_lam_there_is_needs_no_name():
     model = to_conditional(Residual(), (1.0,))
     classifier = OATClassifier(model, torch.nn.CrossEntropyLoss(), (1, 6, 6), 5, clip_values=(0, 1))
     assert judged(classifier, y=answers(), lam=None).point == OperatingPoint(1.0)
@@ -141,15 +130,14 @@ def test_the_only_lam_there_is_needs_no_name(varied):
     ],
 )
 def test_a_radius_in_another_unit_is_refused_unless_it_is_meant(options, is_large):
-    classifier = plain_classifier(nb_classes=5)
-    given = {"x": X[:2], "y": answers()[:2], "attack": "pgd-1", **options}
+    given = {"classifier": plain_classifier(nb_classes=5), "x": X[:2], "y": answers()[:2], "attack": "pgd-1", **options}
     if not is_large:
-        judged(classifier, **given)
+        judged(**given)
         return
     with pytest.raises(ValueError, match=r"eps must be below .* half the range of x.* say allow_large_eps=True"):
-        judged(classifier, **given)
+        judged(**given)
     if isinstance(given["attack"], str):
-        assert judged(classifier, **given, allow_large_eps=True).eps == options["eps"]
+        assert judged(**given, allow_large_eps=True).eps == options["eps"]
 
 
 def test_a_radius_of_another_unit_is_doubted_once_where_it_was_written():
@@ -171,57 +159,73 @@ class Odd(nn.Module):
         return self.linear(self.dropout(x))
 
 
-def test_a_plain_network_is_judged_in_evaluation_mode_and_left_as_it_was():
+def test_a_plain_network_is_attacked_in_evaluation_mode_and_left_as_it_was_also_where_an_attack_fails():
     network, (x, y) = Odd(), linear_data()
-    network.linear.eval()
-    hooked = []
-    handle = network.linear.register_forward_hook(lambda *_: hooked.append(1))
-    classifier = plain_classifier(network)
-    network.linear.weight.grad = torch.ones_like(network.linear.weight)
-    network.linear.bias.requires_grad_(False)
+    linear, hooked = network.linear.eval(), []
+    handle = linear.register_forward_hook(lambda *_: hooked.append(1))
+    linear.weight.grad = torch.ones_like(linear.weight)
+    linear.bias.requires_grad_(False)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     radii = exact_radii(Linear(), x, y, "Linf")
     eps = telling_eps(radii)
-    report = judged(classifier, x.numpy(), y.numpy(), eps=eps, attack=AutoAttack(eps, parts=("apgd-t", "fab-t")))
-    compare(report, radii, is_exact=True)
-    assert (network.training, network.linear.training, network.dropout.training) == (True, False, True)
-    assert [*network.linear._forward_hooks] == [handle.id]
-    assert hooked
-    assert network.linear.weight.requires_grad
-    assert not network.linear.bias.requires_grad
-    assert bool((network.linear.weight.grad == 1).all())
-    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
-
-
-def test_the_mode_comes_back_also_where_an_attack_fails():
-    network, (x, y) = Odd(), linear_data()
 
     def fail(network, x, y, *, clip_values=None, generator=None):
         raise Stopped
 
+    data = plain_classifier(network), x.numpy(), y.numpy()
+    report = judged(*data, eps=eps, attack=AutoAttack(eps, parts=("apgd-t", "fab-t")))
     with pytest.raises(Stopped):
-        judged(plain_classifier(network), x.numpy(), y.numpy(), attack=fail)
-    assert network.training
-    assert network.dropout.training
+        judged(*data, attack=fail)
+    compare(report, radii, is_exact=True)
+    assert (network.training, linear.training, network.dropout.training) == (True, False, True)
+    assert [*linear._forward_hooks] == [handle.id]
+    assert hooked
+    assert (linear.weight.requires_grad, linear.bias.requires_grad) == (True, False)
+    assert bool((linear.weight.grad == 1).all())
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
 
 
 def test_the_preprocessing_of_a_plain_classifier_is_attacked_too():
     x, y = linear_data()
     radii = exact_radii(Linear(), x, y, "Linf")
     centered = plain_classifier(Linear(low=-0.5 / 0.2, span=1 / 0.2), preprocessing=(0.5, 0.2))
-    assert judged(centered, x.numpy(), y.numpy()).clean == 1  # (x - 0.5) / 0.2 is x again
     report = judged(centered, x.numpy(), y.numpy(), eps=telling_eps(radii), attack="screen")
-    compare(report, radii, is_exact=False)
+    compare(report, radii, is_exact=False)  # (x - 0.5) / 0.2 is x again
 
 
-def test_whole_numbers_are_judged_in_their_units():
+def test_whole_numbers_are_attacked_in_their_units():
     x, network = (255 * linear_data()[0]).round(), Linear(low=0.0, span=255.0)
-    y = network(x).argmax(dim=1)
+    y = network(x).argmax(dim=1).numpy()
     classifier = plain_classifier(network, clip_values=(0, 255))
-    report = judged(classifier, x.numpy().astype(np.uint8), y.numpy(), eps=255 * 0.007, attack="pgd-20")
-    same = judged(plain_classifier(), (x / 255).numpy(), y.numpy(), eps=0.007, attack="pgd-20")
+    report = judged(classifier, x.numpy().astype(np.uint8), y, eps=255 * 0.007, attack="pgd-20")
+    same = judged(plain_classifier(), (x / 255).numpy(), y, eps=0.007, attack="pgd-20")
     assert 0 < report.robust < 1
     assert report.broken_by.tolist() == same.broken_by.tolist()
+
+
+@pytest.mark.parametrize(
+    ("attack", "norm"),
+    [
+        ("pgd-2", "Linf"),
+        ("pgd-2", "L2"),
+        ("screen", "Linf"),
+        ("screen", "L1"),
+        ("art:ProjectedGradientDescent", "Linf"),
+        ("torchattacks:PGD", "Linf"),
+    ],
+)
+def test_inputs_normalized_in_float32_are_trained_on_and_attacked_where_the_range_is_computed_in_float64(attack, norm):
+    """Black is (0 - mean) / std either way, and up to 1e-7 apart."""
+    mean, std = 0.1307, 0.3081
+    images = X.copy()
+    images[:, :, 0], images[:, :, 1] = 0, 1
+    x = (images - np.float32(mean)) / np.float32(std)
+    bounds = ((0 - mean) / std, (1 - mean) / std)
+    assert x.min() < np.float32(bounds[0])
+    classifier = make_classifier(clip_values=bounds)
+    y = classifier.predict(x).argmax(axis=1)
+    OATTrainer(classifier, attack=PGD(0.1, nb_steps=1)).fit(x, y, nb_epochs=1, verbose=False)
+    assert len(judged(classifier, x, y, attack=attack, norm=norm).broken_by) == len(x)
 
 
 # -- What is said. ----------------------------------------------------------------------------------------------------
@@ -241,7 +245,8 @@ def test_what_autoattack_warns_of_is_issued_once_and_in_the_report(kind, message
 def test_samples_without_a_gradient_are_counted_over_all_shards():
     network, (x, _) = Stairs(), linear_data()
     y = network(x).argmax(dim=1).numpy()
-    report = judged(plain_classifier(network), x.numpy(), y, attack="screen", eps=1e-4, shard_size=3)
+    with pytest.warns(AutoAttackWarning):
+        report = judged(plain_classifier(network), x.numpy(), y, attack="screen", eps=1e-4, shard_size=3)
     assert report.robust == 1
     assert report.warnings[0].startswith(f"there are {len(x)} points with zero gradient")
 
@@ -251,23 +256,10 @@ def test_an_honest_network_gets_no_warning():
     assert judged(plain_classifier(), x.numpy(), y.numpy(), attack="screen", eps=0.01).warnings == ()
 
 
-def test_warnings_are_kept_with_the_shards(tmp_path):
-    network, (x, y) = Probabilities(), linear_data()
-    options = {"attack": "screen", "eps": 0.01, "shard_size": 4, "state": tmp_path}
-    first, second = (judged(plain_classifier(network), x.numpy(), y.numpy(), **options) for _ in "12")
-    assert first.warnings == second.warnings != ()
-
-
-def test_progress_says_which_attack_and_how_many_stand(varied, capsys):
-    judged(varied, lam=0.3, verbose=True, attack="pgd-3x2", shard_size=12)
-    said = capsys.readouterr().err
-    assert "PGD-3 (2 restarts)" in said
-    assert "4/4" in said
-    assert re.search(r"lam 0\.3, pgd-3 #1 on \d+ of 12", said)
-    assert re.search(r"pgd-3 #2: \d+ of 12 not broken", said)
-
-
 # -- What is refused. -------------------------------------------------------------------------------------------------
+
+NO_DIALS = "lam and width must be None for a {}: it has no dials"
+NAMES = ("x", "y", "shard_size", "nb_workers", "seed", "attack", "lam")
 
 
 @pytest.mark.parametrize(
@@ -282,40 +274,27 @@ def test_progress_says_which_attack_and_how_many_stand(varied, capsys):
         ({"attack": "pgd-5", "norm": "L1"}, "norm must be 'Linf' or 'L2' for pgd-5, got 'L1'. For that, use"),
         ({"lam": 3}, "lam must lie in"),
         ({"width": 0.5}, "width must be one of"),
-        ({"shard_size": 0}, "shard_size must be a whole number"),
-        ({"nb_workers": 1.5}, "nb_workers must be a whole number"),
         ({"seed": -1}, "seed must be a whole number, at least 0, got -1"),
-        ({"seed": 1.5}, "seed must be a whole number, at least 0, got 1.5"),
+        ({"nb_robust": 5}, "nb_robust must be left out here"),
         ({"x": 2 * X}, "x must lie within clip_values"),
         ({"x": X[:0], "y": answers()[:0]}, "x must hold at least one sample"),
         ({"y": np.full(len(X), 9)}, "y must hold class indices"),
+        (
+            {"x": 2 * X, "y": np.full(24, 9), "shard_size": 0, "seed": -1, "attack": "fgsm", "lam": 3, "nb_workers": 0},
+            ".*".join(f"{name} must" for name in NAMES),
+        ),
+        ({"classifier": plain_classifier(nb_classes=5), "lam": 0.3}, NO_DIALS.format("PyTorchClassifier")),
+        ({"classifier": plain_classifier(nb_classes=5), "width": 1.0}, NO_DIALS.format("PyTorchClassifier")),
+        ({"classifier": varied_classifier().at(1.0), "lam": 0.3}, NO_DIALS.format("PinnedClassifier")),
+        (
+            {"classifier": plain_classifier(nb_classes=5), "nb_workers": 2},
+            "nb_workers must be 1 for a PyTorchClassifier",
+        ),
     ],
 )
-def test_what_cannot_be_judged_is_refused(varied, options, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
-        judged(varied, **{"y": answers(), **options})
-
-
-def test_every_fault_is_named_at_once(varied):
-    names = ("x", "y", "shard_size", "nb_workers", "seed", "attack", "lam")
-    with pytest.raises(ValueError, match=".*".join(f"{name} must" for name in names)):
-        judged(varied, 2 * X, np.full(24, 9), shard_size=0, seed=-1, attack="fgsm", lam=3, nb_workers=0)
-
-
-def test_what_has_no_dials_takes_no_lam(varied):
-    for classifier, kind in (
-        (plain_classifier(nb_classes=5), "PyTorchClassifier"),
-        (varied.at(1.0), "PinnedClassifier"),
-    ):
-        for dial in ({"lam": 0.3}, {"width": 1.0}):
-            with pytest.raises(ValueError, match=f"lam and width must be None for a {kind}: it has no dials"):
-                judged(classifier, y=answers(), **dial)
-
-
-def test_a_plain_classifier_is_judged_in_one_process():
-    x, y = linear_data()
-    with pytest.raises(ValueError, match="nb_workers must be 1 for a PyTorchClassifier"):
-        judged(plain_classifier(), x.numpy(), y.numpy(), nb_workers=2)
+def test_what_cannot_be_evaluated_is_refused_with_every_fault(varied, options, message):
+    with pytest.raises(ValueError, match=message):
+        judged(**{"classifier": varied, "y": answers(), **options})
 
 
 def test_what_is_no_classifier_of_art_is_refused():
@@ -328,31 +307,5 @@ def test_an_attack_that_leaves_its_ball_ends_the_evaluation(varied):
     def jump(network, x, y, *, clip_values=None, generator=None):
         return (x + 0.2).clamp(0, 1)
 
-    with pytest.raises(RuntimeError, match=r"must stay within eps = 0\.1"):
+    with pytest.raises(RuntimeError, match=re.escape("must stay within eps = 0.1")):
         judged(varied, attack=jump, eps=0.1)
-
-
-@pytest.mark.parametrize(
-    ("attack", "norm"),
-    [
-        ("pgd-2", "Linf"),
-        ("pgd-2", "L2"),
-        ("screen", "Linf"),
-        ("screen", "L1"),
-        ("art:ProjectedGradientDescent", "Linf"),
-        ("torchattacks:PGD", "Linf"),
-    ],
-)
-def test_inputs_normalized_in_float32_are_trained_on_and_judged_where_the_range_is_computed_in_float64(attack, norm):
-    """Black is (0 - mean) / std either way, and up to 1e-7 apart."""
-    mean, std = 0.1307, 0.3081
-    images = X.copy()
-    images[:, :, 0], images[:, :, 1] = 0, 1
-    x = (images - np.float32(mean)) / np.float32(std)
-    bounds = ((0 - mean) / std, (1 - mean) / std)
-    assert x.min() < np.float32(bounds[0])
-    classifier = make_classifier(clip_values=bounds)
-    y = classifier.predict(x).argmax(axis=1)
-    OATTrainer(classifier, attack=PGD(0.1, nb_steps=1)).fit(x, y, nb_epochs=1, verbose=False)
-    report = evaluate(classifier, x, y, **grouped(attack=attack, norm=norm, lam=0.0))
-    assert len(report.broken_by) == len(x)

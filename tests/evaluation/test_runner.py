@@ -1,4 +1,5 @@
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -9,15 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from art_oat import (
-    PGD,
-    OperatingPoint,
-    TradeoffCurve,
-)
+from art_oat import PGD, OperatingPoint, TradeoffCurve
 from art_oat.evaluation import EvaluationOptions, RobustnessReport, ThreatModel
 from art_oat.evaluation.runner import Evaluation
 from art_oat.evaluation.shards import WRONG
 from art_oat.evaluation.suite import suites_of
+from tests.attacks.test_autoattack import Probabilities
 from tests.conftest import make_classifier
 from tests.evaluation.subjects import (
     Logged,
@@ -26,7 +24,9 @@ from tests.evaluation.subjects import (
     answers,
     grouped,
     judged,
+    linear_data,
     logged,
+    plain_classifier,
     varied_classifier,
 )
 
@@ -39,15 +39,12 @@ def varied():
     return varied_classifier()
 
 
-# -- A sample stands only where it was attacked. ----------------------------------------------------------------------
-
-
-def test_whatever_stands_was_attacked_at_its_own_point_by_every_stage(varied, tmp_path):
-    stages = {"one": Logged(tmp_path / "one"), "two": Logged(tmp_path / "two")}
+def test_whatever_is_robust_was_attacked_at_its_own_point_by_every_attack(varied, tmp_path):
+    attacks = {"one": Logged(tmp_path / "one"), "two": Logged(tmp_path / "two")}
     options = grouped(eps=0.1, lambdas=[0.0, 0.3, 1.0], shard_size=7)
-    curve = TradeoffCurve.measure(varied, X, answers(), attack=stages, **options)
+    curve = TradeoffCurve.measure(varied, X, answers(), attack=attacks, **options)
     for report in curve.reports:
-        calls = logged(stages[report.attack].log)
+        calls = logged(attacks[report.attack].log)
         seen = {index for lam, _, ids in calls if lam == report.point.lam for index in ids}
         assert set(np.flatnonzero(report.is_robust).tolist()) <= seen
         assert seen == set(np.flatnonzero(~np.isin(report.broken_by, [WRONG, "carried"])).tolist())
@@ -61,27 +58,24 @@ def two_attacks(log: Path, pause: float = 0.0) -> dict[str, Logged]:
     return {"first": Logged(log, "first", pause=pause), "second": Logged(log, "second", 0.05, pause)}
 
 
-def at_three_points(log: Path, attack=None, points=POINTS, **options) -> Evaluation:
-    classifier, threat = varied_classifier(), ThreatModel(0.1)
-    suites, faults = suites_of(attack or two_attacks(log), classifier, eps=0.1, norm="Linf")
-    assert not faults
-    options = EvaluationOptions(**{"shard_size": 12, "verbose": False, **options})
-    return Evaluation(classifier, X, answers(), points, suites, threat, options)
-
-
-def judge_one_point(state: Path | None, log: Path, pause: float = 0.0) -> list[RobustnessReport]:
-    attack = {"first": Logged(log, "first", pause=pause)}
-    return [judged(varied_classifier(), eps=0.1, attack=attack, lam=1.0, shard_size=2, state=state)]
-
-
-def measure_curve(state: Path | None, log: Path, pause: float = 0.0) -> list[RobustnessReport]:
-    options = grouped(eps=0.1, lambdas=[0.0, 0.3, 1.0], shard_size=7, state=state)
-    attack = two_attacks(log, pause)
-    return [*TradeoffCurve.measure(varied_classifier(), X, answers(), attack=attack, **options).reports]
+def evaluation(log: Path, attack=None, points=POINTS, **options) -> Evaluation:
+    classifier, options = varied_classifier(), EvaluationOptions(**{"shard_size": 12, "verbose": False, **options})
+    suites, _ = suites_of(attack or two_attacks(log), classifier, eps=0.1, norm="Linf")
+    return Evaluation(classifier, X, answers(), points, suites, ThreatModel(0.1), options)
 
 
 def findings(reports: list[RobustnessReport]) -> dict:
     return {(report.point, report.attack): report.broken_by.tolist() for report in reports}
+
+
+def evaluate_one_point(state: Path | None, log: Path, pause: float = 0.0) -> dict:
+    attack = {"first": Logged(log, "first", pause=pause)}
+    return findings([judged(varied_classifier(), eps=0.1, attack=attack, lam=1.0, shard_size=2, state=state)])
+
+
+def measure_curve(state: Path | None, log: Path, pause: float = 0.0) -> dict:
+    options = grouped(eps=0.1, attack=two_attacks(log, pause), lambdas=[0.0, 0.3, 1.0], shard_size=7, state=state)
+    return findings(TradeoffCurve.measure(varied_classifier(), X, answers(), **options).reports)
 
 
 def finished(state: Path) -> set[tuple[int, str]]:
@@ -106,9 +100,12 @@ def run_killed(kind: str, state: Path, log: Path, nb_calls: int, seconds: float)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["evaluate", "measure"])
-def test_killed_at_a_random_moment_and_started_again_it_finds_the_same_and_attacks_nothing_twice(kind, tmp_path):
-    run, shard_size = {"evaluate": (judge_one_point, 2), "measure": (measure_curve, 7)}[kind]
+@pytest.mark.parametrize(
+    ("kind", "run", "shard_size"), [("evaluate", evaluate_one_point, 2), ("measure", measure_curve, 7)]
+)
+def test_killed_at_a_random_moment_and_started_again_it_finds_the_same_and_attacks_nothing_twice(
+    kind, run, shard_size, tmp_path
+):
     state, log, draw = tmp_path / "state", tmp_path / "log", random.Random(kind)
     nb_calls, seconds = draw.randint(3, 9), draw.uniform(0, 0.1)
     undisturbed = run(None, tmp_path / "undisturbed")
@@ -116,7 +113,7 @@ def test_killed_at_a_random_moment_and_started_again_it_finds_the_same_and_attac
     done, before = finished(state), len(logged(log))
     assert done
     assert before < len(logged(tmp_path / "undisturbed"))
-    assert findings(run(state, log)) == findings(undisturbed)
+    assert run(state, log) == undisturbed
     again = [(ids[0] // shard_size, f"{lam}x1.0 {name}") for lam, name, ids in logged(log)[before:]]
     assert again
     assert not done & set(again)
@@ -125,84 +122,80 @@ def test_killed_at_a_random_moment_and_started_again_it_finds_the_same_and_attac
 
 def test_stopped_at_every_attack_in_turn_it_goes_on_to_the_same_and_attacks_nothing_twice(tmp_path):
     log = tmp_path / "log"
-    undisturbed = findings(at_three_points(log).run())
+    undisturbed = findings(evaluation(log).run())
     calls = logged(log)
-    assert len(calls) > 8  # of 2 shards, 3 points and 2 suites; some may need no attack
+    assert len(calls) > 8  # of 2 shards, 3 points and 2 attacks; some may have nothing to do
     for nth in range(1, len(calls)):
         log.write_text("")
         log.with_suffix(".stop").write_text(str(nth))
         with pytest.raises(Stopped):
-            at_three_points(log, state=tmp_path / str(nth)).run()
+            evaluation(log, state=tmp_path / str(nth)).run()
         log.with_suffix(".stop").unlink()
-        assert findings(at_three_points(log, state=tmp_path / str(nth)).run()) == undisturbed
+        assert findings(evaluation(log, state=tmp_path / str(nth)).run()) == undisturbed
         assert logged(log) == [*calls[: nth + 1], *calls[nth:]]  # the one that was stopped is the one done again
 
 
 def test_a_finished_folder_gives_the_result_without_an_attack(tmp_path):
-    evaluation = at_three_points(tmp_path / "log", state=tmp_path / "state")
-    first = evaluation.run()
-    (tmp_path / "log").unlink()
-    second = evaluation.run()
-    assert not (tmp_path / "log").exists()
+    log, state = tmp_path / "log", tmp_path / "state"
+    first = evaluation(log, state=state).run()
+    log.unlink()
+    second = evaluation(log, state=state).run()
+    assert not log.exists()
     assert findings(second) == findings(first)
     assert [report.seconds for report in second] == [report.seconds for report in first]
-    assert sorted(path.name for path in (tmp_path / "state").iterdir()) == [
-        "evaluation.json",
-        *(f"shard-{number:05d}.npz" for number in range(2)),
-    ]
+    names = ["evaluation.json", "shard-00000.npz", "shard-00001.npz"]
+    assert sorted(path.name for path in state.iterdir()) == names
 
 
-def other_weights():
+def test_warnings_are_kept_with_the_shards(tmp_path):
+    network, (x, y) = Probabilities(), linear_data()
+    options = {"attack": "screen", "eps": 0.01, "shard_size": 4, "state": tmp_path}
+    with pytest.warns(UserWarning, match="probability distribution"):
+        first, second = (judged(plain_classifier(network), x.numpy(), y.numpy(), **options) for _ in "12")
+    assert first.warnings == second.warnings != ()
+
+
+def changed(module_name: str):
     classifier = varied_classifier()
     with torch.no_grad():
-        classifier.model.network.head.bias[0] += 1e-6
+        next(classifier.model.network.get_submodule(module_name).parameters())[0] += 1e-6
     return classifier
 
 
+VARIED = varied_classifier()
+USUAL = {"classifier": VARIED, "y": answers(), "lam": 1.0, "attack": {"it": PGD(0.05)}}
+VIEW = {"classifier": VARIED.at(1.0), "y": answers()}
+
+
 @pytest.mark.parametrize(
-    ("options", "name"),
+    ("usual", "options", "name"),
     [
-        ({"seed": 1}, "seed"),
-        ({"eps": 0.06}, "eps"),
-        ({"norm": "L2"}, "norm"),
-        ({"attack": {"it": PGD(0.05, nb_steps=4)}}, r"attacks\.it\.nb_steps"),
-        ({"lam": 0.3}, r"points\.0"),
-        ({"shard_size": 8}, "shard_size"),
-        ({"x": X + np.float32(1e-3) * (X < 0.5)}, "x"),
-        ({"x": X[:-1], "y": answers()[:-1]}, "x was .*; y"),
-        ({"y": (answers() + 1) % 5}, "y"),
-        ({"classifier": other_weights()}, "weights"),
+        (USUAL, {"seed": 1}, "seed"),
+        (USUAL, {"eps": 0.06}, "eps"),
+        (USUAL, {"norm": "L2"}, "norm"),
+        (USUAL, {"attack": {"it": PGD(0.05, nb_steps=4)}}, r"attacks\.it\.nb_steps"),
+        (USUAL, {"lam": 0.3}, r"points\.0"),
+        (USUAL, {"shard_size": 8}, "shard_size"),
+        (USUAL, {"x": X + np.float32(1e-3) * (X < 0.5)}, "x"),
+        (USUAL, {"x": X[:-1], "y": answers()[:-1]}, "x was .*; y"),
+        (USUAL, {"y": (answers() + 1) % 5}, "y"),
+        (USUAL, {"classifier": changed("head")}, "weights"),
+        (VIEW, {"classifier": VARIED.at(0.3)}, r"points\.0"),
+        (VIEW, {"classifier": changed("norm.film").at(1.0)}, "weights"),
+        (
+            {"classifier": make_classifier(preprocessing=(0.5, 0.25)), "y": answers()},
+            {"classifier": make_classifier(preprocessing=(0.5, 0.2))},
+            r"preprocessing\.0\.std",
+        ),
     ],
 )
-def test_the_folder_of_another_evaluation_is_refused_with_what_differs(varied, tmp_path, options, name):
-    usual = {"classifier": varied, "y": answers(), "lam": 1.0, "state": tmp_path, "attack": {"it": PGD(0.05)}}
-    judged(**usual)
+def test_the_folder_of_another_evaluation_is_refused_with_what_differs(tmp_path, usual, options, name):
+    judged(**usual, state=tmp_path)
+    judged(**usual, state=tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(ValueError, match=rf"holds another: {name} was .*\. Name another folder"):
-        judged(**{**usual, **options})
+        judged(**{**usual, **options}, state=tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-
-
-def test_views_of_several_points_do_not_share_a_folder(varied, tmp_path):
-    judged(varied.at(1.0), y=answers(), state=tmp_path)
-    judged(varied.at(1.0), y=answers(), state=tmp_path)
-    with pytest.raises(ValueError, match=r"holds another: points\.0 was"):
-        judged(varied.at(0.3), y=answers(), state=tmp_path)
-
-
-def test_a_view_after_more_training_does_not_go_on(tmp_path):
-    classifier = varied_classifier()
-    judged(classifier.at(1.0), y=answers(), state=tmp_path)
-    with torch.no_grad():
-        classifier.model.network.norm.film.output.weight += 0.01
-    with pytest.raises(ValueError, match="holds another: weights was"):
-        judged(classifier.at(1.0), y=answers(), state=tmp_path)
-
-
-def test_preprocessing_is_a_setting_too(tmp_path):
-    judged(make_classifier(preprocessing=(0.5, 0.25)), y=answers(), state=tmp_path)
-    with pytest.raises(ValueError, match=r"holds another: preprocessing\.0\.std was"):
-        judged(make_classifier(preprocessing=(0.5, 0.2)), y=answers(), state=tmp_path)
 
 
 def test_numbers_of_numpy_and_labels_written_otherwise_are_the_same_evaluation(varied, tmp_path):
@@ -212,22 +205,20 @@ def test_numbers_of_numpy_and_labels_written_otherwise_are_the_same_evaluation(v
 
 
 def test_a_damaged_folder_is_named_with_what_to_do(varied, tmp_path):
-    state = tmp_path / "state"
-    judged(varied, state=state, shard_size=7)
-    path = state / "shard-00001.npz"
+    whole = judged(varied, state=tmp_path, shard_size=7)
+    path = tmp_path / "shard-00001.npz"
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(ValueError, match=r"shard-00001\.npz is damaged\. Delete it"):
-        judged(varied, state=state, shard_size=7)
+        judged(varied, state=tmp_path, shard_size=7)
     path.unlink()
-    whole = judged(varied, shard_size=7)
-    assert judged(varied, state=state, shard_size=7).broken_by.tolist() == whole.broken_by.tolist()
+    assert judged(varied, state=tmp_path, shard_size=7).broken_by.tolist() == whole.broken_by.tolist()
     for content in (b"{", b"[]", b"\xff\xfe"):
-        (state / "evaluation.json").write_bytes(content)
+        (tmp_path / "evaluation.json").write_bytes(content)
         with pytest.raises(ValueError, match=r"evaluation\.json is damaged"):
-            judged(varied, state=state, shard_size=7)
+            judged(varied, state=tmp_path, shard_size=7)
 
 
-def test_what_is_no_folder_of_an_evaluation_is_not_written_to(varied, tmp_path):
+def test_what_is_no_folder_of_an_evaluation_is_not_written_to_and_what_is_refused_makes_none(varied, tmp_path):
     state, file = tmp_path / "state", tmp_path / "file"
     judged(varied, state=state)
     (state / "evaluation.json").unlink()
@@ -235,22 +226,29 @@ def test_what_is_no_folder_of_an_evaluation_is_not_written_to(varied, tmp_path):
     for place in (state, file):
         with pytest.raises(ValueError, match="state must be a folder of this evaluation"):
             judged(varied, state=place)
-    assert not (state / "evaluation.json").exists()
-    assert file.read_text() == "mine"
-
-
-def test_what_is_refused_leaves_no_folder_behind(varied, tmp_path):
     with pytest.raises(ValueError, match="eps must be"):
         judged(varied, eps=0, state=tmp_path / "new")
+    assert not (state / "evaluation.json").exists()
+    assert file.read_text() == "mine"
     assert not (tmp_path / "new").exists()
+
+
+def test_with_state_an_attack_must_say_its_settings(varied, tmp_path):
+    own = PGD(0.05)
+
+    def silent(network, x, y, *, clip_values=None, generator=None):
+        return own(network, x, y, clip_values=clip_values, generator=generator)
+
+    with pytest.raises(ValueError, match=r"must say its settings.*which it does not\. Give it a __repr__"):
+        judged(varied, attack={"it": silent}, state=tmp_path)
 
 
 # -- What the result does not depend on. ------------------------------------------------------------------------------
 
 
-def test_neither_the_order_of_engines_nor_that_of_points_nor_their_company_changes_what_a_stage_draws(tmp_path):
+def test_neither_the_order_of_attacks_nor_that_of_points_nor_their_company_changes_what_an_attack_draws(tmp_path):
     def found(**options) -> dict:
-        return findings(at_three_points(tmp_path / "log", carries_examples=False, **options).run())
+        return findings(evaluation(tmp_path / "log", carries_examples=False, **options).run())
 
     attacks = two_attacks(tmp_path / "log")
     expected = found()
@@ -261,16 +259,14 @@ def test_neither_the_order_of_engines_nor_that_of_points_nor_their_company_chang
     assert alone == {(POINTS[1], "second"): expected[POINTS[1], "second"]}
 
 
-def test_the_order_of_engines_changes_no_carried_example(tmp_path):
+def test_the_order_of_attacks_changes_no_carried_example(tmp_path):
     attacks = two_attacks(tmp_path / "log")
-    first, second = (
-        findings(at_three_points(tmp_path / "log", dict(it)).run())
-        for it in (attacks.items(), reversed(attacks.items()))
-    )
+    orders = dict(attacks), dict(reversed(attacks.items()))
+    first, second = (findings(evaluation(tmp_path / "log", order).run()) for order in orders)
     assert first == second
 
 
-def test_another_seed_draws_otherwise():
+def test_another_seed_draws_otherwise(varied):
     starts = {}
 
     def attack(network, x, y, *, clip_values=None, generator=None):
@@ -278,7 +274,7 @@ def test_another_seed_draws_otherwise():
         return x
 
     for seed in (0, 1, 0):
-        judged(varied_classifier(), attack=attack, shard_size=12, seed=seed)
+        judged(varied, attack=attack, shard_size=12, seed=seed)
     (a, b, *again), others = starts[0], starts[1]
     assert again == [a, b]
     assert len({a, b, *others}) == 4
@@ -286,11 +282,21 @@ def test_another_seed_draws_otherwise():
 
 @pytest.mark.slow
 def test_two_workers_find_the_same_as_one(varied, tmp_path):
-    for classifier, attack in ((varied, {"it": Logged(tmp_path / "log")}), (varied, "art:FastGradientMethod")):
-        options = {"attack": attack, "lam": 0.3, "shard_size": 7, "eps": 0.1, "y": answers()}
-        alone = judged(classifier, **options)
-        together = judged(classifier, nb_workers=2, state=tmp_path / str(attack)[:5], **options)
+    logging = {"it": Logged(tmp_path / "log")}
+    cases = [(varied, logging, 0.3), (varied, "art:FastGradientMethod", 0.3), (varied.at(0.3), "pgd-3", None)]
+    for number, (classifier, attack, lam) in enumerate(cases):
+        options = {"attack": attack, "lam": lam, "shard_size": 7, "eps": 0.1, "y": answers()}
+        alone, state = judged(classifier, **options), tmp_path / str(number)
+        together = judged(classifier, nb_workers=2, state=state, **options)
         assert together.broken_by.tolist() == alone.broken_by.tolist()
-        assert judged(classifier, state=tmp_path / str(attack)[:5], **options).seconds == together.seconds
-    view = judged(varied.at(0.3), nb_workers=2, shard_size=7, y=answers())
-    assert view.broken_by.tolist() == judged(varied.at(0.3), shard_size=7, y=answers()).broken_by.tolist()
+        assert judged(classifier, state=state, **options).seconds == together.seconds
+
+
+@pytest.mark.parametrize("nb_workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_progress_says_which_attack_and_how_many_are_not_broken(varied, capsys, nb_workers):
+    judged(varied, lam=0.3, verbose=True, attack="pgd-3x2", shard_size=12, nb_workers=nb_workers)
+    said = capsys.readouterr().err
+    assert "PGD-3 (2 restarts)" in said
+    assert "4/4" in said
+    assert re.search(r"lam 0\.3, pgd-3 #1 on \d+ of 12", said)
+    assert re.search(r"pgd-3 #2: \d+ of 12 not broken", said)

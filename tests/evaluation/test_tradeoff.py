@@ -8,11 +8,12 @@ import pytest
 import torch
 from art.defences.preprocessor.preprocessor import PreprocessorPyTorch
 
-from art_oat import PGD, OATClassifier, TradeoffCurve, to_conditional
+from art_oat import PGD, OATClassifier, TradeoffCurve
 from art_oat.evaluation import tradeoff
 from art_oat.frontier import MeasuredPoint
 from tests.conftest import make_classifier
-from tests.evaluation.subjects import grouped
+from tests.evaluation.subjects import X as IMAGES
+from tests.evaluation.subjects import answers, grouped, index_of, varied_classifier
 from tests.networks import LAMBDAS, Residual, images, shaken
 
 X = images(40, torch.float32).numpy()
@@ -26,8 +27,8 @@ def y(classifier) -> np.ndarray:
     return predicted
 
 
-def measure(classifier, y, **options) -> TradeoffCurve:
-    return TradeoffCurve.measure(classifier, X, y, **grouped(**{"attack": "pgd-5", **options}))
+def measure(classifier, y, x=X, **options) -> TradeoffCurve:
+    return TradeoffCurve.measure(classifier, x, y, **grouped(**{"attack": "pgd-5", **options}))
 
 
 def untimed(curve: TradeoffCurve) -> list[MeasuredPoint]:
@@ -37,53 +38,38 @@ def untimed(curve: TradeoffCurve) -> list[MeasuredPoint]:
 
 @pytest.fixture
 def slim_classifier() -> OATClassifier:
-    model = shaken(Residual(), torch.float32, widths=(0.3, 0.5, 1.0))
-    return OATClassifier(model, torch.nn.CrossEntropyLoss(), (1, 6, 6), 5, clip_values=(0, 1))
+    return make_classifier(widths=(0.3, 0.5, 1.0))
 
 
-def test_every_trained_point_is_measured(classifier, y):
-    curve = measure(classifier, y)
-    assert [(point.lam, point.width) for point in curve.points] == [(lam, 1.0) for lam in LAMBDAS]
-    assert [point.clean for point in curve.points] == [
-        np.mean(classifier.predict(X, lam=lam).argmax(axis=1) == y) for lam in LAMBDAS
-    ]
-
-
-def test_a_point_named_twice_is_measured_once(classifier, y):
-    curve = measure(classifier, y, lambdas=(0.3, 0.1, 0.3), widths=[1.0, 1])
-    assert [(point.lam, point.width) for point in curve.points] == [(0.3, 1.0), (0.1, 1.0)]
-
-
-def test_every_lam_is_measured_at_every_width(slim_classifier, y):
-    curve = measure(slim_classifier, y, lambdas=(0.0, 0.3))
-    assert [(point.lam, point.width) for point in curve.points] == [
-        (lam, width) for lam in (0.0, 0.3) for width in (0.3, 0.5, 1.0)
-    ]
-    assert [point.clean for point in curve.points] == [
-        np.mean(slim_classifier.predict(X, lam=point.lam, width=point.width).argmax(axis=1) == y)
-        for point in curve.points
-    ]
+@pytest.mark.parametrize(
+    ("options", "points"),
+    [
+        ({}, [(lam, width) for lam in LAMBDAS for width in (0.3, 0.5, 1.0)]),
+        ({"lambdas": (0.3, 0.1, 0.3), "widths": [1.0, 1]}, [(0.3, 1.0), (0.1, 1.0)]),
+    ],
+)
+def test_every_point_that_is_trained_or_named_is_measured_once(slim_classifier, y, options, points):
+    curve = measure(slim_classifier, y, **{"attack": "pgd-1", **options})
+    assert [tuple(point.operating_point) for point in curve.points] == points
+    predicted = [slim_classifier.predict(X, lam=lam, width=width).argmax(axis=1) for lam, width in points]
+    assert [point.clean for point in curve.points] == [np.mean(it == y) for it in predicted]
 
 
 def test_the_cost_of_a_point_is_that_of_the_network_built_at_its_width(slim_classifier, y):
-    for point in measure(slim_classifier, y, lambdas=(0.0, 0.3)).points:
+    points = measure(slim_classifier, y, lambdas=(0.0, 0.3)).points
+    for point in points:
         inner, outer = math.ceil(6 * point.width), math.ceil(8 * point.width)
         weights = {"first": inner * 9, "second": outer * inner * 9, "shortcut": outer, "head": outer * 5}
         outputs = {"first": 6 * 6, "second": 3 * 3, "shortcut": 3 * 3, "head": 1}  # each reads every weight
         assert point.macs == sum(weights[name] * outputs[name] for name in weights)
         norms = 2 * (inner + 3 * outer)
         assert point.parameters == sum(weights.values()) + norms + 5  # and the biases of the head
-
-
-def test_a_latency_holds_for_all_lams_of_a_width(slim_classifier, y):
-    points = measure(slim_classifier, y, lambdas=(0.0, 0.3)).points
-    assert len({(point.width, point.latency) for point in points}) == 3
-    assert all(point.latency > 0 for point in points)
+        assert point.latency > 0
+    assert len({(point.width, point.latency) for point in points}) == 3  # one for all lams of a width
 
 
 def test_costs_are_measured_before_the_first_attack_in_the_batch_asked_for(classifier, y, monkeypatch):
-    order = []
-    measure_costs = tradeoff.measure_costs
+    order, measure_costs = [], tradeoff.measure_costs
     monkeypatch.setattr(
         tradeoff, "measure_costs", lambda *a, **k: (order.append(k["batch_size"]), measure_costs(*a, **k))[1]
     )
@@ -93,9 +79,8 @@ def test_costs_are_measured_before_the_first_attack_in_the_batch_asked_for(class
         return x
 
     curve = measure(classifier, y, attack=attack, lambdas=(0.0, 0.3), latency_batch_size=7)
-    assert order[0] == 7
+    assert order[0] == curve.latency_batch_size == 7
     assert set(order[1:]) == {"attack"}
-    assert curve.latency_batch_size == 7
 
 
 class Crop(PreprocessorPyTorch):
@@ -126,39 +111,27 @@ def test_without_room_to_move_robust_accuracy_is_clean_accuracy(classifier, y):
         assert point.robust == point.clean
 
 
-@pytest.fixture
-def varied() -> OATClassifier:
-    """Has several answers at every lam."""
-    torch.manual_seed(0)
-    model = to_conditional(Residual(), LAMBDAS)
-    model.network.norm.film.output.weight.data.normal_(0, 0.01)
-    classifier = OATClassifier(model, torch.nn.CrossEntropyLoss(), (1, 6, 6), 5, clip_values=(0, 1))
-    model.network.head.bias.data -= classifier.at(0.3).as_module()(torch.from_numpy(X)).mean(dim=0)
-    assert all(len(set(classifier.predict(X, lam=lam).argmax(axis=1))) > 1 for lam in LAMBDAS)
-    return classifier
-
-
-def swap(nth: int):
+def swap(nth: int, seen=None):
     """An attack that replaces every sample of a multiple of ``nth`` by one of another class."""
 
     def attack(network, x, y, *, clip_values=None, generator=None):
-        x_adv, everything = x.clone(), torch.from_numpy(X)
-        answers = network(everything).argmax(dim=1)
-        for place, (image, label) in enumerate(zip(x, y, strict=True)):
-            index = int((everything == image).flatten(1).all(dim=1).nonzero()[0])
+        if seen is not None:
+            seen.setdefault(network.network.point.lam, []).extend(index_of(x))
+        x_adv, everything = x.clone(), torch.from_numpy(IMAGES)
+        given = network(everything).argmax(dim=1)
+        for place, (index, label) in enumerate(zip(index_of(x), y, strict=True)):
             if index % nth == 0:
-                x_adv[place] = everything[answers != label][0]
+                x_adv[place] = everything[given != label][0]
         return x_adv
 
     return attack
 
 
-def test_the_robust_accuracy_is_the_worst_case_over_the_attacks_sample_by_sample(varied):
-    index, classifier = np.arange(40), varied
-    y = np.where(index % 5, classifier.predict(X, lam=0.3).argmax(axis=1), 0)
-    clean = classifier.predict(X, lam=0.3).argmax(axis=1) == y
+def test_the_robust_accuracy_is_the_worst_case_over_the_attacks_sample_by_sample():
+    classifier, y, index = varied_classifier(), answers(), np.arange(len(IMAGES))
+    clean = classifier.predict(IMAGES, lam=0.3).argmax(axis=1) == y
     attacks = {"second": swap(2), "third": swap(3)}
-    curve = measure(classifier, y, eps=1.0, allow_large_eps=True, attack=attacks, lambdas=[0.3])
+    curve = measure(classifier, y, IMAGES, eps=1.0, allow_large_eps=True, attack=attacks, lambdas=[0.3])
     (point,) = curve.points
     second, third = clean & (index % 2 != 0), clean & (index % 3 != 0)
     assert point.by_attack == {"second": second.mean(), "third": third.mean()}
@@ -166,28 +139,32 @@ def test_the_robust_accuracy_is_the_worst_case_over_the_attacks_sample_by_sample
     assert [report.is_robust.tolist() for report in curve.reports] == [second.tolist(), third.tolist()]
 
 
-def test_examples_are_tried_at_the_next_point_and_all_that_stands_was_attacked_there(varied):
-    classifier, y = varied, varied.predict(X, lam=1.0).argmax(axis=1)
-    seen: dict[float, list[int]] = {}
-
-    def attack(network, x, y, *, clip_values=None, generator=None):
-        seen.setdefault(network.network.point.lam, []).extend(len(x) * [1])
-        return swap(2)(network, x, y)
-
-    curve = measure(classifier, y, eps=1.0, allow_large_eps=True, attack={"attack": attack}, shard_size=7)
-    for before, report in zip((None, *curve.reports[::-1]), curve.reports[::-1], strict=False):
+def test_examples_are_tried_at_the_next_point_and_all_that_is_robust_was_attacked_there():
+    classifier, seen = varied_classifier(), {}
+    y = classifier.predict(IMAGES, lam=1.0).argmax(axis=1)
+    options = {"eps": 1.0, "allow_large_eps": True, "shard_size": 7}
+    curve = measure(classifier, y, IMAGES, attack={"attack": swap(2, seen)}, **options)
+    for number, report in enumerate(reversed(curve.reports)):
         nb_attacked = int(report.is_clean.sum()) - report.nb_carried
         assert len(seen[report.point.lam]) == nb_attacked >= report.is_robust.sum()
-        assert (report.nb_carried > 0) == (before is not None)
-    alone = measure(classifier, y, eps=1.0, allow_large_eps=True, attack={"attack": attack}, carries_examples=False)
+        assert (report.nb_carried > 0) == (number > 0)
+    alone = measure(classifier, y, IMAGES, attack={"attack": swap(2)}, carries_examples=False, **options)
     assert all(point.robust <= own.robust for point, own in zip(curve.points, alone.points, strict=True))
     assert not any(report.nb_carried for report in alone.reports)
 
 
 @pytest.mark.slow
-def test_the_same_seed_gives_the_same_figures(classifier, y):
-    first, second = (measure(classifier, y, nb_robust=5, attack=["pgd-2", "autoattack"], lambdas=[0.3]) for _ in "12")
-    assert untimed(first) == untimed(second)
+@pytest.mark.parametrize(
+    "options", [{"nb_robust": 5, "attack": ["pgd-2", "autoattack"], "lambdas": [0.3]}, {"nb_workers": 2}]
+)
+def test_the_same_seed_gives_the_same_figures_whatever_the_number_of_workers(classifier, y, options):
+    alone = measure(classifier, y, **{**options, "nb_workers": 1})
+    assert untimed(measure(classifier, y, **options)) == untimed(alone)
+
+
+def test_shards_do_not_change_the_clean_accuracy(classifier, y):
+    first, second = (measure(classifier, y, shard_size=size) for size in (7, 40))
+    assert [point.clean for point in first.points] == [point.clean for point in second.points]
 
 
 @pytest.mark.parametrize("size", [5, 17, 40])
@@ -200,13 +177,10 @@ def test_the_attacked_subset_has_the_shares_of_the_classes(size):
 
 
 @pytest.mark.slow
-def test_workers_give_the_same_figures(classifier, y):
-    assert untimed(measure(classifier, y, nb_workers=2)) == untimed(measure(classifier, y))
-
-
-def test_batches_do_not_change_the_clean_accuracy(classifier, y):
-    first, second = (measure(classifier, y, shard_size=size) for size in (7, 40))
-    assert [point.clean for point in first.points] == [point.clean for point in second.points]
+def test_a_float64_model_is_measured(y):
+    classifier = OATClassifier(shaken(Residual()), torch.nn.CrossEntropyLoss(), (1, 6, 6), 5, clip_values=(0, 1))
+    (point,) = measure(classifier, y, attack="autoattack", lambdas=[0.3], nb_robust=5, eps=0.02).points
+    assert point.robust <= point.clean + 1 / 5
 
 
 def test_csv_gives_back_the_curve(classifier, y, tmp_path):
@@ -220,89 +194,70 @@ def test_a_csv_from_before_costs_were_measured_is_read(tmp_path):
     path.write_text(
         "eps,norm,lam,width,clean,robust,nb_clean,nb_robust,robust:pgd-5\n0.1,L2,0.3,1.0,0.9,0.5,40,20,0.5\n"
     )
-    assert TradeoffCurve.from_csv(path) == TradeoffCurve(
-        (MeasuredPoint(0.3, 1.0, 0.9, 0.5, 40, 20, {"pgd-5": 0.5}),), 0.1, "L2"
-    )
+    expected = TradeoffCurve((MeasuredPoint(0.3, 1.0, 0.9, 0.5, 40, 20, {"pgd-5": 0.5}),), 0.1, "L2")
+    assert TradeoffCurve.from_csv(path) == expected
+
+
+# -- What is refused. -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"eps": 0}, "eps must be a number above 0"),
+        ({"eps": "8/255"}, "eps must be a number"),
+        ({"eps": 8}, r"eps must be below 0.5 \(Linf\), half the range of x"),
         ({"norm": "L0"}, "norm must be"),
         ({"attack": "fgsm"}, "attack must be"),
         ({"attack": []}, "attack must name at least one"),
+        ({"attack": [PGD(0.05), PGD(0.04)]}, "attacks must have different names"),
         ({"lambdas": [3]}, "lam must lie in"),
+        ({"lambdas": []}, "must each hold at least one number"),
+        ({"lambdas": 0.3}, "must each be several numbers"),
         ({"widths": [0.5]}, "width must be one of"),
         ({"nb_robust": 41}, "nb_robust must be at most 40"),
         ({"nb_robust": 5.5}, "nb_robust must be a whole number"),
-        ({"shard_size": 0}, "shard_size must be"),
-        ({"seed": -1}, "seed must be"),
         ({"nb_workers": 0}, "nb_workers must be"),
-        ({"latency_batch_size": 0}, "latency_batch_size must be"),
-        ({"lambdas": []}, "must each hold at least one number"),
-        ({"lambdas": 0.3}, "must each be several numbers"),
-        ({"eps": "8/255"}, "eps must be a number"),
-        ({"attack": [PGD(0.05), PGD(0.04)]}, "attacks must have different names"),
+        ({"x": X * 255, "y": np.full(40, 9)}, "x must lie within clip_values.*y must hold class indices"),
+        ({"x": X[:0], "y": np.zeros(0)}, "x must hold at least one sample"),
+        (
+            {"nb_robust": 99, "eps": -1, "attack": ["foo", "pgd-0"], "lambdas": [3, 0.3], "widths": [1, 0.5]},
+            "nb_robust.*lam must lie.*width must be.*eps",
+        ),
+        (
+            {"classifier": make_classifier(clip_values=None), "attack": ["pgd-1", "autoattack"]},
+            "AutoAttack needs the classifier's clip_values",
+        ),
     ],
 )
-def test_faulty_options_are_refused(classifier, y, options, message):
+def test_faulty_arguments_are_refused_all_at_once(classifier, y, options, message):
     with pytest.raises(ValueError, match=message):
-        measure(classifier, y, **options)
+        measure(**{"classifier": classifier, "y": y, **options})
 
 
-def test_every_fault_is_named_at_once(classifier, y):
-    with pytest.raises(ValueError, match=r"nb_robust.*lam must lie.*width must be.*eps"):
-        measure(classifier, y, nb_robust=99, eps=-1, attack=["foo", "pgd-0"], lambdas=[3, 0.3], widths=[1, 0.5])
-
-
-def test_what_autoattack_cannot_judge_is_refused_before_any_attack_runs(y):
-    with pytest.raises(ValueError, match="AutoAttack needs the classifier's clip_values"):
-        measure(make_classifier(clip_values=None), y, attack=["pgd-1", "autoattack"])
-
-
-@pytest.mark.slow
-def test_a_float64_model_is_measured(y):
-    model = shaken(Residual())
-    classifier = OATClassifier(model, torch.nn.CrossEntropyLoss(), (1, 6, 6), 5, clip_values=(0, 1))
-    (point,) = measure(classifier, y, attack="autoattack", lambdas=[0.3], nb_robust=5, eps=0.02).points
-    assert point.robust <= point.clean + 1 / 5
-
-
-def test_every_fault_of_the_data_is_named(classifier):
-    with pytest.raises(ValueError, match=r"x must lie within clip_values.*y must hold class indices"):
-        TradeoffCurve.measure(classifier, X * 255, np.full(40, 9), eps=0.1)
-    with pytest.raises(ValueError, match="x must hold at least one sample"):
-        TradeoffCurve.measure(classifier, X[:0], np.zeros(0), eps=0.1)
+def test_a_view_has_no_curve_and_a_large_radius_is_taken_where_it_is_meant(classifier, y):
     with pytest.raises(TypeError, match="classifier must be an OATClassifier"):
-        TradeoffCurve.measure(classifier.at(0.3), X, np.zeros(40), eps=0.1)
+        measure(classifier.at(0.3), y)
+    assert measure(classifier, y, eps=8, allow_large_eps=True, attack="pgd-1", lambdas=[0.3]).eps == 8
+
+
+# -- What is drawn and written. ---------------------------------------------------------------------------------------
 
 
 def curve_of(*widths: float, **options: int) -> TradeoffCurve:
     """Costs fall with the square of the width, from 1.159 G MACs and 45 ms."""
-    points = [
-        MeasuredPoint(
-            lam,
-            width,
-            0.9 - 0.1 * lam,
-            0.1 + 0.8 * lam * width,
-            450,
-            150,
-            {"pgd-20": 0.8, "autoattack": 0.5},
-            macs=round(1.159e9 * width**2),
-            parameters=round(33.4e6 * width**2),
-            latency=0.045 * width**2,
-        )
-        for width in widths
-        for lam in LAMBDAS
-    ]
+    points = []
+    for width in widths:
+        costs = {"macs": round(1.159e9 * width**2), "parameters": round(33.4e6 * width**2), "latency": 0.045 * width**2}
+        for lam in LAMBDAS:
+            shares = 0.9 - 0.1 * lam, 0.1 + 0.8 * lam * width
+            points.append(MeasuredPoint(lam, width, *shares, 450, 150, {"pgd-20": 0.8, "autoattack": 0.5}, **costs))
     return TradeoffCurve(tuple(points), 0.2, **options)
 
 
 def without_costs(curve: TradeoffCurve) -> TradeoffCurve:
-    return replace(
-        curve, points=tuple(replace(point, macs=None, parameters=None, latency=None) for point in curve.points)
-    )
+    unknown = dict.fromkeys(("macs", "parameters", "latency"))
+    return replace(curve, points=tuple(replace(point, **unknown) for point in curve.points))
 
 
 @pytest.mark.parametrize("widths", [(1.0,), (0.5, 1.0)])
@@ -329,26 +284,22 @@ def legend_of(figure) -> list[str]:
     return [text.get_text() for text in legend.get_texts()]
 
 
-def test_the_picture_has_a_curve_per_width_in_the_color_that_the_legend_gives_its_cost_with():
+def test_the_picture_has_a_curve_per_width_in_the_color_of_its_legend_and_every_point_holds_its_lam():
     figure = curve_of(0.5, 0.75, 1.0).plot()
     expected = {"width 1: 1.16 G MACs, 45 ms", "width 0.75: 0.652 G MACs, 25.3 ms", "width 0.5: 0.29 G MACs, 11.2 ms"}
     assert set(legend_of(figure)) == expected
-    (legend,) = figure.legends
-    colors = {line.get_label().split(":")[0]: line.get_color() for line in legend.get_lines()}
+    colors = {line.get_label().split(":")[0]: line.get_color() for line in figure.legends[0].get_lines()}
     assert len(set(colors.values())) == 3
     left, right = figure.axes
+    places = {}
     for width in (0.5, 0.75, 1.0):
         color = colors[f"width {width:g}"]
-        robust = [0.1 + 0.8 * lam * width for lam in LAMBDAS]
+        clean, robust = [0.9 - 0.1 * lam for lam in LAMBDAS], [0.1 + 0.8 * lam * width for lam in LAMBDAS]
         drawn = [list(line.get_ydata()) for line in left.get_lines() if line.get_color() == color]
-        assert sorted(drawn) == sorted([robust, [0.9 - 0.1 * lam for lam in LAMBDAS]])
+        assert sorted(drawn) == sorted([robust, clean])
         assert robust in [list(line.get_xdata()) for line in right.get_lines() if line.get_color() == color]
-
-
-def test_in_a_picture_of_several_widths_every_point_holds_its_lam():
-    _, right = curve_of(0.5, 1.0).plot().axes
-    expected = {(0.1 + 0.8 * lam * width, 0.9 - 0.1 * lam): lam for lam in LAMBDAS for width in (0.5, 1.0)}
-    assert {text.xy: float(text.get_text()) for text in right.texts} == expected
+        places |= {place: lam for *place, lam in zip(robust, clean, LAMBDAS, strict=True) for place in [tuple(place)]}
+    assert {text.xy: float(text.get_text()) for text in right.texts} == places
 
 
 def test_the_legend_of_widths_says_what_the_latency_is_that_of_and_leaves_out_what_is_not_known():
@@ -382,19 +333,10 @@ def test_the_table_holds_every_figure_with_its_error():
     assert text[2].split() == ["0", "1", "90.0", "+-", "1.4", "80.0", "50.0", "10.0", "+-", "2.4"]
 
 
-def test_the_table_of_several_widths_says_what_each_costs():
+def test_the_table_says_what_widths_cost_unless_that_is_not_known_or_the_same_in_every_row():
     header, _, *rows = curve_of(0.5, 1.0, latency_batch_size=32).table().splitlines()
     assert header.endswith("MACs  parameters  latency (batch 32)")
     costs = [re.split(r"\s{2,}", row)[-3:] for row in rows]
     assert costs == [["0.29 G", "8.35 M", "11.2 ms"]] * len(LAMBDAS) + [["1.16 G", "33.4 M", "45 ms"]] * len(LAMBDAS)
-
-
-def test_the_table_leaves_out_costs_that_are_not_known_or_the_same_in_every_row():
     assert "MACs" not in without_costs(curve_of(0.5, 1.0)).table()
     assert curve_of(1.0).table() == without_costs(curve_of(1.0)).table()
-
-
-def test_a_radius_in_another_unit_is_refused_unless_it_is_meant(classifier, y):
-    with pytest.raises(ValueError, match=r"eps must be below 0.5 \(Linf\), half the range of x"):
-        measure(classifier, y, eps=8)
-    assert measure(classifier, y, eps=8, allow_large_eps=True, attack="pgd-1", lambdas=[0.3]).eps == 8
