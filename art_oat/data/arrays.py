@@ -28,8 +28,7 @@ def read_arrays(path: Path) -> Parts:
             arrays[f"{name}_train"] = arrays.pop(name)
     images = {name: x for name, x in arrays.items() if name in _names("x")}
     faults += _name_faults(arrays) + _image_faults(images) + _target_faults(arrays)
-    if faults:
-        refuse([f"{path} must hold a data set.", *faults])
+    refuse([f"{path} must hold a data set.", *faults] if faults else [])
     nb_classes = _nb_classes(arrays["y_train"])
     return {
         part: (_channels_first(arrays[f"x_{part}"]), class_indices(arrays[f"y_{part}"], nb_classes))
@@ -91,12 +90,8 @@ def _array_faults(name: str, x: Array) -> list[str]:
 
 def _channel_axis(x: Array) -> int | None:
     """Return the axis of the channels, 1 or 3: the one that is smaller than the other two; None where there is none."""
-    if x.ndim != _IMAGE_AXES:
-        return None
-    _, first, middle, last = x.shape
-    if first < min(middle, last):
-        return 1
-    return 3 if last < min(first, middle) else None
+    shape = x.shape[1:] if x.ndim == _IMAGE_AXES else (0, 0, 0)
+    return next((axis for axis in (1, 3) if shape[axis - 1] < min(np.delete(shape, axis - 1))), None)
 
 
 def _channels_first(x: Array) -> Array:

@@ -45,7 +45,7 @@ def textured_digits(seed: int = 0) -> Dataset:
     Args:
         seed: What the split of the digits and the patches are drawn from; the tiles are always the same.
     """
-    plain, photographs = digits(seed), _photographs()
+    plain, photographs = digits(seed), [_halved(photograph) for photograph in load_sample_images().images]
     parts = {}
     for number, name in enumerate(Dataset._fields):
         part: Split = getattr(plain, name)
@@ -67,10 +67,6 @@ def enlarge(x: Floats) -> Floats:
     factors = (1, 1, _SIZE / x.shape[2], _SIZE / x.shape[3])
     larger: Floats = zoom(x, factors, order=1, mode="nearest", grid_mode=True)
     return larger
-
-
-def _photographs() -> list[Floats]:
-    return [_halved(photograph) for photograph in load_sample_images().images]
 
 
 def _halved(photograph: NDArray[np.uint8]) -> Floats:

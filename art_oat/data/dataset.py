@@ -89,11 +89,10 @@ def reduce(parts: Parts, nb_train: int | None, nb_test: int | None, seed: int) -
 
 def as_dataset(parts: Parts) -> Dataset:
     """Bring all parts to float32 in ``[0, 1]`` and int64."""
-    return Dataset(**{part: _as_split(x, y) for part, (x, y) in parts.items()})
-
-
-def _as_split(x: Array, y: Array) -> Split:
-    images = x.astype(np.float32, order="C", copy=False)
-    if x.dtype == np.uint8:
-        images /= 255
-    return Split(images, y.astype(np.int64, copy=False))
+    splits = {}
+    for part, (x, y) in parts.items():
+        images = x.astype(np.float32, order="C", copy=False)
+        if x.dtype == np.uint8:
+            images /= 255
+        splits[part] = Split(images, y.astype(np.int64, copy=False))
+    return Dataset(**splits)

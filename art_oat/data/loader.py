@@ -57,21 +57,17 @@ def load(
 
 
 def _request_faults(name_or_path: str | Path, folder: str | Path | None) -> list[str]:
-    if not _is_file(name_or_path) and name_or_path not in NAMES:
+    if Path(name_or_path).suffix != ".npz" and name_or_path not in NAMES:
         return [f"name_or_path must be one of {', '.join(NAMES)}, or end in .npz, got {str(name_or_path)!r}."]
     if folder is not None and name_or_path not in SOURCES:
         return [f"folder must be None for {name_or_path}, which lies in no folder of data sets, got {str(folder)!r}."]
     return []
 
 
-def _is_file(name_or_path: str | Path) -> bool:
-    return Path(name_or_path).suffix == ".npz"
-
-
 def _read(name_or_path: str | Path, folder: str | Path | None, *, seed: int, download: bool) -> Parts:
     """Return the parts that a data set comes in."""
-    if _is_file(name_or_path):
-        return read_arrays(Path(name_or_path).expanduser())
     if name_or_path in BUNDLED:
         return BUNDLED[str(name_or_path)](seed)._asdict()
-    return read_source(str(name_or_path), None if folder is None else Path(folder).expanduser(), download=download)
+    if name_or_path in SOURCES:
+        return read_source(str(name_or_path), None if folder is None else Path(folder).expanduser(), download=download)
+    return read_arrays(Path(name_or_path).expanduser())

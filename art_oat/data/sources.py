@@ -145,7 +145,11 @@ def _fetch(name: str, url: str, folder: Path) -> None:
             urllib.request.urlretrieve(url, download)  # noqa: S310, the address is ART's
         except OSError as error:
             raise OSError(f"{name} could not be downloaded: {error}. {_how_to_get(name, folder)}") from error
-        _verify(name, download)
+        with download.open("rb") as content:
+            found = hashlib.file_digest(content, "sha256").hexdigest()
+        if found != SOURCES[name].sha256:
+            wanted = SOURCES[name].sha256
+            raise OSError(f"the download of {name} must have SHA-256 {wanted}, got {found}. It was not kept.")
         if tarfile.is_tarfile(download):
             with tarfile.open(download) as archive:
                 archive.extractall(scratch, [archive.getmember(file) for file in files], filter="data")
@@ -154,14 +158,6 @@ def _fetch(name: str, url: str, folder: Path) -> None:
         for file in files:
             (folder / file).parent.mkdir(exist_ok=True)
             (Path(scratch) / file).replace(folder / file)
-
-
-def _verify(name: str, download: Path) -> None:
-    expected = SOURCES[name].sha256
-    with download.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != expected:
-        raise OSError(f"the download of {name} must have SHA-256 {expected}, got {found}. It was not kept.")
 
 
 def _read_svhn(folder: Path) -> Parts:

@@ -89,13 +89,7 @@ def _ranges(is_kept: Tensor) -> str:
 def _size_fault(layer: nn.Module, size: Channels, before: Channels) -> str:
     if size != before:
         return f"it gets {before.inputs} channels in one call and {size.inputs} in another"
-    names = rule_of(layer).cut(size).slices
-    if size != rule_of(layer).size and any(
-        getattr(layer, name, None) is not None for name in names if not _has(layer, name)
-    ):
+    computed = rule_of(layer).cut(size).slices.keys() - layer._parameters.keys() - layer._buffers.keys()
+    if size != rule_of(layer).size and any(getattr(layer, name, None) is not None for name in computed):
         return "its weights are computed from others, so they cannot be cut"
     return ""
-
-
-def _has(layer: nn.Module, name: str) -> bool:
-    return name in layer._parameters or name in layer._buffers

@@ -20,7 +20,7 @@ from art_oat.rebuild import clone_tensor, rebuild
 
 _NB_SAMPLES = 2
 _IMAGE_SIZES = (32, 28, 64, 96, 8, 16, 128, 224, 299)
-_MAX_SIZE_OF_VOLUMES = 32
+_AXES_OF_VOLUMES, _MAX_SIZE_OF_VOLUMES = 3, 32
 
 
 def perturbed_copy(network: nn.Module, input_shape: Sequence[int] | None) -> tuple[nn.Module, Tensor]:
@@ -84,7 +84,7 @@ def _shapes(network: nn.Module) -> Iterator[tuple[int, ...]]:
         yield (size.inputs,)
     nb_axes = len(first.kernel_size) if isinstance(first, _ConvNd) else 2
     for length in _IMAGE_SIZES:
-        if nb_axes < len("DHW") or length <= _MAX_SIZE_OF_VOLUMES:
+        if nb_axes < _AXES_OF_VOLUMES or length <= _MAX_SIZE_OF_VOLUMES:
             yield (size.inputs, *(length,) * nb_axes)
 
 

@@ -42,11 +42,14 @@ def find_head(network: nn.Module, *, input_shape: Sequence[int] | None = None) -
         'head'
     """
     copy, x = trial_network(network, input_shape)
-    faults = {path: _head_fault(copy, path, x) for path in _candidates(copy, x)}
+    layers = cuttable_layers(copy)
+    with torch.inference_mode(mode=False):
+        candidates = structure(copy, layers, x).heads
+    faults = {path: _head_fault(copy, path, x) for path in layers if path in candidates}
     found = [path for path, fault in faults.items() if not fault]
     if len(found) == 1:
         return found[0]
-    tried = [f"{path} ({_kind(copy, path)}): {fault}." for path, fault in faults.items() if fault]
+    tried = [f"{path} ({type(layers[path]).__name__}): {fault}." for path, fault in faults.items() if fault]
     advice = "Name one: head=..." if found else "Exchange the layer that the scores come from yourself."
     message = "network must have one head, a linear layer or convolution that sets how many scores it gives, found"
     raise ValueError(" ".join([message, f"{' and '.join(found) or 'none'}.", *tried, advice]))
@@ -59,21 +62,9 @@ def head_path(network: nn.Module, head: str | None, input_shape: Sequence[int] |
     copy, x = trial_network(network, input_shape)
     check_path(head, copy, "head")
     if fault := _head_fault(copy, head, x):
-        kind = _kind(copy, head)
+        kind = type(copy.get_submodule(head)).__name__
         raise ValueError(f"head must set how many scores the network gives, got {head} ({kind}): {fault}.")
     return head
-
-
-def _candidates(network: nn.Module, x: Tensor) -> list[str]:
-    """Return the paths of the layers that the scores come from directly, in the order of the network."""
-    layers = cuttable_layers(network)
-    with torch.inference_mode(mode=False):
-        heads = structure(network, layers, x).heads
-    return [path for path in layers if path in heads]
-
-
-def _kind(network: nn.Module, path: str) -> str:
-    return type(network.get_submodule(path)).__name__
 
 
 def _head_fault(network: nn.Module, path: str, x: Tensor) -> str:
@@ -90,12 +81,8 @@ def _head_fault(network: nn.Module, path: str, x: Tensor) -> str:
             after = real_tensors(rebuild(network, lambda part: larger if part is layer else None, same_tensor)(x))
         except Exception as error:  # noqa: BLE001 - whatever a user's network may raise
             return f"with one more output the network fails: {error}"
-    gains = [_nb_scores(new) - _nb_scores(old) for old, new in zip(before, after, strict=False)]
+    gains = [sum(new.shape[1:2]) - sum(old.shape[1:2]) for old, new in zip(before, after, strict=False)]
     return "" if 1 in gains else "with one more output the network does not give one more score"
-
-
-def _nb_scores(answer: Tensor) -> int:
-    return answer.shape[1] if answer.dim() > 1 else 0
 
 
 def with_new_head(network: Network, path: str, nb_classes: int, seed: int) -> Network:
