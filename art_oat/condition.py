@@ -1,9 +1,9 @@
-"""Owns the operating point (lam, width) and the condition that converted layers read during one pass."""
+"""The operating point (lam, width), which points a network has, and the condition that layers read during a pass."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 _FARTHEST_LAM = 2.0
+_ROUNDING = torch.finfo(torch.float32).eps
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,70 @@ def _number(value: object, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be one number, got {type(value).__name__} {value!r}.")
     return float(value)
+
+
+@dataclass(frozen=True)
+class Dials:
+    """Which points a network can be asked for.
+
+    A lam or width within float32 rounding of a trained one counts as just that one.
+
+    Args:
+        lambdas: The trained lams, ascending. Every lam between them may be asked for.
+        widths: The trained widths, ascending, the last is 1.
+        farthest: The largest lam that may be asked for, the largest trained one or above 1.
+    """
+
+    lambdas: tuple[float, ...]
+    widths: tuple[float, ...]
+    farthest: float
+
+    def point(self, lam: float, width: float) -> OperatingPoint:
+        """Return a checked point.
+
+        Raises:
+            TypeError: If ``lam`` or ``width`` is not one number.
+            ValueError: If ``lam`` lies below the trained range or above ``farthest``, or ``width`` was not trained.
+        """
+        point = OperatingPoint(lam, width)
+        point = OperatingPoint(_snapped(point.lam, self.lambdas), _snapped(point.width, self.widths))
+        if not self.lambdas[0] <= point.lam <= self.lambdas[-1] and not 1 < point.lam <= self.farthest:
+            raise ValueError(self._range_message(point.lam))
+        if point.width not in self.widths:
+            raise ValueError(
+                f"width must be one of {self.widths}, got {point.width}. "
+                "Widths are fixed when the network is converted."
+            )
+        return point
+
+    def lams(self, lam: Tensor, nb_samples: int) -> Tensor:
+        """Return one checked lam per sample, in float64.
+
+        Raises:
+            ValueError: If ``lam`` is not ``[nb_samples]``, holds NaN, lies below the trained range or above
+                ``farthest``.
+        """
+        if lam.shape != (nb_samples,):
+            raise ValueError(f"lam must be one number, or hold {nb_samples}, one per sample, got {list(lam.shape)}.")
+        trained, lam = torch.tensor(self.lambdas, dtype=torch.float64, device=lam.device), lam.to(torch.float64)
+        nearest = trained[(lam.unsqueeze(1) - trained).abs().argmin(dim=1)]
+        lam = torch.where((lam - nearest).abs() <= _ROUNDING * nearest, nearest, lam)
+        outside = ~((lam >= self.lambdas[0]) & (lam <= self.farthest))  # NaN is outside too
+        if bool(outside.any()):
+            raise ValueError(self._range_message(float(lam[outside][0])))
+        return lam
+
+    def _range_message(self, lam: float) -> str:
+        return (
+            f"lam must lie in [{self.lambdas[0]}, {self.farthest:g}], the range it was converted for, got {lam:g}. "
+            "Name the outermost values in to_conditional(lambdas=...)"
+            + ("; beyond 1, the dial goes as far as from the last lam but one to 1." if lam > 1 else ".")
+        )
+
+
+def _snapped(value: float, trained: Sequence[float]) -> float:
+    nearest = min(trained, key=lambda one: abs(value - one))
+    return nearest if abs(value - nearest) <= _ROUNDING * nearest else value
 
 
 Layout = Literal["side by side", "in turn"]

@@ -1,4 +1,4 @@
-"""Owns the conditional network: one set of weights, answering at every operating point."""
+"""The conditional network: one set of weights, answering at every operating point."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parameter import is_lazy
-from torch.optim.swa_utils import AveragedModel
 
-from art_oat.condition import Condition, Layout, OperatingPoint, Slope, conditioned
+from art_oat.condition import Condition, Dials, Layout, OperatingPoint, Slope, conditioned
 from art_oat.layers.batch_norm import steadied
 from art_oat.layers.encoding import Encoding
 from art_oat.layers.film import FiLM
@@ -25,33 +23,10 @@ from art_oat.pinned import LiveNetwork, PinnedNetwork
 _MAX_PINNED = 64
 
 
-def advice_for(value: object) -> str | None:
-    """Say what to give in place of a network that was wrapped, compiled or scripted; None for any other value."""
-    if isinstance(value, nn.DataParallel | DistributedDataParallel | AveragedModel):
-        return "give what it holds, its .module"
-    if type(value).__name__ == "OptimizedModule":
-        return "give what was compiled, its ._orig_mod"
-    if isinstance(value, torch.jit.ScriptModule):
-        return "give the network before it is scripted or traced"
-    return None
-
-
-def check_model(value: object, name: str = "model") -> None:
-    """Refuse what is no conditional network.
-
-    Raises:
-        TypeError: Saying what to give instead.
-    """
-    if not isinstance(value, OATModel):
-        is_classifier = isinstance(getattr(value, "model", None), OATModel)
-        advice = "a classifier's is classifier.model" if is_classifier else advice_for(value)
-        if advice is None:
-            advice = "convert it: to_conditional(network)" if isinstance(value, nn.Module) else "see to_conditional"
-        raise TypeError(f"{name} must be an OATModel, got {type(value).__name__}: {advice}.")
-
-
-def _references(network: nn.Module) -> dict[str, weakref.ref[Tensor]]:
-    return {name: weakref.ref(tensor) for name, tensor in (*network.named_parameters(), *network.named_buffers())}
+def _farthest(lambdas: tuple[float, ...], network: nn.Module) -> float:
+    is_continued = lambdas[-1] == 1 and len(lambdas) > 1 and lambdas[-2] > 0
+    is_linear = any(isinstance(part, FiLM) and part.is_linear for part in network.modules())
+    return 2 - lambdas[-2] if is_continued and is_linear else lambdas[-1]
 
 
 def _nb_parameters(network: nn.Module) -> int:
@@ -90,21 +65,22 @@ class OATModel(nn.Module):
         self.network = network
         self.encoding = encoding
         self.conversion = dict(conversion or {})
-        self.widths = widths
+        self.dials = Dials(encoding.lambdas, widths, _farthest(encoding.lambdas, network))
         self.layout: Layout = "side by side"
         self.tried_shape: tuple[int, ...] | None = None
         self.revision = 0
         self.structure = 0
         self.training = network.training
         self._takes_indices = any(isinstance(part, nn.Embedding | nn.EmbeddingBag) for part in network.modules())
-        self._start_cache()
-        self._strangers = {} if original is None else _references(original)
+        tensors = [] if original is None else [*original.named_parameters(), *original.named_buffers()]
+        self._start_cache({name: weakref.ref(tensor) for name, tensor in tensors})
         self._nb_added = 0 if original is None else _nb_parameters(network) - _nb_parameters(original)
         self._default_point = OperatingPoint(self.lambdas[0])
 
-    def _start_cache(self) -> None:
+    def _start_cache(self, strangers: Mapping[str, weakref.ref[Tensor]]) -> None:
         self._pinned: OrderedDict[OperatingPoint, PinnedNetwork] = OrderedDict()
         self._lock = threading.Lock()
+        self._strangers = dict(strangers)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the plain networks out: a copy makes its own, which follow the copy."""
@@ -112,8 +88,7 @@ class OATModel(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self._start_cache()
-        self._strangers = {}
+        self._start_cache({})
 
     def strangers(self) -> dict[str, Tensor]:
         """Return by name the tensors of the network that was converted, as far as something still holds them."""
@@ -123,20 +98,21 @@ class OATModel(nn.Module):
     @property
     def lambdas(self) -> tuple[float, ...]:
         """The trained lams, ascending."""
-        return self.encoding.lambdas
+        return self.dials.lambdas
+
+    @property
+    def widths(self) -> tuple[float, ...]:
+        """The trained widths, ascending; the last is 1."""
+        return self.dials.widths
 
     @property
     def farthest(self) -> float:
         """The largest lam that can be asked for: the largest trained one, or beyond it.
 
         With linear FiLM, where lam = 1 and another lam ``l`` above 0 are trained, it is ``1 + (1 - l)``. Above 1, the
-        affine map of every norm is continued in the direction in which it changes from ``l`` to 1, by once as much at
-        most. Nothing is trained there: measure before you use it.
+        affine map of every norm goes on changing as it does from ``l`` to 1. Nothing is trained there: measure first.
         """
-        is_continued = self.lambdas[-1] == 1 and len(self.lambdas) > 1 and self.lambdas[-2] > 0
-        if is_continued and any(isinstance(part, FiLM) and part.is_linear for part in self.network.modules()):
-            return 2 - self.lambdas[-2]
-        return self.lambdas[-1]
+        return self.dials.farthest
 
     @property
     def default_point(self) -> OperatingPoint:
@@ -149,59 +125,17 @@ class OATModel(nn.Module):
         self.is_lam_named = True
 
     def point(self, lam: float | None = None, width: float | None = None) -> OperatingPoint:
-        """Check one operating point; None stands for the default.
-
-        Raises:
-            TypeError: If ``lam`` or ``width`` is not one number.
-            ValueError: If ``lam`` lies below the trained range or above :attr:`farthest`, or ``width`` was not trained.
-        """
+        """Check one operating point, see :meth:`~art_oat.condition.Dials.point`; None stands for the default."""
         default = self._default_point
-        point = OperatingPoint(default.lam if lam is None else lam, default.width if width is None else width)
-        if point.lam not in self.lambdas:
-            (snapped,) = self.encoding.snap(torch.tensor([point.lam], dtype=torch.float64)).tolist()
-            point = OperatingPoint(snapped, point.width)
-        if not self.lambdas[0] <= point.lam <= self.lambdas[-1] and not 1 < point.lam <= self.farthest:
-            raise ValueError(self._range_message(point.lam))
-        width = min(self.widths, key=lambda width: abs(width - point.width))
-        if abs(width - point.width) <= torch.finfo(torch.float32).eps * width:
-            point = OperatingPoint(point.lam, width)
-        else:
-            raise ValueError(
-                f"width must be one of {self.widths}, got {point.width}. "
-                "Widths are fixed when the network is converted."
-            )
-        return point
+        return self.dials.point(default.lam if lam is None else lam, default.width if width is None else width)
 
     def resolve(self, point: OperatingPoint | float | None = None) -> OperatingPoint:
-        """Check an operating point; a number stands for its lam at the default width, None for the default point.
-
-        Raises:
-            TypeError: If ``point`` is none of these.
-            ValueError: As :meth:`point`.
-        """
+        """Check an operating point; a number stands for its lam at the default width, None for the default point."""
         return self.point(*point) if isinstance(point, OperatingPoint) else self.point(point)
 
-    def _range_message(self, lam: float) -> str:
-        return (
-            f"lam must lie in [{self.lambdas[0]}, {self.farthest:g}], the range it was converted for, got {lam:g}. "
-            "Name the outermost values in to_conditional(lambdas=...)"
-            + ("; beyond 1, the dial goes as far as from the last lam but one to 1." if lam > 1 else ".")
-        )
-
     def lams(self, lam: Tensor, nb_samples: int) -> Tensor:
-        """Check one lam per sample, and bring it to the model's dtype and device.
-
-        Raises:
-            ValueError: If ``lam`` is not ``[nb_samples]``, holds NaN, lies below the trained range or above
-                :attr:`farthest`.
-        """
-        if lam.shape != (nb_samples,):
-            raise ValueError(f"lam must be one number, or hold {nb_samples}, one per sample, got {list(lam.shape)}.")
-        lam = self.encoding.snap(lam)
-        outside = ~((lam >= self.lambdas[0]) & (lam <= self.farthest))  # NaN is outside too
-        if bool(outside.any()):
-            raise ValueError(self._range_message(float(lam[outside][0])))
-        return lam.to(self.encoding.table)
+        """Check lams ``[nb_samples]``, see :meth:`~art_oat.condition.Dials.lams`, in the model's dtype and device."""
+        return self.dials.lams(lam, nb_samples).to(self.encoding.table)
 
     def condition(self, lam: Tensor, width: float = 1.0) -> Condition:
         """Return what the converted layers read for lams ``[G]``, which are taken as checked."""
@@ -210,10 +144,7 @@ class OATModel(nn.Module):
         return Condition(lam, self.encoding(lam), width, self.layout, slope)
 
     def cast(self, x: Tensor) -> Tensor:
-        """Bring inputs to the dtype of the network's first weight: hosts feed float64 under NumPy 2.
-
-        Whole numbers stay what they are where the network looks something up by them.
-        """
+        """Bring inputs to the dtype of the network's first weight; indices that it looks something up by stay whole."""
         if self._takes_indices and not x.is_floating_point():
             return x
         first = next((weight for weight in self.network.parameters() if weight.is_floating_point()), None)
@@ -222,8 +153,7 @@ class OATModel(nn.Module):
     def forward(self, x: Tensor, lam: float | Tensor | None = None, width: float | None = None) -> Any:
         """Answer at an operating point, in the model's own mode.
 
-        A pass in training mode, without gradient and without a point, while every norm has ``momentum`` None, is one of
-        ``torch.optim.swa_utils.update_bn``: the statistics of every side and width take it in.
+        Called by ``torch.optim.swa_utils.update_bn``, it lets the statistics of every side and width take in ``x``.
 
         Args:
             x: Inputs, ``[N, ...]``; cast to the model's dtype.
@@ -285,7 +215,6 @@ class OATModel(nn.Module):
             point: The operating point, or its lam alone, at the default width; None for the default.
 
         Raises:
-            TypeError: If ``point`` is none of these.
             ValueError: If the point is not one of this model's.
         """
         point = self.resolve(point)
@@ -303,20 +232,16 @@ class OATModel(nn.Module):
         return LiveNetwork(self, torch.tensor([point.lam], dtype=torch.float64), point.width)
 
     def refresh(self) -> None:
-        """Tell the plain networks that something changed which they cannot notice.
+        """Tell the plain networks that something changed which they do not notice by themselves.
 
         That is a tensor written through ``.data``, and what a forward reads beside its module: globals, closures,
-        attributes of classes. All else (optimizers, in-place operations, ``load_state_dict``, ``.to()``, attributes,
-        hooks, exchanged layers) they notice by themselves.
+        attributes of classes.
         """
         self.structure += 1
 
     @property
     def overhead(self) -> float:
-        """How many times as many parameters the conditional network has as the plain one, at least 1.
-
-        It is a cost of training alone: ``fold`` gives a network of the plain one's size.
-        """
+        """How many times as many parameters the conditional network has as the plain one; a cost of training alone."""
         nb_parameters = _nb_parameters(self.network)
         return nb_parameters / max(nb_parameters - self._nb_added, 1)
 

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from art_oat import models
-from art_oat.model import OATModel, check_model
+from art_oat.model import OATModel
+from art_oat.network_kinds import check_model
 from art_oat.storage import replaced, write_json
 from art_oat.surgery import to_conditional
 from art_oat.surgery.convert import check_network

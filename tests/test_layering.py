@@ -18,6 +18,7 @@ ORDER = [
     {"layers"},
     {"pinned"},
     {"model"},
+    {"network_kinds"},
     {"surgery"},
     {"transfer"},
     {"classifier", "model_io"},
@@ -27,7 +28,8 @@ ORDER = [
     {"cli"},
 ]
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
-TORCH_ALONE = {"condition", "contexts", "rebuild", "watch", "layers", "pinned", "model", "surgery", "models"}
+TORCH_SIDE = {"layers", "pinned", "model", "network_kinds", "surgery", "models"}
+TORCH_ALONE = {"condition", "contexts", "rebuild", "watch"} | TORCH_SIDE
 NOT_TORCH = {"art", "numpy", "sklearn", "torchattacks", "pyautoattack"}
 MODULES = sorted(
     path for path in (ROOT / "art_oat").rglob("*.py") if path.parent != ROOT / "art_oat" or path.stem != "__init__"

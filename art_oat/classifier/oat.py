@@ -15,7 +15,8 @@ from art_oat.checks import Array, as_array, count_faults, input_faults, label_fa
 from art_oat.classifier.base import Run, data_faults, data_tensors
 from art_oat.classifier.default_point import DefaultPointClassifier
 from art_oat.condition import OperatingPoint
-from art_oat.model import OATModel, check_model
+from art_oat.model import OATModel
+from art_oat.network_kinds import check_model
 from art_oat.surgery import fold
 from art_oat.surgery.convert_check import try_out
 

@@ -93,14 +93,6 @@ class Encoding(nn.Module):
         share = (lam - knots[upper - 1]) / (knots[upper] - knots[upper - 1])
         return torch.lerp(self.table[upper - 1], self.table[upper], share.clamp_min(0).unsqueeze(1))
 
-    def snap(self, lam: Tensor) -> Tensor:
-        """Bring lams ``[G]`` to the table's dtype, those within float32 rounding of a trained lam to just that lam."""
-        knots = torch.tensor(self.lambdas, dtype=torch.float64, device=lam.device)
-        exact = lam.to(torch.float64)
-        nearest = knots[(exact.unsqueeze(1) - knots).abs().argmin(dim=1)]
-        is_rounded = (exact - nearest).abs() <= torch.finfo(torch.float32).eps * nearest
-        return torch.where(is_rounded, nearest, exact)
-
     def extra_repr(self) -> str:
         """Describe the table in one line."""
         return f"lambdas={self.lambdas}, kind={self.kind!r}, dim={self.dim}"

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from art_oat.contexts import borrowed_generators
 from art_oat.layers import DEFAULT_LAMBDAS, FILMS, ConvertedLayer, Encoding, Switch
 from art_oat.layers.slimmable import check_widths
-from art_oat.model import OATModel, advice_for
+from art_oat.model import OATModel
+from art_oat.network_kinds import advice_for
 from art_oat.rebuild import clone_tensor, rebuild
 from art_oat.surgery.builder import Conditioning, LayerBuilder, convert_norm, norms_of
 from art_oat.surgery.convert_check import try_out

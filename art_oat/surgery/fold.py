@@ -9,7 +9,8 @@ from art_oat.condition import OperatingPoint
 from art_oat.contexts import exact_arithmetic
 from art_oat.layers import ConvertedLayer
 from art_oat.layers.slimmable import at_width, clone_slice, slice_tensor
-from art_oat.model import OATModel, check_model
+from art_oat.model import OATModel
+from art_oat.network_kinds import check_model
 
 
 def fold(model: OATModel, point: OperatingPoint | float | None = None) -> nn.Module:

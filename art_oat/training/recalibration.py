@@ -15,7 +15,8 @@ from torch.optim.swa_utils import update_bn
 from art_oat.attacks import TensorAttack, bind, is_tensor_attack
 from art_oat.classifier import OATClassifier
 from art_oat.contexts import evaluating
-from art_oat.model import OATModel, check_model
+from art_oat.model import OATModel
+from art_oat.network_kinds import check_model
 from art_oat.training.batches import is_pair
 
 

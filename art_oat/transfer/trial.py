@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from art_oat.contexts import borrowed_generators
-from art_oat.model import OATModel, advice_for
+from art_oat.model import OATModel
+from art_oat.network_kinds import advice_for
 from art_oat.pinned import LiveNetwork
 from art_oat.surgery.fold import fold
 from art_oat.surgery.selection import with_near_names
