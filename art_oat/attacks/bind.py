@@ -30,7 +30,6 @@ Attack: TypeAlias = TensorAttack | EvasionAttack | Callable[..., Tensor]
 class BoundAttack(ABC):
     """An attack on one classifier, at one lam per sample."""
 
-    @abstractmethod
     def __call__(
         self, x: Tensor, y: Tensor, lam: Tensor, generator: torch.Generator | None = None, *, width: float = 1.0
     ) -> Tensor:
@@ -39,18 +38,23 @@ class BoundAttack(ABC):
         Args:
             x: Inputs, ``[N, ...]``, in the units that the classifier takes.
             y: Class indices, ``[N]``.
-            lam: One per sample, ``[N]``; taken as checked.
-            generator: What everything random is drawn from; None for torch's global one. Attacks of ART with a
-                generator of their own (``HopSkipJump``, ``BoundaryAttack``) draw from that regardless.
-            width: Of the whole batch; taken as checked.
+            lam: One per sample, ``[N]``; not checked.
+            generator: What everything random is drawn from; None for torch's global one. ``HopSkipJump`` and
+                ``BoundaryAttack`` of ART draw from a generator of their own.
+            width: Of the whole batch; not checked.
 
         Raises:
             RuntimeError: If the attack does not return one finite input within the clip values for each of ``x``.
         """
-        ...
+        return self._attacked(x, y, lam, generator, width)
+
+    @abstractmethod
+    def _attacked(
+        self, x: Tensor, y: Tensor, lam: Tensor, generator: torch.Generator | None, width: float
+    ) -> Tensor: ...
 
     def at(self, point: OperatingPoint) -> TensorAttack:
-        """Return the same attack at one operating point, as one on tensors; the network is that of the classifier."""
+        """Return the attack at one operating point; it attacks the classifier, whatever network it is given."""
 
         def attack(
             network: nn.Module,
@@ -69,28 +73,25 @@ class BoundAttack(ABC):
 def bind(attack: Attack, classifier: OATClassifier) -> BoundAttack:
     """Bind an attack to the operating points of a classifier.
 
-    What keeps the batch (a :class:`TensorAttack`, such as ``PGD``) runs once on all of it, on a plain network with one
-    lam per sample. All else, and one of these that says ``keeps_batch = False``, runs once per group of equal lam, on
-    the pinned network of that lam; ART's and torchattacks' attacks as copies that are made when a lam first occurs, so
-    the object given is never touched.
+    A :class:`TensorAttack` such as ``PGD`` runs once per batch, on a plain network with one lam per sample. All others,
+    and those with ``keeps_batch = False``, run once per group of equal lam, on the pinned network of that lam. Attacks
+    of ART and torchattacks are copied when a lam first occurs; the object given is never touched.
 
     Args:
         attack: A :class:`TensorAttack`; an ART evasion attack, made for the classifier or a view of it; a torchattacks
-            attack, made for any network, whose images are in [0, 1], which stands for the classifier's clip values, and
-            in which inputs that are no images are written, see :class:`~art_oat.attacks.UnitImages`;
-            or a callable ``(network, x, y) -> x_adv`` on tensors.
+            attack, made for any network, which gets inputs as :class:`UnitImages`; or a callable
+            ``(network, x, y) -> x_adv`` on tensors.
         classifier: What is attacked.
 
     Raises:
         TypeError: If ``attack`` is none of these.
-        ValueError: If it cannot be bound to this classifier, or is bound to classes rather than away from them.
+        ValueError: If it cannot be bound to this classifier, or leads to classes rather than away from labels.
     """
-    if is_tensor_attack(attack):
-        keeps_batch = getattr(attack, "keeps_batch", True)
-        return _WholeBatch(classifier, attack) if keeps_batch else _ByLam(classifier, partial(_bind_own, attack))
     if library := library_of(attack):
         refuse(library.faults(attack, classifier))
         return _ByLam(classifier, partial(library.bind, attack))
+    if is_tensor_attack(attack) and getattr(attack, "keeps_batch", True):
+        return _WholeBatch(classifier, attack)
     if not callable(attack) or isinstance(attack, nn.Module | type):
         raise TypeError(
             "attack must be an attack of art_oat, ART or torchattacks, or a callable (network, x, y) -> x_adv, got "
@@ -100,20 +101,18 @@ def bind(attack: Attack, classifier: OATClassifier) -> BoundAttack:
 
 
 class _WholeBatch(BoundAttack):
-    """Runs on a plain network of each width that is bound to all lams of a batch at once."""
+    """Runs on a plain network of each width that has all lams of a batch at once."""
 
     def __init__(self, classifier: OATClassifier, attack: TensorAttack) -> None:
         self._classifier = classifier
         self._attack = attack
-        self._subjects: dict[float, tuple[LiveNetwork, PreprocessedNetwork]] = {}
+        self._networks: dict[float, tuple[LiveNetwork, PreprocessedNetwork]] = {}
 
-    def __call__(
-        self, x: Tensor, y: Tensor, lam: Tensor, generator: torch.Generator | None = None, *, width: float = 1.0
-    ) -> Tensor:
-        if width not in self._subjects:
+    def _attacked(self, x: Tensor, y: Tensor, lam: Tensor, generator: torch.Generator | None, width: float) -> Tensor:
+        if width not in self._networks:
             live = self._classifier.model.live_network(width)
-            self._subjects[width] = live, self._classifier.preprocessed(live)
-        live, network = self._subjects[width]
+            self._networks[width] = live, self._classifier.preprocessed(live)
+        live, network = self._networks[width]
         clip_values = self._classifier.clip_values
         live.set_lam(lam)
         return _checked(self._attack(network, x, y, clip_values=clip_values, generator=generator), x, clip_values)
@@ -127,9 +126,7 @@ class _ByLam(BoundAttack):
         self._bind_at = bind_at
         self._bound: dict[tuple[float, float], Perturb] = {}
 
-    def __call__(
-        self, x: Tensor, y: Tensor, lam: Tensor, generator: torch.Generator | None = None, *, width: float = 1.0
-    ) -> Tensor:
+    def _attacked(self, x: Tensor, y: Tensor, lam: Tensor, generator: torch.Generator | None, width: float) -> Tensor:
         x_adv = x.clone()
         for value in lam.unique().tolist():
             if (value, width) not in self._bound:
@@ -159,7 +156,7 @@ def _checked(result: Any, x: Tensor, clip_values: ClipValues | None) -> Tensor:
 
 @contextmanager
 def borrowed_hosts(device: torch.device, seed: int) -> Iterator[None]:
-    """Seed all that parts from outside draw from (torch, NumPy, Python), and put it back after the block."""
+    """Seed the generators that other libraries draw from (torch, NumPy, Python), and restore them after the block."""
     numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002 - it is what ART draws from
     try:
         np.random.seed(seed)  # noqa: NPY002
@@ -172,15 +169,10 @@ def borrowed_hosts(device: torch.device, seed: int) -> Iterator[None]:
 
 
 def trial_faults(attack: Attack, classifier: OATClassifier) -> list[str]:
-    """Say why an attack from outside cannot take inputs that are no square images, by letting it attack one.
+    """Say why an attack of a library cannot take inputs that are no square images, by letting it attack one.
 
-    Some of ART's and torchattacks' attacks cut patches out of square images, or filter three channels, and fail on
-    others when they first run; so do attacks that are made of such. Attacks of ours take anything, and a callable is
-    its author's: they are not tried.
-
-    Args:
-        attack: As :func:`bind` takes it.
-        classifier: What is attacked.
+    Some cut patches out of square images, or filter three channels, and fail on others when they first run; so do
+    attacks that are made of such.
 
     Raises:
         TypeError: As :func:`bind`.
@@ -202,12 +194,11 @@ def trial_faults(attack: Attack, classifier: OATClassifier) -> list[str]:
                 _checked(library.bind(part, view)(x, y), x, bounds)
         except Exception as error:  # noqa: BLE001 - whatever a stranger's attack may raise
             faults.append(f"{_name(part)} fails: {error}")
-    if not faults:
-        return []
-    return [
-        f"attack must take inputs of shape {classifier.input_shape}, on one of which {' '.join(faults)} "
-        "PGD, AutoAttack and most attacks of torchattacks take any shape."
-    ]
+    if faults:
+        shape = f"attack must take inputs of shape {classifier.input_shape}, on one of which"
+        advice = "PGD, AutoAttack and most attacks of torchattacks take any shape."
+        faults = [" ".join([shape, *faults, advice])]
+    return faults
 
 
 def _takes_square_images(classifier: OATClassifier) -> bool:
@@ -231,11 +222,6 @@ def is_tensor_attack(attack: Any) -> bool:
     return {"clip_values", "generator"} <= parameters.keys()
 
 
-def _bind_own(attack: TensorAttack, view: PinnedClassifier) -> Perturb:
-    network = view.as_module()
-    return lambda x, y: attack(network, x, y, clip_values=view.clip_values)
-
-
-def _bind_callable(attack: Callable[[nn.Module, Tensor, Tensor], Tensor], view: PinnedClassifier) -> Perturb:
-    network = view.as_module()
-    return lambda x, y: attack(network, x, y)
+def _bind_callable(attack: Callable[..., Tensor], view: PinnedClassifier) -> Perturb:
+    options = {"clip_values": view.clip_values} if is_tensor_attack(attack) else {}
+    return partial(attack, view.as_module(), **options)

@@ -234,7 +234,7 @@ def _one_step_faults(spec: AttackSpec, _use: Use) -> list[str]:
 register(
     AttackKind(
         pattern=r"pgd-[1-9]\d*(x[1-9]\d*)?",
-        spelled="pgd-K (K steps), pgd-KxR (R restarts, in evaluation)",
+        spelled="pgd-K, pgd-KxR (R restarts, in evaluation)",
         train=lambda spec, _classifier, objective: PGD(
             spec.eps, spec.eps_step, _counts(spec.name)[0], spec.norm, objective=objective
         ),

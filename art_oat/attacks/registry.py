@@ -69,10 +69,6 @@ class AttackKind:
     extra: str | None = None
     is_one_step: bool = False
 
-    def is_for(self, use: Use) -> bool:
-        """Whether it trains, or evaluates."""
-        return (self.train if use == "training" else self.evaluate) is not None
-
 
 _KINDS: dict[str, AttackKind] = {}
 
@@ -102,13 +98,13 @@ def kind_of(name: str) -> AttackKind | None:
 def name_faults(
     name: str, *, eps: float, norm: Norm = "Linf", eps_step: float | None = None, use: Use = "training"
 ) -> list[str]:
-    """Say why no attack can be called by a name and with these arguments, as far as no classifier is needed for that.
+    """Say why a name means no attack with these arguments, as far as that can be known without a classifier.
 
     Raises:
         ImportError: If the attack is of a library that is not installed.
     """
     faults, kind = ball_faults(eps, norm) + step_faults(eps_step), kind_of(name)
-    usable = [it for it in kinds() if it.is_for(use)]
+    usable = [it for it in kinds() if (it.train if use == "training" else it.evaluate)]
     if kind not in usable:
         why = "" if kind is None else f", which is not for {use}"
         return [*faults, f"attack must be one of {', '.join(it.spelled for it in usable)}, got {name!r}{why}."]

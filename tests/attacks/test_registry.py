@@ -73,7 +73,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones(name, norm):
     (for_training,) = name_faults(name, eps=0.1, norm=norm)
     (for_evaluation,) = name_faults(name, eps=0.1, norm=norm, use="evaluation")
     for fault in (for_training, for_evaluation):
-        assert re.fullmatch(rf"attack must be one of .*art:NAME.*pgd-K .*, got {re.escape(repr(name))}\.", fault)
+        assert re.fullmatch(rf"attack must be one of .*art:NAME.*pgd-K, .*, got {re.escape(repr(name))}\.", fault)
     assert ("n-fgsm[-NOISE]" in for_training, "autoattack, " in for_training) == (True, False)
     assert ("n-fgsm[-NOISE]" in for_evaluation, "autoattack, " in for_evaluation) == (False, True)
 
