@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+import itertools
 import math
 import pickle
 import re
@@ -25,24 +26,19 @@ SLIM = Frontier(
 )
 
 
-def test_the_area_of_one_point_is_its_rectangle():
-    assert Frontier((point(0, 0.9, 0.5),)).area((0.1, 0.2)) == pytest.approx(0.8 * 0.3)
-
-
-def test_the_area_of_several_points_is_that_of_their_union():
-    points = (point(0, 0.9, 0.2), point(0.5, 0.8, 0.5), point(1, 0.5, 0.6))
-    expected = 0.9 * 0.2 + 0.8 * (0.5 - 0.2) + 0.5 * (0.6 - 0.5)
-    assert Frontier(points).area() == pytest.approx(expected)
-    assert Frontier(points[::-1]).area() == pytest.approx(expected)
-
-
-def test_a_dominated_point_adds_no_area():
-    points = (point(0, 0.9, 0.5), point(0.5, 0.8, 0.4), point(0.6, 0.9, 0.3))
-    assert Frontier(points).area() == pytest.approx(0.9 * 0.5)
-
-
-def test_a_point_below_the_reference_adds_no_area():
-    assert Frontier((point(0, 0.05, 0.5), point(1, 0.5, 0.0))).area((0.1, 0.0)) == 0
+@pytest.mark.parametrize(
+    ("pairs", "reference", "area"),
+    [
+        ([(0.9, 0.5)], (0.1, 0.2), 0.8 * 0.3),
+        ([(0.9, 0.2), (0.8, 0.5), (0.5, 0.6)], (0, 0), 0.9 * 0.2 + 0.8 * (0.5 - 0.2) + 0.5 * (0.6 - 0.5)),
+        ([(0.9, 0.5), (0.8, 0.4), (0.9, 0.3)], (0, 0), 0.9 * 0.5),  # two are dominated
+        ([(0.05, 0.5), (0.5, 0.0)], (0.1, 0.0), 0),  # both lie below the reference
+    ],
+)
+def test_the_area_is_that_of_the_union_of_the_rectangles_of_all_points(pairs, reference, area):
+    points = tuple(point(0, *pair) for pair in pairs)
+    for ordered in (points, points[::-1]):
+        assert Frontier(ordered).area(reference) == pytest.approx(area)
 
 
 def test_standard_errors_are_binomial():
@@ -60,18 +56,6 @@ def test_selection_takes_the_best_clean_accuracy_that_keeps_the_robust_one():
 def test_among_equals_selection_takes_the_narrower_network():
     frontier = Frontier((point(0.1, 0.8, 0.5, 1.0), point(0.1, 0.8, 0.5, 0.5)))
     assert frontier.select(min_robust=0.4) == OperatingPoint(0.1, 0.5)
-
-
-def test_a_requirement_that_fails_is_named_with_what_is_missing():
-    frontier = Frontier((point(0, 0.9, 0.1), point(1, 0.7, 0.6)))
-    with pytest.raises(ValueError, match=r"min_robust = 0.7 is missed by 0.100: the best is 0.600 at lam 1"):
-        frontier.select(min_robust=0.7)
-
-
-def test_requirements_that_fail_only_together_are_named():
-    frontier = Frontier((point(0, 0.9, 0.1), point(1, 0.7, 0.6)))
-    with pytest.raises(ValueError, match=r"each is met somewhere, but not together: the closest, lam 1 at width 1"):
-        frontier.select(min_robust=0.5, min_clean=0.8)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +77,10 @@ def test_selection_takes_the_best_point_that_costs_no_more_than_allowed(requirem
     ("requirements", "message"),
     [
         (
+            {"min_robust": 0.7},
+            "no point has min_robust = 0.7. min_robust = 0.7 is missed by 0.100: the best is 0.600 at lam 1, width 1.",
+        ),
+        (
             {"max_macs": 1e5},
             "no point has max_macs = 100000. "
             "max_macs = 100000 is missed by 1.5e+05: the best is 2.5e+05 at lam 0, width 0.5.",
@@ -111,15 +99,17 @@ def test_every_requirement_that_no_point_meets_is_named_with_what_is_missing(req
 
 
 @pytest.mark.parametrize(
-    ("max_macs", "closest"),
+    ("other", "closest"),
     [
-        (2.5e5, "lam 1 at width 0.5, has robust 0.400 and macs 2.5e+05"),  # short of 0.2, against four times the cost
-        (9e5, "lam 1 at width 1, has robust 0.600 and macs 1e+06"),  # a ninth too costly, against short of 0.2
+        ({"max_macs": 2.5e5}, "lam 1 at width 0.5, has robust 0.400 and macs 2.5e+05"),  # against 4 times the cost
+        ({"max_macs": 9e5}, "lam 1 at width 1, has robust 0.600 and macs 1e+06"),  # a ninth too much, against 0.2
+        ({"min_clean": 0.8}, "lam 1 at width 1, has robust 0.600 and clean 0.750"),  # short of 0.05, against 0.3
     ],
 )
-def test_the_closest_point_misses_the_least_share_of_samples_or_of_the_cost(max_macs, closest):
-    with pytest.raises(ValueError, match=re.escape(f"each is met somewhere, but not together: the closest, {closest}")):
-        SLIM.select(min_robust=0.6, max_macs=max_macs)
+def test_the_closest_point_misses_the_least_share_of_samples_or_of_the_cost(other, closest):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the whole message is compared
+        SLIM.select(min_robust=0.6, **other)
+    assert f"each is met somewhere, but not together: the closest, {closest}" in str(caught.value)
 
 
 def test_a_requirement_on_what_was_not_measured_is_refused():
@@ -129,29 +119,30 @@ def test_a_requirement_on_what_was_not_measured_is_refused():
         partly.select(max_macs=1e6, max_latency=1)
 
 
-@pytest.mark.parametrize("name", ["max_macs", "max_latency"])
-@pytest.mark.parametrize("value", [0, -1, math.nan, "1e6"])
-def test_a_ceiling_that_is_no_number_above_0_is_refused(name, value):
-    with pytest.raises(ValueError, match=f"{name} must be a number above 0, got {value}"):
-        SLIM.select(**{name: value})
+@pytest.mark.parametrize(
+    ("names", "values", "message"),
+    [
+        (("max_macs", "max_latency"), (0, -1, math.nan, "1e6"), "{} must be a number above 0, got {}"),
+        (("min_robust", "min_clean"), (45,), r"{} must lie in \[0, 1\], got {}"),
+    ],
+)
+def test_a_requirement_that_cannot_be_is_refused(names, values, message):
+    for name, value in itertools.product(names, values):
+        with pytest.raises(ValueError, match=message.format(name, value)):
+            SLIM.select(**{name: value})
 
 
-@pytest.mark.parametrize("name", ["min_robust", "min_clean"])
-def test_a_requirement_that_is_no_fraction_is_refused(name):
-    with pytest.raises(ValueError, match=rf"{name} must lie in \[0, 1\], got 45"):
-        Frontier((point(0, 0.9, 0.1),)).select(**{name: 45})
-
-
-def test_csv_gives_back_what_was_written(tmp_path):
-    frontier = Frontier((point(0, 1 / 3, 0.1), MeasuredPoint(0.1, 0.5, 0.5, 0.25, 7, 3, {"pgd-7": 0.25})))
-    frontier.to_csv(tmp_path / "new" / "curve.csv")
-    assert Frontier.from_csv(tmp_path / "new" / "curve.csv") == frontier
-
-
-def test_csv_gives_back_costs_and_which_points_are_without(tmp_path):
-    frontier = Frontier((costly(0, 0.9, 0.1, 1 / 3), point(1, 0.7, 0.6)))
-    frontier.to_csv(tmp_path / "curve.csv")
-    assert Frontier.from_csv(tmp_path / "curve.csv") == frontier
+@pytest.mark.parametrize(
+    "points",
+    [
+        (point(0, 1 / 3, 0.1), MeasuredPoint(0.1, 0.5, 0.5, 0.25, 7, 3, {"pgd-7": 0.25})),
+        (costly(0, 0.9, 0.1, 1 / 3), point(1, 0.7, 0.6)),
+        (dataclasses.replace(point(0, 0.9, 0.1), warnings=("a, b", "c")), point(1, 0.7, 0.6)),
+    ],
+)
+def test_csv_gives_back_what_was_written_and_which_points_are_without(tmp_path, points):
+    Frontier(points).to_csv(tmp_path / "new" / "curve.csv")
+    assert Frontier.from_csv(tmp_path / "new" / "curve.csv") == Frontier(points)
 
 
 def test_a_csv_has_columns_for_costs_only_where_one_is_known(tmp_path):
@@ -160,12 +151,6 @@ def test_a_csv_has_columns_for_costs_only_where_one_is_known(tmp_path):
     columns = {name: (tmp_path / name).read_text().splitlines()[0].split(",") for name in ("with", "without")}
     assert columns["without"][:6] == ["lam", "width", "clean", "robust", "nb_clean", "nb_robust"]
     assert columns["with"] == [*columns["without"][:6], "macs", "parameters", "latency", *columns["without"][6:]]
-
-
-def test_csv_gives_back_warnings_and_which_points_are_without(tmp_path):
-    frontier = Frontier((dataclasses.replace(point(0, 0.9, 0.1), warnings=("a, b", "c")), point(1, 0.7, 0.6)))
-    frontier.to_csv(tmp_path / "curve.csv")
-    assert Frontier.from_csv(tmp_path / "curve.csv") == frontier
 
 
 def test_a_csv_of_another_kind_is_refused(tmp_path):
@@ -184,19 +169,19 @@ def test_a_frontier_is_copied_hashed_and_written_out(make_copy):
 
 
 @pytest.mark.parametrize(
-    "faulty", [{"clean": 3}, {"robust": -0.1}, {"nb_robust": 0}, {"lam": 7}, {"by_attack": {"a": 2}}]
+    ("message", "faulty"),
+    [
+        ("must lie in", [{"clean": 3}, {"robust": -0.1}, {"nb_robust": 0}, {"lam": 7}, {"by_attack": {"a": 2}}]),
+        (
+            "macs and parameters must be at least 0 and latency above 0",
+            [{"macs": -1}, {"parameters": -1}, {"latency": 0}, {"latency": math.nan}, {"macs": math.inf}],
+        ),
+    ],
 )
-def test_a_point_that_cannot_be_is_refused(faulty):
-    with pytest.raises(ValueError, match="must lie in"):
-        dataclasses.replace(point(0, 0.9, 0.1), **faulty)
-
-
-@pytest.mark.parametrize(
-    "faulty", [{"macs": -1}, {"parameters": -1}, {"latency": 0}, {"latency": math.nan}, {"macs": math.inf}]
-)
-def test_a_cost_that_cannot_be_is_refused(faulty):
-    with pytest.raises(ValueError, match="macs and parameters must be at least 0 and latency above 0"):
-        dataclasses.replace(point(0, 0.9, 0.1), **faulty)
+def test_a_point_that_cannot_be_is_refused(message, faulty):
+    for options in faulty:
+        with pytest.raises(ValueError, match=message):
+            dataclasses.replace(point(0, 0.9, 0.1), **options)
 
 
 def test_a_frontier_without_points_is_refused():

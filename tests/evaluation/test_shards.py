@@ -43,48 +43,44 @@ class Watched:
         return self.attack(network, x, y, clip_values=clip_values, generator=generator)
 
 
-def test_every_stage_attacks_exactly_what_stands_on_the_network_of_its_point():
-    stages = {"first": Watched(1), "second": Watched(3), "third": Watched(9)}
-    judged = shard()
+def test_every_attack_meets_exactly_what_is_left_on_the_network_of_its_point():
+    attacks = {"first": Watched(1), "second": Watched(3), "third": Watched(9)}
+    whole = shard()
     for network in NETWORKS.values():
-        verdict = judged.attack(network, "engine", stages, quiet)
-        standing = np.flatnonzero(~np.isin(verdict.broken_by, [WRONG, CARRIED])).tolist()
-        assert len(standing) > 1
-        for name, stage in stages.items():
-            assert stage.asked[-1] == (network, standing)
-            standing = [index for index in standing if verdict.broken_by[index] != name]
-        assert standing == np.flatnonzero(verdict.broken_by == ROBUST).tolist() != []
-
-
-def test_what_is_answered_wrongly_as_it_is_is_not_attacked():
-    judged, network = shard(), NETWORKS[0.3]
-    verdict = judged.attack(network, "engine", {"stage": Watched()}, quiet)
-    assert np.flatnonzero(verdict.broken_by == WRONG).tolist() == [*range(0, len(X), 5)]
+        result = whole.attack(network, "suite", attacks, quiet)
+        wrong = (~is_correct(network, whole.x, whole.y)).nonzero().flatten().tolist()
+        assert np.flatnonzero(result.broken_by == WRONG).tolist() == wrong
+        left = np.flatnonzero(~np.isin(result.broken_by, [WRONG, CARRIED])).tolist()
+        assert len(left) > 1
+        for name, attack in attacks.items():
+            assert attack.asked[-1] == (network, left)
+            left = [index for index in left if result.broken_by[index] != name]
+        assert left == np.flatnonzero(result.broken_by == ROBUST).tolist() != []
 
 
 def test_what_a_carried_example_breaks_is_answered_wrongly_there_within_the_ball():
-    judged, carried = shard(), {}
+    whole, carried = shard(), {}
     for lam, network in NETWORKS.items():
-        before = judged.examples["engine"].x_adv.clone() if judged.examples else judged.x
-        broken = judged.attack(network, "engine", {"stage": Watched()}, quiet).broken_by == CARRIED
-        assert not is_correct(network, before, judged.y)[broken].any()
-        assert (distance(judged.x, before, "Linf") <= 0.05 + 1e-6).all()
+        before = whole.examples["suite"].x_adv.clone() if whole.examples else whole.x
+        broken = whole.attack(network, "suite", {"attack": Watched()}, quiet).broken_by == CARRIED
+        assert not is_correct(network, before, whole.y)[broken].any()
+        assert (distance(whole.x, before, "Linf") <= 0.05 + 1e-6).all()
         carried[lam] = int(broken.sum())
     assert carried[LAMS[0]] == 0
     assert sum(carried.values()) > 0
 
 
 def test_an_example_that_breaks_nothing_here_spares_no_sample_the_attack():
-    judged, network, watched = shard(), NETWORKS[0.3], Watched()
-    clean = is_correct(network, judged.x, judged.y)
-    judged.examples["engine"] = Examples(judged.x.clone(), torch.ones_like(clean))
-    verdict = judged.attack(network, "engine", {"stage": watched}, quiet)
-    assert CARRIED not in verdict.broken_by
+    whole, network, watched = shard(), NETWORKS[0.3], Watched()
+    clean = is_correct(network, whole.x, whole.y)
+    whole.examples["suite"] = Examples(whole.x.clone(), torch.ones_like(clean))
+    result = whole.attack(network, "suite", {"attack": watched}, quiet)
+    assert CARRIED not in result.broken_by
     assert watched.asked == [(network, clean.nonzero().flatten().tolist())]
 
 
 def test_carried_examples_only_ever_break():
-    """Whatever stands with them stood the same attack, on the same input, so that it can stand without them."""
+    """What is robust with them met the same attack on the same input, so that it can be robust without them."""
 
     def deterministic(network, x, y, *, clip_values=None, generator=None):
         return PGD(0.05, nb_steps=3, has_random_start=False)(network, x, y, clip_values=clip_values)
@@ -92,32 +88,32 @@ def test_carried_examples_only_ever_break():
     with_them, without = shard(), shard(replace(OPTIONS, carries_examples=False))
     nb_saved = 0
     for network in NETWORKS.values():
-        found = [it.attack(network, "engine", {"stage": deterministic}, quiet).broken_by for it in (with_them, without)]
-        stands, stands_alone = (broken_by == ROBUST for broken_by in found)
-        assert not (stands & ~stands_alone).any()
+        found = [it.attack(network, "suite", {"attack": deterministic}, quiet).broken_by for it in (with_them, without)]
+        robust, robust_alone = (broken_by == ROBUST for broken_by in found)
+        assert not (robust & ~robust_alone).any()
         assert CARRIED not in found[1]
         nb_saved += int((found[0] == CARRIED).sum())
     assert nb_saved > 0
 
 
-def test_examples_are_carried_from_one_judgment_of_an_engine_to_its_next_alone():
-    judged = shard()
-    verdict = judged.attack(NETWORKS[1.0], "one", {"stage": Watched()}, quiet)
-    assert judged.examples["one"].is_found.tolist() == (verdict.broken_by == "stage").tolist()
-    assert ROBUST in verdict.broken_by
-    assert CARRIED not in judged.attack(NETWORKS[0.3], "other", {"stage": Watched()}, quiet).broken_by
-    assert CARRIED in judged.attack(NETWORKS[0.3], "one", {"stage": Watched()}, quiet).broken_by
+def test_examples_are_carried_from_one_run_of_a_suite_to_its_next_alone():
+    whole = shard()
+    result = whole.attack(NETWORKS[1.0], "one", {"attack": Watched()}, quiet)
+    assert whole.examples["one"].is_found.tolist() == (result.broken_by == "attack").tolist()
+    assert ROBUST in result.broken_by
+    assert CARRIED not in whole.attack(NETWORKS[0.3], "other", {"attack": Watched()}, quiet).broken_by
+    assert CARRIED in whole.attack(NETWORKS[0.3], "one", {"attack": Watched()}, quiet).broken_by
 
 
-def test_draws_depend_on_seed_shard_engine_and_stage_and_on_nothing_else():
+def test_draws_depend_on_seed_shard_suite_and_attack_and_on_nothing_else():
     seeds = {}
-    for seed, number, engine in itertools.product((0, 1), (0, 1), ("a", "b")):
-        stages = {"one": Watched(), "two": Watched()}
-        judged = shard(replace(OPTIONS, seed=seed, carries_examples=False), number)
+    for seed, number, suite in itertools.product((0, 1), (0, 1), ("a", "b")):
+        attacks = {"one": Watched(), "two": Watched()}
+        whole = shard(replace(OPTIONS, seed=seed, carries_examples=False), number)
         for network in NETWORKS.values():
-            judged.attack(network, engine, stages, quiet)
-        for name, stage in stages.items():
-            (seeds[seed, number, engine, name],) = set(stage.seeds)
+            whole.attack(network, suite, attacks, quiet)
+        for name, attack in attacks.items():
+            (seeds[seed, number, suite, name],) = set(attack.seeds)
     assert len(set(seeds.values())) == len(seeds)
 
 
@@ -128,26 +124,26 @@ def test_restarts_of_one_attack_start_elsewhere():
         started.append(torch.rand(4, generator=generator).tolist())
         return x
 
-    shard().attack(NETWORKS[0.3], "engine", {"it #1": attack, "it #2": attack}, quiet)
+    shard().attack(NETWORKS[0.3], "suite", {"it #1": attack, "it #2": attack}, quiet)
     assert started[0] != started[1]
 
 
-def test_every_stage_is_told_with_what_is_left_to_do():
+def test_every_attack_is_told_with_what_is_left_to_do():
     told = []
-    verdict = shard().attack(NETWORKS[0.3], "engine", {"one": Watched(1), "two": Watched()}, told.append)
-    clean, broken = (int((verdict.broken_by != WRONG).sum()), int((verdict.broken_by == "one").sum()))
+    result = shard().attack(NETWORKS[0.3], "suite", {"one": Watched(1), "two": Watched()}, told.append)
+    clean, broken = (int((result.broken_by != WRONG).sum()), int((result.broken_by == "one").sum()))
     assert sum(progress.nb_done for progress in told) == 2
     assert told[0] == (f"one on {clean} of {len(X)}", 0, False)
     assert told[1] == (f"one: {clean - broken} of {len(X)} not broken", 1, False)
 
 
 def written(path) -> Shard:
-    judged = shard()
+    whole = shard()
     for lam, suite in itertools.product(LAMS, ("a", "b:c/d")):
-        result = judged.attack(NETWORKS[lam], suite, {"pgd #1": Watched()}, quiet)
-        judged.results[f"{lam} {suite}"] = replace(result, notices=("it is so", "really")[: int(lam)])
-    judged.write(path)
-    return judged
+        result = whole.attack(NETWORKS[lam], suite, {"pgd #1": Watched()}, quiet)
+        whole.results[f"{lam} {suite}"] = replace(result, notices=("it is so", "really")[: int(lam)])
+    whole.write(path)
+    return whole
 
 
 def test_a_file_gives_back_the_results_and_the_examples(tmp_path):
@@ -164,9 +160,9 @@ def test_a_file_gives_back_the_results_and_the_examples(tmp_path):
 
 
 def test_without_a_file_there_is_nothing_to_take_in(tmp_path):
-    judged = shard()
-    judged.read(tmp_path / "shard.npz")
-    assert judged.results == {}
+    whole = shard()
+    whole.read(tmp_path / "shard.npz")
+    assert whole.results == {}
 
 
 def damaged_versions(whole: bytes) -> list[bytes]:
