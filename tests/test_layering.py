@@ -104,7 +104,7 @@ def test_public_names_are_few_sorted_documented_and_loaded_on_first_use():
     ("arguments", "is_light"),
     [
         (["-c", "import art_oat"], True),
-        (["-m", "art_oat.cli", "--help"], True),
+        (["-c", "from art_oat.cli import app; app(['--help'])"], True),
         (["-c", "import art_oat; art_oat.transfer.adapt, art_oat.OATTrainer"], False),
     ],
 )
