@@ -52,13 +52,13 @@ def variants(config: Config, learning_rate: float, batch_size: int) -> dict[str,
     tuned |= {"learning_rate": learning_rate, "batch_size": batch_size}
     return {
         "oat": {},
-        "oat, awp": {"awp": 0.01},
+        "oat, awp": {"weight_perturbation": 0.01},
         "oat, ema": {"ema": 0.99},
         "oat, trades": {"loss": "trades"},
         "oat, mart": {"loss": "mart"},
         "n-fgsm": one_step,
         "fine-tuned": tuned,
-        "oat, awp, ema": {"awp": 0.01, "ema": 0.99},
+        "oat, awp, ema": {"weight_perturbation": 0.01, "ema": 0.99},
         "n-fgsm, ema": {**one_step, "ema": 0.99},
     }
 
@@ -67,12 +67,12 @@ def _with_variants(config: Config, learning_rate: float, batch_size: int) -> Con
     return replace(config, variants=variants(config, learning_rate, batch_size))
 
 
-_DIGITS = _config(replace(DIGITS.recipe, nb_epochs=64, ema=None), DIGITS, nb_held_out=120, nb_robust=100)
+_DIGITS = _config(DIGITS.recipe.changed(nb_epochs=64, ema=None), DIGITS, nb_held_out=120, nb_robust=100)
 _CIFAR10 = _config(
     Recipe(
         data="cifar10", network="small-16-32-64", nb_train=4000, nb_epochs=24, learning_rate=0.2, channels_last=True
     ),
-    Config(Recipe(), nb_epochs_dedicated=24),
+    Config(DIGITS.recipe, nb_epochs_dedicated=24),
     nb_robust=250,
 )
 _LESS_NOISE = "n-fgsm-1"
@@ -95,7 +95,8 @@ CONFIGS = {
 def candidates(config: Config) -> Config:
     """Return what is compared to choose, on images that are held out."""
     fine = config.variants["fine-tuned"]
-    sizes = {"oat": {}, "oat, awp 0.005": {"awp": 0.005}, "oat, awp 0.01": {"awp": 0.01}}
+    sizes: dict[str, dict[str, Any]] = {"oat": {}}
+    sizes |= {f"oat, awp {gamma}": {"weight_perturbation": gamma} for gamma in (0.005, 0.01)}
     variants = {
         **(sizes if config.nb_folds else {}),  # takes too long on CIFAR-10
         **{

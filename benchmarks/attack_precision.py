@@ -38,7 +38,7 @@ def answered(config: Config, part: Part, runs: Path, *, is_bf16: bool, first_sta
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     classifier, recipe = config.recipe.classifier(model, part.data), config.recipe
     x, y = classifier.as_tensors(*(values[:NB_IMAGES] for values in part.data.test))
-    attack = PGD(recipe.eps, recipe.eps_step, norm=recipe.norm)
+    attack = PGD(recipe.method.eps, recipe.method.eps_step, norm=recipe.method.norm)
     found = []
     for lam in recipe.lambdas[1:]:
         network = classifier.at(lam).as_module()

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
-from art_oat import OATModel
+from art_oat import OATModel, StratifiedSampling
 from art_oat.data import Dataset, Split, load
 from art_oat.evaluation.tradeoff import subset
-from art_oat.experiment.recipe import Recipe, plain_parts
+from art_oat.experiment.recipe import Recipe
 from art_oat.training import Method
 
 
@@ -92,16 +92,18 @@ class Config:
 
     def dedicated(self, lam: float) -> Recipe:
         """Return the recipe of the plain network for one lam: same loss, same steps, no condition."""
-        return replace(self.recipe, lambdas=(lam,), film=None, nb_epochs=self.nb_epochs_dedicated, weight_of_one=1.0)
+        return self.recipe.changed(
+            lambdas=(lam,), film=None, nb_epochs=self.nb_epochs_dedicated, sampling=StratifiedSampling()
+        )
 
     def in_folder(self, folder: str | None) -> "Config":
         """Return the same comparison with the images in a folder."""
-        return replace(self, recipe=replace(self.recipe, data_folder=folder))
+        return replace(self, recipe=self.recipe.changed(data_folder=folder))
 
     def shortened(self) -> "Config":
         """Return the same comparison of one seed, one epoch and a few images, to try the code with."""
         few = {} if self.nb_folds else {"nb_train": 32, "batch_size": 16}
-        recipe = replace(self.recipe, nb_epochs=1, **few)
+        recipe = self.recipe.changed(nb_epochs=1, **few)
         quick = ("pgd-1", "pgd-2")
         return replace(
             self, recipe=recipe, nb_epochs_dedicated=1, seeds=self.seeds[:1], nb_test=20, nb_robust=12, judges=quick
@@ -111,7 +113,7 @@ class Config:
         """Go through the trainings and tests of every seed."""
         for seed in self.seeds:
             if self.nb_folds is None:
-                data = replace(self.recipe, seed=seed).dataset()
+                data = self.recipe.changed(seed=seed).dataset()
                 test = Split(*(part[: self.nb_test] for part in (data.validation if self.is_choosing else data.test)))
                 yield Part(f"seed-{seed}", seed, data._replace(test=test), np.arange(len(test.x)))
             else:
@@ -135,10 +137,7 @@ class Config:
 DIGITS_RECIPE = Recipe(
     data="digits",
     network="small-16-32-64",
-    attack="pgd-7",
-    eps=0.2,
-    eps_step=0.05,
-    weight_of_one=3.3,
+    method=Method(eps=0.2, eps_step=0.05, sampling=StratifiedSampling({1.0: 3.3})),
     nb_epochs=60,
     learning_rate=0.2,
     weight_decay=3e-3,
@@ -150,18 +149,18 @@ BASELINES = ("pgd-at", "trades", "awp", "trades-awp")
 DIGITS = Config(
     # chosen on images held out of the training parts of seed 100; epochs so that the one network takes a third of the
     # time of the dedicated ones, which do not gain from the smaller weight decay of 5e-4 or from fewer epochs
-    replace(DIGITS_RECIPE, nb_epochs=75, ema=0.99, weight_of_one=5.0),
+    DIGITS_RECIPE.changed(nb_epochs=75, ema=0.99, sampling=StratifiedSampling({1.0: 5.0})),
     nb_epochs_dedicated=60,
     seeds=(0, 1, 2),
     nb_folds=3,
     nb_robust=300,
 )
-_CIFAR10 = Recipe(data="cifar10", nb_epochs=30, learning_rate=0.2, channels_last=True, **plain_parts(Method.dial()))
+_CIFAR10 = Recipe(data="cifar10", nb_epochs=30, learning_rate=0.2, channels_last=True, method=Method.dial())
 """All on CIFAR-10 are trained by the recipe "dial"."""
 CIFAR10_SMALL = Config(
     # chosen on validation images of seed 100, see ``screens.py``; half of the epochs are clean for every network, and
     # the one network takes less than a third of the time of all the dedicated ones
-    replace(_CIFAR10, network="wrn-10-1", nb_train=4000),
+    _CIFAR10.changed(network="wrn-10-1", nb_train=4000),
     nb_epochs_dedicated=18,
     seeds=(0, 1, 2),
     nb_robust=250,
@@ -173,7 +172,7 @@ CIFAR10_EQUAL = replace(CIFAR10_SMALL, nb_epochs_dedicated=30, dedicated_to=(0.0
 
 def full_size(network: str) -> Config:
     """Return a comparison on all of CIFAR-10, for a GPU: 30 epochs each, AutoAttack on 1,000 test images."""
-    recipe = replace(_CIFAR10, network=network, ema=0.999, precision="bf16")
+    recipe = _CIFAR10.changed(network=network, ema=0.999, precision="bf16")
     judges = ("pgd-20", "pgd-50", "autoattack")
     return Config(recipe, nb_epochs_dedicated=30, nb_robust=1000, attacks_first=True, judges=judges, others=BASELINES)
 

@@ -12,24 +12,24 @@ Test images are not looked at.
 
 import argparse
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from time import process_time
 
 import numpy as np
 
-from art_oat import TradeoffCurve
+from art_oat import StratifiedSampling, TradeoffCurve
 from art_oat.evaluation import EvaluationOptions
+from art_oat.experiment.build import train
 from art_oat.experiment.demo import RECIPE
-from art_oat.experiment.recipe import Recipe, train
+from art_oat.experiment.recipe import Recipe
 from benchmarks.record import RESULTS, environment, text, write
 
 SEEDS = (0,)
 NB_ROBUST = 200
 VARIANTS: Mapping[str, Recipe] = {
     "recipe": RECIPE,
-    "eps 0.15": replace(RECIPE, eps=0.15),
-    "uniform lams": replace(RECIPE, weight_of_one=1.0),
-    "clean epochs first": replace(RECIPE, nb_epochs=14, clean_share=0.2),
+    "eps 0.15": RECIPE.changed(eps=0.15),
+    "uniform lams": RECIPE.changed(sampling=StratifiedSampling()),
+    "clean epochs first": RECIPE.changed(nb_epochs=14, clean_share=0.2),
 }
 
 
@@ -42,11 +42,11 @@ def rows_of(name: str, recipe: Recipe, *, nb_robust: int) -> list[dict[str, obje
     curve = TradeoffCurve.measure(
         classifier,
         *data.validation,
-        eps=recipe.eps,
+        eps=recipe.method.eps,
         attack="screen",
         options=EvaluationOptions(nb_robust=nb_robust, verbose=False),
     )
-    made_by = {"variant": name, "seed": recipe.seed, "eps": f"{recipe.eps:.4f}", "seconds": f"{seconds:.0f}"}
+    made_by = {"variant": name, "seed": recipe.seed, "eps": f"{recipe.method.eps:.4f}", "seconds": f"{seconds:.0f}"}
     return [
         {**made_by, "lam": point.lam, "clean": f"{point.clean:.4f}", "robust": f"{point.robust:.4f}"}
         for point in curve.points
@@ -77,7 +77,7 @@ def main() -> None:
     rows = []
     for name, variant in VARIANTS.items():
         for seed in SEEDS:
-            recipe = replace(variant, seed=seed, **changes)  # type: ignore[arg-type]
+            recipe = variant.changed(seed=seed, **changes)  # type: ignore[arg-type]
             rows += rows_of(name, recipe, nb_robust=4 if is_smoke else NB_ROBUST)
             print(text(rows[-len(recipe.lambdas) :]), flush=True)
     print(text(means(rows)))

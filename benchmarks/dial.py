@@ -27,7 +27,7 @@ def measure(config: Config, runs: Path) -> TransferMatrix:
     x, y = part.data.test
     index = config.attacked(part)
     classifier = config.recipe.classifier(model, part.data)
-    return TransferMatrix.measure(classifier, x[index], y[index], eps=config.recipe.eps)
+    return TransferMatrix.measure(classifier, x[index], y[index], eps=config.recipe.method.eps)
 
 
 def summary(matrix: TransferMatrix) -> dict[str, str]:

@@ -37,7 +37,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,9 +45,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from art_oat import load_model
+from art_oat import StratifiedSampling, load_model
 from art_oat.experiment.recipe import Recipe
 from art_oat.storage import replaced, write_whole
+from art_oat.training import Method
 from art_oat.training.records import EpochRecord
 from benchmarks import shards
 from benchmarks.budget import Budget, OutOfTime
@@ -56,7 +57,7 @@ from benchmarks.frontiers import Arm, Shares, accuracies
 from benchmarks.methods import LOG, recipe_of, train
 from benchmarks.record import environment, read, text, write
 from benchmarks.throughput import Peak, peak_of, profile_of, speed_of, tuned
-from benchmarks.tradeoff import COHORT_SIZE, Claim, judge, rows
+from benchmarks.tradeoff import SHARD_SIZE, Claim, judge, rows
 
 LARGEST = 16 * 2**20
 """Bytes of a file that is kept outside of OUT/state, at most."""
@@ -69,12 +70,17 @@ LAST = 10.0
 
 TRADES = "lam-1-trades"
 METHODS = ("oat", "lam-1", "lam-0", TRADES)
-_VARIANTS = {TRADES: {"lambdas": (1.0,), "film": None, "loss": "trades", "weight_of_one": 1.0}}
+_VARIANTS = {TRADES: {"lambdas": (1.0,), "film": None, "loss": "trades", "sampling": StratifiedSampling()}}
 
 FULL = replace(full_size("resnet18"), judges=("autoattack",), variants=_VARIANTS)
 SMALL = Config(
     Recipe(
-        network="small-8-16", nb_train=200, nb_epochs=3, attack="pgd-2", ema=0.9, precision="bf16", channels_last=True
+        data="digits",
+        network="small-8-16",
+        nb_train=200,
+        method=Method(attack="pgd-2", ema=0.9, precision="bf16"),
+        nb_epochs=3,
+        channels_last=True,
     ),
     nb_epochs_dedicated=2,
     nb_test=40,
@@ -179,7 +185,7 @@ def measure_speed(kit: Kit, piece: Piece) -> Found:
     peak, table = peak_of(_device()), []
     for method, factor in [*((method, 1) for method in METHODS), ("oat", 2), ("oat", 4)]:
         recipe = kit.recipe(method)
-        recipe = replace(recipe, batch_size=factor * recipe.batch_size)
+        recipe = recipe.changed(batch_size=factor * recipe.batch_size)
         table.append({"method": method, **speed_row(recipe, kit, peak)})
         gc.collect()  # a training lies in cycles, and its images with it
     print(text(table), flush=True)
@@ -204,7 +210,7 @@ def speed_row(recipe: Recipe, kit: Kit, peak: Peak) -> Row:
 
 def _robust_epochs(recipe: Recipe, nb_done: int = 0) -> float:
     """Return what is left of a training in epochs with an attack; a clean one takes about an eighth of such a one."""
-    nb_clean = round(recipe.clean_share * recipe.nb_epochs)
+    nb_clean = round(recipe.method.clean_share * recipe.nb_epochs)
     return recipe.nb_epochs - max(nb_clean, nb_done) + max(nb_clean - nb_done, 0) / 8
 
 
@@ -277,12 +283,12 @@ def forecast(kit: Kit, piece: Piece) -> tuple[float, float]:
     if piece.work is train_one:
         done = kit.epochs(piece.method)
         recipe = kit.recipe(piece.method)
-        is_robust = len(done) > round(recipe.clean_share * recipe.nb_epochs)
+        is_robust = len(done) > round(recipe.method.clean_share * recipe.nb_epochs)
         seconds = float(done[-1]["seconds"]) if is_robust else _epoch_as_timed(kit, piece.method)
         return seconds, seconds * _robust_epochs(recipe, len(done))
     if piece.work is judge_one:
         seconds = max((_seconds_at_a_lam(kit.kept(it)) for it in pieces() if it.work is judge_one), default=0.0)
-        nb_shards = math.ceil((kit.config.nb_robust or COHORT_SIZE) / COHORT_SIZE)
+        nb_shards = math.ceil((kit.config.nb_robust or SHARD_SIZE) / SHARD_SIZE)
         known = seconds or math.nan
         return known / nb_shards, known * len(kit.recipe(piece.method).lambdas)
     return math.nan, math.nan
@@ -304,7 +310,7 @@ def settle(kit: Kit) -> None:
         ValueError: If the folder holds other settings.
     """
     path = kit.state / "recipe.json"
-    settings = json.loads(json.dumps({**asdict(kit.recipe("oat")), "data_folder": None}))
+    settings = json.loads(json.dumps({**kit.recipe("oat").as_values(), "data_folder": None}))
     with _alone(kit.state):
         if not path.exists():
             with write_whole(path) as file:
@@ -465,7 +471,7 @@ def report(kit: Kit) -> None:
         for name, table in tables.items():
             if table:
                 write(kit.results / f"{name}.csv", table, kit.made_by)
-        whole = {"made by": kit.made_by, "recipe": asdict(kit.recipe("oat")), "pieces": kept, "figures": found}
+        whole = {"made by": kit.made_by, "recipe": kit.recipe("oat").as_values(), "pieces": kept, "figures": found}
         with write_whole(kit.results / "results.json") as file:
             json.dump({**whole, "lines": verdicts(found), **tables}, file, indent=2, default=np.generic.item)
         answers: dict[str, Any] = {arm.name: arm.right[:, :, 0].astype(np.float16) for arm in judged}
@@ -532,7 +538,7 @@ def config_of(given: argparse.Namespace) -> Config:
     changes = {name: value for name, value in asked.items() if value is not None}
     return replace(
         config,
-        recipe=replace(config.recipe, **changes),
+        recipe=config.recipe.changed(**changes),
         nb_epochs_dedicated=given.nb_epochs or config.nb_epochs_dedicated,
     )
 

@@ -41,7 +41,7 @@ def measure(config: Config, runs: Path) -> list[dict[str, object]]:
         curves[name] = TradeoffCurve.measure(
             classifier,
             *part.data.test,
-            eps=config.recipe.eps,
+            eps=config.recipe.method.eps,
             attack=attack,
             options=EvaluationOptions(shard_size=500, carries_examples=carries, nb_robust=config.nb_robust),
         )

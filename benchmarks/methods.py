@@ -12,7 +12,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,8 @@ from art_oat import OATModel, fold, load_model, parameter_groups, save_model, to
 from art_oat.attacks import PGD
 from art_oat.contexts import borrowed_generators
 from art_oat.data import Dataset
-from art_oat.experiment.recipe import Recipe, trainer_for
+from art_oat.experiment.build import trainer_for
+from art_oat.experiment.recipe import Recipe
 from art_oat.storage import replaced, write_whole
 from art_oat.training import CSVLogger, EpochRecord, ResumeFile, Validation, schedule_by_name
 from art_oat.training.ema import WeightAverage
@@ -155,12 +156,12 @@ def _plain_classifier(network: nn.Module, recipe: Recipe, data: Dataset) -> PyTo
 
 def _attack(recipe: Recipe, classifier: PyTorchClassifier) -> ProjectedGradientDescent:
     """Return ART's own PGD with the steps of the recipe's."""
-    nb_steps = int(recipe.attack.removeprefix("pgd-"))
+    nb_steps = int(recipe.method.attack.removeprefix("pgd-"))
     return ProjectedGradientDescent(
         classifier,
-        norm=np.inf if recipe.norm == "Linf" else 2,
-        eps=recipe.eps,
-        eps_step=PGD(recipe.eps, recipe.eps_step, nb_steps).step,
+        norm=np.inf if recipe.method.norm == "Linf" else 2,
+        eps=recipe.method.eps,
+        eps_step=PGD(recipe.method.eps, recipe.method.eps_step, nb_steps).step,
         max_iter=nb_steps,
         num_random_init=1,
         batch_size=recipe.batch_size,
@@ -194,7 +195,7 @@ def _train_by_art(method: str, recipe: Recipe, data: Dataset) -> tuple[OATModel,
         network = recipe.architecture(data).build()
         classifier = _plain_classifier(network, recipe, data)
         tensors = [*classifier.model.parameters(), *classifier.model.buffers()]
-        average = None if recipe.ema is None else WeightAverage(tensors, recipe.ema)
+        average = None if recipe.method.ema is None else WeightAverage(tensors, recipe.method.ema)
         batches = PacedBatches(recipe, data, classifier.optimizer, average)
         before = np.random.get_state()  # noqa: NPY002 - what ART draws from
         try:
@@ -211,7 +212,7 @@ def _train_by_own(recipe: Recipe, data: Dataset, folder: Path, callback: Callbac
     trainer = trainer_for(recipe, data)
     held_out = (
         None
-        if recipe.fallback is None
+        if recipe.method.fallback is None
         else data.validation._replace(x=data.validation.x[:NB_HELD_OUT], y=data.validation.y[:NB_HELD_OUT])
     )
     callbacks = [CSVLogger(folder / LOG), ResumeFile(folder / STATE), *([] if callback is None else [callback])]
@@ -230,7 +231,7 @@ def _train_by_own(recipe: Recipe, data: Dataset, folder: Path, callback: Callbac
 def recipe_of(method: str, config: Config, seed: int) -> Recipe:
     """Return what a method trains by: the recipe of the one network or changes to it, or that of the dedicated one."""
     if method == "oat" or method in config.variants:
-        return replace(config.recipe, seed=seed, **config.variants.get(method, {}))
+        return config.recipe.changed(seed=seed, **config.variants.get(method, {}))
     lam = float(method.removeprefix("lam-")) if method.startswith("lam-") else 1.0
     return replace(config.dedicated(lam), seed=seed)
 
@@ -256,9 +257,9 @@ def train(method: str, config: Config, part: Part, folder: Path, *, callback: Ca
         raise ValueError(f"method must be one of {known}, got {method!r}.")
     recipe = recipe_of(method, config, part.seed)
     if recipe.pretrained is not None:
-        recipe = replace(recipe, pretrained=str(_natural_weights(config, part, folder.parent / "lam-0")))
+        recipe = recipe.changed(pretrained=str(_natural_weights(config, part, folder.parent / "lam-0")))
     changed = {"data_folder": None, "pretrained": recipe.pretrained is not None}
-    settings = json.loads(json.dumps({"method": method, "part": part.name, **asdict(recipe), **changed}))
+    settings = json.loads(json.dumps({"method": method, "part": part.name, **recipe.as_values(), **changed}))
     kept = folder / "trained.json"
     if kept.exists():
         record = json.loads(kept.read_text(encoding="utf-8"))

@@ -66,14 +66,7 @@ from torch import Tensor, nn, optim
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset, default_collate
 
-from art_oat import (
-    PGD,
-    OATClassifier,
-    OATModel,
-    OATTrainer,
-    RandomCropFlip,
-    to_conditional,
-)
+from art_oat import PGD, OATClassifier, OATModel, OATTrainer, RandomCropFlip, to_conditional
 from art_oat.attacks import TensorAttack, bind, robust_correct
 from art_oat.contexts import borrowed_generators
 from art_oat.data import Split, load

@@ -21,7 +21,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,8 @@ from torch.nn import functional as F
 from art_oat import PGD, OATModel, OATTrainer
 from art_oat.condition import current_condition
 from art_oat.data import Dataset
-from art_oat.experiment.recipe import Recipe, trainer_for
+from art_oat.experiment.build import trainer_for
+from art_oat.experiment.recipe import Recipe
 from art_oat.layers import FiLM
 from art_oat.storage import write_whole
 from art_oat.training import StratifiedSampling, hybrid_loss, schedule_by_name
@@ -50,7 +51,6 @@ BASE = Recipe(
     nb_train=4000,
     nb_epochs=15,
     learning_rate=0.2,
-    weight_of_one=1.0,
     channels_last=True,
 )
 NB_EPOCHS_DEDICATED = 10
@@ -312,7 +312,7 @@ def _dedicated(lam: float, **changes: Any) -> dict[str, Any]:
     return {"lambdas": (lam,), "film": None, "nb_epochs": NB_EPOCHS_DEDICATED, **changes}
 
 
-_FIVE = {"weight_of_one": 5.0}
+_FIVE, _TEN, _TWENTY = ({"sampling": StratifiedSampling({1.0: weight})} for weight in (5.0, 10.0, 20.0))
 _CLEAN = {"clean_share": 8 / 22, "nb_epochs": 22}
 _HALF = {"clean_share": 0.5, "nb_epochs": 30}
 _DEDICATED_CLEAN = {"clean_share": 8 / 17, "nb_epochs": 17}
@@ -329,9 +329,9 @@ VARIANTS: Mapping[str, Variant] = {
     "table": Variant("FiLM a table, every lam as often"),
     "table, codes x 3": Variant("it learns nine times as fast", changes=(scaled_codes(3.0),)),
     "lam 1 x 5": Variant("drawn five times as often as each other lam above 0", _FIVE),
-    "lam 1 x 20": Variant("twenty times", {"weight_of_one": 20.0}),
-    "lam 1 x 20, codes x 3": Variant("both", {"weight_of_one": 20.0}, (scaled_codes(3.0),)),
-    "lam 1 x 10, average": Variant("ten times; an average of weights", {"weight_of_one": 10.0, "ema": 0.98}),
+    "lam 1 x 20": Variant("twenty times", _TWENTY),
+    "lam 1 x 20, codes x 3": Variant("both", _TWENTY, (scaled_codes(3.0),)),
+    "lam 1 x 10, average": Variant("ten times; an average of weights", _TEN | {"ema": 0.98}),
     "lam 1 x 5, cumulative codes": Variant("neighbors have codes in common", _FIVE, (cumulative_codes,)),
     "lam 1 x 5, rank 2": Variant("a FiLM of rank 2", _FIVE, (low_rank_film(2),)),
     "lam 1 x 5, FiLM decays": Variant("as convolutions do", _FIVE, (film_groups(1.0, BASE.weight_decay),)),
@@ -348,7 +348,7 @@ VARIANTS: Mapping[str, Variant] = {
         "0, .02, .05, .1, .2, .5 and 1", _FIVE | _CLEAN | {"lambdas": (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)}
     ),
     "lam 1 x 5, half clean": Variant("15 clean epochs, then 15", _FIVE | _HALF),
-    "lam 1 x 20, half clean": Variant("15 clean epochs, then 15", _HALF | {"weight_of_one": 20.0}),
+    "lam 1 x 20, half clean": Variant("15 clean epochs, then 15", _HALF | _TWENTY),
     "level losses, clean first": Variant("8 clean epochs, then 14", _CLEAN, (level_loss,)),
     "clean first, weights of rank 2": Variant(
         "convolutions in place of FiLM", _FIVE | _CLEAN | {"film": None}, (weight_dial(2),)
@@ -396,7 +396,7 @@ def judged(model: OATModel, data: Dataset, eps: float) -> list[tuple[float, floa
 
 def screen(variant: Variant, recipe: Recipe) -> dict[str, Any]:
     """Train and judge; return accuracies by lam, and the seconds of the training."""
-    recipe = replace(recipe, **variant.recipe)
+    recipe = recipe.changed(**variant.recipe)
     data = recipe.dataset()
     trainer = trainer_for(recipe, data)
     for change in variant.changes:
@@ -410,7 +410,7 @@ def screen(variant: Variant, recipe: Recipe) -> dict[str, Any]:
             *data.train, batch_size=recipe.batch_size, nb_epochs=recipe.nb_epochs, scheduler=schedule, verbose=False
         )
     seconds = time.process_time() - started
-    return {"rows": judged(trainer.get_classifier().model, data, recipe.eps), "seconds": seconds}
+    return {"rows": judged(trainer.get_classifier().model, data, recipe.method.eps), "seconds": seconds}
 
 
 def row(name: str, variant: Variant, results: Sequence[Mapping[str, Any]]) -> dict[str, object]:
@@ -438,10 +438,10 @@ def run(names: Sequence[str], recipe: Recipe, seeds: Sequence[int], runs: Path) 
         results = []
         for seed in seeds:
             kept = runs / f"{re.sub('[^a-z0-9.]+', '-', name.lower())}-{seed}.json"
-            asked = replace(recipe, seed=seed, **VARIANTS[name].recipe)
-            settings = json.loads(json.dumps(asdict(asked) | {"data_folder": None}))
+            asked = recipe.changed(seed=seed, **VARIANTS[name].recipe)
+            settings = json.loads(json.dumps(asked.as_values() | {"data_folder": None}))
             if not kept.exists():
-                result = {"settings": settings, **screen(VARIANTS[name], replace(recipe, seed=seed))}
+                result = {"settings": settings, **screen(VARIANTS[name], recipe.changed(seed=seed))}
                 kept.parent.mkdir(parents=True, exist_ok=True)
                 with write_whole(kept) as file:
                     json.dump(result, file)

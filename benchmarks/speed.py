@@ -38,7 +38,7 @@ from torch import nn
 from art_oat import NFGSM, PGD, OATTrainer, OperatingPoint, fold, to_conditional
 from art_oat.attacks import bind
 from art_oat.contexts import borrowed_generators
-from art_oat.experiment.recipe import train, trainer_for
+from art_oat.experiment.build import train, trainer_for
 from art_oat.models import WideResNet, resnet34
 from art_oat.training.step import Step
 from benchmarks import record

@@ -18,7 +18,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from art_oat.attacks import bind
 from art_oat.data import Dataset
-from art_oat.experiment.recipe import Recipe, trainer_for
+from art_oat.experiment.build import trainer_for
+from art_oat.experiment.recipe import Recipe
 from art_oat.training.batches import ArrayBatches
 from art_oat.training.step import Step
 from benchmarks.scaling import arithmetic_of

@@ -53,7 +53,7 @@ def judge(model: OATModel, config: Config, part: Part, folder: Path, nb_workers:
         classifier,
         x[attacked],
         y[attacked],
-        eps=ThreatModel(config.recipe.eps, config.recipe.norm),
+        eps=ThreatModel(config.recipe.method.eps, config.recipe.method.norm),
         attack=config.judges,
         lambdas=lambdas,
         options=EvaluationOptions(SHARD_SIZE, state=folder / "evaluation", nb_workers=nb_workers),
@@ -207,7 +207,7 @@ def main() -> None:
         print(text(compared))
         write(_path(given.data, given.config, "_summary"), compared, made_by)
     title = {"digits": "scikit-learn's digits", "cifar10": "CIFAR-10 (JPEG-75)"}[given.data]
-    eps = format_eps(config.recipe.eps)
+    eps = format_eps(config.recipe.method.eps)
     plot(
         arms,
         f"{title}, {config.recipe.network}, AutoAttack at eps {eps}; bars: one standard error",

@@ -16,10 +16,11 @@ from dataclasses import replace
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from art_oat import TradeoffCurve
+from art_oat import StratifiedSampling, TradeoffCurve
 from art_oat.data import Dataset, Split
 from art_oat.evaluation import EvaluationOptions
-from art_oat.experiment.recipe import Recipe, trainer_for
+from art_oat.experiment.build import trainer_for
+from art_oat.experiment.recipe import Recipe
 from art_oat.training import schedule_by_name
 from benchmarks.configs import DIGITS, DIGITS_RECIPE, Part
 from benchmarks.record import RESULTS, environment, text, write
@@ -29,18 +30,21 @@ SEED = 100
 
 def dedicated(**changes: object) -> list[Recipe]:
     """Return the recipes of the dedicated networks of two lams."""
-    plain = replace(DIGITS_RECIPE, film=None, weight_of_one=1.0, **changes)  # type: ignore[arg-type]
+    plain = DIGITS_RECIPE.changed(film=None, sampling=StratifiedSampling(), **changes)  # type: ignore[arg-type]
     return [replace(plain, lambdas=(lam,)) for lam in (0.1, 1.0)]
 
 
+FIVE = StratifiedSampling({1.0: 5.0})
 VARIANTS: Mapping[str, Sequence[Recipe]] = {
     "recipe": [DIGITS_RECIPE],
-    "average of weights, 0.99": [replace(DIGITS_RECIPE, ema=0.99)],
-    "uniform lams": [replace(DIGITS_RECIPE, weight_of_one=1.0)],
-    "lam 1 twice": [replace(DIGITS_RECIPE, weight_of_one=2.0)],
-    "lam 1 five times": [replace(DIGITS_RECIPE, weight_of_one=5.0)],
-    "norm, FiLM, bias do not decay": [replace(DIGITS_RECIPE, exempt=("norm", "film", "bias"))],
-    "average, lam 1 five times, 70 epochs": [replace(DIGITS_RECIPE, ema=0.99, weight_of_one=5.0, nb_epochs=70)],
+    "average of weights, 0.99": [DIGITS_RECIPE.changed(ema=0.99)],
+    "uniform lams": [DIGITS_RECIPE.changed(sampling=StratifiedSampling())],
+    "lam 1 twice": [DIGITS_RECIPE.changed(sampling=StratifiedSampling({1.0: 2.0}))],
+    "lam 1 five times": [DIGITS_RECIPE.changed(sampling=FIVE)],
+    "norm, FiLM, bias do not decay": [DIGITS_RECIPE.changed(exempt=("norm", "film", "bias"))],
+    "average, lam 1 five times, 70 epochs": [
+        DIGITS_RECIPE.changed(ema=0.99, sampling=StratifiedSampling({1.0: 5.0}), nb_epochs=70)
+    ],
     "dedicated, 40 epochs": dedicated(nb_epochs=40),
     "dedicated, 60 epochs": dedicated(nb_epochs=60),
     "dedicated, 40 epochs, weight decay 5e-4": dedicated(nb_epochs=40, weight_decay=5e-4),
@@ -54,7 +58,7 @@ def measured(recipe: Recipe, part: Part) -> list[tuple[float, float, float]]:
     train, held_out = train_test_split(np.arange(len(y)), test_size=0.2, stratify=y, random_state=0)
     parts = [Split(x[index], y[index]) for index in (train, held_out, held_out)]
     data = Dataset(*parts)
-    trainer = trainer_for(replace(recipe, seed=part.seed), data)
+    trainer = trainer_for(recipe.changed(seed=part.seed), data)
     schedule = schedule_by_name(recipe.schedule)
     trainer.fit(
         *data.train, batch_size=recipe.batch_size, nb_epochs=recipe.nb_epochs, scheduler=schedule, verbose=False
@@ -63,7 +67,7 @@ def measured(recipe: Recipe, part: Part) -> list[tuple[float, float, float]]:
     curve = TradeoffCurve.measure(
         classifier,
         *data.test,
-        eps=recipe.eps,
+        eps=recipe.method.eps,
         attack="pgd-50",
         options=EvaluationOptions(carries_examples=False, verbose=False),
     )

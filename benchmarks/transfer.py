@@ -61,6 +61,7 @@ from art_oat.data.dataset import draw
 from art_oat.evaluation import EvaluationOptions
 from art_oat.experiment.recipe import Recipe
 from art_oat.storage import replaced, write_whole
+from art_oat.training import Method
 from art_oat.transfer import LinearProbe, Protocol, adapt
 from benchmarks.arguments import command, parser
 from benchmarks.configs import DIGITS_RECIPE, Config, Part
@@ -175,7 +176,7 @@ def colored_digits(seed: int) -> Target:
     return few(colored(every_digit()), 200, 200, seed)
 
 
-_DIGITS = replace(DIGITS_RECIPE, weight_decay=5e-4, exempt=("norm", "film", "bias"), batch_size=64)
+_DIGITS = DIGITS_RECIPE.changed(weight_decay=5e-4, exempt=("norm", "film", "bias"), batch_size=64)
 """With its decay of 3e-3 on all weights, features of natural training are of lower rank, and transfer worse."""
 
 _CIFAR10 = Recipe(
@@ -184,7 +185,7 @@ _CIFAR10 = Recipe(
     nb_train=10000,
     nb_epochs=15,
     learning_rate=0.2,
-    precision="bf16",
+    method=Method(precision="bf16"),
     channels_last=True,
 )
 _SEEDS = (0, 1, 2)
@@ -242,7 +243,7 @@ class Outcome(NamedTuple):
 
 def sources(task: Task, seed: int, runs: Path) -> dict[str, nn.Module]:
     """Train both networks on the source task, or take them from ``runs``; add one that is not trained."""
-    recipe = replace(task.sources.recipe, seed=seed)
+    recipe = task.sources.recipe.changed(seed=seed)
     data = task.source(recipe)
     part = Part(f"seed-{seed}", seed, data, np.arange(len(data.test.x)))
     names = {"oat": "oat", "natural": "lam-0"}
@@ -280,7 +281,8 @@ def trained(
     data = target.data
     loss = nn.CrossEntropyLoss()
     classifier = OATClassifier(model, loss, data.input_shape, data.nb_classes, optimizer, clip_values=(0, 1))
-    trainer = OATTrainer(classifier, attack=PGD(task.sources.recipe.eps, task.sources.recipe.eps_step), seed=seed)
+    method = task.sources.recipe.method
+    trainer = OATTrainer(classifier, attack=PGD(method.eps, method.eps_step), seed=seed)
     trainer.fit(*data.train, nb_epochs=task.nb_epochs, batch_size=task.batch_size, scheduler=OneCycle(), verbose=False)
     return model.eval()
 
@@ -363,8 +365,9 @@ def settings(task: Task, target: Target, source: nn.Module) -> dict[str, Any]:
     for tensor in source.state_dict().values():
         digest.update(tensor.contiguous().numpy().tobytes())
     named = {name: getattr(task, name) for name in ("eps", "nb_epochs", "batch_size", "nb_robust", "dialed")}
-    named |= {name: getattr(task.sources.recipe, name) for name in ("eps_step", "lambdas")}
-    named |= {"training eps": task.sources.recipe.eps, "decays": DECAYS, "rates": RATES, "data": digest.hexdigest()}
+    recipe = task.sources.recipe
+    named |= {"eps_step": recipe.method.eps_step, "lambdas": recipe.lambdas, "training eps": recipe.method.eps}
+    named |= {"decays": DECAYS, "rates": RATES, "data": digest.hexdigest()}
     result: dict[str, Any] = json.loads(json.dumps(named))
     return result
 

@@ -1,6 +1,5 @@
 import itertools
 import os
-from dataclasses import replace
 from importlib.metadata import version
 
 import numpy as np
@@ -10,7 +9,7 @@ from typer.testing import CliRunner
 
 import art_oat
 from art_oat import TradeoffCurve, load_model
-from art_oat.cli import app, joined
+from art_oat.cli import app
 from art_oat.experiment import demo
 from art_oat.experiment.run import Run
 from art_oat.models import SmallCNN
@@ -21,13 +20,21 @@ def call(*arguments: str):
     return CliRunner().invoke(app, arguments)
 
 
+def said(result) -> str:
+    """What was printed, in one line."""
+    return " ".join(result.output.replace("│", " ").split())
+
+
 QUICK = ("--nb-epochs", "1", "--nb-robust", "10", "--attack", "pgd-1")
+TRAINED = ("--network", "small-4", "--nb-epochs", "1", "--attack", "pgd-1", "--lambdas", "0,0.5,1", "--eps", "0.2")
+DIGITS = ("train", "--data", "digits", "--nb-train", "50", *TRAINED)
+MEASURING = ("--attack", "pgd-1", "--nb-robust", "10", "--nb-workers", "1", "--lambdas", "1")
 
 
 @pytest.fixture(autouse=True)
 def few_images(monkeypatch):
     for name in ("RECIPE", "SLIM_RECIPE"):
-        monkeypatch.setattr(demo, name, replace(getattr(demo, name), nb_train=100))
+        monkeypatch.setattr(demo, name, getattr(demo, name).changed(nb_train=100))
 
 
 def test_the_demo_prints_its_table_and_says_where_the_files_are(tmp_path):
@@ -63,33 +70,6 @@ def test_the_demo_of_several_widths_leaves_that_of_one_alone_and_trains_other_wi
 
 
 @pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        ("--widths 0.5 0.75 1.0", "--widths=0.5,0.75,1.0"),
-        ("--widths 0.5,0.75,1", "--widths=0.5,0.75,1"),
-        ("--widths 0.5, .75, 1", "--widths=0.5,.75,1"),
-        ("--widths=0.5 1 --seed 3", "--widths=0.5,1 --seed 3"),
-        ("--widths 0.5 --widths 1", "--widths=0.5 --widths=1"),
-        ("--lambdas 0 1e-2 --widths 1 run", "--lambdas=0,1e-2 --widths=1 run"),
-        ("run --widths 0.5 1", "run --widths=0.5,1"),
-        ("--nb-epochs 3 4 --widths 1", "--nb-epochs 3 4 --widths=1"),
-        ("--widths 0.5 -1 1", "--widths=0.5 -1 1"),
-        ("--widths 0.5 nan", "--widths=0.5 nan"),
-        ("--widths 0.5 inf", "--widths=0.5 inf"),
-        ("--widths run", "--widths run"),
-        ("--widths --seed 3", "--widths --seed 3"),
-        ("--widths 0.5 -- 3", "--widths=0.5 -- 3"),
-    ],
-)
-def test_numbers_that_follow_an_option_are_its_values_and_nothing_else_is(arguments, expected):
-    assert joined(arguments.split()) == expected.split()
-
-
-def test_the_version_is_that_of_the_package():
-    assert call("--version").output.strip() == f"art-oat {version('art-oat')}"
-
-
-@pytest.mark.parametrize(
     "arguments", [("--nb-epochs", "0"), ("--nb-robust", "1801"), ("--attack", "fgsm"), ("--widths", "0.5")]
 )
 def test_a_faulty_option_is_refused_before_anything_is_written(tmp_path, arguments):
@@ -98,11 +78,17 @@ def test_a_faulty_option_is_refused_before_anything_is_written(tmp_path, argumen
     assert not (tmp_path / "new").exists()
 
 
-def test_help_names_the_commands():
-    assert "demo" in call("--help").output
-
-
-TRAINED = ("--network", "small-4", "--nb-epochs", "1", "--attack", "pgd-1", "--lambdas", "0,0.5,1", "--eps", "0.2")
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--version"], f"art-oat {version('art-oat')}"),
+        (["--help"], "evaluate"),
+        (["train", "--help"], "--weight-decay"),
+        (["evaluate", "--help"], "--shard-size"),
+    ],
+)
+def test_version_commands_and_options_are_shown(arguments, expected):
+    assert expected in call(*arguments).output
 
 
 def test_a_network_is_trained_on_a_file_of_arrays_and_evaluated(tmp_path):
@@ -120,32 +106,20 @@ def test_a_network_is_trained_on_a_file_of_arrays_and_evaluated(tmp_path):
 
 
 def test_widths_are_trained_as_asked_and_evaluated_where_asked(tmp_path):
-    arguments = ("--data", "digits", "--nb-train", "50", "--out", str(tmp_path), *TRAINED)
-    widths = ("--widths", "0.25", "--widths", "0.5", "1")
-    trained = call("train", *arguments, *widths, "--heads", "per-width", "--width-sampling", "sandwich", "--distills")
+    widths = ("--widths", "0.25", "--widths", "0.5", "1", "--heads", "per-width", "--width-sampling", "sandwich")
+    trained = call(*DIGITS, "--out", str(tmp_path), *widths, "--distills")
     assert trained.exit_code == 0, trained.output
     recipe = Run(tmp_path, print).recipe
-    assert recipe.widths == (0.25, 0.5, 1.0)
-    assert (recipe.heads, recipe.width_sampling, recipe.distills) == ("per-width", "sandwich", True)
-    measuring = ("--attack", "pgd-1", "--nb-robust", "10", "--nb-workers", "1", "--lambdas", "1")
-    measured = call("evaluate", *measuring, "--widths", "0.25", "1", str(tmp_path))
+    assert (recipe.widths, recipe.heads) == ((0.25, 0.5, 1.0), "per-width")
+    assert (recipe.method.width_sampling, recipe.method.distills) == ("sandwich", True)
+    measured = call("evaluate", *MEASURING, "--widths", "0.25", "1", str(tmp_path))
     assert measured.exit_code == 0, measured.output
     points = TradeoffCurve.from_csv(tmp_path / "tradeoff.csv").points
     assert [(point.lam, point.width) for point in points] == [(1.0, 0.25), (1.0, 1.0)]
 
 
-def test_options_that_are_given_come_before_those_of_the_recipe(tmp_path):
-    arguments = ("train", "--data", "digits", "--nb-train", "50", "--network", "small-4", "--nb-epochs", "1")
-    result = call(*arguments, "--recipe", "fast", "--fallback", "pgd-1", "--loss", "trades", "--out", str(tmp_path))
-    assert result.exit_code == 0, result.output
-    recipe = Run(tmp_path, print).recipe
-    assert (recipe.attack, recipe.fallback, recipe.loss) == ("n-fgsm", "pgd-1", "trades")
-    assert (recipe.awp, recipe.ema) == (None, 0.999)
-
-
 def test_the_same_command_goes_on_with_a_training_that_was_cut_short(tmp_path, monkeypatch):
-    arguments = ("train", "--data", "digits", "--out", str(tmp_path), "--nb-train", "50", *TRAINED, "--nb-epochs", "2")
-    arguments = (*arguments, "--precision", "bf16", "--channels-last")
+    arguments = (*DIGITS, "--out", str(tmp_path), "--nb-epochs", "2", "--precision", "bf16", "--channels-last")
     unchanged = Step.start_epoch
 
     def start_epoch(self, epoch, **options):
@@ -160,16 +134,17 @@ def test_the_same_command_goes_on_with_a_training_that_was_cut_short(tmp_path, m
     assert result.exit_code == 0, result.output
     assert "Going on with the training in" in result.output
     recipe = Run(tmp_path, print).recipe
-    assert (recipe.precision, recipe.channels_last, recipe.nb_epochs) == ("bf16", True, 2)
+    assert (recipe.method.precision, recipe.channels_last, recipe.nb_epochs) == ("bf16", True, 2)
 
 
 def test_weights_of_another_training_are_replaced_only_on_demand(tmp_path):
-    arguments = ("train", "--data", "digits", "--out", str(tmp_path), "--nb-train", "50", *TRAINED)
+    arguments = (*DIGITS, "--out", str(tmp_path))
     assert call(*arguments).exit_code == 0
     assert "Reusing the weights" in call(*arguments).output
     weights = (tmp_path / "model.safetensors").read_bytes()
     refused = call(*arguments, "--seed", "1")
     assert refused.exit_code == 2
+    assert "recipe.seed was 0, is 1" in said(refused)
     assert "--overwrite" in refused.output
     assert (tmp_path / "model.safetensors").read_bytes() == weights
     assert call(*arguments, "--seed", "1", "--overwrite").exit_code == 0
@@ -179,130 +154,54 @@ def test_weights_of_another_training_are_replaced_only_on_demand(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--data", "cifar11"), "must be one of"),
-        (("--data", "digits", "--network", "vgg", "--schedule", "up"), "network must be"),
-        (("--data", "digits", "--lambdas", "0;1"), "lambdas must be numbers"),
-        (("--data", "digits", "--widths", "-0.5"), "widths must hold distinct numbers in (0, 1]"),
-        (("--data", "digits", "--widths", "0.5", "0.75"), "1 among them"),
-        (
-            ("--data", "digits", "--widths", "0.5,1", "--heads", "two", "--width-sampling", "some"),
-            "width_sampling must be one of",
-        ),
-        (("--data", "digits", "--attack", "art:Nothing"), "attack must be a class of art"),
-        (("--data", "digits", "--precision", "fp8"), "precision must be one of"),
-        (("--data", "digits", "--recipe", "best"), "method must be one of"),
-        (("--data", "digits", "--recipe", "fast", "--norm", "L2"), "norm must be 'Linf' for n-fgsm"),
-        (("--data", "digits", "--loss", "hinge", "--awp", "-1"), "gamma must be a number above 0"),
-        (("--data", "digits", "--pretrained", "nowhere.pt"), "pretrained must name a file with weights"),
-        (("--data", "cifar10", "--data-folder", "nowhere"), "cifar-10-python.tar.gz"),
+        ("--data cifar11", "must be one of"),
+        ("--data digits --network vgg --schedule up", "network must be"),
+        ("--data digits --lambdas 0;1", "lambdas must be numbers"),
+        ("--data digits --lambdas 0 0.5 --weight-of-one 2", "weight_of_one needs lam 1 among lambdas"),
+        ("--data digits --widths -0.5", "widths must hold distinct numbers in (0, 1]"),
+        ("--data digits --widths 0.5 0.75", "1 among them"),
+        ("--data digits --widths 0.5,1 --heads two --width-sampling some", "width_sampling must be one of"),
+        ("--data digits --heads per-width", "are for several widths"),
+        ("--data digits --attack art:Nothing", "attack must be a class of art"),
+        ("--data digits --precision fp8", "precision must be one of"),
+        ("--data digits --recipe best", "must be one of"),
+        ("--data digits --recipe fast --norm L2", "norm must be 'Linf' for n-fgsm"),
+        ("--data digits --loss hinge --awp -1", "gamma must be a number above 0"),
+        ("--data digits --pretrained nowhere.pt", "pretrained must name a file with weights"),
+        ("--data cifar10 --data-folder nowhere", "cifar-10-python.tar.gz"),
+        ("--data digits --eps 8:255", "eps must be a number or a fraction"),
+        ("--data digits --eps-step 2/0", "eps_step must be a number or a fraction"),
+        ("--data digits --eps 8", "write 8 / 255"),
+        ("--data digits --eps 8 --norm L2", "eps must be below 4 (L2)"),
     ],
 )
 def test_a_training_that_cannot_be_is_refused_before_anything_is_written(tmp_path, arguments, message):
-    result = call("train", "--out", str(tmp_path / "new"), *arguments)
+    result = call("train", "--out", str(tmp_path / "new"), "--network", "small-4", *arguments.split())
     assert result.exit_code == 2
-    assert message in " ".join(result.output.replace("│", " ").split())
+    assert message in said(result)
     assert not (tmp_path / "new").exists()
 
 
 def test_a_folder_without_a_run_cannot_be_evaluated(tmp_path):
     result = call("evaluate", str(tmp_path))
     assert result.exit_code == 2
-    assert "must hold a run" in " ".join(result.output.replace("│", " ").split())
+    assert "must hold a run" in said(result)
 
 
-def test_what_is_for_several_widths_is_refused_with_one(tmp_path):
-    result = call("train", "--data", "digits", "--out", str(tmp_path / "run"), "--heads", "per-width")
-    assert result.exit_code != 0
-    assert "are for several widths" in " ".join(result.output.replace("│", " ").split())
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        ((), ("float32", None)),
-        (("--attack-precision", "bf16"), ("float32", "bf16")),
-        (("--precision", "bf16", "--attack-precision", "float32"), ("bf16", "float32")),
-    ],
-)
-def test_attack_and_passes_are_trained_in_the_precision_asked_for(tmp_path, options, expected):
-    arguments = ("train", "--data", "digits", "--out", str(tmp_path), "--nb-train", "50", *TRAINED)
-    trained = call(*arguments, *options)
+def test_a_training_takes_options_before_the_recipe_s_and_radii_as_fractions(tmp_path):
+    torch.save(SmallCNN(channels=(4,)).state_dict(), tmp_path / "plain.pt")
+    begin = ("--pretrained", str(tmp_path / "plain.pt"), "--recipe", "fast", "--fallback", "", "--loss", "trades")
+    out = tmp_path / "run"
+    trained = call(*DIGITS, "--out", str(out), *begin, "--eps", "40/255", "--eps-step", "10/255")
     assert trained.exit_code == 0, trained.output
-    recipe = Run(tmp_path, print).recipe
-    assert (recipe.precision, recipe.attack_precision) == expected
-
-
-def test_an_unknown_precision_of_the_attack_is_refused_before_anything_is_written(tmp_path):
-    arguments = ("train", "--data", "digits", "--out", str(tmp_path / "new"), *TRAINED)
-    result = call(*arguments, "--attack-precision", "fp8")
-    assert result.exit_code == 2
-    assert "attack_precision must be one of" in " ".join(result.output.replace("│", " ").split())
-    assert not (tmp_path / "new").exists()
-
-
-def test_weights_of_a_training_with_another_precision_of_the_attack_are_not_reused(tmp_path):
-    arguments = ("train", "--data", "digits", "--out", str(tmp_path), "--nb-train", "50", *TRAINED)
-    assert call(*arguments).exit_code == 0
-    refused = call(*arguments, "--attack-precision", "bf16")
-    assert refused.exit_code == 2
-    assert "--overwrite" in refused.output
-
-
-def test_radii_are_read_and_shown_as_people_write_them(tmp_path):
-    arguments = ("--data", "digits", "--nb-train", "50", "--out", str(tmp_path), *TRAINED)
-    trained = call("train", *arguments, "--eps", "40/255", "--eps-step", "10/255")
-    assert trained.exit_code == 0, trained.output
-    recipe = Run(tmp_path, print).recipe
-    assert (recipe.eps, recipe.eps_step) == (40 / 255, 10 / 255)
-    measuring = ("--attack", "pgd-1", "--nb-robust", "10", "--nb-workers", "1", "--lambdas", "1")
-    measured = call("evaluate", str(tmp_path), *measuring)
-    assert "Linf, eps 40/255, images in [0, 1]" in measured.output
-    curve = TradeoffCurve.from_csv(tmp_path / "tradeoff.csv")
+    method = Run(out, print).recipe.method
+    assert (method.attack, method.fallback, method.loss, method.clean_share) == ("pgd-1", None, "trades", 0.0)
+    assert (method.eps, method.eps_step, method.ema) == (40 / 255, 10 / 255, 0.999)
+    assert "Linf, eps 40/255, images in [0, 1]" in call("evaluate", str(out), *MEASURING).output
+    curve = TradeoffCurve.from_csv(out / "tradeoff.csv")
     assert curve.eps == 40 / 255
     assert "at eps 40/255 (Linf)" in curve.plot()._suptitle.get_text()
-    large = call("evaluate", str(tmp_path), *measuring, "--eps", "8")
+    large = call("evaluate", str(out), *MEASURING, "--eps", "8")
     assert large.exit_code == 2
     assert "--allow-large-eps" in large.output
-    assert "Linf, eps 8," in call("evaluate", str(tmp_path), *measuring, "--eps", "8", "--allow-large-eps").output
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (("--eps", "8:255"), "eps must be a number or a fraction"),
-        (("--eps-step", "2/0"), "eps_step must be a number or a fraction"),
-        (("--eps", "8"), "write 8 / 255"),
-        (("--eps", "8", "--norm", "L2"), "eps must be below 4 (L2)"),
-    ],
-)
-def test_a_radius_that_cannot_be_meant_is_refused_before_anything_is_written(tmp_path, options, message):
-    result = call("train", "--data", "digits", "--out", str(tmp_path / "new"), *TRAINED, *options)
-    assert result.exit_code == 2
-    assert message in " ".join(result.output.replace("\u2502", " ").split())
-    assert not (tmp_path / "new").exists() or not list((tmp_path / "new").iterdir())
-
-
-def test_help_shows_the_radius_as_people_write_it():
-    assert "8/255" in call("train", "--help").output
-
-
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        ((), (5.0, 0.5)),
-        (("--recipe", "published"), (1.0, 0.0)),
-        (("--weight-of-one", "2", "--clean-share", "0.25"), (2.0, 0.25)),
-        (("--pretrained", "WEIGHTS"), (5.0, 0.0)),
-        (("--pretrained", "WEIGHTS", "--clean-share", "0.25"), (5.0, 0.25)),
-    ],
-)
-def test_how_a_training_begins_and_what_it_weighs_is_the_recipe_s_unless_it_is_said(tmp_path, options, expected):
-    weights = tmp_path / "plain.pt"
-    torch.save(SmallCNN(channels=(4,)).state_dict(), weights)
-    options = [str(weights) if option == "WEIGHTS" else option for option in options]
-    arguments = ("train", "--data", "digits", "--out", str(tmp_path / "run"), "--nb-train", "50", *TRAINED)
-    trained = call(*arguments, *options)
-    assert trained.exit_code == 0, trained.output
-    recipe = Run(tmp_path / "run", print).recipe
-    assert (recipe.weight_of_one, recipe.clean_share) == expected
+    assert "Linf, eps 8," in call("evaluate", str(out), *MEASURING, "--eps", "8", "--allow-large-eps").output

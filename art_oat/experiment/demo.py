@@ -1,4 +1,4 @@
-"""Owns the demo: what it trains on scikit-learn's digits on textured ground, and what it measures."""
+"""The demo: what it trains on scikit-learn's digits on textured ground, and what it measures."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from pathlib import Path
 
 from art_oat.experiment.recipe import Recipe
 from art_oat.experiment.run import Measurement
+from art_oat.training import Method, StratifiedSampling
 
 FOLDER = Path("runs/demo")
 RECIPE = Recipe(
     data="textured-digits",
     network="small-16-32-64",
     lambdas=(0.0, 0.02, 0.1, 0.3, 1.0),
-    attack="pgd-3",
-    eps=0.125,
-    weight_of_one=4.0,
+    method=Method(attack="pgd-3", eps=0.125, sampling=StratifiedSampling({1.0: 4.0})),
     nb_epochs=12,
     learning_rate=0.2,
 )

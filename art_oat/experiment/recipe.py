@@ -1,183 +1,113 @@
-"""Owns recipes: everything that decides a training, as plain values that a file can hold and a name can call."""
+"""Recipes: everything that decides a training, as plain values that a file can hold and the command line can name."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
-import safetensors.torch
 import torch
 from torch import nn
 
 from art_oat import models
-from art_oat.attacks import Norm, Radius
 from art_oat.checks import count_faults, refusals, refuse
 from art_oat.classifier import OATClassifier
 from art_oat.condition import is_finite_number
-from art_oat.contexts import borrowed_generators
 from art_oat.data import Dataset, load
 from art_oat.data.augmentation import RandomCropFlip
-from art_oat.layers import DEFAULT_LAMBDAS, FILMS
+from art_oat.layers import DEFAULT_LAMBDAS
 from art_oat.layers.encoding import check_lambdas
 from art_oat.layers.slimmable import check_widths
 from art_oat.model import OATModel
-from art_oat.model_io import Architecture, save_model
-from art_oat.surgery import to_conditional
+from art_oat.model_io import Architecture
 from art_oat.surgery.convert import Heads
-from art_oat.training import (
-    Callback,
-    Checkpoint,
-    CSVLogger,
-    OATTrainer,
-    RestoreBest,
-    ResumeFile,
-    Validation,
-    WidthSampling,
-    parameter_groups,
-    schedule_by_name,
-)
-from art_oat.training.loss import LossName
-from art_oat.training.method import Method
+from art_oat.training import Method, StratifiedSampling, schedule_by_name
 from art_oat.training.param_groups import ParameterKind
-from art_oat.training.precision import Precision
-from art_oat.training.sampling import StratifiedSampling
 from art_oat.training.schedule import ScheduleName
-
-NB_VALIDATIONS = 5
-"""How often a training is measured, at most; each time costs about half an epoch."""
 
 AugmentationName = Literal["auto", "crop-flip", "crop", "none"]
 _SUITED: dict[str, AugmentationName] = {"cifar10": "crop-flip", "stl10": "crop-flip", "mnist": "crop", "svhn": "crop"}
-
-_CLIP_VALUES = (0, 1)
-"""Range of the images of every data set."""
-
+_CLIP_VALUES = (0, 1)  # of the images of every data set
 _SMALL = re.compile(r"small((?:-[1-9]\d*)*)")
 _WIDE = re.compile(r"wrn-(\d+)-(\d+)")
 
 
-@dataclass(frozen=True)
+def described(text: str, *, default: Any = None, **limits: int) -> Any:
+    """Return a field that is an option of the command line, which shows this text."""
+    return field(default=default, metadata={"help": text, **limits})
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """One training from data to weights; the same recipe gives the same weights on the same machine.
 
+    What a field means stands next to it, and in ``art-oat train --help``. Some say more:
+
     Attributes:
         data: As :func:`art_oat.data.load` takes it.
-        data_folder: Where the files of the data set lie; None for ART's data folder.
-        nb_train: Training images to keep, in the classes' shares; None for all.
-        network: ``"small"`` or ``"small-16-32-64"`` (channels), ``"resnet18"``, ``"resnet34"``, ``"wrn-16-8"`` (any
-            depth and widen factor).
-        pretrained: File with weights of the plain network to start from, its ``state_dict`` as ``.safetensors`` or as
-            ``torch.save`` writes it; None to start from random ones. A naturally trained network becomes robust in few
-            epochs, with ``schedule="slow-start"``.
-        film: How the network is told lam, see :func:`~art_oat.to_conditional`; None to leave FiLM out. Without it and
-            with one lam, the training is that of the plain network at a fixed lam (adversarial training at 1, natural
-            training at 0).
-        lambdas: The lams to train, distinct, in ``[0, 1]``.
-        widths: The fractions of channels to train, distinct, in ``(0, 1]``, 1 among them.
-        heads: ``"shared"``: one last layer for all widths; ``"per-width"``: one for each.
-        width_sampling: Which widths a step trains: ``"random"``, ``"all"`` or ``"sandwich"``, see
-            :class:`~art_oat.training.OATTrainer`.
-        distills: Whether narrower widths learn from the answers of the widest.
-        attack: ``"pgd-K"``, ``"n-fgsm"``, ``"n-fgsm-1"`` (noise in eps), ``"art:NAME"`` or ``"torchattacks:NAME"``, see
-            :func:`~art_oat.attacks.attack_named`.
-        fallback: Likewise: what the training goes on by where robustness collapses, see
-            :class:`~art_oat.training.OATTrainer`. None to trust ``attack``.
-        eps: Radius of the attack, images in ``[0, 1]``.
-        eps_step: Step of attack and fallback; None for their defaults. ``"n-fgsm"`` takes none:
-            it goes ``eps`` far.
-        norm: ``"Linf"`` or ``"L2"``.
-        allow_large_eps: Whether ``eps`` may be half the range of the images, or more, see
-            :class:`~art_oat.attacks.radius.Radius`; that is refused as a number in another unit otherwise.
-        loss: ``"oat"``, ``"trades"`` (PGD then attacks the divergence) or ``"mart"``.
-        awp: ``gamma`` of the adversarial perturbation of weights, above 0: 0.01 as published, 0.005 with ``"trades"``;
-            None for none.
-        weight_of_one: Weight of lam = 1 among the attacked samples; the other lams above 0 have 1 each.
-        nb_epochs: Passes over the training images.
-        clean_share: Share of these, the first, that train on clean images alone, see
-            :class:`~art_oat.training.OATTrainer`.
-        batch_size: Samples per step.
+        nb_train: Images are kept in the classes' shares; None for all.
+        network: ``"wrn-16-8"`` stands for any depth and widen factor.
+        pretrained: A ``state_dict`` as ``.safetensors`` or as ``torch.save`` writes it; None for random weights.
+        film: As :func:`~art_oat.to_conditional` takes it; None to leave FiLM out. With one lam, that is the training of
+            the plain network at a fixed lam: adversarial training at 1, natural training at 0.
+        heads: As :func:`~art_oat.to_conditional` takes it.
+        method: What is learned; attacks and loss by name, the perturbation of weights as a number, no augmentation.
         schedule: As :func:`art_oat.training.schedule_by_name` takes it.
-        learning_rate: Largest of the schedule; SGD with Nesterov momentum 0.9.
-        weight_decay: Of the weights that are not exempt.
+        learning_rate: Of SGD with Nesterov momentum 0.9.
         exempt: Which weights do not decay, some of ``"norm"``, ``"film"`` and ``"bias"``.
-        augmentation: ``"crop-flip"``: shifted by up to an eighth and mirrored at random; ``"crop"``: shifted only;
-            ``"none"``; ``"auto"``: what suits the data set, and none for digits and for a file.
-        ema: Decay of the average of weights; None for none.
-        label_smoothing: In ``[0, 1)``.
-        precision: What the passes of the training compute in, ``"float32"`` or ``"bf16"``; weights stay float32.
-        attack_precision: What its attack computes in, where that is to be another one; None for the same.
-        channels_last: Whether weights and images are laid out in memory with channels last while the network is
-            trained, which is faster; the result is the same to rounding.
-        seed: Of the split, the weights and the training.
+        augmentation: ``"crop-flip"`` shifts images by up to an eighth and mirrors them at random; ``"auto"`` is
+            ``"none"`` for digits and for a file.
+        channels_last: The result is the same to rounding.
 
     Raises:
-        ValueError: If a value is not as above; names every fault.
+        ValueError: If a value is not as above; names every fault. What only the data or the network can tell is
+            refused by :func:`~art_oat.experiment.build.trainer_for`.
     """
 
-    data: str = "digits"
-    data_folder: str | None = None
-    nb_train: int | None = None
-    network: str = "small"
-    pretrained: str | None = None
+    data: str = described(
+        "cifar10, mnist, svhn, stl10, digits, textured-digits, or a path that ends in .npz.", default=MISSING
+    )
+    data_folder: str | None = described("Where the data set lies; ART's data folder if not given.")
+    nb_train: int | None = described("Training images to keep; all if not given.")
+    network: str = described("small, small-16-32-64 (channels), resnet18, resnet34, wrn-16-8.", default="resnet18")
+    pretrained: str | None = described(
+        "Weights of the plain network to start from, .safetensors or .pt; best with slow-start."
+    )
     film: str | None = "linear"
-    lambdas: tuple[float, ...] = DEFAULT_LAMBDAS
-    widths: tuple[float, ...] = (1.0,)
-    heads: Heads = "shared"
-    width_sampling: WidthSampling = "random"
-    distills: bool = False
-    attack: str = "pgd-7"
-    fallback: str | None = None
-    eps: float = 8 / 255
-    eps_step: float | None = None
-    norm: Norm = "Linf"
-    allow_large_eps: bool = False
-    loss: LossName = "oat"
-    awp: float | None = None
-    weight_of_one: float = 1.0
-    nb_epochs: int = 30
-    clean_share: float = 0.0
-    batch_size: int = 128
-    schedule: ScheduleName = "one-cycle"
-    learning_rate: float = 0.1
-    weight_decay: float = 5e-4
+    lambdas: tuple[float, ...] = described("The lams to train, in [0, 1].", default=DEFAULT_LAMBDAS)
+    widths: tuple[float, ...] = described("Fractions of channels to train, such as 0.5 0.75 1.", default=(1.0,))
+    heads: Heads = described("shared: one last layer for all widths; per-width: one for each.", default="shared")
+    method: Method = field(default_factory=Method)
+    nb_epochs: int = described("Passes over the training images.", default=30)
+    batch_size: int = described("Samples per step, at least 2.", default=128)
+    schedule: ScheduleName = described("one-cycle, cosine, piecewise, slow-start or constant.", default="one-cycle")
+    learning_rate: float = described("Largest learning rate of the schedule.", default=0.1)
+    weight_decay: float = described("Of convolutions and linear layers, not of norms and FiLM.", default=5e-4)
     exempt: tuple[ParameterKind, ...] = ("norm", "film", "bias")
-    augmentation: AugmentationName = "auto"
-    ema: float | None = None
-    label_smoothing: float = 0.0
-    precision: Precision = "float32"
-    attack_precision: Precision | None = None
-    channels_last: bool = False
-    seed: int = 0
+    augmentation: AugmentationName = described(
+        "crop-flip, crop, none, or auto: what suits the data set.", default="auto"
+    )
+    label_smoothing: float = described("Share of every label spread over all, below 1.", default=0.0)
+    channels_last: bool = described("Lay weights and images out with channels last, which is faster.", default=False)
+    seed: int = described("Seed of the split, the weights and the training.", default=0)
 
     def __post_init__(self) -> None:
         for name in ("lambdas", "widths", "exempt"):
             if isinstance(values := getattr(self, name), Iterable):  # a file gives a list
                 object.__setattr__(self, name, tuple(values))
-        faults = Radius(self.eps, self.norm, _CLIP_VALUES, None).faults(allow_large_eps=self.allow_large_eps)
-        faults += refusals(
-            lambda: self.method,
+        faults = refusals(
             lambda: architecture(self.network, in_channels=1, nb_classes=2),
             lambda: schedule_by_name(self.schedule),
             lambda: check_lambdas(self.lambdas),
             lambda: check_widths(self.widths),
         )
         refuse([*faults, *self._number_faults(), *self._choice_faults()])
-        if self.data.endswith(".npz"):
-            object.__setattr__(self, "data", str(Path(self.data).expanduser().resolve()))
-        for name in ("data_folder", "pretrained"):
+        names = ["data"] * self.data.endswith(".npz") + ["data_folder", "pretrained"]
+        for name in names:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, str(Path(getattr(self, name)).expanduser().resolve()))
-
-    @property
-    def method(self) -> Method:
-        """What is learned, and by which attack."""
-        names = {part.name for part in fields(Method)} & {part.name for part in fields(self)}
-        parts = {name: getattr(self, name) for name in names - {"augmentation"}}
-        sampling = StratifiedSampling({} if self.weight_of_one == 1 else {1.0: self.weight_of_one})
-        return Method(**parts, sampling=sampling, weight_perturbation=self.awp)
 
     def _number_faults(self) -> list[str]:
         counts = {"nb_epochs": self.nb_epochs, "batch_size": self.batch_size}
@@ -190,26 +120,50 @@ class Recipe:
             faults.append(f"label_smoothing must lie in [0, 1), got {self.label_smoothing!r}.")
         if not (is_finite_number(self.learning_rate) and self.learning_rate > 0):
             faults.append(f"learning_rate must be a number above 0, got {self.learning_rate!r}.")
-        if not (is_finite_number(self.weight_of_one) and self.weight_of_one > 0):
-            faults.append(f"weight_of_one must be a number above 0, got {self.weight_of_one!r}.")
-        if not (is_finite_number(self.weight_decay) and self.weight_decay >= 0):
-            faults.append(f"weight_decay must be a number of at least 0, got {self.weight_decay!r}.")
         return faults
 
     def _choice_faults(self) -> list[str]:
-        kinds = {"augmentation": AugmentationName, "heads": Heads}
-        faults = [
-            f"{name} must be one of {get_args(kind)}, got {getattr(self, name)!r}."
-            for name, kind in kinds.items()
-            if getattr(self, name) not in get_args(kind)
-        ]
+        faults = []
+        if self.augmentation not in get_args(AugmentationName):
+            faults.append(f"augmentation must be one of {get_args(AugmentationName)}, got {self.augmentation!r}.")
         if not isinstance(self.channels_last, bool):
             faults.append(f"channels_last must be True or False, got {self.channels_last!r}.")
-        if self.film not in (*FILMS, None):
-            faults.append(f"film must be one of {tuple(FILMS)}, or None, got {self.film!r}.")
-        if not set(self.exempt) <= set(get_args(ParameterKind)):
-            faults.append(f"exempt must hold some of {get_args(ParameterKind)}, got {self.exempt}.")
-        return faults
+        usual = (self.heads, self.method.width_sampling, self.method.distills) == ("shared", "random", False)
+        if self.widths == (1.0,) and not usual:
+            faults.append("heads, width_sampling and distills are for several widths: name them, such as 0.5 0.75 1.")
+        method = self.method
+        plain = {"attack": str, "fallback": str | None, "loss": str, "weight_perturbation": float | int | None}
+        return faults + [
+            f"method must hold {name} by name or as a number in a recipe, got {getattr(method, name)!r}."
+            for name, kind in {**plain, "augmentation": type(None)}.items()
+            if not isinstance(getattr(method, name), kind)
+        ]
+
+    def changed(self, **changes: Any) -> Self:
+        """Return the recipe with other fields, of its own or of its method."""
+        own = {part.name for part in fields(self)}
+        method = replace(self.method, **{name: value for name, value in changes.items() if name not in own})
+        return replace(self, **{"method": method, **{name: value for name, value in changes.items() if name in own}})
+
+    def as_values(self) -> dict[str, Any]:
+        """Return the recipe as JSON can hold it."""
+        values = asdict(self)
+        weights = self.method.sampling.weights
+        values["method"]["sampling"] = {str(lam): weight for lam, weight in weights.items()}
+        return values
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> Self:
+        """Return the recipe that :meth:`as_values` wrote.
+
+        Raises:
+            KeyError: If there is no method.
+            TypeError: If the values are those of another version.
+            ValueError: Likewise.
+        """
+        method = dict(values["method"])
+        sampling = StratifiedSampling({float(lam): weight for lam, weight in method.pop("sampling").items()})
+        return cls(**{**values, "method": Method(**method, sampling=sampling)})
 
     def augment(self, data: Dataset) -> RandomCropFlip | None:
         """Return the random changes of training images."""
@@ -230,117 +184,6 @@ class Recipe:
         """Return the classifier of a model for this data."""
         loss = nn.CrossEntropyLoss(label_smoothing=self.label_smoothing)
         return OATClassifier(model, loss, data.input_shape, data.nb_classes, optimizer, clip_values=_CLIP_VALUES)
-
-
-def plain_parts(method: Method) -> dict[str, Any]:
-    """Return the fields of a recipe that a named method decides."""
-    parts = {name: getattr(method, name) for name in ("attack", "fallback", "loss", "ema", "clean_share")}
-    weight_of_one = method.sampling.weights.get(1.0, 1.0)
-    return parts | {"awp": method.weight_perturbation, "weight_of_one": weight_of_one}
-
-
-def train(
-    recipe: Recipe, data: Dataset, *, folder: Path | None = None, keeps_best: bool = True, verbose: bool = True
-) -> OATClassifier:
-    """Train one network for every lam and width, and return its classifier.
-
-    Args:
-        recipe: How to train.
-        data: What the recipe's ``dataset()`` gives; the test part is not looked at.
-        folder: Gets the weights and ``training.csv``; None to write nothing.
-        keeps_best: Whether the weights, also those in the folder, are those of the epoch with the largest area under
-            the trade-off on the validation part; or else those of the last epoch.
-        verbose: Whether to show progress.
-    """
-    trainer = trainer_for(recipe, data)
-    return fit(trainer, recipe, data, folder=folder, keeps_best=keeps_best, verbose=verbose)
-
-
-def trainer_for(recipe: Recipe, data: Dataset) -> OATTrainer:
-    """Return what trains by a recipe; whatever cannot work together is refused here, before anything is written."""
-    model = _model(recipe, data)
-    groups = parameter_groups(model, recipe.weight_decay, exempt=recipe.exempt)
-    optimizer = torch.optim.SGD(groups, recipe.learning_rate, momentum=0.9, nesterov=True)
-    classifier = recipe.classifier(model, data, optimizer)
-    return OATTrainer(classifier, recipe.method, augmentation=recipe.augment(data), seed=recipe.seed)
-
-
-def fit(
-    trainer: OATTrainer,
-    recipe: Recipe,
-    data: Dataset,
-    *,
-    folder: Path | None,
-    keeps_best: bool,
-    state_path: Path | None = None,
-    verbose: bool = True,
-) -> OATClassifier:
-    """Let a trainer made for a recipe do its work; see :func:`train`; ``state_path`` is that of a ``ResumeFile``."""
-    plain = recipe.architecture(data)
-    callbacks: list[Callback] = [RestoreBest()] if keeps_best else []
-    if folder is not None:
-        callbacks.append(CSVLogger(folder / "training.csv"))
-    if folder is not None and keeps_best:
-        callbacks.append(Checkpoint(folder, plain))
-    if state_path is not None:
-        callbacks.append(ResumeFile(state_path))
-    trainer.fit(
-        *data.train,
-        validation_data=Validation(*data.validation, interval=-(-recipe.nb_epochs // NB_VALIDATIONS)),
-        batch_size=recipe.batch_size,
-        nb_epochs=recipe.nb_epochs,
-        scheduler=schedule_by_name(recipe.schedule),
-        callbacks=callbacks,
-        verbose=verbose,
-    )
-    classifier: OATClassifier = trainer.get_classifier()
-    if folder is not None and not keeps_best:
-        save_model(classifier.model, folder, plain)
-    return classifier
-
-
-def _model(recipe: Recipe, data: Dataset) -> OATModel:
-    with borrowed_generators(seed=recipe.seed):
-        network = recipe.architecture(data).build()
-    if recipe.pretrained is not None:
-        _load_weights(network, weights_file(recipe.pretrained))
-    model = to_conditional(
-        network,
-        recipe.lambdas,
-        **({"film_on": ()} if recipe.film is None else {"film": recipe.film}),
-        widths=recipe.widths,
-        heads=recipe.heads,
-        input_shape=data.input_shape,
-        seed=recipe.seed,
-    )
-    return model.to(memory_format=torch.channels_last) if recipe.channels_last else model  # type: ignore[call-overload]
-
-
-def weights_file(path: str) -> Path:
-    """Return the file that ``pretrained`` names.
-
-    Raises:
-        FileNotFoundError: If there is none.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"pretrained must name a file with weights, got {path}, where there is none.")
-    return Path(path)
-
-
-def _load_weights(network: nn.Module, path: Path) -> None:
-    """Give a plain network the weights in a file; nothing in the file is executed."""
-    try:
-        if path.suffix == ".safetensors":
-            weights = safetensors.torch.load_file(path)
-        else:
-            weights = torch.load(path, map_location="cpu", weights_only=True)
-        network.load_state_dict(weights)
-    except OSError:
-        raise
-    except Exception as error:  # whatever reading raises
-        raise ValueError(
-            f"pretrained must hold weights of a {type(network).__name__}, {path} does not: {error}"
-        ) from error
 
 
 def architecture(name: str, *, in_channels: int, nb_classes: int) -> Architecture:

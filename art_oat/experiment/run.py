@@ -1,4 +1,4 @@
-"""Owns a folder in which a recipe was trained and measured: what is done again, and what is reused."""
+"""A folder in which a recipe was trained and measured: what is done again, and what is reused."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ from typing import Any
 import torch
 
 from art_oat.attacks import Norm
+from art_oat.attacks.registry import name_faults
+from art_oat.checks import refuse
 from art_oat.data import Dataset, Split
 from art_oat.evaluation import AutoAttackWarning, EvaluationOptions, ThreatModel, TradeoffCurve
 from art_oat.evaluation.report import write_reports
-from art_oat.experiment.recipe import Recipe, fit, trainer_for, weights_file
+from art_oat.experiment.build import fit, trainer_for, weights_file
+from art_oat.experiment.recipe import Recipe, described
 from art_oat.model import OATModel
 from art_oat.model_io import DESCRIPTION, WEIGHTS, load_model
 from art_oat.storage import differences, digest, fingerprint, write_json
@@ -29,27 +32,41 @@ TRAINING_STATE = "training-state.pt"
 
 @dataclass(frozen=True)
 class Measurement:
-    """What is measured of a trained network.
+    """What is measured of a trained network; what a field means stands next to it.
 
-    Attributes:
-        attacks: Names of the attacks, as ``TradeoffCurve.measure`` takes them.
-        nb_robust: Size of the subset of test images that is attacked, in the classes' shares; None for all.
-        eps: Radius; None for that of the training.
-        norm: ``"Linf"``, ``"L2"`` or ``"L1"``; None for that of the training.
-        lambdas: Where to measure; None for the trained lams.
-        widths: Where to measure; None for the trained widths.
-        shard_size: How many images are attacked at once; as many shards as there are cores run side by side.
-        seed: Of the subset and the attacks.
+    Test images are a subset in the classes' shares. As many shards as there are cores run side by side.
     """
 
-    attacks: tuple[str, ...] = ("pgd-20", "autoattack")
-    nb_robust: int | None = None
-    eps: float | None = None
-    norm: Norm | None = None
-    lambdas: tuple[float, ...] | None = None
-    widths: tuple[float, ...] | None = None
-    shard_size: int = 250
-    seed: int = 0
+    attacks: tuple[str, ...] = described(
+        "autoattack, autoattack-plus, screen, pgd-K, pgd-KxR (R restarts), art:NAME or torchattacks:NAME; "
+        "may be repeated.",
+        default=("pgd-20", "autoattack"),
+    )
+    nb_robust: int | None = described("Test images to attack; all if not given.", min=10)
+    eps: float | None = described("Radius of the attacks, such as 8/255; that of the training if not given.")
+    norm: Norm | None = described("Linf, L2 or L1; that of the training if not given.")
+    allow_large_eps: bool = described("Take an eps of half the range of the images, or more.", default=False)
+    lambdas: tuple[float, ...] | None = described("Where to measure; at the trained lams if not given.")
+    widths: tuple[float, ...] | None = described("Where to measure; at the trained widths if not given.")
+    shard_size: int = described("Test images to attack at once.", default=250, min=1)
+    seed: int = described("Seed of the subset and the attacks.", default=0, min=0)
+
+    def threat(self, recipe: Recipe) -> ThreatModel:
+        """Return the ball, which is that of the training unless it is said."""
+        eps = recipe.method.eps if self.eps is None else self.eps
+        is_as_trained = self.eps is None and self.norm is None
+        is_large_meant = self.allow_large_eps or (is_as_trained and recipe.method.allow_large_eps)
+        return ThreatModel(eps, self.norm or recipe.method.norm, is_large_meant)
+
+    def check(self, recipe: Recipe) -> None:
+        """Refuse attacks that there are not, or not in this ball.
+
+        Raises:
+            ValueError: If there is one; names every fault.
+        """
+        threat = self.threat(recipe)
+        ball: dict[str, Any] = {"eps": threat.eps, "norm": threat.norm, "use": "evaluation"}
+        refuse([fault for name in self.attacks for fault in name_faults(name, **ball)])
 
 
 class Run:
@@ -96,8 +113,8 @@ class Run:
         if not settings or not all(path.exists() for path in self._models):
             return None
         try:
-            return Recipe(**settings)
-        except (TypeError, ValueError):  # of another version, or damaged
+            return Recipe.from_values(settings)
+        except (KeyError, TypeError, ValueError):  # of another version, or damaged
             return None
 
     def is_trained(self) -> bool:
@@ -156,29 +173,19 @@ class Run:
             stale += [*self._models, self.folder / "training.csv", self._training_state]
         for path in stale:
             path.unlink(missing_ok=True)
-        self._ledger.keep("recipe", asdict(recipe))  # so that a training that is cut short can be measured
+        self._ledger.keep("recipe", recipe.as_values())  # so that a training that is cut short can be measured
         self._ledger.keep("begun", begun)  # and gone on with
 
-    def measure(
-        self,
-        measurement: Measurement,
-        data: Dataset,
-        *,
-        nb_workers: int | None = None,
-        allow_large_eps: bool = False,
-    ) -> TradeoffCurve:
+    def measure(self, measurement: Measurement, data: Dataset, *, nb_workers: int | None = None) -> TradeoffCurve:
         """Attack the trained network at every lam and width, unless it is done already; draw and return the curve.
 
-        A measurement that was cut goes on where it was: what it has found so far lies in a folder ``evaluation-...``.
+        A measurement that was cut is resumed: what it has found so far lies in a folder ``evaluation-...``.
 
         Args:
             measurement: What to measure.
             data: The test part is measured on.
             nb_workers: How many shards to attack at once; None for one per core, or one where there is a GPU.
-            allow_large_eps: Whether the radius may be half the range of the images, or more; the recipe says so of
-                its own.
         """
-        recipe = self.recipe
         what = {**asdict(measurement), "model": digest(*self._models), "data": data_digest(data.test)}
         settings = what | {"machine": _machine()}  # latency is another on another one
         if self._ledger.holds("measurement", settings, self._measured):
@@ -188,7 +195,7 @@ class Run:
             so_far = self.folder / f"evaluation-{digest(repr(fingerprint(what)).encode())[:8]}"
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", AutoAttackWarning)  # the points of the curve have them
-                curve = self._attack(recipe, measurement, data, nb_workers, so_far, allow_large_eps)
+                curve = self._attack(measurement, data, nb_workers, so_far)
             curve.to_csv(self._curve)
             write_reports(curve.reports, self._samples)
             self._ledger.keep("measurement", settings, self._measured)
@@ -197,26 +204,12 @@ class Run:
         curve.plot(self.folder / "tradeoff.png")
         return curve
 
-    def _attack(
-        self,
-        recipe: Recipe,
-        measurement: Measurement,
-        data: Dataset,
-        nb_workers: int | None,
-        so_far: Path,
-        allow_large_eps: bool,
-    ) -> TradeoffCurve:
-        lambdas = recipe.lambdas if measurement.lambdas is None else measurement.lambdas
+    def _attack(self, measurement: Measurement, data: Dataset, nb_workers: int | None, so_far: Path) -> TradeoffCurve:
+        recipe = self.recipe
         widths = recipe.widths if measurement.widths is None else measurement.widths
-        is_as_trained = measurement.eps is None and measurement.norm is None
         nb_images, nb_attacked = len(data.test.x), measurement.nb_robust or len(data.test.x)
         begin = "Going on attacking" if so_far.exists() else "Attacking"
         self.say(f"{begin} {nb_attacked} of {nb_images} test images at {_every(widths)} ...")
-        threat = ThreatModel(
-            recipe.eps if measurement.eps is None else measurement.eps,
-            recipe.norm if measurement.norm is None else measurement.norm,
-            allow_large_eps or (is_as_trained and recipe.allow_large_eps),
-        )
         options = EvaluationOptions(
             shard_size=measurement.shard_size,
             seed=measurement.seed,
@@ -227,9 +220,9 @@ class Run:
         return TradeoffCurve.measure(
             recipe.classifier(load_model(self.folder), data),
             *data.test,
-            eps=threat,
+            eps=measurement.threat(recipe),
             attack=measurement.attacks,
-            lambdas=lambdas,
+            lambdas=recipe.lambdas if measurement.lambdas is None else measurement.lambdas,
             widths=widths,
             options=options,
         )
@@ -248,7 +241,7 @@ def _every(widths: tuple[float, ...]) -> str:
 
 def _training(recipe: Recipe, data: Dataset) -> dict[str, Any]:
     settings: dict[str, Any] = {
-        "recipe": asdict(recipe),
+        "recipe": recipe.as_values(),
         "data": [data_digest(data.train), data_digest(data.validation)],
         "version": version("art-oat"),
     }

@@ -116,7 +116,7 @@ def adversarial_part(
 ) -> Tensor:
     """Weigh what a loss is at lam 1 by lam: the sum over lams of ``lam * share * loss(its samples at lam 1)``.
 
-    At ``lam = 1`` that is the loss which AWP was published for: of :func:`~art_oat.hybrid_loss` the adversarial
+    At ``lam = 1`` that is the loss which AWP was published for: of ``hybrid_loss`` the adversarial
     cross-entropy, of TRADES and MART all of it.
 
     Shares are those of the samples, or of their class weights where the loss is a mean by these.

@@ -51,7 +51,7 @@ class Method:
             see :func:`art_oat.attacks.bind`; what is changed on the object counts from the next ``fit`` on.
         fallback: A stronger attack of many steps, likewise, for training by one step. It attacks some of
             ``validation_data`` after every epoch. Where robust accuracy collapses (catastrophic overfitting), the
-            epoch is undone with a :class:`~art_oat.CatastrophicOverfittingWarning`, and ``fit`` continues with the
+            epoch is undone with a ``CatastrophicOverfittingWarning``, and ``fit`` continues with the
             fallback from the last good state, see :class:`~art_oat.training.guard.Guard`. What a ``DataLoader``, a
             generator of ART's, an attack or an augmentation remembers is not undone. Validation is by the fallback,
             too. None to trust ``attack``.
@@ -60,7 +60,7 @@ class Method:
         norm: Their norm, ``"Linf"`` or ``"L2"``; ``"n-fgsm"`` takes the first alone.
         allow_large_eps: Whether the ``eps`` of an attack may be half the range of ``x``, or more, see
             :class:`~art_oat.attacks.radius.Radius`; otherwise that is refused as a number in another unit.
-        loss: ``"oat"``, ``"trades"`` or ``"mart"``, or a function with the arguments of :func:`~art_oat.hybrid_loss`.
+        loss: ``"oat"``, ``"trades"`` or ``"mart"``, or a function with the arguments of ``hybrid_loss``.
             Label smoothing and class weights are those of the classifier's loss.
         sampling: How lams are drawn; by default as published, all above 0 alike.
         weight_perturbation: Train where nearby weights would do worst (AWP), by a
@@ -101,13 +101,14 @@ class Method:
     fallback: str | Attack | None = field(
         default=None, metadata=_help("Attack to go on by where robustness collapses.")
     )
-    eps: float = field(default=8 / 255, metadata=_help("Radius of the attack, in units of x, such as 0.2 or 8/255."))
-    eps_step: float | None = field(default=None, metadata=_help("Step of the attack, likewise; None for its default."))
+    eps: float = field(default=8 / 255, metadata=_help("Radius of the attack in units of x, such as 0.2 or 8/255."))
+    eps_step: float | None = field(default=None, metadata=_help("Its step, likewise; its default if not given."))
     norm: Norm = field(default="Linf", metadata=_help("Linf or L2."))
-    allow_large_eps: bool = field(default=False, metadata=_help("Whether eps may be half the range of x, or more."))
+    allow_large_eps: bool = field(default=False, metadata=_help("Take an eps of half the range of x, or more."))
     loss: LossName | Loss = field(default="oat", metadata=_help("oat, trades or mart."))
     sampling: StratifiedSampling = field(
-        default_factory=StratifiedSampling, metadata=_help("How often each lam above 0 is drawn.")
+        default_factory=StratifiedSampling,
+        metadata=_help("Draws of lam 1 for each of another lam above 0."),
     )
     weight_perturbation: float | WeightPerturbation | None = field(
         default=None, metadata=_help("Size of a perturbation of weights (AWP), such as 0.01.")
@@ -128,7 +129,7 @@ class Method:
         default="float32", metadata=_help("float32, or bf16: passes in bfloat16, faster where the hardware has it.")
     )
     attack_precision: Precision | None = field(
-        default=None, metadata=_help("Precision of the attack alone, float32 or bf16.")
+        default=None, metadata=_help("That of the attack alone, float32 or bf16; as precision if not given.")
     )
 
     def __post_init__(self) -> None:

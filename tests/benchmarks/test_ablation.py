@@ -19,22 +19,26 @@ DIGITS = CONFIGS["digits"]
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_a_variant_changes_what_its_name_says_and_nothing_else(config):
     base = recipe_of("oat", config, 1)
+
+    def parts(recipe):
+        return {**recipe.as_values(), **recipe.as_values()["method"], "method": None}
+
     changed = {
-        name: {key for key, value in vars(recipe_of(name, config, 1)).items() if value != getattr(base, key)}
+        name: {key for key, value in parts(recipe_of(name, config, 1)).items() if value != parts(base)[key]}
         for name in config.variants
     }
-    one_step = {"attack", "fallback"} | ({"eps_step"} if base.eps_step is not None else set())
+    one_step = {"attack", "fallback"} | ({"eps_step"} if base.method.eps_step is not None else set())
     tuned = {"pretrained", "schedule", "nb_epochs", "batch_size"}
     assert changed.pop("fine-tuned") - {"learning_rate"} == tuned
     changed.pop("n-fgsm-1, ema", None)  # for digits alone
     assert changed == {
         "oat": set(),
-        "oat, awp": {"awp"},
+        "oat, awp": {"weight_perturbation"},
         "oat, ema": {"ema"},
         "oat, trades": {"loss"},
         "oat, mart": {"loss"},
         "n-fgsm": one_step,
-        "oat, awp, ema": {"awp", "ema"},
+        "oat, awp, ema": {"weight_perturbation", "ema"},
         "n-fgsm, ema": one_step | {"ema"},
     }
     assert recipe_of("fine-tuned", config, 1).nb_epochs * 8 == base.nb_epochs

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from art_oat import StratifiedSampling
 from benchmarks.configs import CONFIGS, DIGITS
 
 
@@ -25,10 +26,7 @@ def test_a_dedicated_network_differs_in_its_lam_and_its_epochs_alone(config):
     assert dedicated.lambdas == (0.3,)
     assert dedicated.film is None
     same = replace(
-        dedicated,
-        lambdas=recipe.lambdas,
-        film=recipe.film,
-        nb_epochs=recipe.nb_epochs,
-        weight_of_one=recipe.weight_of_one,
+        dedicated, lambdas=recipe.lambdas, film=recipe.film, nb_epochs=recipe.nb_epochs, method=recipe.method
     )
+    assert dedicated.method == replace(recipe.method, sampling=StratifiedSampling())
     assert same == recipe

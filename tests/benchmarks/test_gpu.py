@@ -19,7 +19,7 @@ from benchmarks.gpu import CLAIMS, FULL, SMALL, Kit, Piece, figures, forecast, p
 from benchmarks.throughput import PEAKS, Profile, Speed, published_peak, speed_of
 
 TINY = replace(
-    SMALL, recipe=replace(SMALL.recipe, network="small-8", batch_size=64, attack="pgd-1", lambdas=(0.0, 0.5, 1.0))
+    SMALL, recipe=SMALL.recipe.changed(network="small-8", batch_size=64, attack="pgd-1", lambdas=(0.0, 0.5, 1.0))
 )
 
 
@@ -185,7 +185,7 @@ def test_judging_that_was_cut_goes_on_and_judges_nothing_twice(tmp_path, monkeyp
 def test_a_folder_of_another_training_is_refused(tmp_path):
     gpu.settle(kit_of(tmp_path))
     gpu.settle(kit_of(tmp_path))
-    other = replace(TINY, recipe=replace(TINY.recipe, batch_size=32))
+    other = replace(TINY, recipe=TINY.recipe.changed(batch_size=32))
     with pytest.raises(ValueError, match="another batch_size"):
         gpu.settle(kit_of(tmp_path, config=other))
 
@@ -226,7 +226,7 @@ def test_no_tensor_of_the_network_of_full_size_is_too_large_for_a_file():
 
 def test_trades_trains_the_plain_network_at_lam_1_by_its_own_loss_and_attack():
     recipe = gpu.recipe_of("lam-1-trades", FULL, 0)
-    assert recipe == replace(gpu.recipe_of("lam-1", FULL, 0), loss="trades")
+    assert recipe == gpu.recipe_of("lam-1", FULL, 0).changed(loss="trades")
 
 
 def test_a_profile_says_what_share_of_a_step_the_gpu_works_and_where_it_is_waited_for():

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from art_oat.experiment.recipe import trainer_for
+from art_oat.experiment.build import trainer_for
 from art_oat.training import schedule_by_name
 from benchmarks.configs import DIGITS
 from benchmarks.methods import PacedBatches, methods, train
 
 CONFIG = replace(
-    DIGITS.shortened(), recipe=replace(DIGITS.recipe, network="small-4", nb_epochs=1, attack="pgd-1", batch_size=512)
+    DIGITS.shortened(), recipe=DIGITS.recipe.changed(network="small-4", nb_epochs=1, attack="pgd-1", batch_size=512)
 )
 
 
@@ -24,7 +24,7 @@ def plain_optimizer() -> torch.optim.SGD:
 
 
 def test_an_epoch_of_batches_holds_every_image_once_with_its_label(part):
-    recipe = replace(CONFIG.recipe, batch_size=100)
+    recipe = CONFIG.recipe.changed(batch_size=100)
     batches = PacedBatches(recipe, part.data, plain_optimizer())
     given = [batches.get_batch() for _ in range(-(-len(part.data.train.x) // 100))]
     x, y = (np.concatenate(parts) for parts in zip(*given, strict=True))
@@ -35,7 +35,7 @@ def test_an_epoch_of_batches_holds_every_image_once_with_its_label(part):
 
 
 def test_batches_pace_the_learning_rate_as_the_trainer_does(part):
-    recipe = replace(CONFIG.recipe, nb_epochs=3, lambdas=(0.0,))
+    recipe = CONFIG.recipe.changed(nb_epochs=3, lambdas=(0.0,))
     optimizer = plain_optimizer()
     batches = PacedBatches(recipe, part.data, optimizer)
     rates = []
@@ -57,12 +57,12 @@ def test_batches_pace_the_learning_rate_as_the_trainer_does(part):
 
 @pytest.mark.parametrize("method", methods((0.0, 1.0)))
 def test_every_method_trains_from_the_same_weights_and_is_kept(part, tmp_path, method):
-    still = replace(CONFIG, recipe=replace(CONFIG.recipe, learning_rate=1e-12, weight_decay=0.0, lambdas=(0.0, 1.0)))
+    still = replace(CONFIG, recipe=CONFIG.recipe.changed(learning_rate=1e-12, weight_decay=0.0, lambdas=(0.0, 1.0)))
     trained = train(method, still, part, tmp_path)
     again = train(method, still, part, tmp_path)
     torch.testing.assert_close(again.model.state_dict(), trained.model.state_dict(), rtol=0, atol=0)
     assert again.seconds == trained.seconds > 0
-    start = trainer_for(replace(still.recipe, seed=part.seed), part.data).get_classifier().model
+    start = trainer_for(still.recipe.changed(seed=part.seed), part.data).get_classifier().model
     first = next(module for module in start.modules() if isinstance(module, torch.nn.Conv2d))
     own = next(module for module in trained.model.modules() if isinstance(module, torch.nn.Conv2d))
     torch.testing.assert_close(own.weight, first.weight, rtol=1e-5, atol=1e-6)  # steps of 1e-12

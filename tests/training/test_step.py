@@ -1,5 +1,4 @@
 import copy
-import dataclasses
 import functools
 import math
 
@@ -25,7 +24,8 @@ from art_oat import (
 )
 from art_oat.attacks import bind, distance
 from art_oat.data import digits
-from art_oat.experiment.recipe import Recipe, train
+from art_oat.experiment.build import train
+from art_oat.experiment.recipe import Recipe
 from art_oat.layers.channel_affine import ChannelAffine
 from art_oat.models import ResNet, WideResNet
 from art_oat.training import Method, hybrid_loss
@@ -299,8 +299,10 @@ def test_attacks_of_art_run_in_bf16(classifier, make):
 def test_digits_are_learned_in_bf16_as_in_float32():
     data, accuracies = digits(), []
     for precision in ("float32", "bf16"):
-        recipe = Recipe(network="small-8-16", nb_epochs=4, batch_size=32, lambdas=(0.0, 1.0), attack="pgd-1")
-        recipe = dataclasses.replace(recipe, precision=precision)
+        method = Method(attack="pgd-1", precision=precision)
+        recipe = Recipe(
+            data="digits", network="small-8-16", nb_epochs=4, batch_size=32, lambdas=(0.0, 1.0), method=method
+        )
         classifier = train(recipe, data, keeps_best=False, verbose=False)
         accuracies.append(np.mean(classifier.predict(data.test.x, lam=0.0).argmax(axis=1) == data.test.y))
     assert accuracies[0] > 0.9

@@ -1,0 +1,61 @@
+"""How numbers are written on a command line: several to one option, and radii as fractions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import typer
+
+_SEVERAL = ("--lambdas", "--widths")
+_NUMBER = r"(\d+\.?\d*|\.\d+)(e[-+]?\d+)?"
+_NUMBERS = re.compile(rf"{_NUMBER}(,{_NUMBER})*,?", re.IGNORECASE)
+
+
+def joined(arguments: Sequence[str]) -> list[str]:
+    """Join the numbers that follow ``--lambdas`` or ``--widths``: ``--widths 0.5 1`` becomes ``--widths=0.5,1``.
+
+    An option takes one value, so the others would pass for arguments. Only numbers are joined, and nothing that starts
+    with a minus.
+    """
+    result: list[str] = []
+    separator = ""
+    for argument in arguments:
+        if separator and _NUMBERS.fullmatch(argument):
+            result[-1] = result[-1].rstrip(",") + separator + argument
+            separator = ","
+        else:
+            result.append(argument)
+            name, has_value, _ = argument.partition("=")
+            separator = ("," if has_value else "=") if name in _SEVERAL else ""
+    return result
+
+
+def numbers(name: str, values: Sequence[str] | None) -> tuple[float, ...] | None:
+    """Return what an option was given, in one value or in several; None where it was not given.
+
+    Raises:
+        ValueError: If a part of it is no number.
+    """
+    if not values:
+        return None
+    text = ",".join(values)
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"{name} must be numbers, such as --{name} 0.5 1, got {text!r}.") from None
+
+
+def radius(name: str) -> Callable[[Any], float]:
+    """Return what reads a radius or a step, such as ``8/255``."""
+
+    def read(value: Any) -> float:
+        from art_oat.attacks import parse_eps  # takes seconds to import, which --help need not wait for
+
+        try:
+            return parse_eps(str(value), name)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+
+    return read

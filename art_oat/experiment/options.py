@@ -1,0 +1,140 @@
+"""The options of commands: one for every field with a help text of the dataclasses that a command fills."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, fields
+from typing import Annotated, Any, get_args, get_type_hints
+
+import typer
+
+from art_oat.attacks import format_eps
+from art_oat.experiment.numbers import numbers, radius
+from art_oat.experiment.recipe import Recipe
+from art_oat.experiment.run import Measurement
+from art_oat.training import Method, StratifiedSampling
+from art_oat.training.method import METHODS
+
+FILLED: Mapping[str, tuple[type, ...]] = {"train": (Recipe, Method), "evaluate": (Measurement,)}
+"""What the options of a command fill."""
+_OTHER_NAMES = {"weight_perturbation": "awp", "sampling": "weight_of_one", "attacks": "attack"}
+_PANELS = {Recipe: "Data, network and optimization", Method: "Method", Measurement: "Measurement"}
+_MANY_NUMBERS, _MANY_NAMES = tuple[float, ...], tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Option:
+    """An option: the field that makes it, of which class, and the types that the field takes."""
+
+    owner: type
+    field: Field[Any]
+    kinds: tuple[Any, ...]
+
+    @property
+    def name(self) -> str:
+        return _OTHER_NAMES.get(self.field.name, self.field.name)
+
+    @property
+    def kind(self) -> Any:
+        """What is written on the command line."""
+        if _MANY_NUMBERS in self.kinds or _MANY_NAMES in self.kinds:
+            return list[str]
+        known = [kind for kind in (bool, int, float) if kind in self.kinds]
+        return float if self.name == "weight_of_one" else known[0] if known else str
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the named methods have different values, so that there is no one default."""
+        return self.owner is Method and len({repr(getattr(make(), self.field.name)) for make in METHODS.values()}) > 1
+
+    @property
+    def takes_none(self) -> bool:
+        """Whether ``''`` or 0 stand for none of what a named method has."""
+        return self.is_open and type(None) in self.kinds
+
+    @property
+    def help(self) -> str:
+        text: str = self.field.metadata["help"].rstrip(".")
+        if self.takes_none:
+            text += ", '' for none" if self.kind is str else ", 0 for none"
+        if self.is_open:
+            text += "; the recipe's if not given"
+        default: Any = self.field.default
+        if self.kind == list[str] and default:
+            shown = [f"{one:g}" if isinstance(one, float) else one for one in default]
+            text += f"; {' '.join(shown)} if not given"
+        return f"{text}."
+
+    def parameter(self) -> inspect.Parameter:
+        """Return it as typer reads it off a function."""
+        options: dict[str, Any] = {"help": self.help, "rich_help_panel": _PANELS[self.owner]}
+        options |= {name: value for name, value in self.field.metadata.items() if name in ("min", "max")}
+        default = None if self.is_open or self.kind == list[str] else self.field.default
+        if self.name in ("eps", "eps_step"):
+            options |= {"metavar": "NUMBER", "parser": radius(self.name)}
+            options |= {"show_default": format_eps(default)} if default else {}
+        if _MANY_NUMBERS in self.kinds:
+            options["metavar"] = "NUMBERS"
+        if self.kind is bool:
+            options["show_default"] = False
+        names = [f"--{self.name.replace('_', '-')}"] if self.kind is bool and self.owner is not Method else []
+        kind: Any = self.kind | None if default is None else self.kind
+        annotation = Annotated[kind, typer.Option(*names, **options)]
+        default = inspect.Parameter.empty if default is MISSING else default
+        return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+    def read(self, value: Any) -> Any:
+        """Return what the field gets."""
+        if self.name == "weight_of_one":
+            return StratifiedSampling({1.0: value})
+        if _MANY_NUMBERS in self.kinds:
+            return numbers(self.name, value)
+        if _MANY_NAMES in self.kinds:
+            return tuple(value)
+        return value or None if self.takes_none else value
+
+
+def _options(owners: tuple[type, ...]) -> Iterator[_Option]:
+    taken: set[str] = set()
+    for owner in owners:
+        hints = get_type_hints(owner)
+        for field in fields(owner):
+            if "help" in field.metadata and field.name not in taken:
+                taken.add(field.name)
+                yield _Option(owner, field, (hints[field.name], *get_args(hints[field.name])))
+
+
+def with_options(name: str, command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command whose ``**given`` are the options of this name, as typer reads them off its signature."""
+
+    @functools.wraps(command)
+    def whole(**given: Any) -> None:
+        command(**given)
+
+    own = inspect.signature(command, eval_str=True).parameters.values()
+    every = [it for it in own if it.kind is not it.VAR_KEYWORD] + [it.parameter() for it in _options(FILLED[name])]
+    whole.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
+    whole.__annotations__ = {it.name: it.annotation for it in every}
+    return whole
+
+
+def read(owner: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a dataclass that options fill."""
+    options = [option for owners in FILLED.values() if owner in owners for option in _options(owners)]
+    return {
+        option.field.name: option.read(given[option.name])
+        for option in options
+        if option.owner is owner and given[option.name] not in (None, [])
+    }
+
+
+def recipe_from(method_name: str, given: Mapping[str, Any]) -> Recipe:
+    """Return the recipe that options mean; what is not given is that of a named method."""
+    recipe, method = read(Recipe, given), read(Method, given)
+    if "pretrained" in recipe:
+        method = {"clean_share": 0.0, **method}
+    if "sampling" in method and 1.0 not in recipe.get("lambdas", Recipe.lambdas):
+        raise ValueError("weight_of_one needs lam 1 among lambdas.")
+    return Recipe(**recipe, method=Method.named(method_name, **method))  # type: ignore[arg-type]
