@@ -12,7 +12,7 @@ from art_oat.training.records import EpochMetrics, EpochRecord
 from art_oat.training.resume import ResumeFile
 from art_oat.training.sampling import StratifiedSampling, WidthSampling
 from art_oat.training.schedule import OneCycle, PerStep, Piecewise, SlowStart, WarmupCosine, schedule_by_name
-from art_oat.training.step import StatisticsWarning
+from art_oat.training.statistics import StatisticsWarning
 from art_oat.training.trainer import OATTrainer
 
 __all__ = [

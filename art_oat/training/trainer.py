@@ -21,6 +21,7 @@ from art_oat.storage import Plain
 from art_oat.training.batches import Batches, as_batches, is_generator, nb_batches, size_of, source_faults
 from art_oat.training.callbacks import Callback, ProgressBar, as_callback
 from art_oat.training.guard import Guard
+from art_oat.training.layout import layout_faults
 from art_oat.training.loop import Loop, finished
 from art_oat.training.method import Method
 from art_oat.training.options import FitOptions, Validation
@@ -28,7 +29,7 @@ from art_oat.training.preprocessing import preprocessing_faults
 from art_oat.training.records import EpochRecord
 from art_oat.training.resume import TrainingState, described
 from art_oat.training.schedule import PerStep, Schedule, Scheduler, in_two_parts, scheduled
-from art_oat.training.step import Step, layout_faults
+from art_oat.training.step import Step
 
 _SUPERSEDED = ("eps", "eps_step", "norm", "allow_large_eps")
 """Fields of a resolved method that decide nothing any more: its attacks have their own."""

@@ -1,4 +1,5 @@
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -150,7 +151,8 @@ def test_what_is_of_another_kind_is_refused(parts, message):
         ({"allow_large_eps": 1}, "allow_large_eps must be True or False"),
         ({"width_sampling": "some"}, "width_sampling must be one of"),
         ({"distills": True}, "distills needs the largest width"),
-        ({"attack_precision": "fp8"}, "attack_precision must be one of"),
+        *[({"attack_precision": it}, "attack_precision must be one of") for it in ("fp8", "", True)],
+        *[({"clean_share": share}, r"clean_share must lie in \[0, 1\)") for share in (1, -0.1, math.nan, "half")],
     ],
 )
 def test_a_value_that_cannot_be_is_refused_before_there_is_a_classifier(parts, message):

@@ -138,6 +138,7 @@ VARIANTS = {
     "all widths": ({"width_sampling": "all", "distills": True}, {}, {"widths": WIDTHS, "heads": "per-width"}),
     "random width": ({"width_sampling": "random"}, {}, {"widths": WIDTHS}),
     "bf16": ({"precision": "bf16"}, {}, {}),
+    "attack in bf16": ({"attack_precision": "bf16"}, {}, {}),
     "perturbed weights": ({"weight_perturbation": WeightPerturbation(0.1)}, {}, {}),
     "perturbed after a warmup": ({"weight_perturbation": WeightPerturbation(0.1, 2), "loss": MARTLoss()}, {}, {}),
     "trades": ({"loss": TRADESLoss(), "attack": PGD(eps=0.1, nb_steps=1, objective="kl")}, {}, {}),
@@ -269,6 +270,7 @@ def test_a_training_that_its_callback_ended_is_finished(tmp_path):
         ({"sampling": StratifiedSampling({1.0: 2})}, {}, "sampling.weights.1.0 was not there, is 2"),
         ({"loss": lambda logits, *_: logits.sum()}, {}, "loss was hybrid_loss, is <lambda>"),
         ({"precision": "bf16"}, {}, "precision was float32, is bf16"),
+        ({"attack_precision": "float32"}, {}, "attack_precision was None, is float32"),
         ({"fallback": PGD(eps=0.2)}, {}, "fallback was None, is PGD"),
         (
             {"weight_perturbation": WeightPerturbation(0.1, 2)},

@@ -1,11 +1,9 @@
-import copy
 import functools
 import math
 
 import numpy as np
 import pytest
 import torch
-from art.attacks.evasion import DeepFool, ProjectedGradientDescentPyTorch
 from art.data_generators import NumpyDataGenerator
 from torch import nn
 from torch.nn import functional as F
@@ -14,37 +12,22 @@ from torch.utils.data import DataLoader, TensorDataset
 from art_oat import (
     PGD,
     MARTLoss,
+    Method,
     OATClassifier,
     OATTrainer,
-    RandomCropFlip,
     StratifiedSampling,
     TRADESLoss,
     WeightPerturbation,
     to_conditional,
 )
-from art_oat.attacks import bind, distance
-from art_oat.data import digits
-from art_oat.experiment.build import train
-from art_oat.experiment.recipe import Recipe
-from art_oat.layers.channel_affine import ChannelAffine
-from art_oat.models import ResNet, WideResNet
-from art_oat.training import Method, hybrid_loss
-from art_oat.training.step import Step, layout_faults
+from art_oat.attacks import bind
+from art_oat.training import hybrid_loss
+from art_oat.training.step import Step
 from tests.conftest import make_classifier
-from tests.networks import LAMBDAS, WIDTHS, ChannelsLast, MobileSqueezeExcite, Residual, images, labels
-from tests.pairs import parametrize_in_pairs
+from tests.networks import LAMBDAS, WIDTHS, MobileSqueezeExcite, Residual, images, labels
+from tests.training.trained import ATTACK, X, Y, classifier_of, is_same, state
 
-X, Y = images(20, torch.float32).numpy(), labels(20).numpy()
 SOFT = np.random.default_rng(0).dirichlet(np.ones(5), 20).astype(np.float32)
-ATTACK = PGD(eps=0.1, nb_steps=2)
-
-
-def state(classifier) -> dict[str, torch.Tensor]:
-    return copy.deepcopy(classifier.model.state_dict())
-
-
-def is_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    return all(torch.equal(first[name], second[name]) for name in first)
 
 
 def fit(x, y, *, classifier=None, criterion=None, **arguments) -> dict[str, torch.Tensor]:
@@ -55,126 +38,6 @@ def fit(x, y, *, classifier=None, criterion=None, **arguments) -> dict[str, torc
     source = (x,) if isinstance(x, DataLoader | NumpyDataGenerator) else (x, y)
     trainer.fit(*source, batch_size=10, nb_epochs=2, verbose=False)
     return state(classifier)
-
-
-def mirror(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    return x.flip(-1)
-
-
-def mirror_some(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    is_mirrored = torch.rand(len(x), generator=generator) < 0.5
-    return torch.where(is_mirrored.view(-1, 1, 1, 1), x.flip(-1), x)
-
-
-def test_augmentation_comes_before_the_attack_and_the_loss():
-    assert is_same(fit(X, Y, augmentation=mirror), fit(X[..., ::-1], Y))
-    assert not is_same(fit(X, Y, augmentation=mirror), fit(X, Y))
-
-
-def colored(*, channels_first, memory_format=torch.contiguous_format):
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5))
-    model = to_conditional(network if channels_first else ChannelsLast(network), LAMBDAS)
-    model.to(memory_format=memory_format)
-    shape, optimizer = (3, 6, 6) if channels_first else (6, 6, 3), torch.optim.SGD(model.parameters(), 0.1)
-    return OATClassifier(
-        model, nn.CrossEntropyLoss(), shape, 5, optimizer, clip_values=(0, 1), channels_first=channels_first
-    )
-
-
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_images_with_channels_last_are_augmented_and_trained_on_as_those_with_channels_first(memory_format):
-    x = np.random.default_rng(0).random((20, 3, 6, 6), dtype=np.float32)
-    options = {"attack": PGD(0.1, nb_steps=2, has_random_start=False), "augmentation": RandomCropFlip(1)}
-    expected = fit(x, Y, classifier=colored(channels_first=True), **options)
-    actual = fit(
-        x.transpose(0, 2, 3, 1), Y, classifier=colored(channels_first=False, memory_format=memory_format), **options
-    )
-    # float32 sums in another order; a gradient that is almost zero may turn, which moves a pixel of one image
-    for name, tensor in expected.items():
-        torch.testing.assert_close(actual[name.replace("network.", "network.network.", 1)], tensor, rtol=0, atol=1e-3)
-
-
-def test_images_with_channels_last_reach_convolutions_in_the_layout_of_their_weights():
-    classifier, seen = colored(channels_first=False, memory_format=torch.channels_last), []
-    classifier.model.network.network[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    fit(np.random.default_rng(0).random((20, 6, 6, 3), dtype=np.float32), Y, classifier=classifier)
-    assert seen
-    assert all(x.is_contiguous(memory_format=torch.channels_last) for x in seen)
-
-
-@pytest.mark.parametrize("shape", [(5,), (7, 2), (2, 3, 4, 5)])
-@pytest.mark.parametrize("channels_first", [True, False])
-def test_an_augmentation_gets_any_inputs_with_channels_first_and_they_are_taken_back(shape, channels_first):
-    classifier, given = make_classifier(channels_first=channels_first), []
-    method = Method(augmentation=lambda x, _: given.append(x) or 1 - x)
-    x = torch.rand(4, *shape)
-    result = Step(classifier, method, bind(ATTACK, classifier), torch.Generator())._augmented(x)
-    is_moved = not channels_first and len(shape) > 1
-    assert torch.equal(given[0], x.movedim(-1, 1) if is_moved else x)
-    assert torch.equal(result, 1 - x)
-
-
-def test_an_augmentation_may_leave_the_range_by_rounding():
-    x = np.concatenate([X, np.ones_like(X)])
-    fit(x, np.concatenate([Y, Y]), augmentation=lambda x, _: x * (1 + 2e-7))
-
-
-def test_augmentation_is_drawn_from_the_seed_alone():
-    states = []
-    for seed, noise in ((1, 0), (1, 5), (2, 0)):
-        classifier = make_classifier()
-        torch.manual_seed(noise)
-        states.append(fit(X, Y, classifier=classifier, augmentation=mirror_some, seed=seed))
-    assert is_same(states[0], states[1])
-    assert not is_same(states[0], states[2])
-
-
-@pytest.mark.parametrize(
-    ("augmentation", "message"),
-    [
-        (lambda x, _: x[:, :, 1:], r"augmentation must return a tensor \[10, 1, 6, 6\] .*, got \[10, 1, 5, 6\]"),
-        (lambda x, _: x.double(), "as it was given, got .* of torch.float64"),
-        (lambda x, _: x.numpy(), "got ndarray"),
-        (lambda x, _: x / 0, "the result of augmentation must be finite"),
-        (lambda x, _: x + 1, "the result of augmentation must lie within clip_values"),
-    ],
-)
-def test_a_faulty_augmentation_is_refused_before_anything_is_touched(classifier, augmentation, message):
-    before = state(classifier)
-    with pytest.raises(ValueError, match=message):
-        fit(X, Y, classifier=classifier, augmentation=augmentation)
-    assert is_same(state(classifier), before)
-
-
-class WithExtras(Residual):
-    """Answers by more than scores while it is trained."""
-
-    def __init__(self, extend) -> None:
-        super().__init__()
-        self.extend = extend
-
-    def forward(self, x):
-        scores = super().forward(x)
-        return self.extend(scores) if self.training else scores
-
-
-@pytest.mark.parametrize(
-    ("extend", "got"),
-    [
-        (lambda scores: (scores, scores), "got a tuple"),
-        (lambda scores: {"scores": scores}, "got a dict"),
-        (lambda scores: scores[:, :3], r"got shape \[10, 3\]"),
-    ],
-)
-def test_a_network_that_answers_by_more_than_scores_in_training_is_refused_and_left_as_it_was(extend, got):
-    model = to_conditional(WithExtras(extend))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    classifier = OATClassifier(model, nn.CrossEntropyLoss(), (1, 6, 6), 5, optimizer, clip_values=(0, 1))
-    before = state(classifier)
-    with pytest.raises(TypeError, match=rf"scores \[N, 5\] also in training mode, {got}.*wrap it"):
-        fit(X, Y, classifier=classifier)
-    assert is_same(state(classifier), before)
 
 
 def test_the_loss_takes_soft_labels_as_they_are_and_the_attack_the_most_likely_class(classifier):
@@ -240,104 +103,6 @@ def test_faulty_soft_labels_are_refused(classifier, y, message):
         OATTrainer(classifier).fit(X, y, verbose=False)
 
 
-class Noting:
-    """An attack that leaves inputs alone, and notes what it is given and what the network is made of."""
-
-    def __init__(self) -> None:
-        self.scores: list[torch.dtype] = []
-        self.coefficients: set[torch.dtype] = set()
-        self.is_channels_last: list[bool] = []
-
-    def __call__(self, network, x, y, *, clip_values=None, generator=None):
-        self.scores.append(network(x).dtype)
-        affines = [part for part in network.modules() if isinstance(part, ChannelAffine)]
-        self.coefficients |= {value.dtype for affine in affines for value in affine.coefficients}
-        self.is_channels_last.append(x.is_contiguous(memory_format=torch.channels_last))
-        return x
-
-
-def test_in_bf16_passes_are_lower_and_affines_scores_weights_and_measurements_are_not(classifier):
-    attack, scores = Noting(), []
-
-    def note(logits, logits_adv, y, lam, criterion=None):
-        scores.extend((logits.dtype, logits_adv.dtype))
-        return hybrid_loss(logits, logits_adv, y, lam, criterion)
-
-    trainer = OATTrainer(classifier, attack=attack, loss=note, precision="bf16")
-    trainer.fit(X, Y, (X, Y), batch_size=10, nb_epochs=1, verbose=False)
-    nb_points = len(classifier.model.lambdas)
-    assert attack.scores == 2 * [torch.bfloat16] + nb_points * [torch.float32]  # two steps, then the validation
-    assert attack.coefficients == {torch.float32}
-    assert set(scores) == {torch.float32}
-    for tensor in classifier.model.state_dict().values():
-        assert tensor.dtype in (torch.float32, torch.int64)
-        assert tensor.isfinite().all()
-    gradients = [parameter.grad for parameter in classifier.model.parameters() if parameter.grad is not None]
-    assert {gradient.dtype for gradient in gradients} == {torch.float32}
-
-
-@pytest.mark.parametrize("widths", [(1.0,), WIDTHS])
-def test_a_step_in_bf16_has_the_loss_of_one_in_float32_to_rounding(widths):
-    losses = {}
-    for precision in ("float32", "bf16"):
-        trainer = OATTrainer(make_classifier(widths=widths), attack=Noting(), width_sampling="all", precision=precision)
-        trainer.fit(X, Y, batch_size=20, nb_epochs=1, verbose=False)
-        losses[precision] = trainer.history[0].loss
-    # a loss of about 2, from scores that a handful of layers rounded by 2^-9 of their size each
-    assert losses["bf16"] == pytest.approx(losses["float32"], abs=2 * 5 * 2**-9)
-    assert losses["bf16"] != losses["float32"]
-
-
-@pytest.mark.parametrize("make", [ProjectedGradientDescentPyTorch, DeepFool])
-def test_attacks_of_art_run_in_bf16(classifier, make):
-    options = {"eps": 0.1, "num_random_init": 1} if make is ProjectedGradientDescentPyTorch else {"epsilon": 1e-3}
-    attack = make(classifier, max_iter=2, verbose=False, **options)
-    OATTrainer(classifier, attack=attack, precision="bf16").fit(X, Y, nb_epochs=1, verbose=False)
-    assert np.isfinite(classifier.predict(X)).all()
-
-
-def test_digits_are_learned_in_bf16_as_in_float32():
-    data, accuracies = digits(), []
-    for precision in ("float32", "bf16"):
-        method = Method(attack="pgd-1", precision=precision)
-        recipe = Recipe(
-            data="digits", network="small-8-16", nb_epochs=4, batch_size=32, lambdas=(0.0, 1.0), method=method
-        )
-        classifier = train(recipe, data, keeps_best=False, verbose=False)
-        accuracies.append(np.mean(classifier.predict(data.test.x, lam=0.0).argmax(axis=1) == data.test.y))
-    assert accuracies[0] > 0.9
-    assert abs(accuracies[0] - accuracies[1]) < 2 * np.sqrt(2 * 0.95 * 0.05 / 450)  # two standard errors
-
-
-def test_a_precision_that_is_unknown_or_does_not_suit_the_weights_is_refused(classifier):
-    with pytest.raises(ValueError, match=r"precision must be one of \('float32', 'bf16'\), got 'fp8'"):
-        OATTrainer(classifier, precision="fp8")
-    model = to_conditional(Residual().double())
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    double = OATClassifier(model, nn.CrossEntropyLoss(), (1, 6, 6), 5, optimizer, clip_values=(0, 1))
-    with pytest.raises(ValueError, match=r"precision bf16 needs weights in float32, got torch\.float64"):
-        OATTrainer(double, precision="bf16")
-
-
-def of_three_channels(memory_format: torch.memory_format) -> OATClassifier:
-    torch.manual_seed(0)
-    model = to_conditional(ResNet((1, 1), in_channels=3, nb_classes=5, channels=16)).to(memory_format=memory_format)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    return OATClassifier(model, nn.CrossEntropyLoss(), (3, 8, 8), 5, optimizer, clip_values=(0, 1))
-
-
-def test_a_network_with_channels_last_is_trained_on_such_batches_and_to_the_same_weights():
-    x, results = torch.rand(20, 3, 8, 8, generator=torch.Generator().manual_seed(1)).numpy(), []
-    for memory_format in (torch.contiguous_format, torch.channels_last):
-        classifier, attack = of_three_channels(memory_format), Noting()
-        trainer = OATTrainer(classifier, attack=attack, augmentation=RandomCropFlip(1), ema=0.9)
-        trainer.fit(x, Y, batch_size=10, nb_epochs=2, verbose=False)
-        results.append(state(classifier))
-        assert set(attack.is_channels_last) == {memory_format == torch.channels_last}
-    assert results[1]["network.stem.0.weight"].is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(results[1], results[0], rtol=1e-3, atol=1e-5)  # float32, summed in another order
-
-
 def double(*, lambdas=LAMBDAS, make=Residual, learning_rate: float = 0.0, **conversion) -> OATClassifier:
     """In float64; at a learning rate of 0 the gradient of the last step stays the only trace in the weights."""
     torch.manual_seed(0)
@@ -345,8 +110,7 @@ def double(*, lambdas=LAMBDAS, make=Residual, learning_rate: float = 0.0, **conv
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(0.3 * torch.randn_like(weight))
-    optimizer = torch.optim.SGD(model.parameters(), lr=learning_rate)
-    return OATClassifier(model, nn.CrossEntropyLoss(), (1, 6, 6), 5, optimizer, clip_values=(0, 1))
+    return classifier_of(model, learning_rate)
 
 
 def one_step(classifier: OATClassifier, y=Y, *, criterion=None, nb_epochs: int = 1, **arguments) -> OATTrainer:
@@ -505,123 +269,6 @@ def test_a_loss_that_carries_no_gradient_is_refused():
         one_step(double(), loss=lambda *arguments: hybrid_loss(*arguments).detach())
 
 
-DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
-
-
-@parametrize_in_pairs(precision=DTYPES, attack_precision=[None, *DTYPES], perturbation=[None, WeightPerturbation(0.1)])
-def test_attack_and_passes_of_training_each_compute_in_the_precision_asked_for(
-    precision, attack_precision, perturbation
-):
-    classifier, attack, seen = make_classifier(), Noting(), set()
-
-    def note(part, inputs, result):
-        if part.training:  # plain networks, which have the hook as well, never are
-            seen.add(result.dtype)
-
-    for part in (classifier.model.network.body[0], classifier.model.network.head):
-        part.register_forward_hook(note)
-    options = {"precision": precision, "attack_precision": attack_precision, "weight_perturbation": perturbation}
-    OATTrainer(classifier, attack=attack, **options).fit(X, Y, (X, Y), batch_size=10, nb_epochs=1, verbose=False)
-    nb_points = len(classifier.model.lambdas)
-    assert attack.scores == 2 * [DTYPES[attack_precision or precision]] + nb_points * [torch.float32]  # validation
-    assert seen == {DTYPES[precision]}
-
-
-def test_the_precision_of_the_attack_changes_nothing_but_what_the_attack_finds():
-    def unmoved(network, x, y):
-        network(x)
-        return x
-
-    assert is_same(fit(X, Y, attack=unmoved, attack_precision="bf16"), fit(X, Y, attack=unmoved))
-    assert not is_same(fit(X, Y, attack_precision="bf16"), fit(X, Y))
-
-
-@pytest.mark.parametrize("norm", ["Linf", "L2"])
-def test_an_attack_in_bf16_gives_images_in_float32_within_its_radius(norm):
-    attack, found = PGD(eps=0.1, nb_steps=3, norm=norm), []
-
-    def noting(network, x, y, *, clip_values=None, generator=None):
-        found.append((x, attack(network, x, y, clip_values=clip_values, generator=generator)))
-        return found[-1][1]
-
-    fit(X, Y, attack=noting, attack_precision="bf16")
-    for x, x_adv in found:
-        assert x_adv.dtype == torch.float32
-        far = distance(x, x_adv, norm)
-        assert far.max() <= 0.1 + 1e-6  # roundings of float32
-        assert far.min() > 0.01
-
-
-def test_the_same_seed_gives_the_same_training_with_an_attack_in_bf16():
-    options = {"augmentation": mirror_some, "attack_precision": "bf16"}
-    first, again = (fit(X, Y, seed=1, **options) for _ in range(2))
-    assert is_same(first, again)
-    assert not is_same(first, fit(X, Y, seed=2, **options))
-
-
-@pytest.mark.parametrize("attack_precision", ["fp8", "", True, torch.bfloat16])
-def test_an_unknown_precision_of_the_attack_is_refused(classifier, attack_precision):
-    with pytest.raises(ValueError, match=r"attack_precision must be one of \('float32', 'bf16'\), got "):
-        OATTrainer(classifier, attack_precision=attack_precision)
-
-
-def test_every_fault_of_both_precisions_is_named(classifier):
-    with pytest.raises(
-        ValueError, match=r"precision must be one of .*, got 'fp8'.*attack_precision must .*, got 'fp4'"
-    ):
-        OATTrainer(classifier, precision="fp8", attack_precision="fp4")
-    needs = "bf16 needs weights in float32"
-    with pytest.raises(ValueError, match=f"precision {needs}, .*attack_precision {needs}, got torch.float64"):
-        OATTrainer(double(), precision="bf16", attack_precision="bf16")
-    with pytest.raises(ValueError, match=f"^attack_precision {needs}, got torch.float64"):
-        OATTrainer(double(), attack_precision="bf16")
-
-
-def laid_out(network: nn.Module, layout: torch.memory_format, **options):
-    return to_conditional(network, **options).to(memory_format=layout)
-
-
-@pytest.mark.parametrize(
-    ("stride", "kernel", "inputs", "is_fault"),
-    [(2, 1, 12, True), (2, 1, 16, False), (1, 1, 12, False), (2, 3, 12, False)],
-)
-def test_what_torch_cannot_train_with_channels_last_is_named(stride, kernel, inputs, is_fault):
-    network = nn.Sequential(
-        nn.Conv2d(3, inputs, 3), nn.BatchNorm2d(inputs), nn.Conv2d(inputs, 24, kernel, stride), nn.BatchNorm2d(24)
-    )
-    faults = layout_faults(laid_out(network, torch.channels_last))
-    assert bool(faults) is is_fault
-    assert all("does not train 2 right" in fault for fault in faults)
-    assert layout_faults(laid_out(network, torch.contiguous_format)) == []
-
-
-def test_a_narrow_width_counts_where_layers_are_too_narrow_for_channels_last():
-    model = laid_out(WideResNet(10, 1), torch.channels_last, widths=(0.75, 1.0), input_shape=(3, 32, 32))
-    (fault,) = layout_faults(model)
-    assert "stages.1.0.shortcut" in fault  # takes 16 channels, and 12 at width 0.75; that of the last stage takes 24
-    assert "stages.2.0.shortcut" not in fault
-    assert layout_faults(laid_out(WideResNet(10, 1), torch.channels_last)) == []
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_weight_that_the_last_step_spoiled_is_found_though_no_sample_shows_it(bad):
-    """An infinite weight before a ReLU may leave every answer finite."""
-    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
-    model = to_conditional(network)
-    unused = nn.Parameter(torch.zeros(2))
-    model.network.register_parameter("unused", unused)
-    optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    classifier = OATClassifier(model, nn.CrossEntropyLoss(), (1, 4, 4), 3, optimizer, clip_values=(0, 1))
-    step = Step(classifier, Method(), bind(PGD(), classifier), torch.Generator())
-    step.start_epoch(1)
-    step(torch.rand(6, 1, 4, 4), torch.tensor([0, 1, 2, 0, 1, 2]))
-    with torch.no_grad():
-        unused[1] = bad
-    with pytest.raises(RuntimeError, match="got a weight of"):
-        step.end_epoch()
-    assert torch.equal(unused, torch.zeros(2))
-
-
 @pytest.mark.parametrize("loss", [hybrid_loss, TRADESLoss(), MARTLoss()])
 def test_a_step_of_a_clean_epoch_descends_the_cross_entropy_of_clean_inputs_each_at_its_own_lam(loss):
     classifier, reference = make_classifier(), make_classifier()
@@ -662,14 +309,163 @@ def test_weights_are_not_perturbed_in_clean_epochs():
     assert not is_same(states[1], states[3])
 
 
-@pytest.mark.parametrize("share", [1, -0.1, math.nan, "half"])
-def test_a_clean_share_outside_0_to_1_is_refused(share):
-    with pytest.raises(ValueError, match=r"clean_share must lie in \[0, 1\)"):
-        OATTrainer(make_classifier(), attack=ATTACK, clean_share=share)
-
-
 def test_a_scheduler_that_waits_for_a_plateau_is_refused_with_clean_epochs():
     classifier = make_classifier()
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(classifier.optimizer)
     with pytest.raises(ValueError, match="scheduler must be no ReduceLROnPlateau with clean_share"):
         OATTrainer(classifier, attack=ATTACK, clean_share=0.5).fit(X, Y, nb_epochs=2, scheduler=plateau, verbose=False)
+
+
+FOUR = (0.25, 0.5, 0.75, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("widths", "options", "trained"),
+    [
+        ((1.0,), {}, (1.0,)),
+        (WIDTHS, {"width_sampling": "all"}, (1.0, 0.75, 0.5)),
+        (FOUR, {"width_sampling": "all"}, (1.0, 0.75, 0.5, 0.25)),
+        (FOUR, {"width_sampling": "sandwich"}, (1.0, 0.5, 0.25)),
+        (FOUR, {"width_sampling": "random"}, (0.25,)),
+        (WIDTHS, {"distills": True, "width_sampling": "all"}, (1.0, 0.75, 0.5)),
+        (FOUR, {"distills": True, "width_sampling": "sandwich"}, (1.0, 0.5, 0.25)),
+    ],
+)
+@pytest.mark.parametrize("heads", ["shared", "per-width"])
+def test_one_step_equals_the_method_written_out(widths, heads, options, trained):
+    """The sum over widths of the loss at an attack of their own; which widths are drawn follows from the seed."""
+    classifier, reference = (make_classifier(widths=widths, heads=heads) for _ in range(2))
+    OATTrainer(classifier, attack=ATTACK, seed=3, **options).fit(X, Y, batch_size=20, nb_epochs=1, verbose=False)
+    model, generator = reference.model, torch.Generator().manual_seed(3)
+    torch.randint(2**31, (), generator=generator)  # the seed of dropout
+    order = torch.randperm(20, generator=generator)
+    order = order[torch.randperm(20, generator=generator)]
+    x, y = torch.from_numpy(X)[order], torch.from_numpy(Y)[order]
+    lam = StratifiedSampling().draw(LAMBDAS, 20, generator)
+    if trained != widths[::-1]:
+        torch.randint(2, (), generator=generator)  # the width that is drawn
+    attacked, losses, target = lam > 0, [], torch.eye(5)[y]
+    for width in trained:
+        model.eval()
+        x_adv = ATTACK(
+            lambda x, width=width: model(x, lam[attacked], width),
+            x[attacked], y[attacked], clip_values=(0, 1), generator=generator,
+        )  # fmt: skip
+        model.train()
+        clean, adversarial = model(x, lam, width), model(x_adv, lam[attacked], width)
+        terms = (1 - lam) * cross_entropy(clean, target)
+        terms[attacked] += lam[attacked] * cross_entropy(adversarial, target[attacked])
+        losses.append(terms.mean())
+        if width == 1 and options.get("distills"):
+            target = clean.softmax(dim=1).detach()
+    reference.optimizer.zero_grad()
+    sum(losses).backward()
+    reference.optimizer.step()
+    torch.testing.assert_close(classifier.model.state_dict(), model.state_dict(), rtol=1e-4, atol=1e-5)
+
+
+def cross_entropy(logits: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
+    return -(probabilities * logits.log_softmax(dim=1)).sum(dim=1)
+
+
+class Spy:
+    """An attack that notes what it is given."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[nn.Module, torch.Tensor]] = []
+
+    def __call__(self, network, x, y, *, clip_values=None, generator=None):
+        self.calls.append((network, x))
+        return x
+
+
+def test_every_width_is_attacked_on_its_own_network_on_the_same_samples_at_the_same_lams():
+    classifier, spy, losses = make_classifier(widths=WIDTHS), Spy(), []
+
+    def note(logits, logits_adv, y, lam, criterion=None):
+        losses.append((y, lam, hybrid_loss(logits, logits_adv, y, lam, criterion)))
+        return losses[-1][-1]
+
+    trainer = OATTrainer(classifier, attack=spy, loss=note, width_sampling="all")
+    trainer.fit(X, Y, batch_size=10, nb_epochs=1, verbose=False)
+    nb_channels = [network.network.network.body[0].out_channels for network, _ in spy.calls]
+    assert nb_channels == [6, 5, 3, 6, 5, 3]  # two steps
+    for step in (slice(0, 3), slice(3, 6)):
+        assert len({tuple(x.flatten().tolist()) for _, x in spy.calls[step]}) == 1
+        assert len({tuple(y.tolist()) for y, _, _ in losses[step]}) == 1
+        assert len({tuple(lam.tolist()) for _, lam, _ in losses[step]}) == 1
+    assert not any(part.training for network, _ in spy.calls for part in network.modules())
+    assert trainer.history[0].loss == pytest.approx(np.mean([loss.item() for _, _, loss in losses]))
+
+
+def test_three_widths_train_alike_as_a_sandwich_and_all_of_them():
+    states = []
+    for kind in ("all", "sandwich"):
+        classifier = make_classifier(widths=WIDTHS)
+        OATTrainer(classifier, attack=ATTACK, width_sampling=kind).fit(X, Y, batch_size=10, nb_epochs=1, verbose=False)
+        states.append(state(classifier))
+    assert is_same(*states)
+
+
+@pytest.mark.parametrize("heads", ["shared", "per-width"])
+def test_a_step_at_one_random_width_leaves_norms_statistics_and_heads_of_the_others_alone(heads):
+    trained = set()
+    for seed in range(6):
+        classifier = make_classifier(widths=WIDTHS, heads=heads)
+        before = state(classifier)
+        trainer = OATTrainer(classifier, attack=ATTACK, width_sampling="random", seed=seed)
+        trainer.fit(X, Y, batch_size=20, nb_epochs=1, verbose=False)
+        after = state(classifier)
+        moved = {name for name in after if not torch.equal(after[name], before[name]) and ".film." not in name}
+        (index,) = {name.split(".by_width.")[1][0] for name in moved if ".by_width." in name}
+        trained.add(int(index))
+        own = {name for name in after if f".by_width.{index}." in name and ".film." not in name}
+        assert own <= moved
+        assert "network.body.0.weight" in moved
+    assert trained == {0, 1, 2}
+
+
+def test_smaller_widths_that_learn_from_the_largest_are_attacked_away_from_the_labels():
+    classifier, attacked, targets = make_classifier(widths=WIDTHS), [], []
+
+    def attack(network, x, y, *, clip_values=None, generator=None):
+        attacked.append(y)
+        return x
+
+    def note(logits, logits_adv, y, lam, criterion=None):
+        targets.append(y)
+        return hybrid_loss(logits, logits_adv, y, lam, criterion)
+
+    OATTrainer(classifier, attack=attack, loss=note, width_sampling="all", distills=True).fit(
+        X, Y, batch_size=20, nb_epochs=1, verbose=False
+    )
+    assert len({tuple(y.tolist()) for y in attacked}) == 1
+    assert attacked[0].dtype == torch.int64
+    assert targets[0].shape == (20,)
+    assert targets[1] is targets[2]
+    torch.testing.assert_close(targets[1].sum(dim=1), torch.ones(20))
+    assert not targets[1].requires_grad
+
+
+def test_samples_with_lam_0_are_not_attacked_and_the_network_is_in_evaluation_mode(classifier):
+    spy = Spy()
+    OATTrainer(classifier, attack=spy).fit(X, Y, batch_size=12, nb_epochs=1, verbose=False)
+    assert [len(x) for _, x in spy.calls] == [10, 6]  # batches of 12 and 8, less ceil(B / 6) zeros
+    assert not any(part.training for network, _ in spy.calls for part in network.modules())
+
+
+def test_a_lam_of_0_alone_is_ordinary_training():
+    torch.manual_seed(0)
+    model = to_conditional(Residual(), (0.0,))
+    classifier = classifier_of(model)
+    spy = Spy()
+    OATTrainer(classifier, attack=spy).fit(X, Y, nb_epochs=1, verbose=False)
+    assert spy.calls == []
+
+
+def test_the_attack_sees_inputs_before_preprocessing():
+    classifier, spy = make_classifier(preprocessing=(0.5, 0.25)), Spy()
+    OATTrainer(classifier, attack=spy).fit(X, Y, nb_epochs=1, verbose=False)
+    network, x = spy.calls[0]
+    assert x.min() >= 0
+    assert len(network.operations) == 1

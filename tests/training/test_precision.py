@@ -1,0 +1,166 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from art.attacks.evasion import DeepFool, ProjectedGradientDescentPyTorch
+from art.data_generators import NumpyDataGenerator
+from torch.utils.data import DataLoader
+
+from art_oat import (
+    PGD,
+    OATTrainer,
+    WeightPerturbation,
+    to_conditional,
+)
+from art_oat.attacks import distance
+from art_oat.data import digits
+from art_oat.experiment.build import train
+from art_oat.experiment.recipe import Recipe
+from art_oat.layers.channel_affine import ChannelAffine
+from art_oat.training import hybrid_loss
+from tests.conftest import make_classifier
+from tests.networks import WIDTHS, Residual
+from tests.pairs import parametrize_in_pairs
+from tests.training.trained import ATTACK, X, Y, classifier_of, is_same, state
+
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
+
+
+def fit(x, y, *, classifier=None, criterion=None, **arguments) -> dict[str, torch.Tensor]:
+    """Train, and return the state after it."""
+    classifier = classifier or make_classifier()
+    classifier._loss = criterion or classifier.loss
+    trainer = OATTrainer(classifier, attack=arguments.pop("attack", ATTACK), **arguments)
+    source = (x,) if isinstance(x, DataLoader | NumpyDataGenerator) else (x, y)
+    trainer.fit(*source, batch_size=10, nb_epochs=2, verbose=False)
+    return state(classifier)
+
+
+class Noting:
+    """An attack that leaves inputs alone, and notes what it is given and what the network is made of."""
+
+    def __init__(self) -> None:
+        self.scores: list[torch.dtype] = []
+        self.coefficients: set[torch.dtype] = set()
+        self.is_channels_last: list[bool] = []
+
+    def __call__(self, network, x, y, *, clip_values=None, generator=None):
+        self.scores.append(network(x).dtype)
+        affines = [part for part in network.modules() if isinstance(part, ChannelAffine)]
+        self.coefficients |= {value.dtype for affine in affines for value in affine.coefficients}
+        self.is_channels_last.append(x.is_contiguous(memory_format=torch.channels_last))
+        return x
+
+
+def test_in_bf16_passes_are_lower_and_affines_scores_weights_and_measurements_are_not(classifier):
+    attack, scores = Noting(), []
+
+    def note(logits, logits_adv, y, lam, criterion=None):
+        scores.extend((logits.dtype, logits_adv.dtype))
+        return hybrid_loss(logits, logits_adv, y, lam, criterion)
+
+    trainer = OATTrainer(classifier, attack=attack, loss=note, precision="bf16")
+    trainer.fit(X, Y, (X, Y), batch_size=10, nb_epochs=1, verbose=False)
+    nb_points = len(classifier.model.lambdas)
+    assert attack.scores == 2 * [torch.bfloat16] + nb_points * [torch.float32]  # two steps, then the validation
+    assert attack.coefficients == {torch.float32}
+    assert set(scores) == {torch.float32}
+    for tensor in classifier.model.state_dict().values():
+        assert tensor.dtype in (torch.float32, torch.int64)
+        assert tensor.isfinite().all()
+    gradients = [parameter.grad for parameter in classifier.model.parameters() if parameter.grad is not None]
+    assert {gradient.dtype for gradient in gradients} == {torch.float32}
+
+
+@pytest.mark.parametrize("widths", [(1.0,), WIDTHS])
+def test_a_step_in_bf16_has_the_loss_of_one_in_float32_to_rounding(widths):
+    losses = {}
+    for precision in ("float32", "bf16"):
+        trainer = OATTrainer(make_classifier(widths=widths), attack=Noting(), width_sampling="all", precision=precision)
+        trainer.fit(X, Y, batch_size=20, nb_epochs=1, verbose=False)
+        losses[precision] = trainer.history[0].loss
+    # a loss of about 2, from scores that a handful of layers rounded by 2^-9 of their size each
+    assert losses["bf16"] == pytest.approx(losses["float32"], abs=2 * 5 * 2**-9)
+    assert losses["bf16"] != losses["float32"]
+
+
+@pytest.mark.parametrize("make", [ProjectedGradientDescentPyTorch, DeepFool])
+def test_attacks_of_art_run_in_bf16(classifier, make):
+    options = {"eps": 0.1, "num_random_init": 1} if make is ProjectedGradientDescentPyTorch else {"epsilon": 1e-3}
+    attack = make(classifier, max_iter=2, verbose=False, **options)
+    OATTrainer(classifier, attack=attack, precision="bf16").fit(X, Y, nb_epochs=1, verbose=False)
+    assert np.isfinite(classifier.predict(X)).all()
+
+
+def test_digits_are_learned_in_bf16_as_in_float32():
+    data, accuracies = digits(), []
+    for precision in ("float32", "bf16"):
+        recipe = Recipe(network="small-8-16", nb_epochs=4, batch_size=32, lambdas=(0.0, 1.0), attack="pgd-1")
+        recipe = dataclasses.replace(recipe, precision=precision)
+        classifier = train(recipe, data, keeps_best=False, verbose=False)
+        accuracies.append(np.mean(classifier.predict(data.test.x, lam=0.0).argmax(axis=1) == data.test.y))
+    assert accuracies[0] > 0.9
+    assert abs(accuracies[0] - accuracies[1]) < 2 * np.sqrt(2 * 0.95 * 0.05 / 450)  # two standard errors
+
+
+@parametrize_in_pairs(precision=DTYPES, attack_precision=[None, *DTYPES], perturbation=[None, WeightPerturbation(0.1)])
+def test_attack_and_passes_of_training_each_compute_in_the_precision_asked_for(
+    precision, attack_precision, perturbation
+):
+    classifier, attack, seen = make_classifier(), Noting(), set()
+
+    def note(part, inputs, result):
+        if part.training:  # plain networks, which have the hook as well, never are
+            seen.add(result.dtype)
+
+    for part in (classifier.model.network.body[0], classifier.model.network.head):
+        part.register_forward_hook(note)
+    options = {"precision": precision, "attack_precision": attack_precision, "weight_perturbation": perturbation}
+    OATTrainer(classifier, attack=attack, **options).fit(X, Y, (X, Y), batch_size=10, nb_epochs=1, verbose=False)
+    nb_points = len(classifier.model.lambdas)
+    assert attack.scores == 2 * [DTYPES[attack_precision or precision]] + nb_points * [torch.float32]  # validation
+    assert seen == {DTYPES[precision]}
+
+
+def test_the_precision_of_the_attack_changes_nothing_but_what_the_attack_finds():
+    def unmoved(network, x, y):
+        network(x)
+        return x
+
+    assert is_same(fit(X, Y, attack=unmoved, attack_precision="bf16"), fit(X, Y, attack=unmoved))
+    assert not is_same(fit(X, Y, attack_precision="bf16"), fit(X, Y))
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+def test_an_attack_in_bf16_gives_images_in_float32_within_its_radius(norm):
+    attack, found = PGD(eps=0.1, nb_steps=3, norm=norm), []
+
+    def noting(network, x, y, *, clip_values=None, generator=None):
+        found.append((x, attack(network, x, y, clip_values=clip_values, generator=generator)))
+        return found[-1][1]
+
+    fit(X, Y, attack=noting, attack_precision="bf16")
+    for x, x_adv in found:
+        assert x_adv.dtype == torch.float32
+        far = distance(x, x_adv, norm)
+        assert far.max() <= 0.1 + 1e-6  # roundings of float32
+        assert far.min() > 0.01
+
+
+def test_the_same_seed_gives_the_same_training_with_an_attack_in_bf16():
+    first, again, other = (fit(X, Y, seed=seed, attack_precision="bf16") for seed in (1, 1, 2))
+    assert is_same(first, again)
+    assert not is_same(first, other)
+
+
+def test_every_fault_of_both_precisions_is_named(classifier):
+    with pytest.raises(
+        ValueError, match=r"precision must be one of .*, got 'fp8'.*attack_precision must .*, got 'fp4'"
+    ):
+        OATTrainer(classifier, precision="fp8", attack_precision="fp4")
+    needs = "bf16 needs weights in float32"
+    with pytest.raises(ValueError, match=f"precision {needs}, .*attack_precision {needs}, got torch.float64"):
+        OATTrainer(classifier_of(to_conditional(Residual().double())), precision="bf16", attack_precision="bf16")
+    with pytest.raises(ValueError, match=f"^attack_precision {needs}, got torch.float64"):
+        OATTrainer(classifier_of(to_conditional(Residual().double())), attack_precision="bf16")
