@@ -14,7 +14,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from art_oat.condition import Condition, OperatingPoint
 from art_oat.contexts import exact_arithmetic
 from art_oat.layers import ConditionalLayer, Encoding
-from art_oat.layers.slimmable import at_width, slice_tensor
+from art_oat.layers.slimmable import at_width
+from art_oat.rebuild import same_tensor
 from art_oat.watch import Watch
 
 
@@ -88,7 +89,7 @@ class _Alias(NamedTuple):
 
     def follow(self) -> None:
         """Look at what is registered now."""
-        self.view.data = slice_tensor(self.slot.read().detach(), self.part)
+        self.view.data = same_tensor(self.slot.read().detach(), self.part)
 
 
 class _Links(NamedTuple):
@@ -115,7 +116,7 @@ def _link(source: Source, width: float) -> tuple[nn.Module, _Links]:
         return layers[-1][1]
 
     def view(tensor: Tensor, part: tuple[slice, ...] = ()) -> Tensor:
-        alias = slice_tensor(tensor.detach(), part)
+        alias = same_tensor(tensor.detach(), part)
         alias = nn.Parameter(alias, False) if isinstance(tensor, nn.Parameter) else alias
         views.append((tensor, alias, part))
         return alias
@@ -135,11 +136,9 @@ def _link(source: Source, width: float) -> tuple[nn.Module, _Links]:
 class LiveNetwork(nn.Module):
     """The network of the original architecture, in evaluation mode, at lams of choice.
 
-    Weights and buffers are views of the trained ones and need no gradient; every converted layer has a twin,
-    updated from the trained tensors when those have changed. So a live network costs what
-    the original network costs, gives gradients to its input only, and never lags behind training.
-
-    Only the owner of a live network sets its lams; :class:`PinnedNetwork` is the one to share.
+    Weights and buffers are views of the trained ones and need no gradient. Every conditional layer has a twin, updated
+    when trained tensors have changed. So a live network costs what the original network costs, gives gradients to its
+    input only, and never lags behind training. Only its owner sets its lams; a :class:`PinnedNetwork` may be shared.
 
     Args:
         model: The conditional network to follow.
@@ -231,7 +230,7 @@ class LiveNetwork(nn.Module):
         return self
 
     def _apply(self, fn: Any, recurse: bool = True) -> LiveNetwork:
-        """Accept moves that change nothing (hosts make them); refuse others, since the weights are the model's."""
+        """Accept moves that change nothing; refuse others, since the weights are the model's."""
         probe = self.model.encoding.table
         moved = fn(probe)
         if (moved.device, moved.dtype) != (probe.device, probe.dtype):

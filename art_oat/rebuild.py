@@ -1,4 +1,4 @@
-"""Owns the one way in which networks are rebuilt: a deep copy in which chosen modules and tensors are replaced."""
+"""The one way in which networks are rebuilt: a deep copy in which chosen modules and tensors are replaced."""
 
 from __future__ import annotations
 
@@ -25,21 +25,29 @@ def rebuild(
 
     The replacements enter the memo of :func:`copy.deepcopy`, so they reach every reference to the original: shared
     modules, modules kept in plain lists, tied weights, the root itself. Hooks of a replaced module go over to its
-    replacement, as copies that refer to the rebuilt network where they referred to the original.
+    replacement, as copies that refer to the rebuilt network.
 
     Args:
         network: Any module; it is left untouched.
-        substitute: Maps a module to what stands in its place, or to None where it is copied as it is. Called once
-            per module; what is below a replaced one is not looked at.
-        carry: Maps each tensor that a copied module holds (parameter, buffer, attribute, in whatever containers and
-            objects) to its counterpart.
-
-    Returns:
-        The rebuilt network, of the same class unless the root was replaced.
+        substitute: Maps a module to its replacement, or to None where it is copied. Called once per module, and not
+            for what is below a replaced one.
+        carry: Maps each tensor that a copied module holds, directly or not, to its counterpart.
 
     Raises:
         TypeError: If something that a module holds cannot be copied; names it.
     """
+    memo, replaced = _replacements(network, substitute, carry)
+    result = _copied(network, memo)
+    for module, replacement in replaced:
+        for name, hooks in hooks_of(module).items():
+            setattr(replacement, name, copy.deepcopy(hooks, memo))
+    return result
+
+
+def _replacements(
+    network: nn.Module, substitute: Callable[[nn.Module], nn.Module | None], carry: Callable[[Tensor], Tensor]
+) -> tuple[dict[int, object], list[tuple[nn.Module, nn.Module]]]:
+    """Return what stands for modules and tensors, by id, and the pairs of modules."""
     memo: dict[int, object] = {}
     replaced: list[tuple[nn.Module, nn.Module]] = []
     seen: dict[int, object] = {}  # holds what it counts, whose id could else be given to another
@@ -56,11 +64,7 @@ def rebuild(
             replaced.append((part, replacement))
         else:
             pending += contents(part)
-    result = _copied(network, memo)
-    for module, replacement in replaced:
-        for name, hooks in hooks_of(module).items():
-            setattr(replacement, name, copy.deepcopy(hooks, memo))
-    return result
+    return memo, replaced
 
 
 def contents(holder: object) -> Collection[Any]:
@@ -141,12 +145,12 @@ def without_hooks(module: nn.Module) -> nn.Module:
     return bare
 
 
-def same_tensor(tensor: Tensor) -> Tensor:
-    """Return the tensor itself, for a rebuilt network that shares it."""
-    return tensor
+def same_tensor(tensor: Tensor, part: tuple[slice, ...] = ()) -> Tensor:
+    """Return the tensor itself, or a view of a part that carries gradient, for a rebuilt network that shares it."""
+    return tensor[part] if part else tensor
 
 
-def clone_tensor(tensor: Tensor) -> Tensor:
+def clone_tensor(tensor: Tensor, part: tuple[slice, ...] = ()) -> Tensor:
     """Return an independent copy, a parameter where it was one, with ``requires_grad`` as it was."""
-    clone = tensor.detach().clone()
+    clone = same_tensor(tensor.detach(), part).clone()
     return nn.Parameter(clone, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else clone

@@ -1,4 +1,4 @@
-"""Owns noticing what changes in a network beside its tensors."""
+"""Noticing what changes in a network beside its tensors."""
 
 from __future__ import annotations
 

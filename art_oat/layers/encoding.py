@@ -1,4 +1,4 @@
-"""Owns the codes of lam: the table of trained codes and what lies between them."""
+"""The codes of lam: the table of trained codes and what lies between them."""
 
 from __future__ import annotations
 
@@ -34,9 +34,8 @@ def check_lambdas(lambdas: Iterable[float]) -> tuple[float, ...]:
 class Encoding(nn.Module):
     """Codes of lam, one row per trained lam; any other lam in between gets the interpolation of its neighbors.
 
-    The published code (arXiv:2010.11828) looks a code up by the position of lam in a list, so only
-    listed lams have one. Here the code is a piecewise linear function of lam through the same rows. The table is a
-    buffer: it is saved with the weights, so a resumed run keeps its codes.
+    The published code (arXiv:2010.11828) knows the listed lams alone. Here the code is a piecewise linear function of
+    lam through the same rows. The table is a buffer: it is saved with the weights.
 
     Args:
         lambdas: The trained lams, distinct, in ``[0, 1]``.
@@ -98,14 +97,6 @@ class Encoding(nn.Module):
         return f"lambdas={self.lambdas}, kind={self.kind!r}, dim={self.dim}"
 
 
-def _scalar(encoding: Encoding) -> Tensor:
-    return torch.tensor(encoding.lambdas, dtype=torch.float64).unsqueeze(1)
-
-
-def _one_hot(encoding: Encoding) -> Tensor:
-    return torch.eye(encoding.dim, dtype=torch.float64)
-
-
 def _dct(encoding: Encoding) -> Tensor:
     """Row k is ``cos(pi k (n + 1/2) / D)`` over n, divided by its norm."""
     n = torch.arange(encoding.dim, dtype=torch.float64)
@@ -121,8 +112,8 @@ def _random_orthogonal(encoding: Encoding) -> Tensor:
 
 
 _TABLES: dict[str, Callable[[Encoding], Tensor]] = {
-    "scalar": _scalar,
-    "one-hot": _one_hot,
+    "scalar": lambda encoding: torch.tensor(encoding.lambdas, dtype=torch.float64).unsqueeze(1),
+    "one-hot": lambda encoding: torch.eye(encoding.dim, dtype=torch.float64),
     "dct": _dct,
     "random-orthogonal": _random_orthogonal,
 }

@@ -1,16 +1,16 @@
-"""Owns layers whose width is dialed: slices of one weight, and one module per width where slices do not do."""
+"""Layers whose width is dialed: slices of one weight, and one module per width where slices do not do."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 
 from art_oat.condition import current_condition, is_finite_number
 from art_oat.layers.slim_rules import Channels, rule_of
-from art_oat.rebuild import rebuild, shallow_copy, with_own_children
+from art_oat.rebuild import rebuild, same_tensor, shallow_copy, with_own_children
 
 
 def check_widths(widths: Iterable[float]) -> tuple[float, ...]:
@@ -58,17 +58,6 @@ def sliced(layer: nn.Module, size: Channels, carry: Callable[[Tensor, tuple[slic
     return smaller
 
 
-def slice_tensor(tensor: Tensor, index: tuple[slice, ...]) -> Tensor:
-    """Return a part of a tensor, as a view of it that carries gradient."""
-    return tensor[index] if index else tensor
-
-
-def clone_slice(tensor: Tensor, index: tuple[slice, ...]) -> Tensor:
-    """Return an independent copy of a part, a parameter where the whole was one, with ``requires_grad`` as it was."""
-    clone = slice_tensor(tensor.detach(), index).clone()
-    return nn.Parameter(clone, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else clone
-
-
 class Slimmable(nn.Module):
     """A layer that runs on the first channels of its weight (Yu et al. 2018, arXiv:1812.08928).
 
@@ -87,12 +76,8 @@ class Slimmable(nn.Module):
             size = Channels(inputs, self._slim_channels[current_condition().width].outputs)
         else:
             size = Channels(inputs, rule.size.proportion(inputs))
-        result: Tensor
-        if size == rule.size:
-            result = super().forward(x, *args, **kwargs)
-        else:
-            result = sliced(self, size, slice_tensor).forward(x, *args, **kwargs)
-        return result
+        run = super().forward if size == rule.size else sliced(self, size, same_tensor).forward
+        return cast("Tensor", run(x, *args, **kwargs))
 
     def at(self, width: float, carry: Callable[[Tensor, tuple[slice, ...]], Tensor]) -> nn.Module:
         """Return the plain layer of one width; see :func:`sliced`."""
@@ -118,7 +103,7 @@ def _slimmable_type(kind: type[nn.Module]) -> type[nn.Module]:
 
 
 def _blank(kind: type[nn.Module]) -> nn.Module:
-    """What a copy or a pickle of a slimmable layer is filled into; its class cannot be found by name."""
+    """Return what a copy or a pickle of a slimmable layer is filled into; its class cannot be found by name."""
     blank: nn.Module = object.__new__(_slimmable_type(kind))
     return blank
 
@@ -154,23 +139,18 @@ class Switch(nn.Module):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Answer as the module of the width does."""
-        result: Tensor = self.at(current_condition().width)(x, *args, **kwargs)
-        return result
+        return cast("Tensor", self.at(current_condition().width)(x, *args, **kwargs))
 
     def extra_repr(self) -> str:
         """Name the widths."""
         return f"widths={self.widths}"
 
 
-class Carry(Protocol):
-    """Maps a tensor of a network, and the part of it that stays (all for ``()``), to its counterpart."""
-
-    def __call__(self, tensor: Tensor, index: tuple[slice, ...] = (), /) -> Tensor:
-        """Return the counterpart."""
-
-
 def at_width(
-    network: nn.Module, width: float, substitute: Callable[[nn.Module], nn.Module | None], carry: Carry
+    network: nn.Module,
+    width: float,
+    substitute: Callable[[nn.Module], nn.Module | None],
+    carry: Callable[..., Tensor],
 ) -> nn.Module:
     """Rebuild a network as it is at one width, with plain layers in place of slimmable ones.
 
@@ -178,7 +158,7 @@ def at_width(
         network: Left untouched.
         width: One of its widths.
         substitute: As for :func:`~art_oat.rebuild.rebuild`; it is asked first.
-        carry: Likewise, for tensors and parts of them.
+        carry: Likewise; takes a tensor, and the part of it that stays where that is not all.
     """
 
     def replace(module: nn.Module) -> nn.Module | None:

@@ -1,9 +1,9 @@
-"""Owns the trial of a converted network: does it do as the original does, in evaluation and in training?"""
+"""The check that a converted network does as the original does, in evaluation and in training."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, NoReturn, cast, get_args
 
@@ -35,7 +35,7 @@ _MIXES = (
 
 
 def try_out(model: OATModel, original: nn.Module, input_shape: Sequence[int] | None, like: Tensor) -> None:
-    """Refuse a conditional network that does not do as the original; see :class:`Trial`.
+    """Refuse a conditional network that does not do as the original; see :class:`ConvertCheck`.
 
     Args:
         model: The conditional network; notes on what shape it was tried.
@@ -57,11 +57,11 @@ def try_out(model: OATModel, original: nn.Module, input_shape: Sequence[int] | N
             if input_shape is not None:
                 raise
             return
-    Trial(model, copy, x).run()
+    ConvertCheck(model, copy, x).run()
     model.tried_shape = tuple(x.shape[1:])
 
 
-class Trial:
+class ConvertCheck:
     """Runs a conditional network as the original is run, on copies of both.
 
     Args:
@@ -79,14 +79,11 @@ class Trial:
         self.converted.layout = model.layout
 
     def run(self) -> None:
-        """Refuse the network where it does otherwise than the original.
+        """Refuse the network where it does otherwise than the original, by the layers at which that shows.
 
         In evaluation both must answer alike, every converted norm that the original calls must be called, nothing may
         be computed with what belongs to the network that was converted, and a sample must be answered by its own lam.
         In training it must come through a forward and a backward pass if the original does.
-
-        Raises:
-            UnsupportedModuleError: If the network is refused; names the layers at which that shows.
         """
         with borrowed_generators(self.x.device), torch.inference_mode(mode=False):
             self._compare_answers()
@@ -203,10 +200,8 @@ def _rows(answer: Any, row: int) -> list[Tensor]:
 
 
 def _are_alike(answer: Any, expected: Any) -> bool:
-    pairs = list(zip(real_tensors(answer), real_tensors(expected), strict=False))
-    if len(real_tensors(answer)) != len(real_tensors(expected)):
-        return False
-    return all(_is_close(got, wanted) for got, wanted in pairs)
+    got, wanted = real_tensors(answer), real_tensors(expected)
+    return len(got) == len(wanted) and all(map(_is_close, got, wanted))
 
 
 def _is_close(got: Tensor, wanted: Tensor) -> bool:
@@ -221,15 +216,11 @@ def _is_close(got: Tensor, wanted: Tensor) -> bool:
 def _called(network: nn.Module, paths: Sequence[str]) -> Iterator[set[str]]:
     """Within the block, collect which of the modules are called."""
     called: set[str] = set()
-    handles = [
-        network.get_submodule(path).register_forward_pre_hook(lambda _, __, path=path: called.add(path))
-        for path in paths
-    ]
-    try:
+    with ExitStack() as hooks:
+        for path in paths:
+            part = network.get_submodule(path)
+            hooks.enter_context(part.register_forward_pre_hook(lambda _, __, path=path: called.add(path)))
         yield called
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager

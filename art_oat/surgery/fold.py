@@ -1,4 +1,4 @@
-"""Owns folding: the network a user ships, at one operating point, of the original class and of its speed."""
+"""Folding: the network a user ships, at one operating point, of the original class and of its speed."""
 
 from __future__ import annotations
 
@@ -8,25 +8,22 @@ from torch import Tensor, nn
 from art_oat.condition import OperatingPoint
 from art_oat.contexts import exact_arithmetic
 from art_oat.layers import ConvertedLayer
-from art_oat.layers.slimmable import at_width, clone_slice, slice_tensor
+from art_oat.layers.slimmable import at_width
 from art_oat.model import OATModel
 from art_oat.network_kinds import check_model
+from art_oat.rebuild import clone_tensor, same_tensor
 
 
 def fold(model: OATModel, point: OperatingPoint | float | None = None) -> nn.Module:
-    """Return an independent, ordinary network that answers as the model does at one operating point.
+    """Return an independent, ordinary network that answers as the model does at one point, in evaluation mode.
 
-    Every norm is an ordinary batch norm whose weight and bias hold FiLM, too; at a smaller width the layers are cut to
-    it. The network is of the original class, and at width 1 its ``state_dict`` loads into a fresh network of that
-    class (but between lam = 0 and the smallest trained lam above it, a norm without affine weights gets some). It no
-    longer follows the model.
+    Every norm is an ordinary batch norm whose weight and bias hold FiLM, too. The network is of the original class, and
+    at width 1 its ``state_dict`` loads into a fresh network of that class (but between lam = 0 and the smallest trained
+    lam above it, a norm without affine weights gets some). It no longer follows the model.
 
     Args:
         model: The conditional network; it is left untouched.
         point: The operating point, or its lam alone, at the default width; None for the model's default.
-
-    Returns:
-        The folded network, in evaluation mode.
 
     Raises:
         TypeError: If ``model`` is not an ``OATModel``.
@@ -42,10 +39,10 @@ def fold(model: OATModel, point: OperatingPoint | float | None = None) -> nn.Mod
     lam, width = model.resolve(point)
     clones: dict[tuple[int, torch.Size], Tensor] = {}
 
-    def clone(tensor: Tensor, index: tuple[slice, ...] = ()) -> Tensor:
-        key = id(tensor), slice_tensor(tensor, index).shape  # what is tied stays tied: of one weight, one clone
+    def clone(tensor: Tensor, part: tuple[slice, ...] = ()) -> Tensor:
+        key = id(tensor), same_tensor(tensor, part).shape  # what is tied stays tied: of one weight, one clone
         if key not in clones:
-            clones[key] = clone_slice(tensor, index)
+            clones[key] = clone_tensor(tensor, part)
         return clones[key]
 
     def folded(module: nn.Module) -> nn.Module | None:

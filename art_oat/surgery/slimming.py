@@ -10,7 +10,7 @@ from torch import nn
 
 from art_oat.contexts import borrowed_generators
 from art_oat.layers.slim_rules import Channels, chooses_width, is_cuttable, rule_of
-from art_oat.layers.slimmable import Switch, channels_at, clone_slice, sliced, slimmable
+from art_oat.layers.slimmable import Switch, channels_at, sliced, slimmable
 from art_oat.rebuild import clone_tensor, rebuild, same_tensor, with_own_children, without_hooks
 from art_oat.surgery.errors import UnsupportedModuleError, refuse_layers
 from art_oat.surgery.slim_check import SlimCheck
@@ -51,7 +51,7 @@ class Slimming:
         size = self.channels[path][width]
         if width == 1:
             return layer
-        return with_own_children(sliced(layer, size, clone_slice), lambda _: None, clone_tensor)
+        return with_own_children(sliced(layer, size, clone_tensor), lambda _: None, clone_tensor)
 
 
 UNCUT = Slimming((1.0,), {}, ())
@@ -67,10 +67,8 @@ def slim(
 ) -> Slimming:
     """Find how a network is slimmed, and make sure of it by :class:`~art_oat.surgery.slim_check.SlimCheck`.
 
-    All of this on a copy, in float64 where possible, with every weight moved a little.
-
     Args:
-        network: Left untouched.
+        network: Left untouched: its copy has float64 where possible, and every weight moved a little.
         widths: In ``(0, 1]``, ascending, the last is 1. With that one alone there is nothing to find out.
         full_width: Dotted paths of layers that keep all their channels.
         input_shape: Shape of one sample; None to try common image sizes with the channels that the first layer takes.

@@ -13,7 +13,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from art_oat.contexts import borrowed_generators
 from art_oat.layers import Slimmable, Switch
 from art_oat.layers.slim_rules import chooses_width, rule_of
-from art_oat.layers.slimmable import clone_slice, sliced, slimmable
+from art_oat.layers.slimmable import sliced, slimmable
 from art_oat.rebuild import clone_tensor, rebuild, same_tensor, without_hooks
 from art_oat.surgery.tracing import cuttable_layers, real_tensors, structure
 from art_oat.transfer.freezing import take_hook, tie_faults
@@ -106,11 +106,11 @@ def _resized(layer: nn.Module, nb_outputs: int) -> nn.Module:
         by_width: dict[float, nn.Module] = {1.0: whole}
         for width in layer.widths[:-1]:
             size = rule_of(layer.at(width)).size._replace(outputs=nb_outputs)
-            by_width[width] = sliced(whole, size, clone_slice)
+            by_width[width] = sliced(whole, size, clone_tensor)
         return Switch({width: by_width[width] for width in layer.widths})
     if isinstance(layer, Slimmable):
         channels = {width: size._replace(outputs=nb_outputs) for width, size in layer._slim_channels.items()}
-        return slimmable(_drawn(layer.at(1.0, clone_slice), nb_outputs), channels)
+        return slimmable(_drawn(layer.at(1.0, clone_tensor), nb_outputs), channels)
     return _drawn(layer, nb_outputs)
 
 

@@ -4,7 +4,8 @@ from torch import Tensor, nn
 
 from art_oat import OperatingPoint, fold
 from art_oat.layers.slim_rules import Channels, ChannelwiseRule, chooses_width, is_cuttable, rule_of, slim_rule
-from art_oat.layers.slimmable import clone_slice, sliced
+from art_oat.layers.slimmable import sliced
+from art_oat.rebuild import clone_tensor
 from tests.networks import Residual, images, shaken
 
 C = Channels
@@ -41,7 +42,7 @@ def test_a_layer_has_a_size_an_axis_of_channels_and_groups_and_chooses_what_it_g
 
 
 def test_one_slope_for_all_channels_stays_one():
-    layer = sliced(nn.PReLU(), C(3, 3), clone_slice)
+    layer = sliced(nn.PReLU(), C(3, 3), clone_tensor)
     assert layer.num_parameters == 1
     assert layer.weight.shape == (1,)
     assert not rule_of(layer).has_channels
@@ -53,7 +54,7 @@ def test_a_subclass_is_cut_as_its_class_is_and_keeps_what_it_does():
             return 2 * super().forward(x)
 
     full, x = Doubling(4, 6, 1).double(), torch.randn(2, 2, 3, 3, dtype=torch.float64)
-    layer = sliced(full, C(2, 3), clone_slice)
+    layer = sliced(full, C(2, 3), clone_tensor)
     assert type(layer) is Doubling
     torch.testing.assert_close(layer(x), 2 * nn.functional.conv2d(x, full.weight[:3, :2], full.bias[:3]))
 

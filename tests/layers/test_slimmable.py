@@ -11,7 +11,8 @@ from art_oat import layers
 from art_oat.condition import Condition, conditioned
 from art_oat.layers import Slimmable, Switch
 from art_oat.layers.slim_rules import Channels, rule_of
-from art_oat.layers.slimmable import channels_at, check_widths, clone_slice, slice_tensor, sliced
+from art_oat.layers.slimmable import channels_at, check_widths, sliced
+from art_oat.rebuild import clone_tensor, same_tensor
 
 C = Channels
 
@@ -187,7 +188,7 @@ def test_a_layer_gives_what_the_plain_layer_of_its_width_gives_also_to_the_gradi
 
 def test_a_layer_of_one_width_is_the_plain_layer_that_torch_builds(case):
     full, small = built(case)
-    layer = slimmable(full, small).at(0.5, clone_slice)
+    layer = slimmable(full, small).at(0.5, clone_tensor)
     assert type(layer) is type(small)
     assert repr(layer) == repr(small)
     assert vars(layer).keys() == vars(small).keys()
@@ -198,7 +199,7 @@ def test_a_layer_of_one_width_is_the_plain_layer_that_torch_builds(case):
 
 def test_a_copied_slice_stands_alone_and_a_view_does_not(case):
     full, small = built(case)
-    copied, viewed = (sliced(full, rule_of(small).size, carry) for carry in (clone_slice, slice_tensor))
+    copied, viewed = (sliced(full, rule_of(small).size, carry) for carry in (clone_tensor, same_tensor))
     with torch.no_grad():
         for tensor in tensors_of(full).values():
             tensor.mul_(2)
@@ -221,7 +222,7 @@ def test_slicing_leaves_the_layer_as_it_was(case):
     full, small = built(case)
     before = {name: (tensor.clone(), tensor) for name, tensor in tensors_of(full).items()}
     description = repr(full)
-    slimmable(full, small).at(0.5, clone_slice)
+    slimmable(full, small).at(0.5, clone_tensor)
     with at_width(0.5):
         answer(slimmable(full, small), case)
     assert repr(full) == description
@@ -242,7 +243,7 @@ def test_a_layer_reads_from_what_it_gets_how_many_channels_it_takes(inputs):
 def test_a_frozen_weight_stays_frozen_in_a_copied_slice():
     full = nn.Linear(4, 6)
     full.weight.requires_grad_(requires_grad=False)
-    layer = sliced(full, C(2, 3), clone_slice)
+    layer = sliced(full, C(2, 3), clone_tensor)
     assert isinstance(layer.weight, nn.Parameter)
     assert not layer.weight.requires_grad
     assert layer.bias.requires_grad
