@@ -32,14 +32,9 @@ Run = Callable[[Tensor, slice], Tensor]
 def data_faults(
     classifier: PyTorchClassifier, x: Array, y: Array, names: tuple[str, str] = ("x", "y"), *, takes_soft: bool = False
 ) -> list[str]:
-    """Say all that is wrong with inputs and labels for a classifier of ART.
+    """Say all that is wrong with inputs ``(N, *input_shape)`` and labels for a classifier, called by their ``names``.
 
-    Args:
-        classifier: Knows its input shape, classes and clip values.
-        x: Must be ``(N, *input_shape)`` with ``N`` at least 1, finite and within the clip values.
-        y: Must be class indices ``(N,)`` or one-hot ``(N, K)``.
-        names: What the two are called in the messages.
-        takes_soft: Whether labels may be probabilities ``(N, K)``.
+    Labels are class indices ``(N,)`` or one-hot ``(N, K)``, or, where ``takes_soft``, probabilities ``(N, K)``.
     """
     faults = input_faults(x, classifier.input_shape, names[0]) or range_faults(x, classifier.clip_values, names[0])
     if x.ndim == 0 or y.ndim == 0:

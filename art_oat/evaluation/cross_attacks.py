@@ -15,7 +15,6 @@ from tqdm.auto import tqdm
 from art_oat.attacks import (
     PGD,
     ClipValues,
-    Radius,
     TensorAttack,
     ball_faults,
     bind,
@@ -32,7 +31,6 @@ from art_oat.classifier import OATClassifier
 from art_oat.condition import OperatingPoint
 from art_oat.evaluation.evaluate import checked_points
 from art_oat.evaluation.options import EvaluationOptions, ThreatModel
-from art_oat.model import OATModel
 
 NB_STEPS = 50
 MIN_LAMS = 2
@@ -71,34 +69,23 @@ def checked(
     data: tuple[Array, Array],
     threat: ThreatModel,
     attack: Any,
-    dials: tuple[Iterable[float] | None, float | None],
+    lambdas: Iterable[float] | None,
+    width: float | None,
     options: EvaluationOptions,
 ) -> list[OperatingPoint]:
     """Return where to attack, lams ascending; see :meth:`TransferMatrix.measure`."""
     if not isinstance(classifier, OATClassifier):
         raise TypeError(f"classifier must be an OATClassifier, got {type(classifier).__name__}.")
-    points, point_faults = _points(classifier.model, *dials)
-    radius = Radius(threat.eps, threat.norm, classifier.clip_values, classifier.input_shape)
+    points, point_faults = checked_points(classifier.model, lambdas, [width])
+    if not point_faults and len(points) < MIN_LAMS:
+        point_faults.append(f"lambdas must hold at least {MIN_LAMS} different lams, got {lambdas}.")
+    radius = threat.radius(classifier)
     radii = [radius, *radii_of(attack, classifier)]
     large = [fault for it in radii for fault in it.faults(allow_large_eps=threat.allow_large_eps)]
     faults = [*classifier.data_faults(*data), *options.faults(unused=_UNUSED)]
     refuse([*faults, *_attack_faults(attack, classifier, threat), *dict.fromkeys(large), *point_faults])
     check_radii([radius], allow_large_eps=True)
-    return points
-
-
-def _points(
-    model: OATModel, lambdas: Iterable[float] | None, width: float | None
-) -> tuple[list[OperatingPoint], list[str]]:
-    try:
-        lams = list(model.lambdas if lambdas is None else lambdas)
-    except TypeError:
-        return [], [f"lambdas must be several numbers, or None, got {lambdas}."]
-    points, faults = checked_points(model, ((lam, width) for lam in lams))
-    points.sort(key=lambda point: point.lam)
-    if not faults and len(points) < MIN_LAMS:
-        faults.append(f"lambdas must hold at least {MIN_LAMS} different lams, got {lams}.")
-    return points, faults
+    return sorted(points, key=lambda point: point.lam)
 
 
 def _attack_faults(attack: Any, classifier: OATClassifier, threat: ThreatModel) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -84,7 +85,7 @@ def _evaluation(
 
 def _point(classifier: Any, lam: float | None, width: float | None) -> tuple[Point, list[str]]:
     if isinstance(classifier, OATClassifier):
-        points, faults = checked_points(classifier.model, [(lam, width)])
+        points, faults = checked_points(classifier.model, [lam], [width])
         return (points[0] if points else None), [*_unnamed_faults(lam, classifier.model), *faults]
     if not isinstance(classifier, PyTorchClassifier):
         raise TypeError(f"classifier must be a PyTorchClassifier, got {type(classifier).__name__}.")
@@ -104,12 +105,16 @@ def _unnamed_faults(lam: float | None, model: OATModel) -> list[str]:
 
 
 def checked_points(
-    model: OATModel, pairs: Iterable[tuple[float | None, float | None]]
+    model: OATModel, lambdas: Iterable[float | None] | None, widths: Iterable[float | None] | None
 ) -> tuple[list[OperatingPoint], list[str]]:
-    """Return the operating points that pairs (lam, width) mean, each once, and what is wrong with the others."""
-    points: list[OperatingPoint] = []
-    faults: list[str] = []
-    for pair in pairs:
+    """Return every combination, each once, None for the trained lams or widths; and what is wrong with the others."""
+    lists: dict[str, list[Any]] = {}
+    points, faults = [], []
+    for name, given, trained in (("lambdas", lambdas, model.lambdas), ("widths", widths, model.widths)):
+        lists[name] = [*(trained if given is None else given)] if isinstance(given, Iterable | None) else []
+        if not lists[name]:
+            faults.append(f"{name} must be several numbers, at least one, or None, got {given}.")
+    for pair in itertools.product(*lists.values()):
         try:
             points.append(model.point(*pair))
         except (TypeError, ValueError) as error:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
+from art.estimators.classification import PyTorchClassifier
 
-from art_oat.attacks import Norm
+from art_oat.attacks import Norm, Radius
 from art_oat.checks import count_faults
 
 
@@ -31,6 +32,10 @@ class ThreatModel:
     def of(cls, eps: float | ThreatModel) -> ThreatModel:
         """Return what is meant by a radius, or by a threat model itself."""
         return eps if isinstance(eps, ThreatModel) else cls(eps)
+
+    def radius(self, classifier: PyTorchClassifier) -> Radius:
+        """Return ``eps`` in the range of a classifier's inputs."""
+        return Radius(self.eps, self.norm, classifier.clip_values, classifier.input_shape)
 
 
 @dataclass(frozen=True)

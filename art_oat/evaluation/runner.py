@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from art_oat.attacks import Radius, check_radii, display_name
+from art_oat.attacks import check_radii, display_name
 from art_oat.attacks.autoattack import AutoAttackWarning, autoattack_package
 from art_oat.checks import Array, class_indices
 from art_oat.classifier import OATClassifier, PinnedClassifier, PreprocessedNetwork, data_tensors
@@ -64,8 +64,7 @@ class Evaluation:
 
     def run(self) -> list[RobustnessReport]:
         """Attack every shard; return a report per point and suite, points first."""
-        radius = Radius(self.threat.eps, self.threat.norm, self.classifier.clip_values, self.classifier.input_shape)
-        check_radii([radius], allow_large_eps=True)  # what is too large is refused by now
+        check_radii([self.threat.radius(self.classifier)], allow_large_eps=True)  # what is too large is refused by now
         folder = None if self.options.state is None else self._claimed(Path(self.options.state))
         nb_shards = -(-len(self.x) // self.options.shard_size)
         nb_attacks = len(self.points) * sum(len(suite.attacks) for suite in self.suites)

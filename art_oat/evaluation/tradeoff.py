@@ -25,7 +25,6 @@ from art_oat.evaluation.runner import Evaluation, as_module
 from art_oat.evaluation.suite import Attacks, AttackSuite, suites_of
 from art_oat.evaluation.text import accuracy_table, deciding_attack, width_labels
 from art_oat.frontier import Frontier, MeasuredPoint
-from art_oat.model import OATModel
 from art_oat.surgery import fold
 
 if TYPE_CHECKING:
@@ -158,7 +157,7 @@ def _checked(
     """Return where and by what to attack; see :meth:`TradeoffCurve.measure`."""
     if not isinstance(classifier, OATClassifier):
         raise TypeError(f"classifier must be an OATClassifier, got {type(classifier).__name__}.")
-    points, point_faults = _points(classifier.model, *dials)
+    points, point_faults = checked_points(classifier.model, *dials)
     suites, attack_faults = suites_of(attack, classifier, **asdict(threat))
     faults = [*classifier.data_faults(*data), *options.faults(), *_subset_faults(options, data[0])]
     refuse([*faults, *point_faults, *attack_faults])
@@ -169,20 +168,6 @@ def _subset_faults(options: EvaluationOptions, x: Array) -> list[str]:
     nb_samples, size = (len(x) if x.ndim else 0), options.nb_robust
     is_fitting = not isinstance(size, int) or size <= nb_samples
     return [] if is_fitting else [f"nb_robust must be at most {nb_samples}, the number of samples, got {size}."]
-
-
-def _points(
-    model: OATModel, lambdas: Iterable[float] | None, widths: Iterable[float] | None
-) -> tuple[list[OperatingPoint], list[str]]:
-    try:
-        pairs = list(
-            itertools.product(model.lambdas if lambdas is None else lambdas, model.widths if widths is None else widths)
-        )
-    except TypeError:
-        return [], [f"lambdas and widths must each be several numbers, or None, got {lambdas} and {widths}."]
-    if not pairs:
-        return [], ["lambdas and widths must each hold at least one number, got none."]
-    return checked_points(model, pairs)
 
 
 def _order(points: Sequence[OperatingPoint]) -> list[OperatingPoint | None]:

@@ -107,7 +107,7 @@ class TransferMatrix:
             ValueError: If an argument is not as above; names every fault.
         """
         data, threat = (as_array(x), as_array(y)), ThreatModel.of(eps)
-        points = checked(classifier, data, threat, attack, (lambdas, width), options)
+        points = checked(classifier, data, threat, attack, lambdas, width, options)
         at_once: Any = attack if is_tensor_attack(attack) else PGD.for_evaluation(threat.eps, NB_STEPS, threat.norm)
         each = at_once if attack is None else attack
         right = cross_answers(classifier, points, data, threat, (each, at_once), options)
