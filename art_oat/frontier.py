@@ -147,7 +147,7 @@ class Frontier:
         """Return the hypervolume: the area of all (clean, robust) pairs that some point reaches in both.
 
         Args:
-            reference: The corner (clean, robust) it is measured from; guessing among K classes is ``(1 / K, 0)``.
+            reference: The corner (clean, robust) to measure from; guessing among K classes is ``(1 / K, 0)``.
         """
         area, height = 0.0, reference[1]
         for point in sorted(self.points, key=lambda point: (-point.clean, -point.robust)):
@@ -164,9 +164,9 @@ class Frontier:
         max_macs: float | None = None,
         max_latency: float | None = None,
     ) -> OperatingPoint:
-        """Return the best operating point among those that meet every requirement.
+        """Return the operating point with the highest clean accuracy among those that meet every requirement.
 
-        Best is the highest clean accuracy; among equals the highest robust accuracy, then the smallest width.
+        Among equals it is the one with the highest robust accuracy, then with the smallest width.
 
         Args:
             min_robust: Robust accuracy to keep, in ``[0, 1]``.

@@ -31,7 +31,7 @@ class OATClassifier(DefaultPointClassifier):
     (``loss_gradient``, ``class_gradient``, ``fit``, ...) works at the default one, ``lam`` and ``width``.
 
     Accuracy has a default, robustness has none: ``predict`` answers at the default point, and
-    :func:`~art_oat.evaluate` asks for a lam. Until ``lam`` is set, what attacks differentiate, and ``fit``, warn once
+    :func:`~art_oat.evaluate` asks for a lam. Until ``lam`` is set, attacks and ``fit`` warn once
     (:class:`DefaultPointWarning`) that they work at the least robust point, unless only one lam is trained.
 
     Args:

@@ -35,11 +35,7 @@ class Cost:
 
 
 def measure_costs(
-    networks: Mapping[float, nn.Module],
-    input_shape: Sequence[int],
-    *,
-    batch_size: int = 1,
-    seconds: float = 0.2,
+    networks: Mapping[float, nn.Module], input_shape: Sequence[int], *, batch_size: int = 1, seconds: float = 0.2
 ) -> dict[float, Cost]:
     """Count and time plain networks, in evaluation mode and without gradients; they are left as they were.
 

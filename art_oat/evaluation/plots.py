@@ -40,16 +40,7 @@ _MIDDLE = 0.179
 
 @dataclass(frozen=True)
 class Line:
-    """Accuracies along one curve, as fractions with standard errors, lams ascending.
-
-    Attributes:
-        label: Names the curve where there are several.
-        lams: Where they were measured.
-        clean: Accuracy without attack.
-        clean_error: Its standard error.
-        robust: Accuracy under attack.
-        robust_error: Its standard error.
-    """
+    """Accuracies along one curve, as fractions with standard errors, lams ascending; its label tells it from others."""
 
     label: str
     lams: Sequence[float]

@@ -6,7 +6,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -29,13 +29,11 @@ CARRIED = "carried"
 
 
 class Progress(NamedTuple):
-    """What is going on in a shard."""
+    """What is going on in a shard: how many attacks have ended, and whether their results were kept from before."""
 
     text: str
     nb_done: int = 0
-    """How many attacks have ended since the last report."""
     is_kept: bool = False
-    """Whether these took no time, as their results were kept from before."""
 
 
 Tell: TypeAlias = Callable[[Progress], Any]
@@ -56,27 +54,11 @@ class ShardResult:
     notices: tuple[str, ...] = ()
 
 
-@dataclass
-class Examples:
-    """The last adversarial example found for each sample, at whatever point.
-
-    Attributes:
-        x_adv: Inputs, ``[N, ...]``; samples without an example hold anything.
-        is_found: Which samples have one, ``[N]``.
-    """
+class Examples(NamedTuple):
+    """The last adversarial example found for each sample, at whatever point: inputs, and which samples have one."""
 
     x_adv: Tensor
     is_found: Tensor
-
-    @classmethod
-    def none_of(cls, x: Tensor) -> Examples:
-        """Return what is known before the first attack."""
-        return cls(x.clone(), torch.zeros(len(x), dtype=torch.bool, device=x.device))
-
-    def add(self, index: Tensor, x_adv: Tensor) -> None:
-        """Take in examples ``[M, ...]`` of the samples ``index [M]``."""
-        self.x_adv[index] = x_adv
-        self.is_found[index] = True
 
 
 @dataclass
@@ -98,31 +80,21 @@ class _Findings:
         return fooled
 
 
+@dataclass
 class Shard:
-    """Some samples that are attacked together.
+    """Some samples ``x [N, ...]``, with class indices ``y [N]``, that are attacked together.
 
-    Args:
-        x: Inputs, ``[N, ...]``.
-        y: Class indices, ``[N]``.
-        number: Tells the shard from others; every attack draws from it.
-        threat: The ball.
-        options: Every attack also draws from their ``seed``; ``carries_examples`` counts, too.
-        clip_values: Smallest and largest value of an input, or None.
+    Every attack draws from the ``number`` of the shard, the ``seed`` of the options, and its own name.
     """
 
-    def __init__(
-        self,
-        x: Tensor,
-        y: Tensor,
-        number: int,
-        threat: ThreatModel,
-        options: EvaluationOptions,
-        clip_values: ClipValues | None,
-    ) -> None:
-        self.x, self.y, self.number = x, y, number
-        self.threat, self.options, self.clip_values = threat, options, clip_values
-        self.results: dict[str, ShardResult] = {}
-        self.examples: dict[str, Examples] = {}
+    x: Tensor
+    y: Tensor
+    number: int
+    threat: ThreatModel
+    options: EvaluationOptions
+    clip_values: ClipValues | None
+    results: dict[str, ShardResult] = field(default_factory=dict)
+    examples: dict[str, Examples] = field(default_factory=dict)
 
     def attack(self, network: nn.Module, suite: str, attacks: Mapping[str, TensorAttack], tell: Tell) -> ShardResult:
         """Run every attack of a suite on what the ones before it left; what is robust in the end has met them all.
@@ -136,7 +108,8 @@ class Shard:
         started, notices = time.perf_counter(), list[str]()
         findings = _Findings(network, self.y, np.full(len(self.x), ROBUST, dtype=object))
         findings.check(findings.left(), self.x, WRONG)
-        examples = self.examples.setdefault(suite, Examples.none_of(self.x))
+        none = Examples(self.x.clone(), torch.zeros_like(self.y, dtype=torch.bool))
+        examples = self.examples.setdefault(suite, none)
         if self.options.carries_examples:
             left = findings.left()
             tried = left[examples.is_found[left]]
@@ -147,7 +120,7 @@ class Shard:
             if len(index):
                 x_adv = self._attacked(network, attack, index, f"{suite}/{name}", notices)
                 fooled = findings.check(index, x_adv, name)
-                examples.add(index[fooled], x_adv[fooled])
+                examples.x_adv[index[fooled]], examples.is_found[index[fooled]] = x_adv[fooled], True
             tell(Progress(f"{name}: {len(findings.left())} of {len(self.x)} not broken", 1))
         seconds = time.perf_counter() - started
         return ShardResult(findings.broken_by.astype(np.str_), seconds, tuple(dict.fromkeys(notices)))

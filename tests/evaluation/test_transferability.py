@@ -212,14 +212,7 @@ def stranger() -> FastGradientMethod:
         ({"width": 0.5}, "width must be one of"),
         ({"state": "folder", "nb_workers": 2}, "state and nb_workers must be left out here"),
         (
-            {
-                "x": X * 255,
-                "y": np.full(40, 9),
-                "eps": -1,
-                "attack": stranger(),
-                "lambdas": [2, 0.3],
-                "shard_size": 0,
-            },
+            {"x": X * 255, "y": np.full(40, 9), "eps": -1, "attack": stranger(), "lambdas": [2, 0.3], "shard_size": 0},
             "clip_values.*y must hold class.*shard_size.*eps must be.*must be made for the classifier.*lam must",
         ),
     ],
