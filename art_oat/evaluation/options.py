@@ -15,7 +15,7 @@ from art_oat.checks import count_faults
 
 @dataclass(frozen=True)
 class ThreatModel:
-    """The ball that attacked inputs stay in; a plain ``eps`` stands for one in Linf.
+    """The ball that attacked inputs stay in; a plain ``eps`` means one in Linf.
 
     Attributes:
         eps: Radius, in units of ``x``; above 0.

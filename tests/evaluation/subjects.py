@@ -133,7 +133,7 @@ def answers(classifier=None) -> np.ndarray:
     return y
 
 
-def judged(classifier, x=X, y=None, **options) -> RobustnessReport:
+def report_of(classifier, x=X, y=None, **options) -> RobustnessReport:
     y = answers(classifier) if y is None else y
     options = {"lam": 0.0, **options} if isinstance(classifier, OATClassifier) else options
     return evaluate(classifier, x, y, **grouped(**{"attack": "pgd-3", **options}))

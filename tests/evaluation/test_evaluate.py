@@ -20,9 +20,9 @@ from tests.evaluation.subjects import (
     answers,
     exact_radii,
     grouped,
-    judged,
     linear_data,
     plain_classifier,
+    report_of,
     telling_eps,
     varied_classifier,
 )
@@ -59,7 +59,7 @@ def compare(report: RobustnessReport, radii: torch.Tensor, *, is_exact: bool) ->
 def test_on_a_linear_network_no_figure_is_below_the_exact_one_and_that_of_autoattack_is_it(attack, norm):
     x, y = linear_data()
     radii = exact_radii(Linear(), x, y, norm)
-    report = judged(plain_classifier(), x.numpy(), y.numpy(), attack=attack, norm=norm, eps=telling_eps(radii))
+    report = report_of(plain_classifier(), x.numpy(), y.numpy(), attack=attack, norm=norm, eps=telling_eps(radii))
     compare(report, radii, is_exact=attack.startswith("autoattack"))
 
 
@@ -81,7 +81,7 @@ def test_attacks_of_libraries_are_no_better_than_the_exact_one_either(attack, no
     network = classifier.at(lam).as_module()
     y = network(x).argmax(dim=1)
     radii = exact_radii(network, x, y, norm)
-    report = judged(classifier, x.numpy(), y.numpy(), attack=attack, norm=norm, eps=telling_eps(radii), lam=lam)
+    report = report_of(classifier, x.numpy(), y.numpy(), attack=attack, norm=norm, eps=telling_eps(radii), lam=lam)
     compare(report, radii, is_exact=False)
 
 
@@ -89,9 +89,9 @@ def test_attacks_of_libraries_are_no_better_than_the_exact_one_either(attack, no
 
 
 def test_a_view_and_the_network_by_itself_are_attacked_as_the_classifier_at_that_point(varied):
-    expected = judged(varied, lam=0.3)
-    view = judged(varied.at(0.3), y=answers())
-    plain = judged(plain_classifier(varied.at(0.3).as_module(), 5), y=answers())
+    expected = report_of(varied, lam=0.3)
+    view = report_of(varied.at(0.3), y=answers())
+    plain = report_of(plain_classifier(varied.at(0.3).as_module(), 5), y=answers())
     assert expected.point == view.point == OperatingPoint(0.3, 1.0)
     assert plain.point is None
     assert 0 < expected.robust < expected.clean < 1
@@ -105,15 +105,15 @@ def test_a_lam_is_asked_for_whatever_the_default_is(default):
     if default is not None:
         classifier.lam = default
     with pytest.raises(ValueError, match=r"lam must be named, since robustness has no default, got None.*lam=1 is"):
-        judged(classifier, lam=None)
+        report_of(classifier, lam=None)
     with pytest.raises(ValueError, match=r"lam must be named.*width must be one of"):
-        judged(classifier, lam=None, width=0.5)
+        report_of(classifier, lam=None, width=0.5)
 
 
 def test_the_only_lam_there_is_needs_no_name():
     model = to_conditional(Residual(), (1.0,))
     classifier = OATClassifier(model, torch.nn.CrossEntropyLoss(), (1, 6, 6), 5, clip_values=(0, 1))
-    assert judged(classifier, y=answers(), lam=None).point == OperatingPoint(1.0)
+    assert report_of(classifier, y=answers(), lam=None).point == OperatingPoint(1.0)
 
 
 @pytest.mark.parametrize(
@@ -132,12 +132,12 @@ def test_the_only_lam_there_is_needs_no_name():
 def test_a_radius_in_another_unit_is_refused_unless_it_is_meant(options, is_large):
     given = {"classifier": plain_classifier(nb_classes=5), "x": X[:2], "y": answers()[:2], "attack": "pgd-1", **options}
     if not is_large:
-        judged(**given)
+        report_of(**given)
         return
     with pytest.raises(ValueError, match=r"eps must be below .* half the range of x.* say allow_large_eps=True"):
-        judged(**given)
+        report_of(**given)
     if isinstance(given["attack"], str):
-        assert judged(**given, allow_large_eps=True).eps == options["eps"]
+        assert report_of(**given, allow_large_eps=True).eps == options["eps"]
 
 
 def test_a_radius_of_another_unit_is_doubted_once_where_it_was_written():
@@ -173,9 +173,9 @@ def test_a_plain_network_is_attacked_in_evaluation_mode_and_left_as_it_was_also_
         raise Stopped
 
     data = plain_classifier(network), x.numpy(), y.numpy()
-    report = judged(*data, eps=eps, attack=AutoAttack(eps, parts=("apgd-t", "fab-t")))
+    report = report_of(*data, eps=eps, attack=AutoAttack(eps, parts=("apgd-t", "fab-t")))
     with pytest.raises(Stopped):
-        judged(*data, attack=fail)
+        report_of(*data, attack=fail)
     compare(report, radii, is_exact=True)
     assert (network.training, linear.training, network.dropout.training) == (True, False, True)
     assert [*linear._forward_hooks] == [handle.id]
@@ -189,7 +189,7 @@ def test_the_preprocessing_of_a_plain_classifier_is_attacked_too():
     x, y = linear_data()
     radii = exact_radii(Linear(), x, y, "Linf")
     centered = plain_classifier(Linear(low=-0.5 / 0.2, span=1 / 0.2), preprocessing=(0.5, 0.2))
-    report = judged(centered, x.numpy(), y.numpy(), eps=telling_eps(radii), attack="screen")
+    report = report_of(centered, x.numpy(), y.numpy(), eps=telling_eps(radii), attack="screen")
     compare(report, radii, is_exact=False)  # (x - 0.5) / 0.2 is x again
 
 
@@ -197,8 +197,8 @@ def test_whole_numbers_are_attacked_in_their_units():
     x, network = (255 * linear_data()[0]).round(), Linear(low=0.0, span=255.0)
     y = network(x).argmax(dim=1).numpy()
     classifier = plain_classifier(network, clip_values=(0, 255))
-    report = judged(classifier, x.numpy().astype(np.uint8), y, eps=255 * 0.007, attack="pgd-20")
-    same = judged(plain_classifier(), (x / 255).numpy(), y, eps=0.007, attack="pgd-20")
+    report = report_of(classifier, x.numpy().astype(np.uint8), y, eps=255 * 0.007, attack="pgd-20")
+    same = report_of(plain_classifier(), (x / 255).numpy(), y, eps=0.007, attack="pgd-20")
     assert 0 < report.robust < 1
     assert report.broken_by.tolist() == same.broken_by.tolist()
 
@@ -225,7 +225,7 @@ def test_inputs_normalized_in_float32_are_trained_on_and_attacked_where_the_rang
     classifier = make_classifier(clip_values=bounds)
     y = classifier.predict(x).argmax(axis=1)
     OATTrainer(classifier, attack=PGD(0.1, nb_steps=1)).fit(x, y, nb_epochs=1, verbose=False)
-    assert len(judged(classifier, x, y, attack=attack, norm=norm).broken_by) == len(x)
+    assert len(report_of(classifier, x, y, attack=attack, norm=norm).broken_by) == len(x)
 
 
 # -- What is said. ----------------------------------------------------------------------------------------------------
@@ -236,7 +236,7 @@ def test_what_autoattack_warns_of_is_issued_once_and_in_the_report(kind, message
     network, (x, _) = kind(), linear_data()
     y = network(x).argmax(dim=1).numpy()
     with pytest.warns(AutoAttackWarning, match=message) as issued:
-        report = judged(plain_classifier(network), x.numpy(), y, attack="screen", eps=0.01, shard_size=4)
+        report = report_of(plain_classifier(network), x.numpy(), y, attack="screen", eps=0.01, shard_size=4)
     assert len(issued) == 1
     assert [message in warning for warning in report.warnings] == [True]
     assert f"warning: {report.warnings[0]}" in str(report)
@@ -246,14 +246,14 @@ def test_samples_without_a_gradient_are_counted_over_all_shards():
     network, (x, _) = Stairs(), linear_data()
     y = network(x).argmax(dim=1).numpy()
     with pytest.warns(AutoAttackWarning):
-        report = judged(plain_classifier(network), x.numpy(), y, attack="screen", eps=1e-4, shard_size=3)
+        report = report_of(plain_classifier(network), x.numpy(), y, attack="screen", eps=1e-4, shard_size=3)
     assert report.robust == 1
     assert report.warnings[0].startswith(f"there are {len(x)} points with zero gradient")
 
 
 def test_an_honest_network_gets_no_warning():
     x, y = linear_data()
-    assert judged(plain_classifier(), x.numpy(), y.numpy(), attack="screen", eps=0.01).warnings == ()
+    assert report_of(plain_classifier(), x.numpy(), y.numpy(), attack="screen", eps=0.01).warnings == ()
 
 
 # -- What is refused. -------------------------------------------------------------------------------------------------
@@ -294,13 +294,13 @@ NAMES = ("x", "y", "shard_size", "nb_workers", "seed", "attack", "lam")
 )
 def test_what_cannot_be_evaluated_is_refused_with_every_fault(varied, options, message):
     with pytest.raises(ValueError, match=message):
-        judged(**{"classifier": varied, "y": answers(), **options})
+        report_of(**{"classifier": varied, "y": answers(), **options})
 
 
 def test_what_is_no_classifier_of_art_is_refused():
     for thing in (Linear(), "classifier", None):
         with pytest.raises(TypeError, match="classifier must be a PyTorchClassifier"):
-            judged(thing, y=answers())
+            report_of(thing, y=answers())
 
 
 def test_an_attack_that_leaves_its_ball_ends_the_evaluation(varied):
@@ -308,4 +308,4 @@ def test_an_attack_that_leaves_its_ball_ends_the_evaluation(varied):
         return (x + 0.2).clamp(0, 1)
 
     with pytest.raises(RuntimeError, match=re.escape("must stay within eps = 0.1")):
-        judged(varied, attack=jump, eps=0.1)
+        report_of(varied, attack=jump, eps=0.1)

@@ -13,10 +13,10 @@ BROKEN_BY = ("", "apgd-ce", "no attack", "", "carried", "apgd-ce", "", "apgd-t",
 POINT = OperatingPoint(0.3, 0.5)
 
 
-def joined(*shards: tuple[str, ...], attack="screen", point=POINT, notices=(), stages=()) -> RobustnessReport:
+def joined(*shards: tuple[str, ...], attack="screen", point=POINT, notices=(), attacks=()) -> RobustnessReport:
     notices = notices or [()] * len(shards)
     results = [ShardResult(np.array(it), 1.5, tuple(said)) for it, said in zip(shards, notices, strict=True)]
-    return RobustnessReport.joined(attack, 0.1, "L2", point, results, attacks=stages)
+    return RobustnessReport.joined(attack, 0.1, "L2", point, results, attacks=attacks)
 
 
 def test_figures_are_those_of_the_samples():
@@ -100,8 +100,8 @@ def test_samples_without_a_gradient_are_counted_over_the_shards_and_no_sample_tw
 def test_where_square_breaks_more_than_a_fifth_of_a_percent_that_is_said(nb_broken, is_told):
     """The bound of the authors: `check_square_sr` warns where the accuracy falls by more than 0.002."""
     broken_by = ("square",) * nb_broken + ("",) * (1000 - nb_broken)
-    assert joined(broken_by, stages=["square"]).warnings == ()  # no attack by gradients came before it
-    report = joined(broken_by, stages=["apgd-ce", "apgd-t", "fab-t", "square"])
+    assert joined(broken_by, attacks=["square"]).warnings == ()  # no attack by gradients came before it
+    report = joined(broken_by, attacks=["apgd-ce", "apgd-t", "fab-t", "square"])
     assert len(report.warnings) == is_told
     assert all(f"Square has broken {nb_broken / 10:.1f}%" in warning for warning in report.warnings)
     assert is_told == ("Square has broken" in str(report))

@@ -23,10 +23,10 @@ from tests.evaluation.subjects import (
     X,
     answers,
     grouped,
-    judged,
     linear_data,
     logged,
     plain_classifier,
+    report_of,
     varied_classifier,
 )
 
@@ -70,7 +70,7 @@ def findings(reports: list[RobustnessReport]) -> dict:
 
 def evaluate_one_point(state: Path | None, log: Path, pause: float = 0.0) -> dict:
     attack = {"first": Logged(log, "first", pause=pause)}
-    return findings([judged(varied_classifier(), eps=0.1, attack=attack, lam=1.0, shard_size=2, state=state)])
+    return findings([report_of(varied_classifier(), eps=0.1, attack=attack, lam=1.0, shard_size=2, state=state)])
 
 
 def measure_curve(state: Path | None, log: Path, pause: float = 0.0) -> dict:
@@ -151,7 +151,7 @@ def test_warnings_are_kept_with_the_shards(tmp_path):
     network, (x, y) = Probabilities(), linear_data()
     options = {"attack": "screen", "eps": 0.01, "shard_size": 4, "state": tmp_path}
     with pytest.warns(UserWarning, match="probability distribution"):
-        first, second = (judged(plain_classifier(network), x.numpy(), y.numpy(), **options) for _ in "12")
+        first, second = (report_of(plain_classifier(network), x.numpy(), y.numpy(), **options) for _ in "12")
     assert first.warnings == second.warnings != ()
 
 
@@ -190,44 +190,44 @@ VIEW = {"classifier": VARIED.at(1.0), "y": answers()}
     ],
 )
 def test_the_folder_of_another_evaluation_is_refused_with_what_differs(tmp_path, usual, options, name):
-    judged(**usual, state=tmp_path)
-    judged(**usual, state=tmp_path)
+    report_of(**usual, state=tmp_path)
+    report_of(**usual, state=tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(ValueError, match=rf"holds another: {name} was .*\. Name another folder"):
-        judged(**{**usual, **options}, state=tmp_path)
+        report_of(**{**usual, **options}, state=tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_numbers_of_numpy_and_labels_written_otherwise_are_the_same_evaluation(varied, tmp_path):
-    judged(varied, state=tmp_path, shard_size=7, seed=3)
+    report_of(varied, state=tmp_path, shard_size=7, seed=3)
     numpy = {"shard_size": np.int64(7), "seed": np.int32(3), "eps": np.float64(0.05), "lam": np.float64(varied.lam)}
-    judged(varied, y=np.eye(5)[answers()], state=str(tmp_path), **numpy)
+    report_of(varied, y=np.eye(5)[answers()], state=str(tmp_path), **numpy)
 
 
 def test_a_damaged_folder_is_named_with_what_to_do(varied, tmp_path):
-    whole = judged(varied, state=tmp_path, shard_size=7)
+    whole = report_of(varied, state=tmp_path, shard_size=7)
     path = tmp_path / "shard-00001.npz"
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(ValueError, match=r"shard-00001\.npz is damaged\. Delete it"):
-        judged(varied, state=tmp_path, shard_size=7)
+        report_of(varied, state=tmp_path, shard_size=7)
     path.unlink()
-    assert judged(varied, state=tmp_path, shard_size=7).broken_by.tolist() == whole.broken_by.tolist()
+    assert report_of(varied, state=tmp_path, shard_size=7).broken_by.tolist() == whole.broken_by.tolist()
     for content in (b"{", b"[]", b"\xff\xfe"):
         (tmp_path / "evaluation.json").write_bytes(content)
         with pytest.raises(ValueError, match=r"evaluation\.json is damaged"):
-            judged(varied, state=tmp_path, shard_size=7)
+            report_of(varied, state=tmp_path, shard_size=7)
 
 
 def test_what_is_no_folder_of_an_evaluation_is_not_written_to_and_what_is_refused_makes_none(varied, tmp_path):
     state, file = tmp_path / "state", tmp_path / "file"
-    judged(varied, state=state)
+    report_of(varied, state=state)
     (state / "evaluation.json").unlink()
     file.write_text("mine")
     for place in (state, file):
         with pytest.raises(ValueError, match="state must be a folder of this evaluation"):
-            judged(varied, state=place)
+            report_of(varied, state=place)
     with pytest.raises(ValueError, match="eps must be"):
-        judged(varied, eps=0, state=tmp_path / "new")
+        report_of(varied, eps=0, state=tmp_path / "new")
     assert not (state / "evaluation.json").exists()
     assert file.read_text() == "mine"
     assert not (tmp_path / "new").exists()
@@ -240,7 +240,7 @@ def test_with_state_an_attack_must_say_its_settings(varied, tmp_path):
         return own(network, x, y, clip_values=clip_values, generator=generator)
 
     with pytest.raises(ValueError, match=r"must say its settings.*which it does not\. Give it a __repr__"):
-        judged(varied, attack={"it": silent}, state=tmp_path)
+        report_of(varied, attack={"it": silent}, state=tmp_path)
 
 
 # -- What the result does not depend on. ------------------------------------------------------------------------------
@@ -274,7 +274,7 @@ def test_another_seed_draws_otherwise(varied):
         return x
 
     for seed in (0, 1, 0):
-        judged(varied, attack=attack, shard_size=12, seed=seed)
+        report_of(varied, attack=attack, shard_size=12, seed=seed)
     (a, b, *again), others = starts[0], starts[1]
     assert again == [a, b]
     assert len({a, b, *others}) == 4
@@ -286,15 +286,15 @@ def test_two_workers_find_the_same_as_one(varied, tmp_path):
     cases = [(varied, logging, 0.3), (varied, "art:FastGradientMethod", 0.3), (varied.at(0.3), "pgd-3", None)]
     for number, (classifier, attack, lam) in enumerate(cases):
         options = {"attack": attack, "lam": lam, "shard_size": 7, "eps": 0.1, "y": answers()}
-        alone, state = judged(classifier, **options), tmp_path / str(number)
-        together = judged(classifier, nb_workers=2, state=state, **options)
+        alone, state = report_of(classifier, **options), tmp_path / str(number)
+        together = report_of(classifier, nb_workers=2, state=state, **options)
         assert together.broken_by.tolist() == alone.broken_by.tolist()
-        assert judged(classifier, state=state, **options).seconds == together.seconds
+        assert report_of(classifier, state=state, **options).seconds == together.seconds
 
 
 @pytest.mark.parametrize("nb_workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_progress_says_which_attack_and_how_many_are_not_broken(varied, capsys, nb_workers):
-    judged(varied, lam=0.3, verbose=True, attack="pgd-3x2", shard_size=12, nb_workers=nb_workers)
+    report_of(varied, lam=0.3, verbose=True, attack="pgd-3x2", shard_size=12, nb_workers=nb_workers)
     said = capsys.readouterr().err
     assert "PGD-3 (2 restarts)" in said
     assert "4/4" in said
