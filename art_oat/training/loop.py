@@ -83,9 +83,9 @@ class Loop:
         guard.has_tripped = True
         state.step.attack = guard.strong
         warn_caller(  # last, as whoever makes warnings errors ends the training here
-            f"robust accuracy on held-out samples collapsed in epoch {record.epoch}: {record.holdout_robust:.1%} stand "
-            f"after the fallback, {guard.reference:.1%} did before or stand after the attack of the training. The "
-            f"epoch is undone, and training goes on by {self.options.method.fallback}.",
+            f"robust accuracy on held-out samples collapsed in epoch {record.epoch}: {record.holdout_robust:.1%} are "
+            f"right after the fallback, {guard.reference:.1%} were before or are after the attack of the training. "
+            f"The epoch is undone, and training goes on by {self.options.method.fallback}.",
             CatastrophicOverfittingWarning,
         )
         started = time.perf_counter()
@@ -122,7 +122,7 @@ class Loop:
             loss=metrics.loss,
             clean=metrics.clean,
             robust=metrics.robust,
-            holdout_robust=math.nan if state.guard is None else state.guard.take_standing(),
+            holdout_robust=math.nan if state.guard is None else state.guard.take_holdout_robust(),
             validation=points,
             area=area,
             is_best=area > (-math.inf if state.best is None else state.best.area),
