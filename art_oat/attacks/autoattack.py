@@ -6,8 +6,8 @@ import importlib
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
@@ -38,7 +38,7 @@ _NAMED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 
 
 class AutoAttackWarning(UserWarning):
-    """What AutoAttack itself warns of: its figure may be too high for this network."""
+    """A warning of AutoAttack itself: its figure may be too high for this network."""
 
 
 @dataclass(frozen=True)
@@ -46,18 +46,16 @@ class AutoAttack:
     """AutoAttack (Croce and Hein 2020, arXiv:2003.01690), by the authors' code: ``autoattack``, or ``pyautoattack``.
 
     ``"standard"`` runs APGD-CE, targeted APGD-DLR, targeted FAB and Square, ``"plus"`` also APGD-DLR and untargeted
-    FAB, with restarts; each on what still stands. Where there are fewer classes than the targeted parts have targets,
-    they bind to all ``K - 1`` others. Inputs need not be images: it gets them as such, see
-    :class:`~art_oat.attacks.UnitImages`; channels come first unless the network has ``channels_first = False``, as that
-    of a classifier with channels last does.
+    FAB, with restarts; each on the samples that are not broken yet. Targeted attacks have at most the ``K - 1`` other
+    classes as targets. Inputs need not be images, see :class:`UnitImages`; their channels come first unless the network
+    has ``channels_first = False``.
 
     Args:
         eps: Radius, in units of ``x``; above 0.
         norm: ``"Linf"``, ``"L2"`` or ``"L1"``.
         version: ``"standard"`` or ``"plus"``.
-        parts: Which of its attacks to run, of those of the version; None for all. With fewer than all it is not
-            AutoAttack, and must not be called so.
-        notify: Is told AutoAttack's own warnings (a randomized network, zero gradients, probabilities in place of
+        parts: Which of the version's attacks to run; None for all. Fewer than all must not be called AutoAttack.
+        notify: Called with AutoAttack's own warnings (a randomized network, zero gradients, probabilities in place of
             scores, a random search that beats the gradients); None issues them as :class:`AutoAttackWarning`.
 
     Raises:
@@ -70,7 +68,7 @@ class AutoAttack:
     parts: tuple[str, ...] | None = None
     notify: Callable[[str], None] | None = field(default=None, compare=False, repr=False)
     keeps_batch: ClassVar[bool] = False
-    """It goes on with what stands, and so cannot be bound to several lams at once."""
+    """It continues with a part of the batch, and so cannot be bound to several lams at once."""
 
     def __post_init__(self) -> None:
         faults = ball_faults(self.eps, self.norm)
@@ -82,16 +80,13 @@ class AutoAttack:
 
     @property
     def name(self) -> str:
-        """What it is called: by its version, or by its parts where these are not all."""
-        is_whole = {*self.in_parts()} == {*_PARTS[self.version]}
-        return (
-            {"standard": "autoattack", "plus": "autoattack-plus"}[self.version]
-            if is_whole
-            else ", ".join(self.in_parts())
-        )
+        """Its version, or its parts where these are not all."""
+        if {*self.in_parts()} != {*_PARTS[self.version]}:
+            return ", ".join(self.in_parts())
+        return "autoattack" if self.version == "standard" else f"autoattack-{self.version}"
 
     def in_parts(self) -> dict[str, AutoAttack]:
-        """Return its attacks by name, in order; run on what still stands, one after the other, they are the whole."""
+        """Return its attacks by name, in order; each runs on the samples that are not broken yet."""
         names = _PARTS[self.version] if self.parts is None else self.parts
         return {name: replace(self, parts=(name,)) for name in names}
 
@@ -104,7 +99,7 @@ class AutoAttack:
         clip_values: ClipValues | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Return attacked inputs, and samples that stand as they were; see :class:`~art_oat.attacks.TensorAttack`.
+        """Return attacked inputs; samples that are not broken are as they were; see :class:`TensorAttack`.
 
         Raises:
             ValueError: If ``clip_values`` is not one range for all features, or there are fewer than 4 classes.
@@ -117,25 +112,29 @@ class AutoAttack:
         unit = UnitImages(network, clip_values, x.shape[1:], channels_first=channels_first)
         seed = int(torch.randint(2**31, (), generator=generator))
         options = {"norm": self.norm, "eps": self.eps / unit.span, "version": self.version, "seed": seed}
-        engine, batch_argument = _engine(_SinglePrecision(unit), {**options, "device": x.device})
-        self._set_up(engine, nb_classes)
-        with borrowed_generators(x.device), _kept_trace(), _without_weight_gradients(network):
-            result = engine.run_standard_evaluation(
-                unit.to_images(x).float().contiguous(), y, **{batch_argument: len(x)}
-            )
+        in_float32 = lambda images: unit(images).float()  # noqa: E731 - AutoAttack knows no other scores
+        original, batch_argument = _original(in_float32, {**options, "device": x.device})
+        self._set_up(original, nb_classes)
+        images = unit.to_images(x).float().contiguous()
+        with borrowed_generators(x.device), ExitStack() as restored:
+            restored.callback(sys.settrace, sys.gettrace())  # which AutoAttack clears
+            for parameter in network.parameters():  # FAB would add to the gradients of a network in training
+                restored.callback(parameter.requires_grad_, parameter.requires_grad)
+                parameter.requires_grad_(False)
+            result = original.run_standard_evaluation(images, y, **{batch_argument: len(x)})
         x_adv: Tensor = result[0] if isinstance(result, tuple) else result
         return unit.from_images(x_adv.to(x))
 
-    def _set_up(self, engine: Any, nb_classes: int) -> None:
-        engine.attacks_to_run = [*self.in_parts()]
-        counts = sys.modules[type(engine).__module__.partition(".")[0] + ".checks"].funcs
-        counts.update(dict.fromkeys(counts, 0))  # what looked dynamic in one network would be held against the next
-        engine.logger = engine.apgd.logger = engine.apgd_targeted.logger = _Listener(self.notify or _warn)
-        for part in (engine.apgd_targeted, engine.fab):
+    def _set_up(self, original: Any, nb_classes: int) -> None:
+        original.attacks_to_run = [*self.in_parts()]
+        counts = sys.modules[type(original).__module__.partition(".")[0] + ".checks"].funcs
+        counts.update(dict.fromkeys(counts, 0))  # its checks count over all networks
+        original.logger = original.apgd.logger = original.apgd_targeted.logger = _Listener(self.notify or _warn)
+        for part in (original.apgd_targeted, original.fab):
             part.n_target_classes = min(part.n_target_classes, nb_classes - 1)
 
     def faults(self, nb_classes: int, clip_values: ClipValues | None) -> list[str]:
-        """Say what keeps AutoAttack from judging a network of ``nb_classes`` within ``clip_values``."""
+        """Say what keeps AutoAttack from a network of ``nb_classes`` within ``clip_values``."""
         faults = []
         if nb_classes < _MIN_CLASSES:
             faults.append(f"AutoAttack needs at least {_MIN_CLASSES} classes, got {nb_classes}. Use PGD instead.")
@@ -151,8 +150,8 @@ def autoattack_package() -> str:
     return "autoattack"
 
 
-def _engine(network: nn.Module, options: dict[str, Any]) -> tuple[Any, str]:
-    """Return the authors' implementation, their own package where it is installed, and what it calls a batch size."""
+def _original(network: Callable[[Tensor], Tensor], options: dict[str, Any]) -> tuple[Any, str]:
+    """Return the authors' implementation, and what it calls a batch size."""
     name = autoattack_package()
     package = importlib.import_module(name)
     if name == "pyautoattack":
@@ -165,7 +164,7 @@ def _warn(message: str) -> None:
 
 
 class _Listener:
-    """Passes AutoAttack's warnings on, and nothing else; stands in for the loggers of both packages."""
+    """A logger for both packages that passes on AutoAttack's warnings, and nothing else."""
 
     def __init__(self, notify: Callable[[str], None]) -> None:
         self.notify = notify
@@ -181,41 +180,6 @@ class _Listener:
         """Keep quiet about progress, which is shown otherwise."""
 
     debug = info
-
-
-class _SinglePrecision(nn.Module):
-    """A network with float32 scores: AutoAttack knows no others."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        scores: Tensor = self.network(x)
-        return scores.float()
-
-
-@contextmanager
-def _kept_trace() -> Iterator[None]:
-    """Put back the trace function (a debugger's, say), which AutoAttack clears."""
-    trace = sys.gettrace()
-    try:
-        yield
-    finally:
-        sys.settrace(trace)
-
-
-@contextmanager
-def _without_weight_gradients(network: nn.Module) -> Iterator[None]:
-    """Ask for no gradient of any weight meanwhile: FAB would add to what a network in training holds."""
-    wanting = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    try:
-        for parameter in wanting:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter in wanting:
-            parameter.requires_grad_()
 
 
 register(

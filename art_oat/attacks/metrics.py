@@ -50,10 +50,9 @@ def robust_correct(
 
 
 def within_ball(attack: TensorAttack, eps: float, norm: Norm) -> TensorAttack:
-    """Return the same attack, with every result checked.
+    """Return the attack with every result checked.
 
-    The result raises ``RuntimeError`` if a sample lies farther than ``eps`` from its input, up to rounding: a
-    measurement by an attack that leaves its ball would be worthless.
+    It raises ``RuntimeError`` if a sample lies farther than ``eps`` from its input, up to rounding.
     """
 
     def checked(

@@ -30,7 +30,7 @@ class PGD:
     ``direction`` is the sign for Linf and the gradient over its norm for L2. The last iterate is returned.
 
     With ``objective="kl"`` it is the training attack of TRADES (Zhang et al. 2019, arXiv:1901.08573, algorithm 1):
-    ``KL(softmax f(x) || softmax f(x'))`` is maximized from ``x + 0.001 N(0, 1)``, and labels are not looked at.
+    ``KL(softmax f(x) || softmax f(x'))`` is maximized from ``x + 0.001 N(0, 1)``; labels are not used.
 
     The defaults are the published training attack of OAT: PGD-7, 8/255, step 1.43/255.
 
@@ -39,13 +39,12 @@ class PGD:
         eps_step: Step, in units of ``x``, above 0; None for ``min(1.25 eps, eps + 4/255) / nb_steps``.
         nb_steps: Number of steps, at least 1.
         norm: ``"Linf"`` or ``"L2"``.
-        has_random_start: Whether to start from a point drawn uniformly from the ball (near ``x`` for ``"kl"``, see
-            above), rather than from ``x``.
-        objective: What is maximized: ``"cross-entropy"`` with the labels, or ``"kl"``, as above.
+        has_random_start: Whether to start at random (uniformly in the ball, or as above for ``"kl"``), or from ``x``.
+        objective: What is maximized, ``"cross-entropy"`` or ``"kl"``.
 
     Raises:
-        ValueError: If an argument is not as above, or ``"kl"`` is to start from ``x``, where its gradient is 0; names
-            every fault.
+        ValueError: If an argument is not as above, or ``"kl"`` starts from ``x``, where its gradient is 0; names every
+            fault.
     """
 
     eps: float = 8 / 255
@@ -97,7 +96,7 @@ class PGD:
         return x_adv
 
     def _target(self, network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """What the scores are led away from; the divergence is the cross-entropy up to a constant, the entropy."""
+        """What the scores move away from; the divergence is the cross-entropy up to a constant, the entropy."""
         if self.objective == "cross-entropy":
             return y
         with torch.no_grad():
@@ -128,10 +127,10 @@ class NFGSM:
     """One step of the gradient's sign from much noise: N-FGSM (de Jorge et al. 2022, arXiv:2202.01181).
 
     ``x' = clip(x_noisy + eps_step * sign(gradient of the cross-entropy at x_noisy))`` with
-    ``x_noisy = clip(x + noise * eps * U(-1, 1))``. The image is clipped to its range, the perturbation is not to the
-    ball: it may be ``noise * eps + eps_step`` large. So it is an attack to train with, for one gradient in place of
-    seven; what it leaves standing says nothing of robustness at ``eps``. Training by one step may fail at once, by
-    catastrophic overfitting: name a ``fallback`` in :class:`~art_oat.OATTrainer`. Linf only.
+    ``x_noisy = clip(x + noise * eps * U(-1, 1))``. The image is clipped to its range; the perturbation is not clipped
+    to the ball, and may be ``noise * eps + eps_step`` large. It trains with one gradient in place of seven, and says
+    nothing of robustness at ``eps``. Such training may fail by catastrophic overfitting: name a ``fallback`` in
+    :class:`~art_oat.Method`. Linf only.
 
     Args:
         eps: Radius to be robust at, in units of ``x``; above 0.

@@ -16,8 +16,8 @@ Objective = Literal["cross-entropy", "kl"]
 class TensorAttack(Protocol):
     """Anything that perturbs a batch; the i-th output belongs to the i-th input.
 
-    It gives the network whole batches. One that goes on with a part of them says so by an attribute ``keeps_batch``
-    that is False: a network that is bound to one lam per sample would not know which samples those are.
+    It gives the network whole batches. One that continues with a part of a batch has an attribute ``keeps_batch`` that
+    is False: a network that is bound to one lam per sample could not tell which samples those are.
     """
 
     def __call__(

@@ -31,9 +31,7 @@ _LEAST_LEVELS_OF_BYTES: dict[Norm, float] = {"Linf": 0.5, "L2": 1.0, "L1": 1.0}
 
 
 def format_eps(eps: Any) -> str:
-    """Return a radius as people write it: ``0.2``, ``8/255`` or ``0.5/255``, anything else with 3 significant digits.
-
-    A decimal that is exact with 3 digits comes first: 51/255 is written ``0.2``. Up to rounding (1e-9) in either case.
+    """Return a radius as people write it: ``0.2``, else ``8/255`` or ``0.5/255``, else with 3 significant digits.
 
     Example:
         >>> format_eps(8 / 255), format_eps(0.2), format_eps(0.5 / 255), format_eps(0.12345)
@@ -57,14 +55,10 @@ def format_apart(eps: Any, other: Any) -> tuple[str, str]:
 
 
 def parse_eps(text: str, name: str = "eps") -> float:
-    """Return what a number or a fraction of two numbers means, ``0.2`` or ``8/255``.
-
-    Args:
-        text: What was written; spaces do not matter.
-        name: What it is called in the message.
+    """Return what a number or a fraction of two numbers means, such as ``0.2`` or ``8/255``.
 
     Raises:
-        ValueError: If it is neither.
+        ValueError: If it is neither; the message calls it by ``name``.
     """
     numerator, has_slash, denominator = text.partition("/")
     try:
@@ -77,22 +71,22 @@ def parse_eps(text: str, name: str = "eps") -> float:
 class Radius:
     """How far an attack may go, and within which range.
 
-    A radius of half the diameter of the range, in the same norm, takes every input to the middle of it: nothing can be
-    robust there, so what is as large is most likely in another unit. It is
+    A radius of half the diameter of the range takes every input to the middle of it, where nothing can be robust. So a
+    radius from there on is most likely in another unit:
 
     ``span / 2`` for Linf, ``span sqrt(d) / 2`` for L2, ``span d / 2`` for L1,
 
-    for inputs of ``d`` numbers; where the range differs between them, their spans are taken in the norm instead. A
-    radius below a quarter of one of 255 levels, ``span / 1020``, most likely is in another unit, too; of inputs that
-    span 100 or more, such as bytes, a radius below half a level (for L2 and L1, below one).
+    for inputs of ``d`` numbers; where the range differs between them, the norm of their spans over two. So is a radius
+    below a quarter of one of 255 levels, ``span / 1020``; of inputs that span 100 or more, such as bytes, one below
+    half a level (for L2 and L1, below one).
 
     Args:
-        eps: Radius, in the units of ``clip_values``; what is no number above 0 is refused elsewhere.
+        eps: Radius, in the units of ``clip_values``.
         norm: Its norm.
-        clip_values: Smallest and largest value of an input, numbers or arrays that fit one; None says nothing.
-        input_shape: Shape of one input; None where it is not known, then only Linf can be judged.
+        clip_values: Smallest and largest value of an input, numbers or arrays that fit one; None if not known.
+        input_shape: Shape of one input; None if not known, then only Linf is checked.
         name: What the radius is called in messages.
-        inputs: What it is counted in units of, there.
+        inputs: What messages say it is in units of.
     """
 
     eps: Any
@@ -103,7 +97,7 @@ class Radius:
     inputs: str = "x"
 
     def faults(self, *, allow_large_eps: bool = False) -> list[str]:
-        """Say that the radius is too large to be meant, unless it is said to be."""
+        """Say that the radius is too large to be meant."""
         spans = self._spans()
         if allow_large_eps or spans is None or (self.norm != "Linf" and self.input_shape is None):
             return []
@@ -133,7 +127,7 @@ class Radius:
         ]
 
     def _spans(self) -> Any:
-        """How far every number of an input can go, as an array; None where nothing can be said of the radius."""
+        """Spans of the numbers of an input, as an array; None where nothing can be said of the radius."""
         is_known = self.clip_values is not None and self.norm in _ORDER and is_finite_number(self.eps)
         if not is_known or self.eps <= 0:
             return None

@@ -1,4 +1,4 @@
-"""Owns what attacks from outside ART know, images in [0, 1], and how inputs of any other kind are written as such."""
+"""Inputs of any kind as images in [0, 1], which is what AutoAttack and torchattacks know."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class UnitImages(nn.Module):
     """A network that takes images in [0, 1], ``[N, C, H, W]``, in place of its own inputs in ``[low, low + span]``.
 
     Images keep their rows and columns. Vectors ``(F,)``, series ``(C, L)``, clips ``(C, T, H, W)``, and images more
-    than four times as long as wide are wrapped to squares, channel by channel. Black pixels are added where a square
-    would else not be full, or the windows of the Square attack would not fit (its start for L2 and L1 cuts ``H // 5``
-    by ``H // 5`` pixels). The network never sees those, and they do not come back, so no norm counts them.
+    than four times as long as wide are wrapped to squares, channel by channel. Black pixels fill up a square, and make
+    room for the windows of the Square attack (``H // 5`` by ``H // 5`` pixels at its start for L2 and L1). The network
+    never sees them, and no norm counts them.
 
     Args:
         network: Takes inputs ``[N, *sample_shape]`` in ``[low, low + span]``.
         clip_values: Smallest and largest value of an input; the same for every feature.
         sample_shape: Shape of one input.
-        channels_first: Whether channels are the first axis of an input rather than the last; one axis alone has none.
+        channels_first: Whether channels are the first axis of an input, or the last; a vector has none.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class UnitImages(nn.Module):
         self.training = network.training
 
     def to_images(self, x: Tensor) -> Tensor:
-        """Write inputs ``[N, *sample_shape]`` as images in [0, 1]; what rounding leaves outside is cut off."""
+        """Return inputs ``[N, *sample_shape]`` as images in [0, 1]; rounding beyond is cut off."""
         unit = ((x - self.low) / self.span).clamp(0, 1)
         if not self._is_written_anew:
             return unit
@@ -65,7 +65,7 @@ class UnitImages(nn.Module):
         return images if (self.low, self.span) == (0, 1) else images * self.span + self.low
 
     def _place_on(self, device: torch.device) -> Tensor:
-        """Where each entry goes; it follows the inputs, so that it is moved but once."""
+        """Where each entry goes, on the device of the inputs."""
         self._place = self._place.to(device)
         return self._place
 
@@ -102,14 +102,14 @@ def _least_fitting(*sides: int) -> tuple[int, int]:
 
 
 def _fits_windows(height: int, width: int) -> bool:
-    """Whether the start of the Square attack for L2 and L1 cuts its windows out of an image, none across an edge."""
+    """Whether no window of the start of the Square attack for L2 and L1 crosses an edge."""
     side = height // _NB_WINDOWS
     start = height % _NB_WINDOWS // 2
     return side == 1 or (side > 1 and all(start + size // side * side <= size for size in (height, width)))
 
 
 def unit_range_faults(clip_values: ClipValues | None, name: str) -> list[str]:
-    """Say what keeps an attack that knows [0, 1] only from working within ``clip_values``."""
+    """Say what keeps an attack that knows [0, 1] alone from inputs within ``clip_values``."""
     if clip_values is None:
         return [f"{name} needs the classifier's clip_values, got None. Inputs in [0, 1] have (0, 1)."]
     if any(len(np.unique(value)) > 1 for value in clip_values):

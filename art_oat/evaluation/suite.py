@@ -30,13 +30,7 @@ from art_oat.condition import OperatingPoint
 from art_oat.storage import Plain, fingerprint
 
 Attacks = str | Attack | Sequence[str | Attack] | Mapping[str, str | Attack]
-"""What evaluates: a name, an attack, several of these, or a mapping from names of one's own.
-
-Names are ``"autoattack"`` (standard version), ``"autoattack-plus"``, ``"screen"`` (APGD-CE and targeted APGD-DLR alone:
-quick, and not AutoAttack), ``"pgd-K"`` (K steps of ``2.5 eps / K``), ``"pgd-KxR"`` (with R restarts), ``"art:NAME"``
-and ``"torchattacks:NAME"`` (its defaults, steps of ``eps / 4``). Attacks are those that ``OATTrainer`` takes. All but
-``PGD``, ``AutoAttack`` and functions like them need an ``OATClassifier``.
-"""
+"""What evaluates: a name, see ``evaluate``, an attack, several of these, or a mapping from names of one's own."""
 
 
 @dataclass(frozen=True)
