@@ -4,6 +4,7 @@ from art_oat.training.awp import WeightPerturbation
 from art_oat.training.callbacks import Callback, Checkpoint, CSVLogger, EarlyStopping, RestoreBest
 from art_oat.training.guard import CatastrophicOverfittingWarning
 from art_oat.training.loss import MARTLoss, TRADESLoss, hybrid_loss, loss_by_name
+from art_oat.training.lr_stepper import PerStep
 from art_oat.training.method import METHODS, Method
 from art_oat.training.options import Validation
 from art_oat.training.param_groups import parameter_groups
@@ -11,7 +12,7 @@ from art_oat.training.recalibration import recalibrate
 from art_oat.training.records import EpochMetrics, EpochRecord
 from art_oat.training.resume import ResumeFile
 from art_oat.training.sampling import StratifiedSampling, WidthSampling
-from art_oat.training.schedule import OneCycle, PerStep, Piecewise, SlowStart, WarmupCosine, schedule_by_name
+from art_oat.training.schedule import OneCycle, Piecewise, SlowStart, WarmupCosine, schedule_by_name
 from art_oat.training.statistics import StatisticsWarning
 from art_oat.training.trainer import OATTrainer
 

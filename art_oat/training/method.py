@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, Literal, Self
 
 import torch
@@ -46,45 +45,40 @@ class Method:
         attack: A name, as :func:`~art_oat.attacks.attack_named` takes it, or any attack of this library, of ART (made
             for the classifier that is trained, or a view of it) or of torchattacks (made for any network; its images
             are in [0, 1], which stands for the clip values), or a callable ``(network, x, y) -> x_adv`` on tensors.
-            By name, PGD maximizes what goes with the loss: the divergence for one that has ``objective = "kl"``, such
-            as :class:`~art_oat.TRADESLoss`. Attacks from outside run on copies, once per group of equal lam in a batch,
-            see :func:`art_oat.attacks.bind`; what is changed on the object counts from the next ``fit`` on.
-        fallback: A stronger attack of many steps, likewise, for training by one step. It attacks some of
-            ``validation_data`` after every epoch. Where robust accuracy collapses (catastrophic overfitting), the
-            epoch is undone with a ``CatastrophicOverfittingWarning``, and ``fit`` continues with the
-            fallback from the last good state, see :class:`~art_oat.training.guard.Guard`. What a ``DataLoader``, a
-            generator of ART's, an attack or an augmentation remembers is not undone. Validation is by the fallback,
-            too. None to trust ``attack``.
+            By name, PGD maximizes the ``objective`` of the loss: the divergence with TRADES. Attacks from outside run
+            on copies, see :func:`art_oat.attacks.bind`; what is changed on the object counts from the next ``fit`` on.
+        fallback: A stronger attack of many steps, likewise, for training by one step; None to trust ``attack``. It
+            attacks some of ``validation_data`` after every epoch, see :class:`~art_oat.training.guard.Guard`. Where
+            robust accuracy collapses, the epoch is undone with a ``CatastrophicOverfittingWarning``, and ``fit``
+            continues with the fallback from the last good state. What a ``DataLoader``, a generator of ART's, an
+            attack or an augmentation remembers is not undone. Validation is by the fallback, too.
         eps: Radius of attacks that are called by name, in units of ``x``.
         eps_step: Their step; None for their defaults. One step is always ``eps`` long.
         norm: Their norm, ``"Linf"`` or ``"L2"``; ``"n-fgsm"`` takes the first alone.
-        allow_large_eps: Whether the ``eps`` of an attack may be half the range of ``x``, or more, see
-            :class:`~art_oat.attacks.radius.Radius`; otherwise that is refused as a number in another unit.
+        allow_large_eps: Whether the ``eps`` of an attack may be half the range of ``x``, or more; otherwise that is
+            refused as a number in another unit.
         loss: ``"oat"``, ``"trades"`` or ``"mart"``, or a function with the arguments of ``hybrid_loss``.
             Label smoothing and class weights are those of the classifier's loss.
         sampling: How lams are drawn; by default as published, all above 0 alike.
         weight_perturbation: Train where nearby weights would do worst (AWP), by a
             :class:`~art_oat.WeightPerturbation` or its ``gamma``; None for none.
-        augmentation: Any callable ``(x, generator) -> x`` on tensors ``[N, ...]`` that keeps shape, dtype and clip
-            range; it comes before the attack. Channels come first, ``[N, C, H, W]``, and are taken back where the
-            classifier has ``channels_first=False``. Its first result is checked in every call of ``fit``.
-        ema: Decay, in ``(0, 1)``, of a moving average of weights and statistics, see
-            :class:`~art_oat.training.ema.WeightAverage`. Between epochs (validation, callbacks) and after ``fit``,
-            however that ends, the network holds the average. The next ``fit`` starts from there with a new average;
-            the optimizer keeps its state. None for no average.
+        augmentation: Any callable ``(x, generator) -> x`` on tensors ``[N, ...]``, images as ``[N, C, H, W]``, that
+            keeps shape, dtype and clip range; it comes before the attack.
+        ema: Decay, in ``(0, 1)``, of a moving average of weights and statistics, which the network holds between
+            epochs and after ``fit``, see :class:`~art_oat.training.ema.WeightAverage`. The next ``fit`` starts from
+            there with a new average. None for no average.
         clean_share: Share of the epochs of the first ``fit``, in ``[0, 1)``, that train every lam on clean inputs
-            alone, before the others and for an eighth of their time. What they learn carries over to attacked inputs.
-            A function of progress as schedule goes through once in them, and once in the others; torch's
-            ``ReduceLROnPlateau`` is refused, as the loss jumps between them. Their number is rounded, and one epoch is
-            left for the attack. 0 for a network that was trained before.
-        width_sampling: Which widths a step trains. ``"random"``: one, so that an epoch takes as long as one width does,
-            and ``n`` widths want ``n`` times the epochs. ``"all"``: every one. ``"sandwich"``: the largest, the
-            smallest and one in between (Yu and Huang 2019, arXiv:1903.05134).
+            alone, before the others and for an eighth of their time. A schedule goes through once in them, and once in
+            the others. Their number is rounded, and one epoch is left for the attack. 0 for a network that was trained
+            before.
+        width_sampling: Which widths a step trains. ``"random"``: one, so that ``n`` widths want ``n`` times the epochs.
+            ``"all"``: every one. ``"sandwich"``: the largest, the smallest and one in between (Yu and Huang 2019,
+            arXiv:1903.05134).
         distills: Whether smaller widths learn from the scores of the largest on the clean inputs, at the same lam, in
-            place of the labels (in-place distillation, arXiv:1903.05134). The attack keeps to the labels; class
-            weights and label smoothing apply to the largest width alone.
-        precision: ``"bf16"``: attack and forward passes run under ``torch.autocast`` in bfloat16, on the classifier's
-            device; the loss, the weights, their gradients and all that is measured stay float32.
+            place of the labels (arXiv:1903.05134). The attack keeps to the labels; class weights and label smoothing
+            apply to the largest width alone.
+        precision: ``"bf16"``: attack and forward passes run under ``torch.autocast`` in bfloat16; the loss, the
+            weights, their gradients and all that is measured stay float32.
         attack_precision: That of the attack alone; None for the same.
 
     Raises:
@@ -148,12 +142,12 @@ class Method:
             eps: Radius of the attacks, in units of ``x``.
             **changes: Fields of the method; like those of the other class methods, they replace what is combined here.
         """
-        return cls._combined({"sampling": StratifiedSampling({1.0: 5.0}), "clean_share": 0.5}, eps, changes)
+        return cls._combined(changes, eps=eps, sampling=StratifiedSampling({1.0: 5.0}), clean_share=0.5)
 
     @classmethod
     def published(cls, eps: float = 8 / 255, **changes: Any) -> Self:
         """Return OAT as it was published: PGD-7, the hybrid loss, every lam above 0 as often."""
-        return cls._combined({}, eps, changes)
+        return cls._combined(changes, eps=eps)
 
     @classmethod
     def robust(cls, eps: float = 8 / 255, **changes: Any) -> Self:
@@ -161,7 +155,7 @@ class Method:
 
         With the loss ``"trades"``, weights are perturbed by 0.005 in place of 0.01, both as published.
         """
-        return cls._combined({"weight_perturbation": 0.01, "ema": 0.999}, eps, changes)
+        return cls._combined(changes, eps=eps, weight_perturbation=0.01, ema=0.999)
 
     @classmethod
     def fast(cls, eps: float = 8 / 255, **changes: Any) -> Self:
@@ -169,7 +163,7 @@ class Method:
 
         The attack is N-FGSM; PGD-7 is the fallback, which goes where another attack is given.
         """
-        return cls._combined({"attack": "n-fgsm", "fallback": "pgd-7", "ema": 0.999}, eps, changes)
+        return cls._combined(changes, eps=eps, attack="n-fgsm", fallback="pgd-7", ema=0.999)
 
     @classmethod
     def named(cls, name: MethodName, **changes: Any) -> Method:
@@ -183,14 +177,14 @@ class Method:
         return METHODS[name](**changes)
 
     @classmethod
-    def _combined(cls, parts: dict[str, Any], eps: float, changes: dict[str, Any]) -> Self:
+    def _combined(cls, changes: dict[str, Any], **parts: Any) -> Self:
         """Exchange some parts, and what goes with them where it is not given itself."""
         if "attack" in changes and changes["attack"] != parts.get("attack", cls.attack):
-            parts = {**parts, "fallback": None}  # which guarded the other one
+            parts["fallback"] = None  # which guarded the other one
         loss = changes.get("loss")
         if "weight_perturbation" in parts and (loss == "trades" or isinstance(loss, TRADESLoss)):
-            parts = {**parts, "weight_perturbation": 0.005}
-        return cls(**{"eps": eps, **parts, **changes})
+            parts["weight_perturbation"] = 0.005
+        return cls(**{**parts, **changes})
 
     def _kind_faults(self) -> list[str]:
         faults: list[str] = []
@@ -231,7 +225,7 @@ class Method:
         if not (is_finite_number(self.clean_share) and 0 <= self.clean_share < 1):
             faults.append(f"clean_share must lie in [0, 1), got {self.clean_share!r}.")
         faults += width_sampling_faults(self.width_sampling, distills=self.distills)
-        return faults + precision_faults(self.precision, self.attack_precision)
+        return faults + precision_faults(precision=self.precision, attack_precision=self.attack_precision)
 
     @property
     def _step_of_attack(self) -> float | None:
@@ -256,23 +250,16 @@ class Method:
         Raises:
             ValueError: If an attack does not take the classifier's inputs, or ``eps`` is too large for them.
         """
+
+        def attack_of(given: Any, eps_step: float | None) -> Any:
+            if not isinstance(given, str):
+                return given
+            size = {"eps": self.eps, "norm": self.norm, "allow_large_eps": self.allow_large_eps}
+            return attack_named(given, classifier, eps_step=eps_step, objective=objective_of(loss), **size)  # type: ignore[arg-type]
+
         loss = self.loss_function
-        named = partial(
-            attack_named,
-            classifier=classifier,
-            eps=self.eps,
-            norm=self.norm,
-            objective=objective_of(loss),
-            allow_large_eps=self.allow_large_eps,
-        )
-        attack, fallback = self.attack, self.fallback
-        return replace(
-            self,
-            attack=named(attack, eps_step=self._step_of_attack) if isinstance(attack, str) else attack,
-            fallback=named(fallback, eps_step=self.eps_step) if isinstance(fallback, str) else fallback,
-            loss=loss,
-            weight_perturbation=self.perturbation,
-        )
+        attack, fallback = attack_of(self.attack, self._step_of_attack), attack_of(self.fallback, self.eps_step)
+        return replace(self, attack=attack, fallback=fallback, loss=loss, weight_perturbation=self.perturbation)
 
     def faults(self, classifier: OATClassifier) -> list[str]:
         """Say what of a resolved method does not suit a classifier.
@@ -281,7 +268,7 @@ class Method:
             TypeError: If an attack is none.
         """
         dtype = classifier.model.encoding.table.dtype
-        faults = weight_faults(self.precision, self.attack_precision, dtype)
+        faults = weight_faults(dtype, precision=self.precision, attack_precision=self.attack_precision)
         faults += _attack_faults(self.attack, classifier)
         if self.fallback is not None:
             faults += _attack_faults(self.fallback, classifier, "fallback: ")

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.utils.data import DataLoader
 
 from art_oat.checks import Array, as_array, count_faults
 from art_oat.classifier import OATClassifier
-from art_oat.training.batches import is_pair
-from art_oat.training.callbacks import Callback
+from art_oat.training.batches import is_pair, nb_batches
+from art_oat.training.callbacks import as_callback
+from art_oat.training.layout import layout_faults
+from art_oat.training.lr_stepper import PerStep, Scheduler, is_schedule, scheduler_faults
 from art_oat.training.method import Method
+from art_oat.training.preprocessing import preprocessing_faults
 from art_oat.training.resume import ResumeFile, scheduler_state_faults
-from art_oat.training.schedule import PerStep, Schedule, Scheduler, is_schedule, scheduler_faults
+from art_oat.training.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -38,8 +43,11 @@ class FitOptions:
         nb_epochs: As ``fit`` takes it.
         scheduler: As ``fit`` takes it.
         validation_data: As ``fit`` takes it.
-        callbacks: All of them callbacks.
+        callbacks: As ``fit`` takes them.
         method: What is trained by.
+
+    Raises:
+        TypeError: If ``callbacks`` holds something else.
     """
 
     def __init__(
@@ -47,22 +55,16 @@ class FitOptions:
         nb_epochs: int,
         scheduler: Scheduler | Schedule | PerStep | None,
         validation_data: Any,
-        callbacks: tuple[Callback, ...],
+        callbacks: Iterable[Any],
         method: Method,
     ) -> None:
-        is_per_step = isinstance(scheduler, PerStep)
         self.nb_epochs = nb_epochs
         self.scheduler: Any = scheduler.scheduler if isinstance(scheduler, PerStep) else scheduler
-        self.interval = "step" if is_per_step else "epoch"
+        self.interval = "step" if isinstance(scheduler, PerStep) else "epoch"
         self.validation: Any = Validation(*validation_data) if is_pair(validation_data) else validation_data
-        self.callbacks = callbacks
+        self.callbacks = tuple(as_callback(callback) for callback in callbacks)
         self.method = method
-        self.resume_file = next((one for one in callbacks if isinstance(one, ResumeFile)), None)
-
-    @property
-    def counts_steps(self) -> bool:
-        """Whether the number of steps must be known beforehand."""
-        return is_schedule(self.scheduler)
+        self.resume_file = next((one for one in self.callbacks if isinstance(one, ResumeFile)), None)
 
     def is_validated_after(self, epoch: int) -> bool:
         """Whether epoch ``epoch`` of this call, from 1, is followed by a validation."""
@@ -82,8 +84,8 @@ class FitOptions:
             settings |= callback.settings()
         return settings
 
-    def faults(self, classifier: OATClassifier) -> list[str]:
-        """Say all that is wrong."""
+    def faults(self, classifier: OATClassifier, x: Any) -> list[str]:
+        """Say all that is wrong, also with a classifier, and with options on inputs or a loader."""
         faults = [*count_faults({"nb_epochs": self.nb_epochs}), *scheduler_faults(self.scheduler, self.interval)]
         if getattr(self.scheduler, "optimizer", classifier.optimizer) is not classifier.optimizer:
             faults.append("scheduler must be made for the classifier's own optimizer, got one for another optimizer.")
@@ -93,6 +95,9 @@ class FitOptions:
             faults += scheduler_state_faults(self.scheduler)
         for callback in self.callbacks:
             faults += callback.faults(classifier, self.scheduler, has_validation=self.validation is not None)
+        if is_schedule(self.scheduler) and isinstance(x, DataLoader) and nb_batches(x) is None:
+            faults.append("scheduler must have step() with a loader of unknown length: progress cannot be told.")
+        faults += [*layout_faults(classifier.model), *preprocessing_faults(classifier)]
         return faults + self._validation_faults(classifier)
 
     def _validation_faults(self, classifier: OATClassifier) -> list[str]:

@@ -11,25 +11,21 @@ Precision = Literal["float32", "bf16"]
 """What attacks, or forward passes, compute in; weights, loss and measurements stay float32."""
 
 
-def precision_faults(precision: str, attack_precision: str | None = None) -> list[str]:
-    """Say which precisions are unknown."""
-    named = {"precision": precision} | ({} if attack_precision is None else {"attack_precision": attack_precision})
+def precision_faults(**precisions: str | None) -> list[str]:
+    """Say which precisions, by name, are unknown; None is none."""
     return [
         f"{name} must be one of {get_args(Precision)}, got {value!r}."
-        for name, value in named.items()
-        if value not in get_args(Precision)
+        for name, value in precisions.items()
+        if value is not None and value not in get_args(Precision)
     ]
 
 
-def weight_faults(precision: Precision, attack_precision: Precision | None, dtype: torch.dtype) -> list[str]:
-    """Say which precisions do not suit weights of a dtype."""
-    if dtype == torch.float32:
-        return []
-    named = {"precision": precision, "attack_precision": attack_precision}
+def weight_faults(dtype: torch.dtype, **precisions: str | None) -> list[str]:
+    """Say which precisions, by name, do not suit weights of a dtype."""
     return [
         f"{name} bf16 needs weights in float32, got {dtype}. Convert them: model.float()."
-        for name, value in named.items()
-        if value == "bf16"
+        for name, value in precisions.items()
+        if value == "bf16" and dtype != torch.float32
     ]
 
 

@@ -15,8 +15,8 @@ from art_oat.classifier import OATClassifier
 from art_oat.storage import Plain, differences, fingerprint, replaced
 from art_oat.training.callbacks import Callback, file_faults
 from art_oat.training.guard import Guard
+from art_oat.training.lr_stepper import LRStepper, is_schedule
 from art_oat.training.records import EpochRecord
-from art_oat.training.schedule import LRStepper, is_schedule
 from art_oat.training.step import Step
 
 _FORMAT = 4  # of 3, the best epoch was no callback

@@ -19,16 +19,16 @@ from art_oat.classifier import OATClassifier
 from art_oat.contexts import borrowed_generators
 from art_oat.storage import Plain
 from art_oat.training.batches import Batches, as_batches, is_generator, nb_batches, size_of, source_faults
-from art_oat.training.callbacks import Callback, ProgressBar, as_callback
+from art_oat.training.callbacks import Callback, ProgressBar
 from art_oat.training.guard import Guard
-from art_oat.training.layout import layout_faults
 from art_oat.training.loop import Loop, finished
+from art_oat.training.lr_stepper import PerStep, Scheduler, in_two_parts, scheduled
 from art_oat.training.method import Method
 from art_oat.training.options import FitOptions, Validation
 from art_oat.training.preprocessing import preprocessing_faults
 from art_oat.training.records import EpochRecord
 from art_oat.training.resume import TrainingState, described
-from art_oat.training.schedule import PerStep, Schedule, Scheduler, in_two_parts, scheduled
+from art_oat.training.schedule import Schedule
 from art_oat.training.step import Step
 
 _SUPERSEDED = ("eps", "eps_step", "norm", "allow_large_eps")
@@ -45,15 +45,18 @@ class OATTrainer(Trainer):
     A network with several widths (OATS) trains them together: a step draws widths, each of them is attacked on its own
     and gives a loss, and the optimizer sees the gradient of their sum. Lams and inputs are the same for all of them.
 
-    Batches are laid out in memory as the network is: with channels last where ``to(memory_format=...)`` made it so.
+    The loss takes soft labels as they are, the attack takes the most likely class. Labels (of a batch, where batches
+    are given) that are all one-hot count as indices. Batches are laid out in memory as the network is. Clean and robust
+    accuracy on validation data are measured at every trained lam and width, by the attack of the training, or by the
+    ``fallback`` where there is one, which needs them.
 
     Args:
         classifier: Holds the conditional network, a ``CrossEntropyLoss`` (its class weights and label smoothing are
             honored) and the optimizer. Weights are those it has: train again to train on.
         method: What is learned, and by which attack; None for ``Method()``, which is OAT as published.
         seed: What the order of samples, the lams, the widths, augmentation, the attack's random starts and dropout are
-            drawn from. The same seed and weights give exactly the same training on the same machine, as far as the data
-            come in the same order: a ``DataLoader`` or a generator of ART's shuffles by its own randomness.
+            drawn from. The same seed and weights give exactly the same training on the same machine, but for a
+            ``DataLoader`` or a generator of ART's that shuffles by its own randomness.
         **parts: Fields of :class:`Method` to exchange, such as ``attack=PGD(0.2)`` or ``loss="trades"``.
 
     Attributes:
@@ -65,9 +68,7 @@ class OATTrainer(Trainer):
     Raises:
         TypeError: If an argument is of another kind than above, a part is unknown, and as :class:`Method`.
         ValueError: If the classifier has no optimizer, its loss leaves labels out or is not a mean, its preprocessing
-            changes labels or the number of samples, an attack cannot take inputs of its shape or has an ``eps`` that
-            is too large, ``sampling`` weighs a lam that is not trained, ``"bf16"`` goes with weights that are not
-            float32, and as :class:`Method`.
+            changes labels or the number of samples, the method does not suit it, and as :class:`Method`.
 
     Example:
         ``OATTrainer(classifier, Method.dial(eps=0.2)).fit(x, y, nb_epochs=30)``
@@ -102,43 +103,25 @@ class OATTrainer(Trainer):
         """Train every operating point at once.
 
         Args:
-            x: Inputs ``(N, *input_shape)``, finite and within the classifier's clip values; or a ``DataLoader`` or
-                ART ``DataGenerator`` of pairs ``(x, y)``, whose batches are checked as they come.
-            y: Class indices ``(N,)``, one-hot labels ``(N, K)``, or soft ones: floats ``(N, K)``, at least 0, of sum
-                1 per row. The loss takes soft labels as they are, the attack takes the most likely class; labels (of
-                a batch, where batches are given) that are all one-hot count as indices. None with a ``DataLoader``
-                or generator.
-            validation_data: Inputs and labels (not soft) on which clean and robust accuracy are measured after every
-                epoch, at every trained lam and width, by the training attack, or by the ``fallback`` where there is
-                one, which needs them. Or a :class:`Validation`, to measure less often.
-            batch_size: Samples per step; a ``DataLoader`` and a generator have their own.
+            x: Inputs ``(N, *input_shape)`` within the clip values; or a ``DataLoader`` or ART ``DataGenerator`` of
+                pairs ``(x, y)``, whose batches are checked as they come.
+            y: Class indices ``(N,)``, one-hot or soft labels ``(N, K)``; None with a loader or a generator.
+            validation_data: Inputs and labels (not soft) to measure on after every epoch; or a :class:`Validation`.
+            batch_size: Samples per step; a loader and a generator have their own.
             nb_epochs: How often every sample is seen, at least 1.
-            scheduler: Has ``step()``, as torch's schedulers, and is stepped after every epoch (a ``ReduceLROnPlateau``
-                sees the mean training loss), or after every step as ``PerStep(scheduler)``. Or it maps progress in
-                ``[0, 1]`` to a factor on the optimizer's learning rates, such as :class:`OneCycle`. A factor applies to
-                every step, and the learning rates are back at what they were when ``fit`` ends.
-            callbacks: Are told of the training, in this order: a :class:`CSVLogger`, a :class:`Checkpoint` of the best
-                epoch, :class:`RestoreBest`, :class:`EarlyStopping`, a :class:`ResumeFile`, a :class:`Callback` of your
-                own, or a function of an :class:`EpochRecord`. One that returns True after an epoch ends the training.
+            scheduler: Has ``step()``, called after every epoch, or after every step as ``PerStep(scheduler)``; or maps
+                progress in ``[0, 1]`` to a factor on the learning rates, such as :class:`OneCycle`.
+            callbacks: Are told of the training, in this order: :class:`Callback` objects, or functions of an
+                :class:`EpochRecord`. One that returns True after an epoch ends the training.
             verbose: Whether to show progress.
 
         Raises:
-            TypeError: If the network does not return scores alone in training mode; nothing is changed. And if
-                ``callbacks`` holds something else.
-            ValueError: If an argument is not as above, or the network lies with channels last on a processor and has
-                layers that torch cannot train so; names every fault, before anything is touched. And if a
-                :class:`ResumeFile` is that of a training with other settings; names them, before anything is touched.
-            RuntimeError: If the loss, a gradient or a score is no longer finite. Weights and statistics are then the
-                last ones that had a finite loss and gradient (or their average, or those of the best epoch, where
-                asked for); the optimizer's own state is not rolled back.
+            TypeError: If the network gives more than scores in training mode, or ``callbacks`` holds something else.
+            ValueError: If an argument is not as above; names every fault, before anything is touched.
+            RuntimeError: If the loss, a gradient or a score is no longer finite; the last good weights are back.
         """
-        told = tuple(as_callback(callback) for callback in callbacks)
-        options = FitOptions(nb_epochs, scheduler, validation_data, told, self.method)
-        faults = [*source_faults(x, y, batch_size, self.classifier), *options.faults(self.classifier)]
-        faults += [*layout_faults(self.classifier.model), *preprocessing_faults(self.classifier)]
-        if options.counts_steps and isinstance(x, DataLoader) and nb_batches(x) is None:
-            faults.append("scheduler must have step() with a loader of unknown length: progress cannot be told.")
-        refuse(faults)
+        options = FitOptions(nb_epochs, scheduler, validation_data, callbacks, self.method)
+        refuse(source_faults(x, y, batch_size, self.classifier) + options.faults(self.classifier, x))
         self._train(as_batches(x, y, batch_size, self.classifier, self._generator), options, verbose=verbose)
 
     def fit_generator(
@@ -153,15 +136,13 @@ class OATTrainer(Trainer):
 
         Args:
             generator: Has ``get_batch()``, ``size`` and ``batch_size``; its batches are checked as they come.
-            nb_epochs: As in :meth:`fit`.
-            validation_data: As in :meth:`fit`.
-            scheduler: As in :meth:`fit`.
+            nb_epochs: As in :meth:`fit`, like all that follow; errors, too, are those of :meth:`fit`.
+            validation_data: See there.
+            scheduler: See there.
             **options: The keywords of :meth:`fit`.
 
         Raises:
-            TypeError: If ``generator`` is of another kind or a keyword is unknown, and as :meth:`fit`.
-            ValueError: If the generator's size is not known, and as :meth:`fit`.
-            RuntimeError: As :meth:`fit`.
+            TypeError: If ``generator`` is of another kind or a keyword is unknown.
         """
         if not is_generator(generator):
             kind = type(generator).__name__

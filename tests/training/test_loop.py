@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from art_oat import PGD, Frontier, OATClassifier, OATTrainer
-from art_oat.training import CSVLogger, PerStep, Validation, hybrid_loss
+from art_oat.training import CSVLogger, Validation, hybrid_loss
 from tests.conftest import make_classifier
 from tests.networks import LAMBDAS, WIDTHS, images, labels
 
@@ -31,31 +31,6 @@ def test_every_sample_is_seen_once_an_epoch(classifier):
     OATTrainer(classifier, attack=ATTACK, loss=note).fit(X, Y, batch_size=8, nb_epochs=1, verbose=False)
     assert [len(y) for y in seen] == [8, 8, 4]
     assert torch.cat(seen).sort().values.tolist() == sorted(Y.tolist())
-
-
-class CountingScheduler:
-    def __init__(self) -> None:
-        self.nb_steps = 0
-
-    def step(self) -> None:
-        self.nb_steps += 1
-
-
-@pytest.mark.parametrize(("interval", "nb_steps"), [("epoch", 3), ("step", 6)])
-def test_any_scheduler_is_stepped_per_epoch_or_per_step(classifier, interval, nb_steps):
-    scheduler = CountingScheduler()
-    fit(classifier, scheduler=PerStep(scheduler) if interval == "step" else scheduler, nb_epochs=3)
-    assert scheduler.nb_steps == nb_steps
-
-
-def test_a_plateau_scheduler_sees_the_training_loss(classifier):
-    for group in classifier.optimizer.param_groups:
-        group["lr"] = 1e-12  # nothing improves
-    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(classifier.optimizer, factor=0.5, patience=0, threshold=0.9)
-    scheduler.min_lrs, scheduler.eps = [0.0], 0.0
-    trainer = fit(classifier, nb_epochs=3, scheduler=scheduler)
-    assert [record.learning_rate for record in trainer.history] == [1e-12, 5e-13, 2.5e-13]
-    assert scheduler.best == trainer.history[0].loss
 
 
 def test_the_log_holds_a_row_per_epoch_with_validation_per_lam(classifier, tmp_path):

@@ -1,5 +1,3 @@
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -9,6 +7,7 @@ from torch.utils.data import DataLoader
 
 from art_oat import (
     PGD,
+    Method,
     OATTrainer,
     WeightPerturbation,
     to_conditional,
@@ -96,8 +95,10 @@ def test_attacks_of_art_run_in_bf16(classifier, make):
 def test_digits_are_learned_in_bf16_as_in_float32():
     data, accuracies = digits(), []
     for precision in ("float32", "bf16"):
-        recipe = Recipe(network="small-8-16", nb_epochs=4, batch_size=32, lambdas=(0.0, 1.0), attack="pgd-1")
-        recipe = dataclasses.replace(recipe, precision=precision)
+        method = Method(attack="pgd-1", precision=precision)
+        recipe = Recipe(
+            data="digits", network="small-8-16", nb_epochs=4, batch_size=32, lambdas=(0.0, 1.0), method=method
+        )
         classifier = train(recipe, data, keeps_best=False, verbose=False)
         accuracies.append(np.mean(classifier.predict(data.test.x, lam=0.0).argmax(axis=1) == data.test.y))
     assert accuracies[0] > 0.9

@@ -19,7 +19,7 @@ from art_oat import (
     StratifiedSampling,
     to_conditional,
 )
-from art_oat.training import Checkpoint, CSVLogger, PerStep, RestoreBest, Validation
+from art_oat.training import Checkpoint, CSVLogger, RestoreBest, Validation
 from tests.conftest import make_classifier
 from tests.networks import LAMBDAS, WIDTHS, MobileSqueezeExcite, Residual
 from tests.training.trained import ATTACK, X, Y, classifier_of, is_same, state
@@ -150,13 +150,6 @@ def test_faulty_data_is_refused(classifier, arguments, message):
 def test_faulty_options_are_refused(classifier, options, message):
     with pytest.raises(ValueError, match=message):
         OATTrainer(classifier).fit(X, Y, **options)
-
-
-@pytest.mark.parametrize(("mode", "interval"), [("max", "epoch"), ("min", "step")])
-def test_a_plateau_scheduler_that_could_not_see_the_loss_is_refused(classifier, mode, interval):
-    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(classifier.optimizer, mode)
-    with pytest.raises(ValueError, match="scheduler must have mode 'min' and be stepped per epoch"):
-        OATTrainer(classifier).fit(X, Y, scheduler=PerStep(scheduler) if interval == "step" else scheduler)
 
 
 def test_a_loader_that_yields_nothing_or_no_pairs_is_refused(classifier):
