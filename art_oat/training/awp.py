@@ -1,4 +1,4 @@
-"""Owns adversarial weight perturbation: training where nearby weights would do worst."""
+"""Adversarial weight perturbation: training where nearby weights would do worst."""
 
 from __future__ import annotations
 
@@ -20,22 +20,21 @@ class WeightPerturbation:
     """Adversarial weight perturbation, AWP (Wu et al. 2020, arXiv:2004.05884), in one step.
 
     Every weight of more than one dimension moves along the gradient ``v`` of the adversarial loss, in proportion to its
-    own size: ``w + gamma * ||w|| * v / ||v||``. The gradient of the step is taken there, and applied to ``w``. Norms
-    and biases stay.
+    own size: ``w + gamma * ||w|| * v / ||v||``. The gradient of the step is taken there and applied to ``w``. Norms and
+    biases do not move.
 
-    Given to :class:`~art_oat.OATTrainer`, a step perturbs once, by the sum over its widths and lams of
-    ``lam * (loss at lam 1)``, see :func:`adversarial_part`. Where a step trains narrower widths alone, ``||w||`` is the
-    size of the part that they use, or else they would be perturbed by the size of the whole. In a loop of one's own, it
-    is called with the loss to climb, as a function::
+    :class:`~art_oat.OATTrainer` perturbs once a step, by the sum of :func:`adversarial_part` over its widths. Where a
+    step trains narrower widths alone, ``||w||`` is the size of the part that they use. In a loop of one's own, call it
+    with the loss to climb, as a function::
 
         with WeightPerturbation(0.01)(model, lambda: loss(model(x_adv), y)):
             loss(model(x_adv), y).backward()
         optimizer.step()
 
     Args:
-        gamma: Size of the perturbation relative to the weights, above 0; published are 0.01 with cross-entropy and
+        gamma: Size of the perturbation relative to the weights, above 0. Published are 0.01 with cross-entropy and
             0.005 with :class:`~art_oat.TRADESLoss`.
-        warmup_epochs: How many epochs of a trainer come before the first that is perturbed, at least 0.
+        warmup_epochs: Epochs of a trainer before the first that is perturbed, at least 0.
 
     Raises:
         ValueError: If an argument is not as above; names every fault.
@@ -60,14 +59,14 @@ class WeightPerturbation:
     def __call__(
         self, model: nn.Module, losses: Callable[[], Tensor | Iterable[Tensor]], *, is_partial: bool = False
     ) -> Iterator[None]:
-        """Let weights stand where losses are higher within the block, and exactly where they stood after it.
+        """Perturb the weights within the block; after it they are what they were, to the bit.
 
         Args:
-            model: Its trainable weights are perturbed; those that the losses do not depend on stay.
-            losses: Returns a scalar, or scalars whose gradients are summed, one after the other, so that a generator
-                holds one graph at a time. What it changes in the model's buffers and torch's generators is put back.
-            is_partial: Whether the losses use a part of the weights only; then the entries of a weight that have a
-                gradient count as its size.
+            model: Its trainable weights are perturbed, but for those that the losses do not depend on.
+            losses: Returns a scalar, or scalars whose gradients are summed; of a generator, one graph is held at a
+                time. The model's buffers and torch's generators are restored after it.
+            is_partial: Whether the losses use a part of the weights only. The size of a weight is then that of its
+                entries that have a gradient.
         """
         weights = [weight for weight in model.parameters() if weight.requires_grad and weight.dim() > 1]
         gradients = _gradients(model, weights, losses)
@@ -87,7 +86,7 @@ class WeightPerturbation:
 def _gradients(
     model: nn.Module, weights: Sequence[Tensor], losses: Callable[[], Tensor | Iterable[Tensor]]
 ) -> list[Tensor]:
-    """Sum up the gradients of losses; buffers and torch's generators come back as they were."""
+    """Sum up the gradients of losses; restore buffers and torch's generators."""
     total = [torch.zeros_like(weight) for weight in weights]
     buffers = list(model.buffers())
     kept = [buffer.clone() for buffer in buffers]
@@ -114,18 +113,16 @@ def adversarial_part(
     lam: Tensor,
     criterion: nn.CrossEntropyLoss | None = None,
 ) -> Tensor:
-    """Weigh what a loss is at lam 1 by lam: the sum over lams of ``lam * share * loss(its samples at lam 1)``.
+    """Return what weights are perturbed by: the sum over lams of ``lam * share * loss(its samples at lam 1)``.
 
-    At ``lam = 1`` that is the loss which AWP was published for: of ``hybrid_loss`` the adversarial
-    cross-entropy, of TRADES and MART all of it.
-
-    Shares are those of the samples, or of their class weights where the loss is a mean by these.
+    At ``lam = 1`` that is the loss which AWP was published for: the adversarial cross-entropy of
+    ``hybrid_loss``, all of TRADES and MART. A share is of the samples, or of their class weights.
 
     Args:
         loss: A mean over samples.
-        logits: Scores on clean inputs, ``[A, K]``; not looked at where :func:`uses_clean_scores` says so.
+        logits: Scores on clean inputs, ``[A, K]``; unused where :func:`uses_clean_scores` is False.
         logits_adv: Scores on attacked inputs, ``[A, K]``.
-        y: As the loss takes it, for ``A`` samples.
+        y: Labels of the ``A`` samples, as the loss takes them.
         lam: Above 0, ``[A]``.
         criterion: As the loss takes it.
 
@@ -143,5 +140,5 @@ def adversarial_part(
 
 
 def uses_clean_scores(loss: Loss) -> bool:
-    """Whether scores on clean inputs enter a loss at lam 1; of losses that are not ours, it may be."""
+    """Whether scores on clean inputs enter a loss at lam 1; with a loss that is not ours they may."""
     return loss is not hybrid_loss

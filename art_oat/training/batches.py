@@ -1,4 +1,4 @@
-"""Owns where batches come from: arrays, a torch ``DataLoader``, an ART ``DataGenerator``."""
+"""Batches of arrays, of a torch ``DataLoader``, and of an ART ``DataGenerator``."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Batches(Protocol):
 
 def is_pair(value: Any) -> bool:
     """Whether a value is a list or tuple of two."""
-    return isinstance(value, list | tuple) and len(value) == len(("x", "y"))
+    return isinstance(value, list | tuple) and len(value) == 2  # noqa: PLR2004 - x and y
 
 
 def is_generator(source: Any) -> bool:
@@ -42,7 +42,7 @@ def is_generator(source: Any) -> bool:
 
 
 def source_faults(x: Any, y: Any, batch_size: Any, classifier: OATClassifier) -> list[str]:
-    """Say all that is wrong with what is to be trained on, as far as it can be known before the first batch."""
+    """Say what is wrong with the data of a training, as far as it is known before the first batch."""
     if isinstance(x, DataLoader) or is_generator(x):
         faults = [] if y is None else [f"y must be None with a {type(x).__name__}, which yields the labels itself."]
         is_endless = is_generator(x) and x.size is None
@@ -58,10 +58,8 @@ def source_faults(x: Any, y: Any, batch_size: Any, classifier: OATClassifier) ->
 
 def as_batches(x: Any, y: Any, batch_size: int, classifier: OATClassifier, generator: torch.Generator) -> Batches:
     """Return the batches of a checked source; arrays are shuffled by ``generator``."""
-    if isinstance(x, DataLoader):
-        return LoaderBatches(x, classifier)
-    if is_generator(x):
-        return GeneratorBatches(x, classifier)
+    if isinstance(x, DataLoader) or is_generator(x):
+        return CheckedBatches(x, classifier)
     return ArrayBatches(*_as_tensors(as_array(x), as_array(y), classifier), batch_size, generator)
 
 
@@ -145,32 +143,18 @@ def _has_same_bits(first: Tensor, second: Tensor) -> bool:
     return torch.equal(*(tensor.contiguous().view(torch.uint8) for tensor in (first, second)))
 
 
-class LoaderBatches:
-    """Takes the batches of a ``DataLoader``, each checked as it comes."""
+class CheckedBatches:
+    """Takes the batches of a ``DataLoader`` or an ART ``DataGenerator``, each checked as it comes."""
 
-    def __init__(self, loader: DataLoader[Any], classifier: OATClassifier) -> None:
-        self.loader = loader
+    def __init__(self, source: Any, classifier: OATClassifier) -> None:
+        self.source = source
         self.classifier = classifier
 
     def __len__(self) -> int:
-        return len(self.loader)
+        source = self.source
+        return math.ceil(source.size / source.batch_size) if is_generator(source) else len(source)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for batch in self.loader:
+        is_asked = is_generator(self.source)
+        for batch in (self.source.get_batch() for _ in range(len(self))) if is_asked else self.source:
             yield _checked(batch, self.classifier)
-
-
-class GeneratorBatches:
-    """Takes the batches of an ART ``DataGenerator``, each checked as it comes."""
-
-    def __init__(self, generator: Any, classifier: OATClassifier) -> None:
-        self.generator = generator
-        self.classifier = classifier
-
-    def __len__(self) -> int:
-        nb_batches: int = math.ceil(self.generator.size / self.generator.batch_size)
-        return nb_batches
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for _ in range(len(self)):
-            yield _checked(self.generator.get_batch(), self.classifier)

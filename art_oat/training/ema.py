@@ -1,4 +1,4 @@
-"""Owns the moving average of weights and statistics."""
+"""The moving average of weights and statistics."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class WeightAverage:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Let the tensors hold the average within the block, and what is trained again after it."""
+        """Let the tensors hold the average within the block."""
         trained = [tensor.detach().clone() for tensor in self._floats]
         self.install()
         try:
@@ -63,7 +63,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` of an average of the same tensors returned."""
+        """Continue from what :meth:`state_dict` of an average of the same tensors returned."""
         self.nb_updates = state["nb_updates"]
         torch._foreach_copy_(self._averages, state["averages"])
 

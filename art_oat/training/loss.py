@@ -1,11 +1,11 @@
-"""Owns the training objectives."""
+"""Training objectives."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,15 +13,13 @@ from torch.nn import functional as F
 from art_oat.attacks import Objective
 from art_oat.condition import is_finite_number
 
-LossName = Literal["oat", "trades", "mart"]
-
 
 class Loss(Protocol):
     """A training objective; see :func:`hybrid_loss` for the arguments.
 
-    One that is a sum of a term of ``logits`` and a term of ``logits_adv`` may say so by an attribute
-    ``is_separable = True``: a step then holds the graph of one pass at a time, and needs half the memory. It calls the
-    loss twice for that.
+    A sum of a term of ``logits`` and a term of ``logits_adv`` may have an attribute ``is_separable = True``. A step
+    then calls it twice, holds the graph of one pass at a time, and needs half the memory. An attribute ``objective``
+    names what the attack maximizes, see :class:`~art_oat.PGD`; without it, that is the cross-entropy.
     """
 
     def __call__(
@@ -42,12 +40,11 @@ def hybrid_loss(
 
     ``mean((1 - lam) * CE(logits, y) + lam * CE(logits_adv, y))``, the objective of Wang et al. 2020
     (arXiv:2010.11828). With class weights ``w`` the mean is ``sum(w[y] * ...) / sum(w[y])`` for class indices, and
-    that over ``N`` for probabilities, as in torch.
+    over ``N`` for probabilities, as in torch.
 
     Args:
         logits: Scores on clean inputs, ``[N, K]``.
-        logits_adv: Scores on the same inputs after the attack, ``[A, K]``, for the samples with lam above 0, in
-            their order; the others are not attacked, and their adversarial term has weight 0.
+        logits_adv: Scores after the attack, ``[A, K]``, for the samples with lam above 0, in their order.
         y: Class indices in ``[0, K)``, ``[N]``; or probabilities ``[N, K]``, each row of sum 1.
         lam: Weight of the adversarial term in ``[0, 1]``, ``[N]``.
         criterion: Gives class weights and label smoothing; None for neither.
@@ -79,9 +76,8 @@ class TRADESLoss:
     ``1 / lambda = beta``, at 0 natural training. Train with the attack that maximizes this divergence,
     ``PGD(..., objective="kl")``, which is the trainer's default with this loss.
 
-    Class weights weigh both terms of a sample; label smoothing concerns the cross-entropy alone. Of probabilities as
-    labels the divergence counts by their mean class weight. Arguments and errors of a call are those of
-    :func:`hybrid_loss`.
+    Class weights weigh both terms of a sample; label smoothing concerns the cross-entropy alone. Where labels are
+    probabilities, the divergence has their mean class weight. Call it as :func:`hybrid_loss`.
 
     Args:
         beta: Weight of the divergence at ``lam = 1``, above 0; the published comparison uses 6.
@@ -117,8 +113,7 @@ class MARTLoss:
     it is MART, at 0 natural training.
 
     Class weights weigh all terms of a sample; label smoothing concerns ``CE`` and the first term of ``BCE``. Where
-    labels are probabilities and one class is meant, it is the most likely one. Arguments and errors of a call are those
-    of :func:`hybrid_loss`.
+    labels are probabilities, ``y`` is the most likely class. Call it as :func:`hybrid_loss`.
 
     Args:
         beta: Weight of the divergence, above 0; 5 as published.
@@ -149,22 +144,23 @@ class MARTLoss:
         return (clean.sum() + (lam[is_attacked] * adversarial).sum()) / total_weight(criterion, y)
 
 
-_BY_NAME: dict[str, Callable[[], Loss]] = {"oat": lambda: hybrid_loss, "trades": TRADESLoss, "mart": MARTLoss}
+LOSSES: dict[str, Callable[[], Loss]] = {"oat": lambda: hybrid_loss, "trades": TRADESLoss, "mart": MARTLoss}
+"""The losses that have a name; another one is one more entry."""
 
 
-def loss_by_name(name: LossName) -> Loss:
-    """Return an objective with its published weights: ``"oat"``, ``"trades"`` or ``"mart"``.
+def loss_by_name(name: str) -> Loss:
+    """Return one of :data:`LOSSES`, with its published weight.
 
     Raises:
         ValueError: If the name is none of these.
     """
-    if name not in _BY_NAME:
-        raise ValueError(f"loss must be one of {tuple(_BY_NAME)}, got {name!r}.")
-    return _BY_NAME[name]()
+    if name not in LOSSES:
+        raise ValueError(f"loss must be one of {tuple(LOSSES)}, got {name!r}.")
+    return LOSSES[name]()
 
 
 def objective_of(loss: Loss) -> Objective:
-    """Return what an attack maximizes that goes with a loss: its ``objective``, or the cross-entropy."""
+    """Return what the attack that goes with a loss maximizes."""
     objective: Objective = getattr(loss, "objective", "cross-entropy")
     return objective
 
@@ -184,10 +180,9 @@ def _attacked(logits_adv: Tensor, y: Tensor, lam: Tensor) -> Tensor:
     is_attacked = lam > 0
     if lam.shape != y.shape[:1]:
         raise ValueError(f"lam must hold {len(y)} weights, one per sample, got {list(lam.shape)}.")
-    if len(logits_adv) != int(is_attacked.sum()):
-        raise ValueError(
-            f"logits_adv must hold {int(is_attacked.sum())} rows, one per lam above 0, got {len(logits_adv)}."
-        )
+    nb_attacked = int(is_attacked.sum())
+    if len(logits_adv) != nb_attacked:
+        raise ValueError(f"logits_adv must hold {nb_attacked} rows, one per lam above 0, got {len(logits_adv)}.")
     return is_attacked
 
 
@@ -213,9 +208,9 @@ def _weights(criterion: nn.CrossEntropyLoss, logits: Tensor, y: Tensor) -> Tenso
 
 def total_weight(criterion: nn.CrossEntropyLoss | None, y: Tensor) -> float:
     """Return what torch divides by to take a mean: the sum of class weights for indices, else the number of samples."""
-    has_probabilities = y.dim() > 1
-    is_count = criterion is None or criterion.weight is None or has_probabilities
-    return len(y) if is_count else float(criterion.weight[y].sum())  # type: ignore[union-attr, index]
+    if criterion is None or criterion.weight is None or y.dim() > 1:
+        return len(y)
+    return float(criterion.weight[y].sum())
 
 
 def _cross_entropy(criterion: nn.CrossEntropyLoss, logits: Tensor, y: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from art_oat.checks import refusals, refuse
 from art_oat.classifier import OATClassifier
 from art_oat.condition import is_finite_number
 from art_oat.training.awp import WeightPerturbation
-from art_oat.training.loss import Loss, LossName, TRADESLoss, loss_by_name, objective_of
+from art_oat.training.loss import LOSSES, Loss, TRADESLoss, loss_by_name, objective_of
 from art_oat.training.precision import Precision, precision_faults, weight_faults
 from art_oat.training.sampling import StratifiedSampling, WidthSampling, width_sampling_faults
 
@@ -57,7 +57,7 @@ class Method:
         norm: Their norm, ``"Linf"`` or ``"L2"``; ``"n-fgsm"`` takes the first alone.
         allow_large_eps: Whether the ``eps`` of an attack may be half the range of ``x``, or more; otherwise that is
             refused as a number in another unit.
-        loss: ``"oat"``, ``"trades"`` or ``"mart"``, or a function with the arguments of ``hybrid_loss``.
+        loss: A name of :data:`~art_oat.training.loss.LOSSES`, or a function with the arguments of ``hybrid_loss``.
             Label smoothing and class weights are those of the classifier's loss.
         sampling: How lams are drawn; by default as published, all above 0 alike.
         weight_perturbation: Train where nearby weights would do worst (AWP), by a
@@ -99,7 +99,7 @@ class Method:
     eps_step: float | None = field(default=None, metadata=_help("Its step, likewise; its default if not given."))
     norm: Norm = field(default="Linf", metadata=_help("Linf or L2."))
     allow_large_eps: bool = field(default=False, metadata=_help("Take an eps of half the range of x, or more."))
-    loss: LossName | Loss = field(default="oat", metadata=_help("oat, trades or mart."))
+    loss: str | Loss = field(default="oat", metadata=_help(f"One of {', '.join(LOSSES)}."))
     sampling: StratifiedSampling = field(
         default_factory=StratifiedSampling,
         metadata=_help("Draws of lam 1 for each of another lam above 0."),

@@ -1,4 +1,4 @@
-"""Owns which weights decay: parameter groups for an optimizer."""
+"""Which weights decay: parameter groups for an optimizer."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Return the trainable parameters as groups for an optimizer of torch: those that decay, and those that do not.
 
-    Every trainable parameter is in exactly one group; a tied one does not decay if any of its places is exempt.
-    Frozen ones are in none. A group that would be empty is left out.
+    Every trainable parameter is in exactly one group, a frozen one in none. A tied one does not decay if any of its
+    places is exempt. There are no empty groups.
 
     Args:
         model: A conditional network, or a plain one.
@@ -61,7 +61,7 @@ def _faults(weight_decay: float, exempt: Collection[ParameterKind], nb_trainable
 
 
 def _places(module: nn.Module, *, is_norm: bool) -> Iterator[tuple[nn.Parameter, str]]:
-    """Every place of a trainable parameter, with its kind; what a norm holds is norm as well, but for FiLM."""
+    """Every place of a trainable parameter, with its kind; all that a norm holds is norm, but for FiLM."""
     if isinstance(module, FiLM):
         yield from ((parameter, "film") for parameter in module.parameters() if parameter.requires_grad)
         return

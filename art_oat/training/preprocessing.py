@@ -1,6 +1,8 @@
-"""Owns what preprocessing may do in training: change inputs, one by one, and nothing else."""
+"""What preprocessing may do in training: change inputs, one by one, and nothing else."""
 
 from __future__ import annotations
+
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -15,27 +17,25 @@ _NB_SAMPLES = 2
 
 
 def preprocessing_faults(classifier: OATClassifier) -> list[str]:
-    """Say which preprocessing does to labels or to the number of samples what a training by lam cannot follow.
+    """Say which operations change labels or the number of samples: every sample has one label and one lam.
 
-    Clean and attacked inputs go through it beside labels and lams, one of each per sample. Every operation that applies
-    in training is tried on some random inputs within the clip values, without labels, as in training, and with them.
-
-    Args:
-        classifier: Knows its preprocessing; global generators are left as they were.
+    Each one that applies in training is tried on random inputs within the clip values, without labels, as in training,
+    and with them. Global generators are left as they were.
     """
     x, faults = _some_inputs(classifier), []
+    y = np.eye(classifier.nb_classes, dtype=np.float32)[:_NB_SAMPLES]
     with borrowed_hosts(classifier.device, 0):
         for operation in classifier.preprocessing_operations:
-            if not operation.apply_fit:
-                continue
-            fault, x = _tried(operation, x, np.eye(classifier.nb_classes, dtype=np.float32)[:_NB_SAMPLES])
+            fault, x = _tried(operation, x, y) if operation.apply_fit else ("", x)
             if fault:
                 faults.append(f"{type(operation).__name__} {fault}.")
+    if not faults:
+        return []
     return [
         "preprocessing must leave labels and the number of samples alone in training, but "
         f"{' '.join(faults)} For smooth labels, use CrossEntropyLoss(label_smoothing=...); for more varied samples, "
         "OATTrainer(augmentation=...); for mixed ones, batches with soft labels from a DataLoader."
-    ] * bool(faults)
+    ]
 
 
 def _some_inputs(classifier: OATClassifier) -> Tensor:
@@ -61,9 +61,7 @@ def _tried(operation: Preprocessor, x: Tensor, y: Array) -> tuple[str, Tensor]:
 
 def _labels_after(operation: Preprocessor, x: Tensor, y: Array) -> Array | None:
     """Return what an operation makes of labels; None where it takes or gives none."""
-    labels: Array | None
-    try:
-        _, labels = operation(x.cpu().numpy(), y.copy())
-    except Exception:  # noqa: BLE001 - whatever a preprocessor may raise
-        return None
-    return labels
+    with suppress(Exception):  # whatever a preprocessor may raise
+        labels: Array | None = operation(x.cpu().numpy(), y.copy())[1]
+        return labels
+    return None

@@ -1,4 +1,4 @@
-"""Owns computing the statistics of all norms anew."""
+"""Running statistics of all norms, computed anew."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def recalibrate(
 ) -> None:
     """Compute the running statistics of all norms anew, of every side and width, as averages over a loader.
 
-    For weights that were averaged or changed, and for those that were trained in batches too small for statistics of
-    their own. Weights stay as they are. The side of lam = 0 sees the inputs at lam = 0, the other one sees them at the
-    trained lams above it, sample by sample in turn; with an attack, once more after it, as in training. Norms that no
-    batch reaches, frozen ones among them, keep their statistics, and the model its mode.
+    For weights that were averaged, changed, or trained in batches too small for statistics of their own. Weights do not
+    change. The side of lam = 0 sees the inputs at lam = 0. The other one sees them at the trained lams above it, sample
+    by sample in turn; with an attack, once more after it, as in training. Frozen norms, and others that no batch
+    reaches, keep their statistics, and the model its mode.
 
     Args:
         model: A conditional network; or a classifier, whose preprocessing then comes first.
         loader: Gives batches ``x [N, ...]``, or pairs ``(x, y)`` with class indices ``y [N]``; tensors or arrays. It is
-            gone through once.
-        attack: An attack on tensors, such as :class:`~art_oat.PGD`, which meets the network as it was; needs a
-            classifier, for its clip values, and pairs.
-        seed: What the attack is drawn from.
+            read once.
+        attack: An attack on tensors, such as :class:`~art_oat.PGD`, on the network as it was. Needs pairs, and a
+            classifier for its clip values.
+        seed: Of the draws of the attack.
 
     Raises:
         TypeError: If ``model`` is neither, or ``attack`` no attack on tensors, or given without a classifier.

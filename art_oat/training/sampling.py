@@ -1,4 +1,4 @@
-"""Owns how lams and widths are drawn for a batch."""
+"""How lams and widths are drawn for a batch."""
 
 from __future__ import annotations
 
@@ -84,11 +84,10 @@ def width_sampling_faults(kind: str, *, distills: bool) -> list[str]:
 def draw_widths(
     kind: WidthSampling, widths: Sequence[float], generator: torch.Generator | None = None
 ) -> tuple[float, ...]:
-    """Return the widths of one step, the largest first.
+    """Return the widths of one step, the largest first; ``width_sampling`` of a method says which kinds there are.
 
     Args:
-        kind: ``"all"``: every width. ``"sandwich"``: the largest, the smallest, and one in between at random (Yu and
-            Huang 2019, arXiv:1903.05134). ``"random"``: one at random.
+        kind: How they are drawn.
         widths: Those that are trained, ascending.
         generator: What is drawn from; None for torch's global one.
     """
