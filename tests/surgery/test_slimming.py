@@ -32,9 +32,7 @@ from tests.networks import (
     conv,
     images,
     resnet,
-    sequential,
     shaken,
-    small_cnn,
 )
 from tests.pairs import parametrize_in_pairs
 
@@ -124,29 +122,6 @@ def assert_trained_alike(wide: OATModel, narrow: OATModel, width: float) -> None
             gradient[first] = 0
             assert not gradient.any(), f"dropped channels of {path}.{name} have a gradient"
     assert set(kinds) == {Switch, Slimmable}
-
-
-@networks(Residual, SharedNorm, sequential, small_cnn, resnet)
-@pytest.mark.parametrize("width", SMALLER)
-def test_a_width_equals_the_full_network_whose_dropped_channels_are_zeroed_after_every_norm(make, width):
-    """Written out for networks in which ReLU follows each norm: what is zeroed stays zero."""
-    model, x, point = oats(make), images(), OperatingPoint(0.7, width)
-    full, narrow = fold(model, OperatingPoint(0.7, 1.0)), dict(fold(model, point).named_modules())
-    for path, norm in full.named_modules():
-        if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
-            mask_after(norm, narrow[path])
-    torch.testing.assert_close(full(x), model(x, *point))
-    torch.testing.assert_close(gradient_to_input(full, x), gradient_to_input(model.pinned(point), x))
-
-
-def mask_after(norm: nn.Module, narrow: nn.Module) -> None:
-    """Give the first channels of a norm the statistics and weights of a narrow one, and zero the others after it."""
-    nb_kept = narrow.num_features
-    with torch.no_grad():
-        for name in ("weight", "bias", "running_mean", "running_var"):
-            getattr(norm, name)[:nb_kept] = getattr(narrow, name)
-    mask = (torch.arange(norm.num_features) < nb_kept).double()
-    norm.register_forward_hook(lambda _, __, output: output * mask.view(-1, *[1] * (output.dim() - 2)))
 
 
 @networks()
@@ -256,48 +231,45 @@ def has_linear(switch: Switch) -> bool:
     return isinstance(switch.by_width[0], nn.Linear)
 
 
-def test_a_shared_layer_stays_shared_at_every_width():
-    model = oats(SharedNorm)
-    assert model.network.in_list[0] is model.network.norm
+def test_shared_layers_and_tied_weights_stay_so_at_every_width():
+    shared, tied, norms = oats(SharedNorm), oats(TiedConvolutions), to_conditional(TiedNorms(), widths=WIDTHS).network
+    assert shared.network.in_list[0] is shared.network.norm
+    assert tied.network.conv2.weight is tied.network.conv3.weight
     for width in WIDTHS:
-        for network in (fold(model, OperatingPoint(0.3, width)), model.pinned(OperatingPoint(0.3, width)).network):
+        point = OperatingPoint(0.3, width)
+        for network in (fold(shared, point), shared.pinned(point).network):
             assert network.in_list[0] is network.norm
+        folded = fold(tied, point)
+        assert folded.conv2.weight is folded.conv3.weight
+        first, second = norms.norm1.at(width), norms.norm2.at(width)
+        for side in ("clean", "adversarial"):
+            assert getattr(first, side).weight is getattr(second, side).weight
+            assert getattr(first, side).running_mean is not getattr(second, side).running_mean
+    assert norms.norm1.at(0.5).clean.weight is not norms.norm1.at(1.0).clean.weight
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_tied_convolutions_stay_tied(width):
+def test_pinned_networks_follow_tied_weights(width):
     model = oats(TiedConvolutions)
-    assert model.network.conv2.weight is model.network.conv3.weight
-    folded = fold(model, OperatingPoint(0.3, width))
-    assert folded.conv2.weight is folded.conv3.weight
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    pinned = model.pinned(OperatingPoint(0.3, width))
+    optimizer, pinned = torch.optim.SGD(model.parameters(), lr=0.1), model.pinned(OperatingPoint(0.3, width))
     model(images(), 0.3, width).square().sum().backward()
     optimizer.step()
     torch.testing.assert_close(pinned(images()), model(images(), 0.3, width))
 
 
-def test_norms_with_weights_in_common_keep_them_in_common_at_every_width():
-    network = to_conditional(TiedNorms(), widths=WIDTHS).network
-    for width in WIDTHS:
-        first, second = network.norm1.at(width), network.norm2.at(width)
-        for side in ("clean", "adversarial"):
-            assert getattr(first, side).weight is getattr(second, side).weight
-            assert getattr(first, side).running_mean is not getattr(second, side).running_mean
-    assert network.norm1.at(0.5).clean.weight is not network.norm1.at(1.0).clean.weight
-
-
-def test_frozen_parameters_stay_frozen_at_every_width():
-    network = Residual()
-    network.requires_grad_(requires_grad=False)
+@pytest.mark.parametrize("heads", ["shared", "per-width"])
+def test_frozen_parameters_and_modes_stay_as_they_are_at_every_width(heads):
+    network = Residual().requires_grad_(requires_grad=False)
     network.head.requires_grad_()
-    for heads in ("shared", "per-width"):
-        model = to_conditional(network, widths=WIDTHS, heads=heads)
-        trainable = {name for name, parameter in model.network.named_parameters() if parameter.requires_grad}
-        assert {name.split(".")[0] for name in trainable if ".film." not in name} == {"head"}
-        folded = fold(model, OperatingPoint(0.3, 0.5))
-        assert not folded.body[0].weight.requires_grad
-        assert folded.head.weight.requires_grad
+    network.body.eval()
+    model = to_conditional(network, widths=WIDTHS, heads=heads)
+    trainable = {name for name, parameter in model.network.named_parameters() if parameter.requires_grad}
+    assert {name.split(".")[0] for name in trainable if ".film." not in name} == {"head"}
+    assert not any(part.training for part in model.network.body.modules())
+    assert all(part.training for part in model.network.norm.modules())
+    folded = fold(model, OperatingPoint(0.3, 0.5))
+    assert not folded.body[0].weight.requires_grad
+    assert folded.head.weight.requires_grad
 
 
 def test_channels_last_carries_over_to_every_width():
@@ -306,16 +278,6 @@ def test_channels_last_carries_over_to_every_width():
     for network in (folded, model.network):
         weights = [weight for weight in network.parameters() if weight.dim() == 4]
         assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
-    x = torch.rand(4, 1, 6, 6).to(memory_format=torch.channels_last)
-    assert folded.stem(x).is_contiguous(memory_format=torch.channels_last)
-
-
-def test_training_flags_carry_over_to_every_width():
-    network = Residual()
-    network.body.eval()
-    model = to_conditional(network, widths=WIDTHS)
-    assert not any(part.training for part in model.network.body.modules())
-    assert all(part.training for part in model.network.norm.modules())
 
 
 def test_slimming_leaves_the_network_and_the_global_generator_alone():
@@ -341,41 +303,37 @@ def forms(model: OATModel, point: OperatingPoint):
     return (lambda x: model(x, *point)), model.pinned(point), fold(model, point)
 
 
+def observe(network: nn.Module) -> list[Tensor]:
+    """Let hooks of every layer change what it takes and gives, and note that."""
+    seen: list[Tensor] = []
+
+    def enter(_: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+        seen.append(inputs[0])
+        return 2 * inputs[0]
+
+    def leave(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        seen.append(output)
+        return output - 1
+
+    for leaf in (part for part in network.modules() if not list(part.children())):
+        leaf.register_forward_pre_hook(enter)
+        leaf.register_forward_hook(leave)
+    return seen
+
+
 @parametrize_in_pairs(make=[Residual, Bottleneck, Hourglass], heads=["shared", "per-width"], width=WIDTHS)
-def test_hooks_of_every_layer_run_once_per_pass_and_see_what_it_takes_and_gives(make, heads, width):
-    network, seen = make().double().eval(), []
-    leaves = [part for part in network.modules() if not list(part.children())]
-    for leaf in leaves:
-        leaf.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-        leaf.register_forward_hook(lambda _, __, output: seen.append(output))
-    model, x, point = to_conditional(network, widths=WIDTHS, heads=heads), images(), OperatingPoint(0.3, width)
+def test_hooks_of_every_layer_run_once_per_pass_see_what_it_takes_and_gives_and_may_change_it(make, heads, width):
+    network, x, point = make().double().eval(), images(), OperatingPoint(0.3, width)
+    seen = observe(network)
+    model = to_conditional(network, widths=WIDTHS, heads=heads)
     plain = built_at(make, model, point)
-    by_hand = []
-    for leaf in (part for part in plain.modules() if not list(part.children())):
-        leaf.register_forward_pre_hook(lambda _, inputs: by_hand.append(inputs[0]))
-        leaf.register_forward_hook(lambda _, __, output: by_hand.append(output))
-    plain(x)
-    assert len(by_hand) == 2 * len(leaves)
+    by_hand = observe(plain)
+    expected = plain(x)
+    assert len(by_hand) == 2 * sum(not list(part.children()) for part in network.modules())
     for form in forms(model, point):
         seen.clear()
-        form(x)
+        torch.testing.assert_close(form(x), expected)
         torch.testing.assert_close(seen, by_hand)
-
-
-@pytest.mark.parametrize("heads", ["shared", "per-width"])
-@pytest.mark.parametrize("width", WIDTHS)
-def test_hooks_may_change_what_a_layer_takes_and_gives(heads, width):
-    network = Residual().double().eval()
-    for layer in (network.body[0], network.norm, network.head):
-        layer.register_forward_pre_hook(lambda _, inputs: (2 * inputs[0],))
-        layer.register_forward_hook(lambda _, __, output: output - 1)
-    model, x, point = to_conditional(network, widths=WIDTHS, heads=heads), images(), OperatingPoint(0.3, width)
-    plain = built_at(Residual, model, point)
-    for layer in (plain.body[0], plain.norm, plain.head):
-        layer.register_forward_pre_hook(lambda _, inputs: (2 * inputs[0],))
-        layer.register_forward_hook(lambda _, __, output: output - 1)
-    for form in forms(model, point):
-        torch.testing.assert_close(form(x), plain(x))
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -415,23 +373,17 @@ class WithActivated(Head):
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_what_a_convolution_holds_is_in_evaluation_mode_in_plain_networks_alone(width):
+def test_what_a_convolution_holds_is_copied_by_folding_followed_by_pinning_and_in_evaluation_mode_there_alone(width):
     model, point = oats(WithActivated).train(), OperatingPoint(0.3, width)
-    plain = (model.pinned(point), fold(model, point))
-    assert all(part.training for part in model.modules())
-    assert not any(part.training for network in plain for part in network.modules())
-    for network in plain:
-        torch.testing.assert_close(network(images()), model.eval()(images(), *point))
-
-
-def test_what_a_convolution_holds_is_copied_by_folding_and_followed_by_pinning():
-    model, point = oats(WithActivated), OperatingPoint(0.3, 0.5)
     pinned, folded = model.pinned(point), fold(model, point)
-    expected = folded(images())
+    assert all(part.training for part in model.modules())
+    assert not any(part.training for network in (pinned, folded) for part in network.modules())
     assert not any(parameter.requires_grad for parameter in pinned.parameters())
+    expected = folded(images())
+    torch.testing.assert_close(pinned(images()), expected)
     with torch.no_grad():
         model.network.conv2.activation.weight.add_(1)
-    torch.testing.assert_close(pinned(images()), model(images(), *point))
+    torch.testing.assert_close(pinned(images()), model.eval()(images(), *point))
     assert not torch.allclose(pinned(images()), expected)
     assert torch.equal(folded(images()), expected)
 
@@ -586,15 +538,12 @@ def test_scores_without_a_gradient_are_refused():
         to_conditional(Decides(), widths=WIDTHS)
 
 
-def test_with_one_width_nothing_is_looked_at():
+def test_with_one_width_nothing_is_looked_at_and_nothing_is_slimmable():
     network = Concatenates()
+    model = to_conditional(network, widths=[1])
+    assert not any(isinstance(part, Slimmable | Switch) for part in model.modules())
     network.register_forward_pre_hook(lambda *_: pytest.fail("it was run"))
     assert slim(network, (1.0,)).channels == {}
-
-
-def test_with_one_width_nothing_is_slimmable():
-    model = to_conditional(Concatenates(), widths=[1])
-    assert not any(isinstance(part, Slimmable | Switch) for part in model.modules())
 
 
 def test_the_choice_of_layers_is_kept_as_paths_which_make_the_same_model():
