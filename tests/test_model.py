@@ -18,16 +18,16 @@ def test_a_batch_that_mixes_lams_equals_the_batches_of_each_lam(make):
     torch.testing.assert_close(model(x, lam.double()), expected)
 
 
-def test_the_default_point_answers_where_none_is_named(model):
-    model.default_point = OperatingPoint(0.3)
-    torch.testing.assert_close(model(images()), model(images(), lam=0.3))
-
-
-def test_a_lam_alone_means_the_default_width_everywhere():
-    model = shaken(Residual(), widths=WIDTHS)
-    model.default_point = OperatingPoint(0, 0.5)
-    expected = model(images(), 0.3, 0.5)
-    for answer in (model(images(), 0.3), model.pinned(0.3)(images()), fold(model, 0.3)(images())):
+@pytest.mark.parametrize("width", [0.5, 1.0])
+def test_the_default_point_answers_where_none_is_named_and_its_width_where_a_lam_alone_is(width):
+    model, x = shaken(Residual(), widths=WIDTHS), images()
+    assert model.default_point == OperatingPoint(0.0, 1.0)
+    model.default_point = OperatingPoint(0.3, width)
+    expected = model(x, 0.3, width)
+    for answer in (model(x), model.pinned()(x), fold(model)(x), model(x, torch.full((8,), 0.3))):
+        torch.testing.assert_close(answer, expected)
+    model.default_point = OperatingPoint(0, width)
+    for answer in (model(x, 0.3), model.pinned(0.3)(x), fold(model, 0.3)(x)):
         torch.testing.assert_close(answer, expected)
 
 
@@ -97,11 +97,6 @@ def test_a_lam_rounded_to_float32_is_the_trained_one():
     torch.testing.assert_close(model(x, torch.full((8,), 0.3, dtype=torch.float32)), model(x, lam=0.3), rtol=0, atol=0)
 
 
-def test_a_width_that_was_not_trained_is_refused(model):
-    with pytest.raises(ValueError, match=r"width must be one of \(1.0,\), got 0.5"):
-        model(images(), lam=0.1, width=0.5)
-
-
 @pytest.mark.parametrize("width", [0.6, 0.25, 0.5001])
 def test_a_width_between_the_trained_ones_is_refused_wherever_one_is_named(width):
     model = shaken(Residual(), widths=WIDTHS)
@@ -133,17 +128,6 @@ def test_a_width_that_is_no_number_is_refused(width):
         model(images(), 0.1, width)
 
 
-def test_the_default_width_answers_where_none_is_named():
-    model = shaken(Residual(), widths=WIDTHS)
-    assert model.default_point == OperatingPoint(0.0, 1.0)
-    model.default_point = OperatingPoint(0.3, 0.5)
-    expected = model(images(), 0.3, 0.5)
-    assert torch.equal(model(images()), expected)
-    torch.testing.assert_close(model(images(), torch.full((8,), 0.3)), expected)
-    torch.testing.assert_close(model.pinned()(images()), expected)
-    torch.testing.assert_close(fold(model)(images()), expected)
-
-
 @pytest.mark.parametrize("shape", [(7,), (8, 1)])
 def test_lams_that_are_not_one_per_sample_are_refused(model, shape):
     with pytest.raises(ValueError, match="lam must be one number, or hold 8"):
@@ -156,34 +140,22 @@ def test_a_lam_that_is_no_number_is_refused(model):
 
 
 @pytest.mark.parametrize("make_copy", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
-@pytest.mark.parametrize("heads", ["shared", "per-width"])
-def test_a_copy_of_a_slimmable_network_answers_alike_at_every_width_and_stands_alone(heads, make_copy):
-    model = shaken(Residual(), widths=WIDTHS, heads=heads)
-    before = {width: model.pinned(OperatingPoint(0.3, width))(images()) for width in WIDTHS}
+@pytest.mark.parametrize("options", [{}, {"widths": WIDTHS}, {"widths": WIDTHS, "heads": "per-width"}])
+def test_a_copy_answers_alike_at_every_width_and_stands_alone(options, make_copy):
+    model = shaken(Residual(), **options)
+    points = [OperatingPoint(0.3, width) for width in model.widths]
+    before = [model.pinned(point)(images()) for point in points]
     twin = make_copy(model)
-    assert twin.widths == WIDTHS
-    for width in WIDTHS:
-        torch.testing.assert_close(twin(images(), 0.3, width), model(images(), 0.3, width), rtol=0, atol=0)
+    assert twin.widths == model.widths
+    for point in points:
+        torch.testing.assert_close(twin(images(), *point), model(images(), *point), rtol=0, atol=0)
     with torch.no_grad():
         for parameter in twin.parameters():
             parameter.add_(1)
-    for width in WIDTHS:
-        point = OperatingPoint(0.3, width)
+    for point, answer in zip(points, before, strict=True):
         torch.testing.assert_close(twin.pinned(point)(images()), twin(images(), *point))
-        assert not torch.allclose(twin.pinned(point)(images()), before[width])
-        assert torch.equal(model.pinned(point)(images()), before[width])
-
-
-@pytest.mark.parametrize("make_copy", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
-def test_a_copy_answers_alike_and_stands_alone(model, make_copy):
-    model.pinned(OperatingPoint(0.1))
-    twin = make_copy(model)
-    torch.testing.assert_close(twin(images(), lam=0.3), model(images(), lam=0.3), rtol=0, atol=0)
-    with torch.no_grad():
-        next(twin.parameters()).add_(1)
-    before = model.pinned(OperatingPoint(0.3))(images())
-    assert not torch.allclose(twin.pinned(OperatingPoint(0.3))(images()), before)
-    torch.testing.assert_close(before, model(images(), lam=0.3))
+        assert not torch.allclose(twin.pinned(point)(images()), answer)
+        assert torch.equal(model.pinned(point)(images()), answer)
 
 
 def test_its_lams_are_those_it_was_converted_for(model):

@@ -1,4 +1,5 @@
 import copy
+import itertools
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -55,7 +56,7 @@ def test_a_pinned_network_gives_the_scores_and_gradients_of_the_conditional_one(
     torch.testing.assert_close(input_gradient(pinned, x), input_gradient(lambda x: model(x, lam=lam), x))
 
 
-def test_a_replica_aimed_at_many_lams_gives_the_scores_and_gradients_of_the_conditional_one(model, point):
+def test_a_live_network_at_many_lams_gives_the_scores_and_gradients_of_the_conditional_one(model, point):
     x, lam = images(), torch.tensor(TRAINED_AND_UNSEEN, dtype=torch.float64).flip(0)
     live = model.live_network(point.width)
     live.set_lam(lam)
@@ -63,7 +64,7 @@ def test_a_replica_aimed_at_many_lams_gives_the_scores_and_gradients_of_the_cond
     torch.testing.assert_close(input_gradient(live, x), input_gradient(lambda x: model(x, lam, point.width), x))
 
 
-def test_a_replica_refuses_a_batch_that_does_not_fit_its_lams(model):
+def test_a_live_network_refuses_a_batch_that_does_not_fit_its_lams(model):
     live = model.live_network()
     live.set_lam(torch.zeros(8))
     with pytest.raises(RuntimeError, match="set to 8 lams, one per sample, got 1 samples"):
@@ -126,6 +127,15 @@ def exchange_weights(model: OATModel, point: OperatingPoint) -> None:
     film.output.weight = nn.Parameter(film.output.weight.detach() + 1)
 
 
+def exchange_layer(model: OATModel, point: OperatingPoint) -> None:
+    head, exchanged = model.network.head, nn.Linear(8, 5).double()
+    model.network.head = slimmable(exchanged, head._slim_channels) if isinstance(head, Slimmable) else exchanged
+
+
+def take_out(model: OATModel, point: OperatingPoint) -> None:
+    head_of(model).bias = None
+
+
 def there_and_back(model: OATModel, point: OperatingPoint) -> None:
     sgd_step(model.float().double(), point)
 
@@ -159,6 +169,8 @@ CHANGES = {
     "load_state_dict": load,
     "load_state_dict(assign=True)": lambda *at: load(*at, assign=True),
     "exchanged parameters": exchange_weights,
+    "an exchanged layer": exchange_layer,
+    "a tensor that is taken out": take_out,
     ".to() and a step": there_and_back,
     "in-place operations": write_in_place,
     ".data and refresh()": write_data,
@@ -190,18 +202,14 @@ def test_training_one_width_moves_the_pinned_networks_of_the_others_by_the_share
         torch.testing.assert_close(network(images()), model(images(), *point))
 
 
-def test_a_pinned_network_follows_its_model_to_another_dtype(model, point):
+def test_a_pinned_network_follows_its_model_to_another_dtype_and_layout(model, point):
     pinned = model.pinned(point)
     model.float()
     assert pinned(images()).dtype == torch.float32
     torch.testing.assert_close(pinned(images()), model(images(), *point))
-
-
-def test_it_takes_up_exchanged_modules_after_a_refresh(model, point):
-    pinned = model.pinned(point)
-    head, exchanged = model.network.head, nn.Linear(8, 5).double()
-    model.network.head = slimmable(exchanged, head._slim_channels) if isinstance(head, Slimmable) else exchanged
-    model.refresh()
+    model.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(pinned(images()), model(images(), *point))
+    sgd_step(model.double(), point)
     torch.testing.assert_close(pinned(images()), model(images(), *point))
 
 
@@ -219,20 +227,6 @@ def test_a_new_tensor_in_the_memory_of_an_old_one_is_noticed(model, point):
         output.weight = None  # frees the memory that the next line is likely to get
         output.weight = nn.Parameter(torch.full(shape, float(value), dtype=torch.float64))
         torch.testing.assert_close(pinned(images()), model(images(), *point))
-
-
-def test_a_tensor_that_is_taken_out_is_noticed(model, point):
-    pinned = model.pinned(point)
-    head_of(model).bias = None
-    torch.testing.assert_close(pinned(images()), model(images(), *point))
-
-
-def test_a_weight_in_another_layout_is_followed(model, point):
-    pinned = model.pinned(point)
-    model.to(memory_format=torch.channels_last)
-    torch.testing.assert_close(pinned(images()), model(images(), *point))
-    sgd_step(model, point)
-    torch.testing.assert_close(pinned(images()), model(images(), *point))
 
 
 def test_autocast_around_one_call_leaves_nothing_behind(point):
@@ -276,15 +270,10 @@ def test_it_cannot_be_moved_without_its_model(model, point):
 
 def test_the_same_point_is_the_same_network_and_the_cache_is_bounded(model, point):
     assert model.pinned(point) is model.pinned(OperatingPoint(0.3, point.width))
-    for step in range(100):
-        for width in model.widths:
-            model.pinned(OperatingPoint(step / 100, width))
+    assert len({id(model.pinned(OperatingPoint(0.3, width))) for width in model.widths}) == len(model.widths)
+    for step, width in itertools.product(range(100), model.widths):
+        model.pinned(OperatingPoint(step / 100, width))
     assert len(model._pinned) <= 64
-
-
-def test_the_points_of_two_widths_are_two_networks():
-    model = shaken(Residual(), widths=WIDTHS)
-    assert len({id(model.pinned(OperatingPoint(0.3, width))) for width in WIDTHS}) == len(WIDTHS)
 
 
 @pytest.mark.parametrize("make_copy", [copy.deepcopy, lambda view: pickle.loads(pickle.dumps(view))])

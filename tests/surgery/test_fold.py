@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from art_oat import OperatingPoint, fold, to_conditional
-from art_oat.layers import ConditionalLayer, Slimmable, Switch
+from art_oat.layers import ConvertedLayer, Slimmable, Switch
 from tests.edge_case_networks import TiedConvolutions
-from tests.networks import NETWORKS, TRAINED_AND_UNSEEN, WIDTHS, Residual, SharedNorm, images, shaken
+from tests.networks import NETWORKS, TRAINED_AND_UNSEEN, WIDTHS, Residual, images, shaken
 from tests.pairs import parametrize_in_pairs
 
 POINT = OperatingPoint(0.3)
@@ -31,12 +31,14 @@ def test_a_folded_network_is_of_the_original_class_and_its_state_loads_into_a_fr
     assert torch.equal(fresh(images()), folded(images()))
 
 
-def test_a_folded_network_stands_alone(model):
-    assert_stands_alone(model, fold(model, POINT), fold(model, POINT)(images()))
-
-
-def assert_stands_alone(model: nn.Module, folded: nn.Module, expected: torch.Tensor) -> None:
-    """Changing one leaves the other as it is."""
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_folded_network_of_any_width_stands_alone(width):
+    model, point = shaken(Residual(), widths=WIDTHS), OperatingPoint(0.3, width)
+    folded, expected = fold(model, point), fold(model, point)(images())
+    storages = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+    for tensor in (*folded.parameters(), *folded.buffers()):
+        assert tensor.untyped_storage().data_ptr() not in storages
+        assert tensor.untyped_storage().nbytes() == tensor.nbytes  # it holds no more than its slice
     state = copy.deepcopy(model.state_dict())
     with torch.no_grad():
         for parameter in model.parameters():
@@ -49,21 +51,11 @@ def assert_stands_alone(model: nn.Module, folded: nn.Module, expected: torch.Ten
     torch.testing.assert_close(model.state_dict(), state, rtol=0, atol=0)
 
 
-def test_a_folded_network_can_be_trained_on(model):
-    folded = fold(model, POINT).train()
-    folded(images()).sum().backward()
-    assert all(parameter.grad is not None for parameter in folded.parameters())
-
-
-def test_a_shared_norm_is_folded_once():
-    folded = fold(shaken(SharedNorm()), POINT)
-    assert folded.in_list[0] is folded.norm
-
-
-def test_folding_takes_the_default_point_where_none_is_named(model):
+def test_a_point_may_be_named_by_its_lam_or_be_the_default_one(model):
+    expected = fold(model, POINT)(images())
+    assert torch.equal(fold(model, 0.3)(images()), expected)
     model.default_point = POINT
-    assert torch.equal(fold(model)(images()), fold(model, POINT)(images()))
-    assert not any(isinstance(part, ConditionalLayer) for part in fold(model).modules())
+    assert torch.equal(fold(model)(images()), expected)
 
 
 def test_a_folded_network_exports_to_onnx():
@@ -77,36 +69,11 @@ def test_a_folded_network_exports_to_onnx():
     np.testing.assert_allclose(scores, expected, rtol=1e-3, atol=1e-4)  # another runtime's float32 kernels
 
 
-def test_a_point_may_be_named_by_its_lam(model):
-    assert torch.equal(fold(model, 0.3)(images()), fold(model, POINT)(images()))
-
-
-def test_what_is_no_conditional_model_is_refused():
-    with pytest.raises(TypeError, match="model must be an OATModel"):
-        fold(nn.Linear(2, 2), POINT)
-
-
-def test_a_point_that_is_not_the_models_is_refused(model):
-    with pytest.raises(ValueError, match="width must be one of"):
-        fold(model, OperatingPoint(0.3, 0.5))
-
-
-@pytest.mark.parametrize("width", WIDTHS)
-def test_a_folded_network_of_any_width_stands_alone(width):
-    model, point = shaken(Residual(), widths=WIDTHS), OperatingPoint(0.3, width)
-    folded, expected = fold(model, point), fold(model, point)(images())
-    storages = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
-    for tensor in (*folded.parameters(), *folded.buffers()):
-        assert tensor.untyped_storage().data_ptr() not in storages
-        assert tensor.untyped_storage().nbytes() == tensor.nbytes  # it holds no more than its slice
-    assert_stands_alone(model, folded, expected)
-
-
 @pytest.mark.parametrize("heads", ["shared", "per-width"])
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_folded_network_of_any_width_can_be_trained_on_exported_and_copied(heads, width):
     folded = fold(shaken(Residual(), widths=WIDTHS, heads=heads), OperatingPoint(0.3, width))
-    assert not any(isinstance(part, ConditionalLayer | Slimmable | Switch) for part in folded.modules())
+    assert not any(isinstance(part, ConvertedLayer | Slimmable | Switch) for part in folded.modules())
     folded.train()(images()).sum().backward()
     assert all(isinstance(parameter, nn.Parameter) for parameter in folded.parameters())
     assert all(parameter.grad is not None and parameter.is_leaf for parameter in folded.parameters())
