@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from art.defences.preprocessor.preprocessor import Preprocessor
 from art.estimators.classification import PyTorchClassifier
 from art.utils import check_and_transform_label_format
 from numpy.typing import NDArray
@@ -172,22 +171,16 @@ class PointClassifier(PyTorchClassifier):
             network: Any network that takes what this classifier's network takes.
             is_training: Take the operations that apply in training instead of those that apply in prediction.
         """
-        applies = [operation.apply_fit if is_training else operation.apply_predict for operation in self._operations]
-        used = [operation for operation, is_used in zip(self._operations, applies, strict=True) if is_used]
+        operations = self.preprocessing_operations
+        used = [it for it in operations if (it.apply_fit if is_training else it.apply_predict)]
         return PreprocessedNetwork(network, used, channels_first=self.channels_first)
-
-    @property
-    def _operations(self) -> list[Preprocessor]:
-        operations: list[Preprocessor] = self.preprocessing_operations
-        return operations
 
 
 def refuse_point(keywords: dict[str, Any]) -> None:
-    """Refuse what ART would ignore, and answer at another point than was asked for."""
+    """Refuse a point that ART would ignore, to answer at another one."""
     if asked := keywords.keys() & {"lam", "width"}:
-        raise TypeError(
-            f"this works at one operating point and takes no {' or '.join(sorted(asked))}. Use at(lam, width)."
-        )
+        names = " or ".join(sorted(asked))
+        raise TypeError(f"this works at one operating point and takes no {names}. Use at(lam, width).")
 
 
 def _floating(x: Any) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 
 from art_oat.checks import Array
@@ -46,11 +45,9 @@ class PinnedClassifier(PointClassifier):
 
     def _set_layer(self, train: bool, layerinfo: list[Any]) -> None:
         if train:
-            raise RuntimeError(
-                "a classifier pinned by at(lam, width) stays in evaluation mode, its dropout and norms too."
-            )
+            raise RuntimeError("a classifier pinned by at(lam, width) stays in evaluation mode, dropout and norms too.")
 
-    def fit(self, x: Array, y: Array, *args: Any, **kwargs: Any) -> None:
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
         """Refuse to train: the weights belong to every operating point.
 
         Raises:
@@ -58,14 +55,4 @@ class PinnedClassifier(PointClassifier):
         """
         raise RuntimeError("a classifier pinned by at(lam, width) is not trained. Train the OATClassifier it is from.")
 
-    def fit_generator(self, *args: Any, **kwargs: Any) -> None:
-        """Refuse to train, as :meth:`fit` does."""
-        self.fit(np.empty(0), np.empty(0))
-
-    def reset(self) -> None:
-        """Refuse to forget, as :meth:`fit` refuses to train."""
-        self.fit(np.empty(0), np.empty(0))
-
-    def clone_for_refitting(self) -> Any:
-        """Refuse, as :meth:`fit` does; ``OATClassifier.clone_for_refitting`` gives one to train."""
-        self.fit(np.empty(0), np.empty(0))
+    fit_generator = reset = clone_for_refitting = fit
