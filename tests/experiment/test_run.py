@@ -191,7 +191,7 @@ def cut_in(epoch: int):
     """The second step of this epoch fails within the block."""
 
     def step(self, x, y):
-        if self.epoch == epoch and self.tally.nb_samples:
+        if self.epoch == epoch and self.metrics.nb_samples:
             raise KeyboardInterrupt
         return unchanged(self, x, y)
 
