@@ -115,7 +115,7 @@ def label_faults(y: Array, nb_samples: int, nb_classes: int, name: str = "y", *,
 
 def is_soft(y: Array, nb_classes: int) -> bool:
     """Whether labels are class probabilities ``(N, K)``, rather than indices or one-hot."""
-    is_table = y.ndim == len(("N", "K")) and y.shape[1] == nb_classes and y.dtype.kind == "f"
+    is_table = y.shape[1:] == (nb_classes,) and y.dtype.kind == "f"
     return is_table and not (np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all())
 
 
@@ -123,9 +123,9 @@ def soft_label_faults(y: Array, name: str = "y") -> list[str]:
     """Say which soft labels ``(N, K)`` are no probabilities: at least 0, of sum 1 up to rounding (1e-3) in each row."""
     is_valid = (y >= 0).all(axis=1) & (np.abs(y.sum(axis=1, dtype=np.float64) - 1) <= 1e-3)  # noqa: PLR2004
     nb_faulty = int((~is_valid).sum())
-    return [f"{name} must hold probabilities of sum 1 per row, got {nb_faulty} of {len(y)} rows that are none."] * bool(
-        nb_faulty
-    )
+    if not nb_faulty:
+        return []
+    return [f"{name} must hold probabilities of sum 1 per row, got {nb_faulty} of {len(y)} rows that are none."]
 
 
 def _some_outside(y: Array, nb_classes: int) -> str:

@@ -23,6 +23,7 @@ Plain = None | bool | int | float | str | list[Any] | dict[str, Any]
 """What JSON can hold."""
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+_DIGEST = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{56}\b")
 _NB_SHOWN = 5
 _MISSING = "not there"
 _CLASS, _UNSAID = "class", "unsaid"  # no field of a dataclass is called class
@@ -200,4 +201,4 @@ def _are_alike(kept: Any, asked: Any) -> bool:
 def _shown(mark: Any) -> str:
     if isinstance(mark, Mapping) and _CLASS in mark:
         return str(mark[_CLASS]).rpartition(".")[2]
-    return str(mark)
+    return _DIGEST.sub(r"\1", str(mark))

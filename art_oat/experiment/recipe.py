@@ -104,10 +104,10 @@ class Recipe:
             lambda: check_widths(self.widths),
         )
         refuse([*faults, *self._number_faults(), *self._choice_faults()])
-        names = ["data"] * self.data.endswith(".npz") + ["data_folder", "pretrained"]
-        for name in names:
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, str(Path(getattr(self, name)).expanduser().resolve()))
+        for name in ("data", "data_folder", "pretrained"):
+            path = getattr(self, name)
+            if path is not None and (name != "data" or path.endswith(".npz")):
+                object.__setattr__(self, name, str(Path(path).expanduser().resolve()))
 
     def _number_faults(self) -> list[str]:
         counts = {"nb_epochs": self.nb_epochs, "batch_size": self.batch_size}

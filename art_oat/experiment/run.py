@@ -18,7 +18,7 @@ import torch
 from art_oat.attacks import Norm
 from art_oat.attacks.registry import name_faults
 from art_oat.checks import refuse
-from art_oat.data import Dataset, Split
+from art_oat.data import Dataset
 from art_oat.evaluation import AutoAttackWarning, EvaluationOptions, ThreatModel, TradeoffCurve
 from art_oat.evaluation.report import write_reports
 from art_oat.experiment.build import fit, trainer_for, weights_file
@@ -26,8 +26,6 @@ from art_oat.experiment.recipe import Recipe, described
 from art_oat.model import OATModel
 from art_oat.model_io import DESCRIPTION, WEIGHTS, load_model
 from art_oat.storage import differences, digest, fingerprint, write_json
-
-TRAINING_STATE = "training-state.pt"
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ class Run:
             raise NotADirectoryError(f"a run must lie in a folder, but {self.folder} is a file.")
         self.say = say
         self._models = [self.folder / WEIGHTS, self.folder / DESCRIPTION]
-        self._training_state = self.folder / TRAINING_STATE
+        self._training_state = self.folder / "training-state.pt"
         self._curve, self._samples = self.folder / "tradeoff.csv", self.folder / "samples.csv"
         self._measured = [self._curve, self._samples]
         self._ledger = _Ledger(self.folder / "run.json")
@@ -102,24 +100,12 @@ class Run:
         Raises:
             FileNotFoundError: If there are none.
         """
-        recipe = self.recipe_or_none()
-        if recipe is None:
-            raise FileNotFoundError(f"{self.folder} must hold a run, made by art-oat train --out {self.folder}.")
-        return recipe
-
-    def recipe_or_none(self) -> Recipe | None:
-        """Return what the weights are trained with, or None where there are none of a known recipe."""
-        settings = self._ledger.settings("recipe")
-        if not settings or not all(path.exists() for path in self._models):
-            return None
         try:
-            return Recipe.from_values(settings)
+            if all(path.exists() for path in self._models):
+                return Recipe.from_values(self._ledger.settings("recipe"))
         except (KeyError, TypeError, ValueError):  # of another version, or damaged
-            return None
-
-    def is_trained(self) -> bool:
-        """Whether the folder holds weights, of whatever recipe."""
-        return any(path.exists() for path in self._models)
+            pass
+        raise FileNotFoundError(f"{self.folder} must hold a run, made by art-oat train --out {self.folder}.")
 
     def train(self, recipe: Recipe, data: Dataset, *, keeps_best: bool = True, overwrites: bool = False) -> OATModel:
         """Train, or go on where the same training was cut short, unless it is done already; return the model.
@@ -154,9 +140,10 @@ class Run:
 
     def _refuse_another(self, asked: dict[str, Any]) -> None:
         """Protect what another training left; say in what it is another."""
-        if not self.is_trained() and not self._training_state.exists():
+        is_trained = any(path.exists() for path in self._models)
+        if not is_trained and not self._training_state.exists():
             return
-        what = "weights of another training" if self.is_trained() else "another training, cut short"
+        what = "weights of another training" if is_trained else "another training, cut short"
         kept = self._ledger.settings("begun") or self._ledger.settings("training")
         different = differences(kept, {name: mark for name, mark in fingerprint(asked).items() if name in kept})
         why = f": {different}" if different else ""
@@ -186,7 +173,7 @@ class Run:
             data: The test part is measured on.
             nb_workers: How many shards to attack at once; None for one per core, or one where there is a GPU.
         """
-        what = {**asdict(measurement), "model": digest(*self._models), "data": data_digest(data.test)}
+        what = {**asdict(measurement), "model": digest(*self._models), "data": digest(*data.test)}
         settings = what | {"machine": _machine()}  # latency is another on another one
         if self._ledger.holds("measurement", settings, self._measured):
             self.say(f"Reusing the measurements in {self._curve}: taken of the same weights with the same settings.")
@@ -240,9 +227,10 @@ def _every(widths: tuple[float, ...]) -> str:
 
 
 def _training(recipe: Recipe, data: Dataset) -> dict[str, Any]:
+    """Everything that weights depend on."""
     settings: dict[str, Any] = {
         "recipe": recipe.as_values(),
-        "data": [data_digest(data.train), data_digest(data.validation)],
+        "data": {"train": digest(*data.train), "validation": digest(*data.validation)},
         "version": version("art-oat"),
     }
     if recipe.pretrained is not None:
@@ -252,11 +240,6 @@ def _training(recipe: Recipe, data: Dataset) -> dict[str, Any]:
 
 def _machine() -> str:
     return f"{platform.platform()}, {platform.processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
-
-
-def data_digest(part: Split) -> str:
-    """Return what tells images and labels apart from others."""
-    return digest(part.x, part.y)
 
 
 class _Ledger:
