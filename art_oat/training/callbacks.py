@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from art_oat.checks import count_faults, refuse
@@ -31,18 +32,19 @@ class Callback:
                 def __init__(self, writer: SummaryWriter) -> None:
                     self.writer = writer
 
-                def on_step_end(self, nb_steps: int, metrics: EpochMetrics) -> None:
-                    self.writer.add_scalar("loss", metrics.loss, nb_steps)
-
                 def on_epoch_end(self, record: EpochRecord) -> None:
                     self.writer.add_scalar("area", record.area, record.epoch)
-
-                def on_fit_end(self) -> None:
-                    self.writer.close()
     """
+
+    needs_validation = False
+    """Whether ``fit`` is to refuse this without validation data."""
+
+    model: OATModel
+    history: Sequence[EpochRecord]
 
     def on_fit_start(self, model: OATModel, history: Sequence[EpochRecord]) -> None:
         """Take note of what is trained, and of the list that gets a record per epoch."""
+        self.model, self.history = model, history
 
     def on_step_end(self, nb_steps: int, metrics: EpochMetrics) -> None:
         """Take note of a step: how many this call of ``fit`` has taken, and the means over the epoch so far."""
@@ -53,9 +55,9 @@ class Callback:
     def on_fit_end(self) -> None:
         """Clean up; comes also where the training fails."""
 
-    def faults(self, classifier: OATClassifier, scheduler: Any, *, has_validation: bool) -> list[str]:
-        """Say why this cannot be told of a training, before anything is touched."""
-        del classifier, scheduler, has_validation
+    def faults(self, classifier: OATClassifier) -> list[str]:
+        """Say why this cannot be told of the training of a classifier, before anything is touched."""
+        del classifier
         return []
 
     def settings(self) -> dict[str, Any]:
@@ -103,15 +105,11 @@ class CSVLogger(Callback):
 
     def __init__(self, path: str | Path) -> None:
         self.path = path
-        self._history: Sequence[EpochRecord] = ()
-
-    def on_fit_start(self, model: OATModel, history: Sequence[EpochRecord]) -> None:
-        self._history = history
 
     def on_epoch_end(self, record: EpochRecord) -> None:
-        write_rows(Path(self.path), [record.row() for record in self._history])
+        write_rows(Path(self.path), [record.row() for record in self.history])
 
-    def faults(self, classifier: OATClassifier, scheduler: Any, *, has_validation: bool) -> list[str]:
+    def faults(self, classifier: OATClassifier) -> list[str]:
         return file_faults("CSVLogger", self.path)
 
 
@@ -121,18 +119,8 @@ def file_faults(name: str, path: Any) -> list[str]:
     return [] if is_fitting else [f"{name} must name a file, got {path!r}."]
 
 
-class _OfValidation(Callback):
-    """Needs the area under the trade-off on validation data."""
-
-    def faults(self, classifier: OATClassifier, scheduler: Any, *, has_validation: bool) -> list[str]:
-        reason = "the best epoch has the largest area under its trade-off there"
-        return [] if has_validation else [f"{type(self).__name__} needs validation_data: {reason}."]
-
-
-class Checkpoint(_OfValidation):
-    """Saves the model whenever the area under its trade-off is the largest of this call of ``fit``.
-
-    It is one best epoch for all lams, saved over the one before.
+class Checkpoint(Callback):
+    """Saves the model, over the one before, whenever the area under its trade-off is the largest of this ``fit``.
 
     Args:
         folder: Gets what :func:`~art_oat.save_model` writes; made where it is missing.
@@ -142,6 +130,8 @@ class Checkpoint(_OfValidation):
         TypeError: If an argument is of another kind.
     """
 
+    needs_validation = True
+
     def __init__(self, folder: str | Path, architecture: Architecture | None = None) -> None:
         if not isinstance(folder, str | Path):
             raise TypeError(f"folder must be a path, got {type(folder).__name__}.")
@@ -149,17 +139,13 @@ class Checkpoint(_OfValidation):
             raise TypeError(f"architecture must be an Architecture or None, got {type(architecture).__name__}.")
         self.folder = folder
         self.architecture = architecture
-        self._model: OATModel | None = None
-
-    def on_fit_start(self, model: OATModel, history: Sequence[EpochRecord]) -> None:
-        self._model = model
 
     def on_epoch_end(self, record: EpochRecord) -> None:
-        if record.is_best and self._model is not None:
-            save_model(self._model, self.folder, self.architecture)
+        if record.is_best:
+            save_model(self.model, self.folder, self.architecture)
 
-    def faults(self, classifier: OATClassifier, scheduler: Any, *, has_validation: bool) -> list[str]:
-        faults = super().faults(classifier, scheduler, has_validation=has_validation)
+    def faults(self, classifier: OATClassifier) -> list[str]:
+        faults = []
         if any(path.is_file() for path in (Path(self.folder), *Path(self.folder).parents)):
             faults.append(f"Checkpoint must name a folder, got {str(self.folder)!r}, where a file is in the way.")
         expected = type(classifier.model.network).__name__
@@ -168,29 +154,27 @@ class Checkpoint(_OfValidation):
         return faults
 
 
-class RestoreBest(_OfValidation):
+class RestoreBest(Callback):
     """Gives the network weights and statistics of the best epoch back in the end, however the training ends.
 
     The best epoch has the largest area under the trade-off on validation data; of equal ones, it is the first. The
     optimizer keeps its state.
     """
 
-    def __init__(self) -> None:
-        self._model: OATModel | None = None
-        self._tensors: dict[str, torch.Tensor] = {}
+    needs_validation = True
 
-    def on_fit_start(self, model: OATModel, history: Sequence[EpochRecord]) -> None:
-        self._model, self._tensors = model, {}
+    def __init__(self) -> None:
+        self._tensors: list[Tensor] = []
 
     def on_epoch_end(self, record: EpochRecord) -> None:
-        if record.is_best and self._model is not None:
-            self._tensors = {name: tensor.detach().clone() for name, tensor in _tensors(self._model)}
+        if record.is_best:
+            self._tensors = [it.detach().clone() for it in (*self.model.parameters(), *self.model.buffers())]
 
+    @torch.no_grad()
     def on_fit_end(self) -> None:
-        with torch.no_grad():
-            for name, tensor in _tensors(self._model) if self._model is not None and self._tensors else ():
-                tensor.copy_(self._tensors[name])
-        self._model, self._tensors = None, {}
+        if self._tensors:
+            torch._foreach_copy_([*self.model.parameters(), *self.model.buffers()], self._tensors)
+        self._tensors = []
 
     def settings(self) -> dict[str, Any]:
         return {"RestoreBest": True}
@@ -202,12 +186,7 @@ class RestoreBest(_OfValidation):
         self._tensors = state["tensors"]
 
 
-def _tensors(model: OATModel) -> Iterator[tuple[str, torch.Tensor]]:
-    yield from model.named_parameters()
-    yield from model.named_buffers()
-
-
-class EarlyStopping(_OfValidation):
+class EarlyStopping(Callback):
     """Ends the training when the area under the trade-off has not grown for a while.
 
     Args:
@@ -217,37 +196,23 @@ class EarlyStopping(_OfValidation):
         ValueError: If ``patience`` is not as above.
     """
 
+    needs_validation = True
+
     def __init__(self, patience: int) -> None:
         refuse(count_faults({"patience": patience}))
         self.patience = patience
-        self._nb_worse = 0
-
-    def on_fit_start(self, model: OATModel, history: Sequence[EpochRecord]) -> None:
-        self._nb_worse = 0
 
     def on_epoch_end(self, record: EpochRecord) -> bool:
-        if record.validation:
-            self._nb_worse = 0 if record.is_best else self._nb_worse + 1
-        return self._nb_worse >= self.patience
+        validated = [each for each in self.history if each.validation]
+        nb_worse = next((number for number, each in enumerate(reversed(validated)) if each.is_best), 0)
+        return nb_worse >= self.patience
 
     def settings(self) -> dict[str, Any]:
         return {"patience": self.patience}
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"nb_worse": self._nb_worse}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._nb_worse = state["nb_worse"]
-
 
 class ProgressBar(Callback):
-    """Shows steps, epoch and means; ``fit`` makes one where it is to be verbose.
-
-    Args:
-        nb_epochs: Of this call of ``fit``.
-        nb_steps: Likewise; None where it is not known.
-        nb_done: How many epochs lie behind already.
-    """
+    """Shows steps, epoch and means; ``fit`` makes one where it is to be verbose."""
 
     def __init__(self, nb_epochs: int, nb_steps: int | None, nb_done: int) -> None:
         self.nb_epochs, self.nb_done = nb_epochs, nb_done

@@ -17,11 +17,7 @@ _FEWEST_INPUTS = 16
 
 
 class InputLayout:
-    """Lays inputs out as a classifier's network wants them.
-
-    Args:
-        classifier: Is trained.
-    """
+    """Lays inputs out as a classifier's network wants them."""
 
     def __init__(self, classifier: OATClassifier) -> None:
         self.classifier = classifier

@@ -29,17 +29,7 @@ from art_oat.training.step import Step
 
 @dataclass(frozen=True)
 class Loop:
-    """Trains until all epochs are done, or a callback ends it.
-
-    Args:
-        state: What changes.
-        batches: One epoch of them at a time.
-        options: How many epochs there are, and what is done after each.
-        settings: What tells the training apart from others in the file that it resumes from.
-        validation: Inputs and labels; None for none.
-        judge: The attack of the validation.
-        seed: Of its draws, the same every epoch.
-    """
+    """Trains until all epochs are done, or a callback ends it; ``judge`` is the attack of the validation."""
 
     state: TrainingState
     batches: Batches
@@ -132,15 +122,7 @@ class Loop:
 
 
 def measure(classifier: OATClassifier, x: Tensor, y: Tensor, attack: BoundAttack, seed: int) -> Iterator[MeasuredPoint]:
-    """Give clean and robust accuracy at every trained point, by an attack that draws the same every time.
-
-    Args:
-        classifier: Is measured.
-        x: Inputs, ``[N, ...]``.
-        y: Class indices, ``[N]``.
-        attack: Attacks it.
-        seed: Of its draws.
-    """
+    """Give clean and robust accuracy at every trained point, by an attack that draws the same every time."""
     for lam, width in itertools.product(classifier.model.lambdas, classifier.model.widths):
         view = classifier.at(lam, width)
         generator = torch.Generator().manual_seed(seed)

@@ -80,12 +80,7 @@ def _has_plain_step(scheduler: Any) -> bool:
 
 
 class LRStepper:
-    """Advances a scheduler once per epoch or once per step.
-
-    Args:
-        scheduler: Has ``step()``; None for constant learning rates.
-        interval: ``"epoch"`` or ``"step"``.
-    """
+    """Advances a scheduler, if there is one, once per ``"epoch"`` or once per ``"step"``."""
 
     def __init__(self, scheduler: Any, interval: str) -> None:
         self.scheduler = scheduler
@@ -117,13 +112,9 @@ class LRStepper:
 def scheduled(
     optimizer: Optimizer, scheduler: Scheduler | Schedule | None, interval: str, nb_steps: int | None
 ) -> Iterator[LRStepper]:
-    """Give what advances a checked scheduler; the learning rates that a schedule changed come back after the block.
+    """Give what advances a scheduler; the learning rates that a schedule changed come back after the block.
 
-    Args:
-        optimizer: Has the learning rates.
-        scheduler: Is stepped; or a function of progress, which step ``i`` of ``n`` gets ``i / n`` of.
-        interval: ``"epoch"`` or ``"step"``; a function of progress always goes by steps.
-        nb_steps: Of the whole training; not needed for what is stepped.
+    Step ``i`` of ``nb_steps`` is taken at the rate that the optimizer had before, times ``schedule(i / nb_steps)``.
     """
     if nb_steps is None or not is_schedule(scheduler):
         yield LRStepper(scheduler, interval)

@@ -17,7 +17,7 @@ from art_oat.training.layout import layout_faults
 from art_oat.training.lr_stepper import PerStep, Scheduler, is_schedule, scheduler_faults
 from art_oat.training.method import Method
 from art_oat.training.preprocessing import preprocessing_faults
-from art_oat.training.resume import ResumeFile, scheduler_state_faults
+from art_oat.training.resume import ResumeFile, reading_faults, scheduler_state_faults
 from art_oat.training.schedule import Schedule
 
 
@@ -37,18 +37,7 @@ class Validation:
 
 
 class FitOptions:
-    """The options of :meth:`OATTrainer.fit`, which documents them.
-
-    Args:
-        nb_epochs: As ``fit`` takes it.
-        scheduler: As ``fit`` takes it.
-        validation_data: As ``fit`` takes it.
-        callbacks: As ``fit`` takes them.
-        method: What is trained by.
-
-    Raises:
-        TypeError: If ``callbacks`` holds something else.
-    """
+    """The options of :meth:`OATTrainer.fit`, which documents them."""
 
     def __init__(
         self,
@@ -93,8 +82,10 @@ class FitOptions:
             faults.append("scheduler must be no ReduceLROnPlateau with clean_share: the loss jumps after clean epochs.")
         if self.resume_file is not None or self.method.fallback is not None:
             faults += scheduler_state_faults(self.scheduler)
+        if self.resume_file is not None:
+            faults += reading_faults(self.scheduler, classifier)
         for callback in self.callbacks:
-            faults += callback.faults(classifier, self.scheduler, has_validation=self.validation is not None)
+            faults += callback.faults(classifier)
         if is_schedule(self.scheduler) and isinstance(x, DataLoader) and nb_batches(x) is None:
             faults.append("scheduler must have step() with a loader of unknown length: progress cannot be told.")
         faults += [*layout_faults(classifier.model), *preprocessing_faults(classifier)]
@@ -102,8 +93,12 @@ class FitOptions:
 
     def _validation_faults(self, classifier: OATClassifier) -> list[str]:
         if self.validation is None:
-            wanted = "validation_data must be given with a fallback: a collapse shows on samples that are held out."
-            return [] if self.method.fallback is None else [wanted]
+            names = [type(one).__name__ for one in self.callbacks if one.needs_validation]
+            reason = "the best epoch has the largest area under its trade-off there"
+            faults = [f"{name} needs validation_data: {reason}." for name in names]
+            if self.method.fallback is not None:
+                faults.append("validation_data must be given with a fallback: a collapse shows on held-out samples.")
+            return faults
         if not isinstance(self.validation, Validation):
             kind = type(self.validation).__name__
             return [f"validation_data must be a pair (x, y) or a Validation, got {kind}."]

@@ -26,18 +26,8 @@ _FORMAT = 4  # of 3, the best epoch was no callback
 class TrainingState:
     """All parts of a training that change from step to step.
 
-    Args:
-        classifier: Holds the optimizer, and says on which device torch's global generator counts.
-        step: Holds weights, statistics and their average.
-        stepper: Holds the schedule.
-        generator: The trainer's.
-        guard: Holds what was best under the fallback; None where there is none.
-        callbacks: Are told of the training.
-        history: The trainer's records.
-        nb_before: Epochs that lie before this call of ``fit``.
-        nb_clean: How many of those of this call, the first, are clean.
-        nb_done: Epochs of this call that lie behind, in a training that has ended all of them.
-        nb_steps: Likewise, steps.
+    ``nb_before`` counts the epochs of earlier calls of ``fit``; the other counts are of this call, whose first
+    ``nb_clean`` epochs are clean. Where a callback ended it, ``nb_done`` counts all epochs.
     """
 
     classifier: OATClassifier
@@ -102,15 +92,15 @@ class TrainingState:
 
 
 class ResumeFile(Callback):
-    """A file that gets, after every epoch and whole or not at all, everything that the training needs to continue.
+    """Writes all that a training needs to continue, after every epoch, when the other callbacks were told.
 
-    If it is there, ``fit`` continues after the last epoch in it, in whatever trainer and network, and comes to the very
-    same result as if it had never been cut. That of a finished training gives the result back, and trains no more.
-    Delete it to train anew. It must be of the same training: its settings are compared, the data are not.
+    If the file is there, ``fit`` continues after the last epoch in it, in whatever trainer and network, and comes to
+    the very same result as if it had never been cut. That of a finished training gives the result back, and trains no
+    more. Delete it to train anew. The settings must be those of the training in the file; the data are not compared.
 
     Exact for arrays. A ``DataLoader`` or a generator of ART's shuffles by its own randomness, and an attack, an
     augmentation or a function that remembers something starts anew. A scheduler with ``step()`` needs ``state_dict()``
-    and ``load_state_dict()``. Every other callback is told of an epoch first.
+    and ``load_state_dict()``.
 
     Args:
         path: The file.
@@ -120,10 +110,7 @@ class ResumeFile(Callback):
         self.path = path
 
     def read(self, settings: Mapping[str, Plain]) -> dict[str, Any] | None:
-        """Return what :meth:`write` was given last, tensors on the CPU; None where there is no file.
-
-        Args:
-            settings: What tells the training apart from others, see :func:`described`.
+        """Return what :meth:`write` was given last for the same settings, tensors on the CPU; None without a file.
 
         Raises:
             ValueError: If the file is of something else, or of a training with other settings; names them.
@@ -152,18 +139,12 @@ class ResumeFile(Callback):
         with replaced(Path(self.path)) as partial:
             torch.save({"settings": dict(settings), "content": dict(content)}, partial)
 
-    def faults(self, classifier: OATClassifier, scheduler: Any, *, has_validation: bool) -> list[str]:  # noqa: D102
-        return file_faults("ResumeFile", self.path) + _state_faults(scheduler, classifier)
+    def faults(self, classifier: OATClassifier) -> list[str]:  # noqa: D102
+        return file_faults("ResumeFile", self.path)
 
 
 def described(parts: Mapping[str, Any], classifier: OATClassifier, scheduler: Any) -> dict[str, Plain]:
-    """Return what tells a training apart from others, by name; the same in every process.
-
-    Args:
-        parts: Settings by name.
-        classifier: Is trained; counts by its criterion, its optimizer and the shapes of its tensors.
-        scheduler: As ``fit`` takes it.
-    """
+    """Return what tells a training apart from others, by name: settings, and kinds and shapes of what is trained."""
     model, criterion, optimizer = classifier.model, classifier.loss, classifier.optimizer
     own = {
         "format": _FORMAT,
@@ -204,7 +185,7 @@ def scheduler_state_faults(scheduler: Any) -> list[str]:
     ]
 
 
-def _state_faults(scheduler: Any, classifier: OATClassifier) -> list[str]:
+def reading_faults(scheduler: Any, classifier: OATClassifier) -> list[str]:
     """Say why a training by a scheduler could not go on from a file."""
     states: dict[str, Any] = {"optimizer": _groups(classifier.optimizer, None)}
     if _is_stepped(scheduler) and not scheduler_state_faults(scheduler):

@@ -38,15 +38,7 @@ def check_finite(what: str, value: Tensor, epoch: int) -> None:
 
 
 class Safeguard:
-    """Keeps the last weights and statistics that had a finite loss and gradient.
-
-    Args:
-        model: Is trained.
-        optimizer: Its gradients go, too, where a step is undone.
-
-    Attributes:
-        tensors: The weights and statistics, live.
-    """
+    """Keeps the last weights and statistics that had a finite loss and gradient; ``tensors`` are the live ones."""
 
     def __init__(self, model: OATModel, optimizer: Optimizer) -> None:
         self.optimizer = optimizer

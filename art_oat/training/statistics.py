@@ -26,11 +26,7 @@ class StatisticsWarning(UserWarning):
 
 
 class StatisticsWatch:
-    """Warns at most once of each: of few values, and of scores in evaluation that training does not know.
-
-    Args:
-        model: Is trained.
-    """
+    """Warns at most once of few values, and of scores in evaluation that training does not know."""
 
     def __init__(self, model: OATModel) -> None:
         self.model = model
@@ -48,14 +44,7 @@ class StatisticsWatch:
             _warn_of_few_values(counts, nb_samples, self.model)
 
     def compare(self, scores: Mapping[OperatingPoint, float], in_training: float, nb_steps: int, epoch: int) -> None:
-        """Look whether scores by running statistics are of another size than those that the training saw.
-
-        Args:
-            scores: The largest at each point, in evaluation mode.
-            in_training: The largest of the last step.
-            nb_steps: Steps taken so far.
-            epoch: Of the training.
-        """
+        """Compare the largest scores by running statistics with the largest that the last training step saw."""
         point = max(scores, key=lambda point: scores[point])
         is_settled = nb_steps >= _NB_SETTLING_STEPS and not self._has_warned_of_scores
         if not is_settled or scores[point] <= _FARTHEST_SCORES * max(in_training, 1.0):

@@ -30,14 +30,7 @@ _NB_PROBES = 8
 
 @dataclass(frozen=True)
 class _Batch:
-    """What every width of a step has in common.
-
-    Attributes:
-        x: Inputs, ``[N, ...]``.
-        y: Labels: class indices ``[N]`` or probabilities ``[N, K]``.
-        lam: One per sample, ``[N]``.
-        weight: Of the adversarial term, ``[N]``: lam, but 0 for all where the training is still a clean one.
-    """
+    """What every width of a step has in common; the weight of the adversarial term is lam, or 0 in a clean epoch."""
 
     x: Tensor
     y: Tensor
@@ -65,7 +58,7 @@ class Step:
         classifier: Is trained.
         method: How.
         attack: The method's attack, bound to the classifier.
-        generator: What everything is drawn from.
+        generator: Draws everything.
     """
 
     def __init__(
