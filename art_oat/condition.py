@@ -130,13 +130,7 @@ Layout = Literal["side by side", "in turn"]
 def repeated(values: Tensor, nb_samples: int, layout: Layout) -> Tensor:
     """Give each of the ``nb_samples`` rows that a layer sees the value of its sample.
 
-    Args:
-        values: ``[1, ...]``, which goes for all, or ``[N, ...]``.
-        nb_samples: A multiple of ``N``.
-        layout: How the rows of one sample lie.
-
-    Returns:
-        ``[1, ...]`` or ``[nb_samples, ...]``.
+    Values ``[1, ...]`` stay as they are; ``[N, ...]`` become ``[nb_samples, ...]``.
 
     Raises:
         RuntimeError: If ``nb_samples`` is no multiple of ``N``.
@@ -189,11 +183,7 @@ class Condition:
         return {}
 
     def of(self, nb_samples: int) -> Condition:
-        """Return the condition for a layer that sees ``nb_samples``, with the lam of each.
-
-        Raises:
-            RuntimeError: If ``lam`` holds several values, and ``nb_samples`` is no multiple of their number.
-        """
+        """Return the condition for a layer that sees ``nb_samples``, see :func:`repeated`."""
         if len(self.lam) in (1, nb_samples):
             return self
         if nb_samples not in self._by_size:

@@ -47,7 +47,7 @@ def rebuild(
 def _replacements(
     network: nn.Module, substitute: Callable[[nn.Module], nn.Module | None], carry: Callable[[Tensor], Tensor]
 ) -> tuple[dict[int, object], list[tuple[nn.Module, nn.Module]]]:
-    """Return what stands for modules and tensors, by id, and the pairs of modules."""
+    """Return the replacements of modules and tensors, by id of the original, and the pairs of modules."""
     memo: dict[int, object] = {}
     replaced: list[tuple[nn.Module, nn.Module]] = []
     seen: dict[int, object] = {}  # holds what it counts, whose id could else be given to another

@@ -22,8 +22,8 @@ class Watch:
     """Notices when attributes, hooks, layers, or the contents of containers and objects of modules are exchanged.
 
     Two things count as no change: the mode of a module, and a tensor that carries a graph in place of another tensor,
-    which is what a pass leaves behind (activations that are kept, weights that a hook computes). What functions see
-    beside their module (globals, closures, attributes of classes) is not watched, nor is what is written into tensors.
+    which is what a pass leaves behind. Not watched is what functions see beside their module (globals, closures,
+    attributes of classes), and what is written into tensors.
 
     Args:
         *roots: Modules, watched with all that they hold.

@@ -11,9 +11,9 @@ def to_identity(module: nn.Module) -> nn.Module | None:
 
 def test_a_replacement_reaches_every_reference():
     network = SharedNorm()
-    replica = rebuild(network, to_identity, clone_tensor)
-    assert isinstance(replica.norm, nn.Identity)
-    assert replica.in_list[0] is replica.norm
+    rebuilt = rebuild(network, to_identity, clone_tensor)
+    assert isinstance(rebuilt.norm, nn.Identity)
+    assert rebuilt.in_list[0] is rebuilt.norm
     assert isinstance(network.norm, nn.BatchNorm2d)
 
 
@@ -24,9 +24,9 @@ def test_the_root_can_be_replaced():
 def test_tied_weights_stay_tied_and_leave_the_original_alone():
     first, second = nn.Linear(3, 3), nn.Linear(3, 3)
     second.weight = first.weight
-    replica = rebuild(nn.Sequential(first, second), to_identity, clone_tensor)
-    assert replica[0].weight is replica[1].weight
-    assert replica[0].weight.data_ptr() != first.weight.data_ptr()
+    rebuilt = rebuild(nn.Sequential(first, second), to_identity, clone_tensor)
+    assert rebuilt[0].weight is rebuilt[1].weight
+    assert rebuilt[0].weight.data_ptr() != first.weight.data_ptr()
 
 
 def test_a_tensor_that_carries_a_graph_is_carried_too():
@@ -38,8 +38,8 @@ def test_a_tensor_that_carries_a_graph_is_carried_too():
 def test_frozen_parameters_stay_frozen():
     network = nn.Linear(2, 2)
     network.bias.requires_grad_(requires_grad=False)
-    replica = rebuild(network, to_identity, clone_tensor)
-    assert [parameter.requires_grad for parameter in replica.parameters()] == [True, False]
+    rebuilt = rebuild(network, to_identity, clone_tensor)
+    assert [parameter.requires_grad for parameter in rebuilt.parameters()] == [True, False]
 
 
 def test_a_shallow_copy_holds_the_same_in_registers_of_its_own():

@@ -1,4 +1,4 @@
-"""What stands in a conditional network in place of ordinary layers."""
+"""The layers of a conditional network: what they can do, whatever they are made of."""
 
 from __future__ import annotations
 

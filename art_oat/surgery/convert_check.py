@@ -16,7 +16,7 @@ from art_oat.condition import Layout, current_condition
 from art_oat.contexts import borrowed_generators
 from art_oat.layers import ConditionalLayer, ConvertedLayer, Encoding, Switch
 from art_oat.model import OATModel
-from art_oat.rebuild import rebuild
+from art_oat.rebuild import clone_tensor, rebuild
 from art_oat.surgery.errors import refuse_layers
 from art_oat.surgery.selection import is_within
 from art_oat.surgery.tracing import call_stack, hooked, real_tensors, running_inputs
@@ -39,9 +39,9 @@ def try_out(model: OATModel, original: nn.Module, input_shape: Sequence[int] | N
 
     Args:
         model: The conditional network; notes on what shape it was tried.
-        original: What it was made from, or a folded network; without data, on the device "meta", nothing is tried.
+        original: What it was made from, or a folded network.
         input_shape: Shape of one sample; None to try common image sizes: where none of them fits, nothing is tried.
-        like: Gives the inputs their dtype and device.
+        like: Gives the inputs their dtype and device; on the device "meta", nothing is tried.
 
     Raises:
         UnsupportedModuleError: If the network is refused.
@@ -140,9 +140,8 @@ class ConvertCheck:
     def _train(self) -> None:
         lam = torch.linspace(self.model.lambdas[0], self.model.lambdas[-1], len(self.x)).to(self.x)
         for width in dict.fromkeys((self.model.widths[0], 1.0)):
-            fault = _training_fault(self.converted.train(), partial(self.converted, self.x, lam, width))
-            if fault is not None:
-                if _training_fault(self.original.train(), partial(self.original, self.x)) is None:
+            if fault := _training_fault(self.converted.train(), partial(self.converted, self.x, lam, width)):
+                if not _training_fault(self.original.train(), partial(self.original, self.x)):
                     path, error = fault
                     self._refuse(f"in training it fails, as it did not before conversion: {error}", path)
                 return
@@ -153,12 +152,12 @@ class ConvertCheck:
 
     def _guarded(self, call: Callable[[], Any]) -> Any:
         """Return what a call returns; refuse the layer in which it fails."""
-        with call_stack(dict(self.converted.named_modules())) as under_way:
+        with call_stack(dict(self.converted.named_modules())) as stack:
             try:
                 return call()
             except Exception as error:  # noqa: BLE001 - whatever a user's network may raise
                 fault = f"it fails, as it did not before conversion: {error}"
-                self._refuse(fault, under_way[-1] if under_way else "")
+                self._refuse(fault, stack[-1] if stack else "")
 
     def _refuse(self, fault: str, path: str = "") -> NoReturn:
         """Refuse one layer, by its path in the conditional network."""
@@ -167,7 +166,7 @@ class ConvertCheck:
 
 
 def converted_paths(network: nn.Module) -> list[str]:
-    """Return the dotted paths of what stands in place of norms, as they were before conversion, each once."""
+    """Return the dotted paths of converted norms, as they were before conversion, each once."""
     paths: list[str] = []
     for path, part in network.named_modules():
         layer = part.at(1.0) if isinstance(part, Switch) else part
@@ -183,9 +182,10 @@ def sharing_copy(network: nn.Module) -> nn.Module:
     """
 
     def carry(tensor: Tensor) -> Tensor:
-        if isinstance(tensor, nn.Parameter):
-            return nn.Parameter(tensor.detach().contiguous(), tensor.requires_grad)
-        return tensor.detach().clone()
+        is_parameter = isinstance(tensor, nn.Parameter)
+        return (
+            nn.Parameter(tensor.detach().contiguous(), tensor.requires_grad) if is_parameter else clone_tensor(tensor)
+        )
 
     return rebuild(network, lambda _: None, carry)
 
@@ -238,14 +238,14 @@ def _marked(model: OATModel) -> Iterator[None]:
 
 def _training_fault(network: nn.Module, call: Callable[[], Any]) -> tuple[str, Exception] | None:
     """Return where and how a pass forth and back fails; None where it does not."""
-    with torch.enable_grad(), call_stack(dict(network.named_modules())) as under_way:
+    with torch.enable_grad(), call_stack(dict(network.named_modules())) as stack:
         try:
             with borrowed_generators(seed=0):
                 terms = [leaf.sum() for leaf in real_tensors(call()) if leaf.requires_grad]
                 if terms:
                     torch.stack(terms).sum().backward()
         except Exception as error:  # noqa: BLE001 - whatever a user's network may raise
-            return under_way[-1] if under_way else "", error
+            return stack[-1] if stack else "", error
     return None
 
 
