@@ -1,4 +1,7 @@
-"""What a conditional network is made of."""
+"""What a conditional network is made of; every file here is imported, so that what it registers is known."""
+
+import importlib
+import pkgutil
 
 from art_oat.layers.base import AffineLayer, ConditionalLayer, ConvertedLayer
 from art_oat.layers.batch_norm import BatchNormLayer, DualAffineBatchNorm, DualBatchNorm
@@ -30,3 +33,6 @@ __all__ = [
     "slimmable",
     "split",
 ]
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

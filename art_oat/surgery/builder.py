@@ -1,31 +1,19 @@
-"""How norms become conditional layers: the options, the builder of layers, and the registry of conversions."""
+"""How norms become conditional layers: the options, and the conversion of batch norms."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils.parametrize import is_parametrized
 
-from art_oat.layers import (
-    FILMS,
-    BatchNormLayer,
-    ConvertedLayer,
-    DualAffineBatchNorm,
-    DualBatchNorm,
-    EncodingKind,
-    FiLM,
-    FollowedNorm,
-    NarrowFiLM,
-    split,
-)
+from art_oat.layers import FILMS, ConvertedLayer, EncodingKind, FollowedNorm, split
+from art_oat.layers.conversion import STATISTICS, LayerBuilder, conversion_of, register_conversion
 from art_oat.rebuild import clone_tensor, rebuild, without_hooks
 from art_oat.surgery.selection import Selector
 
-_STATISTICS: dict[str, type[BatchNormLayer]] = {"dual": DualBatchNorm, "shared": DualAffineBatchNorm}
 _OTHER_NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 _KNOWN_FORWARDS = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
 
@@ -60,72 +48,9 @@ class Conditioning:
     keep: Selector = ()
 
     def __post_init__(self) -> None:
-        for name, known in (("film", FILMS), ("statistics", _STATISTICS)):
+        for name, known in (("film", FILMS), ("statistics", STATISTICS)):
             if (value := getattr(self, name)) not in known:
                 raise ValueError(f"{name} must be one of {tuple(known)}, got {value!r}.")
-
-
-@dataclass(frozen=True)
-class LayerBuilder:
-    """Builds the conditional layer of one norm.
-
-    Args:
-        conditioning: What it depends on, and how.
-        code_dim: Length of a code.
-        has_film: Whether the norm gets a FiLM.
-        like: Gives new tensors their dtype and device.
-        whole: The FiLMs of the norm at full width, where this builds for a smaller one.
-    """
-
-    conditioning: Conditioning
-    code_dim: int
-    has_film: bool
-    like: Tensor
-    whole: Sequence[FiLM] | None = None
-    _films: list[FiLM] = field(default_factory=list)
-
-    def film(self, nb_channels: int) -> FiLM | None:
-        """Return the FiLM for a number of channels; None where ``film_on`` leaves the norm out."""
-        if not self.has_film:
-            return None
-        if self.whole is None:
-            self._films.append(FILMS[self.conditioning.film](self.code_dim, nb_channels).to(self.like))
-        else:
-            self._films.append(NarrowFiLM(self.whole[len(self._films)], nb_channels))
-        return self._films[-1]
-
-    def narrower(self) -> LayerBuilder:
-        """Return a builder for a smaller width of the same norm: its layers share the FiLMs built so far."""
-        return LayerBuilder(self.conditioning, self.code_dim, self.has_film, self.like, [*self._films])
-
-    def batch_norm(self, norm: _BatchNorm) -> BatchNormLayer:
-        """Return the conditional form of a batch norm, which it takes over."""
-        return _STATISTICS[self.conditioning.statistics](norm, self.film(norm.num_features))
-
-
-Conversion = Callable[[nn.Module, LayerBuilder], ConvertedLayer]
-
-_CONVERSIONS: dict[type[nn.Module], Conversion] = {}
-
-
-def register_conversion(kind: type[nn.Module]) -> Callable[[Conversion], Conversion]:
-    """Register how modules of a type, and of its subclasses, become conditional layers.
-
-    The decorated function takes the module (a copy, free to keep) and a :class:`LayerBuilder`. It returns a
-    :class:`~art_oat.layers.ConditionalLayer`, or raises ``ValueError`` to refuse the module, saying why. The closest
-    registered base class of a module decides.
-
-    Example:
-        >>> @register_conversion(MyBatchNorm)                               # doctest: +SKIP
-        ... def convert_my_batch_norm(norm, build):
-        ...     return build.batch_norm(norm)
-    """
-
-    def register(conversion: Conversion) -> Conversion:
-        _CONVERSIONS[kind] = conversion
-        return conversion
-
-    return register
 
 
 def convert_norm(norm: nn.Module, build: LayerBuilder) -> ConvertedLayer:
@@ -136,7 +61,7 @@ def convert_norm(norm: nn.Module, build: LayerBuilder) -> ConvertedLayer:
     """
     if isinstance(norm, LazyModuleMixin):
         raise ValueError("its size is not known yet: run one batch through the network first")
-    conversion = _conversion_of(norm)
+    conversion = conversion_of(norm)
     if conversion is None:
         raise ValueError("only BatchNorm carries two statistics; exchange it, or register_conversion for its type")
     layer = conversion(rebuild(without_hooks(norm), lambda _: None, clone_tensor), build)
@@ -147,11 +72,7 @@ def convert_norm(norm: nn.Module, build: LayerBuilder) -> ConvertedLayer:
 def norms_of(network: nn.Module) -> dict[str, nn.Module]:
     """Return every norm by dotted path; one that is used in several places has several paths."""
     parts = network.named_modules(remove_duplicate=False)
-    return {path: part for path, part in parts if isinstance(part, _OTHER_NORMS) or _conversion_of(part) is not None}
-
-
-def _conversion_of(module: nn.Module) -> Conversion | None:
-    return next((_CONVERSIONS[kind] for kind in type(module).__mro__ if kind in _CONVERSIONS), None)
+    return {path: part for path, part in parts if isinstance(part, _OTHER_NORMS) or conversion_of(part) is not None}
 
 
 @register_conversion(nn.BatchNorm1d)

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from art_oat.contexts import borrowed_generators
 from art_oat.layers import DEFAULT_LAMBDAS, FILMS, ConvertedLayer, Encoding, Switch
+from art_oat.layers.conversion import LayerBuilder
 from art_oat.layers.slimmable import check_widths
 from art_oat.model import OATModel
 from art_oat.network_kinds import advice_for
 from art_oat.rebuild import clone_tensor, rebuild
-from art_oat.surgery.builder import Conditioning, LayerBuilder, convert_norm, norms_of
+from art_oat.surgery.builder import Conditioning, convert_norm, norms_of
 from art_oat.surgery.convert_check import try_out
 from art_oat.surgery.errors import UnsupportedModuleError, refuse_layers
 from art_oat.surgery.fold import fold
@@ -160,7 +161,8 @@ class _Conversion:
     def _builder(self, path: str) -> LayerBuilder:
         norm = self.norms[path]
         has_film = self.film_on is None or any(self.norms[filmed] is norm for filmed in self.film_on)
-        return LayerBuilder(self.conditioning, self.encoding.dim, has_film, _like(norm))
+        film, statistics = self.conditioning.film, self.conditioning.statistics
+        return LayerBuilder(film, statistics, self.encoding.dim, has_film, _like(norm))
 
 
 def _like(norm: nn.Module) -> Tensor:
