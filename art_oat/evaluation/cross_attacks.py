@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -57,6 +59,78 @@ class Mixture(nn.Module):
         """Return logarithms of the mean probabilities, ``[N, K]``, for inputs ``[N, ...]``."""
         logs = torch.stack([network(x).log_softmax(dim=1) for network in self.networks])
         return logs.logsumexp(dim=0) - math.log(len(self.networks))
+
+
+@dataclass(frozen=True, eq=False)
+class CrossAnswers:
+    """Which images are answered right at each lam after attacks at each lam, and the shares of them.
+
+    Args:
+        lambdas: ``A`` lams, at least two, ascending; each is attacked, and answers.
+        right: Bool ``[A + 2, A, N]``, at each lam: images as they are, then attacked at each lam, then attacked at all
+            lams at once.
+
+    Raises:
+        ValueError: If ``right`` has another shape, or there are fewer than two lams or no images.
+    """
+
+    lambdas: tuple[float, ...]
+    right: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        shape, nb_lams = np.shape(self.right), len(self.lambdas)
+        is_fitting = shape[:-1] == (nb_lams + 2, nb_lams) and shape[-1] > 0
+        if nb_lams < MIN_LAMS or not is_fitting:
+            raise ValueError(
+                f"right must have shape [A + 2, A, N] for A lams, at least {MIN_LAMS}, and N images, at least 1, "
+                f"got {list(shape)} for {nb_lams} lams."
+            )
+
+    @cached_property
+    def _robust(self) -> NDArray[np.float64]:
+        """Chance that an image is right as it is and attacked, ``[A + 1, A + 1, N]``; the last column draws lam."""
+        chances = np.concatenate([self.right, self.right.mean(axis=1, keepdims=True)], axis=1)
+        robust: NDArray[np.float64] = np.minimum(chances[:1], chances[1:])
+        return robust
+
+    @cached_property
+    def shares(self) -> NDArray[np.float64]:
+        """The whole matrix, ``[A + 3, A + 1]``.
+
+        Rows: not attacked; attacked at each lam; at all at once; the worst of these, image by image. Columns: answered
+        at each lam; at a lam drawn at random.
+        """
+        clean = self.right[0].mean(axis=1)
+        worst_case = self._robust.min(axis=0).mean(axis=1)
+        return np.vstack([[*clean, clean.mean()], self._robust.mean(axis=2), worst_case])
+
+    @property
+    def nb_images(self) -> int:
+        """On how many images everything was measured."""
+        return len(self.right[0, 0])
+
+    @property
+    def clean(self) -> NDArray[np.float64]:
+        """Accuracy without attack at each lam, ``[A]``."""
+        return self.shares[0, :-1]
+
+    @property
+    def robust(self) -> NDArray[np.float64]:
+        """Share of images that are robust at lam b (column) against an attack at lam a (row), ``[A, A]``."""
+        return self.shares[1:-2, :-1]
+
+    @property
+    def at_once(self) -> NDArray[np.float64]:
+        """Share of images that are robust at each lam against the attack on all lams at once, ``[A]``."""
+        return self.shares[-2, :-1]
+
+    @property
+    def worst_case(self) -> NDArray[np.float64]:
+        """Share of images that are robust at each lam against all attacks, ``[A]``.
+
+        If it is much less than the diagonal of ``robust``, the attack is weak at this lam.
+        """
+        return self.shares[-1, :-1]
 
 
 def name_of(attack: Any) -> str:

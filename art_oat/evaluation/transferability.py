@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, get_args
 
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from art_oat.attacks import PGD, Attack, Norm, format_eps, is_tensor_attack
 from art_oat.checks import Array, as_array
 from art_oat.classifier import OATClassifier
-from art_oat.evaluation.cross_attacks import MIN_LAMS, NB_STEPS, checked, cross_answers, name_of
+from art_oat.evaluation.cross_attacks import NB_STEPS, CrossAnswers, checked, cross_answers, name_of
 from art_oat.evaluation.options import DEFAULTS, EvaluationOptions, ThreatModel
 from art_oat.evaluation.text import aligned
 from art_oat.storage import parse_csv, write_rows
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class TransferMatrix:
+class TransferMatrix(CrossAnswers):
     """What is right after an attack at lam a when it is answered at lam b, image by image.
 
     An image counts as robust at (a, b) if it is answered right at b, both as it is and attacked at a. The diagonal of
@@ -57,22 +56,11 @@ class TransferMatrix:
         ValueError: If ``right`` has another shape, or there are fewer than two lams or no images.
     """
 
-    lambdas: tuple[float, ...]
-    right: NDArray[np.bool_]
     eps: float
     norm: Norm = "Linf"
     width: float = 1.0
     attack: str = f"PGD-{NB_STEPS}"
     attack_at_once: str = f"PGD-{NB_STEPS}"
-
-    def __post_init__(self) -> None:
-        shape, nb_lams = np.shape(self.right), len(self.lambdas)
-        is_fitting = shape[:-1] == (nb_lams + 2, nb_lams) and shape[-1] > 0
-        if nb_lams < MIN_LAMS or not is_fitting:
-            raise ValueError(
-                f"right must have shape [A + 2, A, N] for A lams, at least {MIN_LAMS}, and N images, at least 1, "
-                f"got {list(shape)} for {nb_lams} lams."
-            )
 
     @classmethod
     def measure(
@@ -113,52 +101,6 @@ class TransferMatrix:
         right = cross_answers(classifier, points, data, threat, (each, at_once), options)
         lams, names = tuple(point.lam for point in points), (name_of(each), name_of(at_once))
         return cls(lams, right, threat.eps, threat.norm, points[0].width, *names)
-
-    @cached_property
-    def _robust(self) -> NDArray[np.float64]:
-        """Chance that an image is right as it is and attacked, ``[A + 1, A + 1, N]``; the last column draws lam."""
-        chances = np.concatenate([self.right, self.right.mean(axis=1, keepdims=True)], axis=1)
-        robust: NDArray[np.float64] = np.minimum(chances[:1], chances[1:])
-        return robust
-
-    @cached_property
-    def shares(self) -> NDArray[np.float64]:
-        """The whole matrix, ``[A + 3, A + 1]``.
-
-        Rows: not attacked; attacked at each lam; at all at once; the worst of these, image by image. Columns: answered
-        at each lam; at a lam drawn at random.
-        """
-        clean = self.right[0].mean(axis=1)
-        worst_case = self._robust.min(axis=0).mean(axis=1)
-        return np.vstack([[*clean, clean.mean()], self._robust.mean(axis=2), worst_case])
-
-    @property
-    def nb_images(self) -> int:
-        """On how many images everything was measured."""
-        return len(self.right[0, 0])
-
-    @property
-    def clean(self) -> NDArray[np.float64]:
-        """Accuracy without attack at each lam, ``[A]``."""
-        return self.shares[0, :-1]
-
-    @property
-    def robust(self) -> NDArray[np.float64]:
-        """Share of images that are robust at lam b (column) against an attack at lam a (row), ``[A, A]``."""
-        return self.shares[1:-2, :-1]
-
-    @property
-    def at_once(self) -> NDArray[np.float64]:
-        """Share of images that are robust at each lam against the attack on all lams at once, ``[A]``."""
-        return self.shares[-2, :-1]
-
-    @property
-    def worst_case(self) -> NDArray[np.float64]:
-        """Share of images that are robust at each lam against all attacks, ``[A]``.
-
-        If it is much less than the diagonal of ``robust``, the attack is weak at this lam.
-        """
-        return self.shares[-1, :-1]
 
     @property
     def blind_lam(self) -> float:
