@@ -2,7 +2,6 @@
 
     python -m benchmarks.attack_precision --data digits                          # 3 minutes on one core
     python -m benchmarks.attack_precision --data cifar10 --data-folder FOLDER    # some 15 minutes on one core
-    python -m benchmarks.attack_precision --smoke                                # seconds; writes nothing
 
 The one networks of ``tradeoff.py`` (trained if --runs does not hold them) are attacked at every lam above 0 by the
 attack they were trained with, PGD-7, in float32 and under autocast in bfloat16, from the same random starts, on up to
@@ -10,9 +9,8 @@ attack they were trained with, PGD-7, in float32 and under autocast in bfloat16,
 image, with a 95% bootstrap interval over images; "noise" is the same between two sets of starts, both in float32.
 """
 
-import tempfile
+import argparse
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,26 +19,27 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from art_oat import PGD
-from benchmarks.arguments import command, parser
-from benchmarks.attack_sources import interval
-from benchmarks.configs import CONFIGS, Config, Part
-from benchmarks.methods import train
-from benchmarks.record import RESULTS, environment, text, write
+from benchmarks.arms import one_network
+from benchmarks.configs import Config, Part, asked
+from benchmarks.statistics import interval
+from benchmarks.study import Found, data_options, run
+from benchmarks.tables import Row
 
 NB_STARTS = 3
 NB_IMAGES = 1000
 Answers = NDArray[np.float64]
+KINDS = {"float32": (False, 0), "bf16": (True, 0), "again": (False, NB_STARTS)}
 
 
 def answered(config: Config, part: Part, runs: Path, *, is_bf16: bool, first_start: int) -> Answers:
     """Return loss and correctness of every attacked test image, means over starts: ``[2, lams above 0, N]``."""
-    model = train("oat", config, part, runs / part.name / "oat").model
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    classifier, recipe = config.recipe.classifier(model, part.data), config.recipe
+    _, classifier = one_network(config, runs, part)
+    classifier.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     x, y = classifier.as_tensors(*(values[:NB_IMAGES] for values in part.data.test))
-    attack = PGD(recipe.method.eps, recipe.method.eps_step, norm=recipe.method.norm)
+    method = config.recipe.method
+    attack = PGD(method.eps, method.eps_step, norm=method.norm)
     found = []
-    for lam in recipe.lambdas[1:]:
+    for lam in config.recipe.lambdas[1:]:
         network = classifier.at(lam).as_module()
         answers = []
         for start in range(first_start, first_start + NB_STARTS):
@@ -54,53 +53,32 @@ def answered(config: Config, part: Part, runs: Path, *, is_bf16: bool, first_sta
     return np.stack(found, axis=1)
 
 
-def rows(config: Config, runs: Path) -> list[dict[str, object]]:
-    """Compare at every lam, and in the mean over lams, over all parts."""
-    kinds = {"float32": (False, 0), "bf16": (True, 0), "again": (False, NB_STARTS)}
-    answers = {
-        name: np.concatenate(
-            [answered(config, part, runs, is_bf16=is_bf16, first_start=start) for part in config.parts()], axis=2
-        )
-        for name, (is_bf16, start) in kinds.items()
-    }
-    lams = {f"{lam:g}": index for index, lam in enumerate(config.recipe.lambdas[1:])}
-    every = {"mean": slice(None)} | {lam: slice(index, index + 1) for lam, index in lams.items()}
-    return [
-        _row(lam, {name: values[:, chosen].mean(axis=1) for name, values in answers.items()})
-        for lam, chosen in every.items()
-    ]
-
-
-def _row(lam: str, answers: dict[str, Answers]) -> dict[str, object]:
-    row: dict[str, object] = {"lam": lam}
+def row_of(lam: str, answers: dict[str, Answers]) -> Row:
+    row: Row = {"lam": lam}
     for index, (what, factor) in enumerate((("loss", 1.0), ("robust", 100.0))):
         reference = factor * answers["float32"][index]
         row |= {f"{what} float32": f"{reference.mean():.4f}"}
         for name, column in (("bf16", "difference"), ("again", "noise")):
             difference = factor * answers[name][index] - reference
             low, high = interval(difference)
-            row |= {
-                f"{what} {column}": f"{difference.mean():+.4f}",
-                f"{what} {column} 95%": f"{low:+.4f} to {high:+.4f}",
-            }
+            row |= {f"{what} {column}": f"{difference.mean():+.4f}"}
+            row |= {f"{what} {column} 95%": f"{low:+.4f} to {high:+.4f}"}
     return row | {"answers": len(answers["float32"][0])}
 
 
-def main() -> None:
-    given = parser(__doc__).parse_args()
-    config = CONFIGS[given.data, "small"].in_folder(given.data_folder)
-    if given.smoke:
-        with tempfile.TemporaryDirectory() as scratch:
-            print(text(rows(replace(config.shortened(), seeds=config.seeds[:1]), Path(scratch))))
-        return
-    table = rows(config, given.runs / f"{given.data}-small")
-    print(text(table))
-    write(
-        RESULTS / f"attack_precision_{given.data}.csv",
-        table,
-        environment(command("attack_precision", given), config.seeds),
-    )
+def measure(given: argparse.Namespace) -> Found:
+    """Compare at every lam, and in the mean over lams, over all parts."""
+    config, runs, answers = asked(given), given.runs / f"{given.data}-small", {}
+    for name, (is_bf16, start) in KINDS.items():
+        by_part = [answered(config, part, runs, is_bf16=is_bf16, first_start=start) for part in config.parts()]
+        answers[name] = np.concatenate(by_part, axis=2)
+    lams = {f"{lam:g}": slice(index, index + 1) for index, lam in enumerate(config.recipe.lambdas[1:])}
+    rows = [
+        row_of(lam, {name: values[:, chosen].mean(axis=1) for name, values in answers.items()})
+        for lam, chosen in ({"mean": slice(None)} | lams).items()
+    ]
+    return Found({f"attack_precision_{given.data}": rows}, config.seeds)
 
 
 if __name__ == "__main__":
-    main()
+    run("attack_precision", __doc__, measure, data_options("tradeoff"))

@@ -1,5 +1,6 @@
 """What is compared on which data: the configurations of ``tradeoff.py``."""
 
+import argparse
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from art_oat.data import Dataset, Split, load
 from art_oat.evaluation.tradeoff import subset
 from art_oat.experiment.recipe import Recipe
 from art_oat.training import Method
+from benchmarks.baselines import BASELINES
 
 
 class Part(NamedTuple):
@@ -45,7 +47,7 @@ class Config:
         attacks_first: Whether these are the first, rather than drawn in the classes' shares.
         judges: By what, the deciding one last.
         dedicated_to: Lams that get a network of their own; None for all that the one network is trained for.
-        others: Methods beside the one network and the dedicated ones, see ``methods.py``.
+        others: Arms beside the one network and the dedicated ones, see ``baselines.py``.
         variants: Changes to the recipe of the one network, by name.
         lambdas: Where networks are judged; None for the lams they are trained at.
         beyond: Lams above 1 where the one network is judged, too.
@@ -71,8 +73,8 @@ class Config:
     is_choosing: bool = False
 
     @property
-    def methods(self) -> tuple[str, ...]:
-        """Every method that is compared."""
+    def arms(self) -> tuple[str, ...]:
+        """Every arm that is compared."""
         lams = self.recipe.lambdas if self.dedicated_to is None else self.dedicated_to
         return tuple(self.variants) or ("oat", *(f"lam-{lam:g}" for lam in lams), *self.others)
 
@@ -145,7 +147,6 @@ DIGITS_RECIPE = Recipe(
 )
 """Chosen on validation data, by an earlier form of ``demo_recipe.py``: results/digits_recipe.csv."""
 
-BASELINES = ("pgd-at", "trades", "awp", "trades-awp")
 DIGITS = Config(
     # chosen on images held out of the training parts of seed 100; epochs so that the one network takes a third of the
     # time of the dedicated ones, which do not gain from the smaller weight decay of 5e-4 or from fewer epochs
@@ -174,15 +175,23 @@ def full_size(network: str) -> Config:
     """Return a comparison on all of CIFAR-10, for a GPU: 30 epochs each, AutoAttack on 1,000 test images."""
     recipe = _CIFAR10.changed(network=network, ema=0.999, precision="bf16")
     judges = ("pgd-20", "pgd-50", "autoattack")
-    return Config(recipe, nb_epochs_dedicated=30, nb_robust=1000, attacks_first=True, judges=judges, others=BASELINES)
+    return Config(
+        recipe, nb_epochs_dedicated=30, nb_robust=1000, attacks_first=True, judges=judges, others=tuple(BASELINES)
+    )
 
 
 CONFIGS: dict[tuple[str, str], Config] = {
     ("digits", "small"): DIGITS,
-    ("digits", "baselines"): replace(DIGITS, seeds=(0,), others=BASELINES),
+    ("digits", "baselines"): replace(DIGITS, seeds=(0,), others=tuple(BASELINES)),
     ("cifar10", "small"): CIFAR10_SMALL,
     ("cifar10", "equal"): CIFAR10_EQUAL,
     ("cifar10", "resnet18"): full_size("resnet18"),
     ("cifar10", "wrn-16-8"): full_size("wrn-16-8"),
 }
 """By data and name."""
+
+
+def asked(given: argparse.Namespace, name: str = "small") -> Config:
+    """Return the comparison that a command line asks for."""
+    config = CONFIGS[given.data, name].in_folder(given.data_folder)
+    return config.shortened() if given.smoke else config

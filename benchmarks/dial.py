@@ -2,38 +2,26 @@
 
     python -m benchmarks.dial --data digits                          # 2 minutes on one core
     python -m benchmarks.dial --data cifar10 --data-folder FOLDER    # 10 minutes on one core
-    python -m benchmarks.dial --smoke                                # seconds; writes nothing
 
 The one network of ``tradeoff.py`` (its first seed and fold; trained if --runs does not hold it) is attacked by PGD-50
 at every lam and at all of them at once, and answers each result at every lam; see ``TransferMatrix``. Results go to
 results/dial_DATA.csv, which keeps every answer, and docs/dial_DATA.png.
 """
 
-import tempfile
-from pathlib import Path
+import argparse
 
 import numpy as np
 
 from art_oat import TransferMatrix
-from benchmarks.arguments import command, parser
-from benchmarks.configs import CONFIGS, Config
-from benchmarks.methods import train
-from benchmarks.record import RESULTS, environment, write
+from benchmarks.arms import one_network
+from benchmarks.configs import asked
+from benchmarks.study import Found, data_options, run
+from benchmarks.tables import DOCS, RESULTS, Row
 
 
-def measure(config: Config, runs: Path) -> TransferMatrix:
-    part = next(config.parts())
-    model = train("oat", config, part, runs / part.name / "oat").model
-    x, y = part.data.test
-    index = config.attacked(part)
-    classifier = config.recipe.classifier(model, part.data)
-    return TransferMatrix.measure(classifier, x[index], y[index], eps=config.recipe.method.eps)
-
-
-def summary(matrix: TransferMatrix) -> dict[str, str]:
+def summary(matrix: TransferMatrix) -> Row:
     """What an attacker leaves, by what he knows, in percent of images; and what drawing lam brings."""
-    figures = {
-        "images": matrix.right.shape[-1],
+    shares = {
         "knows lam, mean over lams": np.diag(matrix.robust).mean(),
         "does not know lam, mean over lams": matrix.robust.mean(axis=1).min(),
         "best fixed lam": matrix.worst_case.max(),
@@ -43,23 +31,18 @@ def summary(matrix: TransferMatrix) -> dict[str, str]:
         "lam drawn, asked again": matrix.random_dial_asked_again,
         "worst fixed lam": matrix.worst_case.min(),
     }
-    return {name: f"{value if name == 'images' else 100 * value:.4g}" for name, value in figures.items()}
+    return {"images": matrix.nb_images, **{name: f"{100 * share:.4g}" for name, share in shares.items()}}
 
 
-def main() -> None:
-    given = parser(__doc__).parse_args()
-    config = CONFIGS[given.data, "small"].in_folder(given.data_folder)
-    if given.smoke:
-        with tempfile.TemporaryDirectory() as scratch:
-            print(measure(config.shortened(), Path(scratch)).table())
-        return
-    matrix = measure(config, given.runs / f"{given.data}-small")
+def measure(given: argparse.Namespace) -> Found:
+    config = asked(given)
+    part, classifier = one_network(config, given.runs / f"{given.data}-small")
+    x, y = (values[config.attacked(part)] for values in part.data.test)
+    matrix = TransferMatrix.measure(classifier, x, y, eps=config.recipe.method.eps)
     print(matrix.table())
-    matrix.to_csv(RESULTS / f"dial_{given.data}.csv")
-    made_by = environment(command("dial", given), config.seeds[:1])
-    write(RESULTS / f"dial_{given.data}_summary.csv", [summary(matrix)], made_by)
-    matrix.plot(Path(__file__).parents[1] / "docs" / f"dial_{given.data}.png")
+    files = {RESULTS / f"dial_{given.data}.csv": matrix.to_csv, DOCS / f"dial_{given.data}.png": matrix.plot}
+    return Found({f"dial_{given.data}_summary": [summary(matrix)]}, config.seeds[:1], files)
 
 
 if __name__ == "__main__":
-    main()
+    run("dial", __doc__, measure, data_options("tradeoff"))

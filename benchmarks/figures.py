@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from art_oat.storage import replaced
+from benchmarks.baselines import BASELINES
 from benchmarks.frontiers import Arm, accuracies
 
 STYLES = {"oat": ("#1b6ca8", "o", "one network, lam dialed"), "dedicated": ("#c0392b", "s", "a network for each lam")}
-OTHERS = {"pgd-at": "v", "trades": "^", "awp": "D", "trades-awp": "P"}
 
 
 def plot(arms: Sequence[Arm], title: str, path: Path) -> None:
@@ -19,16 +19,22 @@ def plot(arms: Sequence[Arm], title: str, path: Path) -> None:
     figure = Figure(figsize=(10, 4.6), layout="constrained")
     against_each_other, against_lam = figure.subplots(1, 2)
     for name, (color, marker, label) in STYLES.items():
-        own = [arm for arm in arms if (arm.name == "oat") == (name == "oat") and arm.name not in OTHERS]
+        own = [arm for arm in arms if (arm.name == "oat") == (name == "oat") and arm.name not in BASELINES]
         points = sorted(point for arm in own for point in _points(arm))
         if points:
             style = {"color": color, "marker": marker, "capsize": 2, "label": label}
             _draw(against_each_other, against_lam, points, style)
     for arm in arms:
-        if arm.name in OTHERS:
+        if arm.name in BASELINES:
             ((_, clean, clean_error, robust, robust_error),) = _points(arm)
-            style = {"color": "0.35", "marker": OTHERS[arm.name], "capsize": 2, "linestyle": "", "label": arm.name}
-            against_each_other.errorbar([robust], [clean], [clean_error], [robust_error], **style)
+            style = {
+                "color": "0.35",
+                "marker": BASELINES[arm.name].marker,
+                "capsize": 2,
+                "linestyle": "",
+                "label": arm.name,
+            }
+            against_each_other.errorbar([robust], [clean], [clean_error], [robust_error], label=arm.name, **style)
     against_each_other.set(xlabel="robust accuracy (AutoAttack)", ylabel="clean accuracy")
     against_lam.set(xlabel="lam", ylabel="accuracy", title="solid: clean, dashed: AutoAttack", ylim=(0, 1.03))
     for axis in (against_each_other.xaxis, against_each_other.yaxis, against_lam.yaxis):
@@ -103,3 +109,56 @@ def _draw(
         )
     against_lam.errorbar(lams, clean, clean_errors, linestyle="-", **style)
     against_lam.errorbar(lams, robust, robust_errors, linestyle="--", **style)
+
+
+SOURCES = {
+    "oat": ("#1b6ca8", "one network, lam dialed"),
+    "natural": ("#c0392b", "natural training"),
+    "scratch": ("0.45", "random weights"),
+}
+TRANSFERS = {
+    "fixed-feature": "fixed features, a head trained naturally",
+    "full-network": "whole network trained naturally",
+    "dial kept": "whole network trained by OAT, dial kept",
+}
+
+
+def plot_transfer(
+    lines: Mapping[tuple[str, str, str], Mapping[float, tuple[float, float, float]]], title: str, eps: str, path: Path
+) -> None:
+    """Draw accuracy on the target task against lam: a column per protocol, clean above, AutoAttack below.
+
+    Args:
+        lines: By protocol, source and judge: accuracy and its interval by lam.
+        title: Of the figure.
+        eps: Radius of AutoAttack, as text.
+        path: Of the file.
+    """
+    protocols = [name for name in TRANSFERS if (name, "oat", "clean") in lines]
+    figure = Figure(figsize=(1 + 3.4 * len(protocols), 6), layout="constrained")
+    axes = figure.subplots(2, len(protocols), sharex=True, sharey="row")
+    for (protocol, source, judge), by_lam in lines.items():
+        panel = axes[("clean", "autoattack").index(judge), protocols.index(protocol)]
+        _draw_source(panel, by_lam, *SOURCES[source])
+    for column, protocol in enumerate(protocols):
+        axes[0, column].set_title(TRANSFERS[protocol], fontsize=10)
+        axes[1, column].set_xlabel("lam, of use" if protocol == "dial kept" else "lam of the source")
+    for panel in axes.flat:
+        panel.grid(alpha=0.25)
+        panel.yaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))
+        panel.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes[0, 0].set_ylabel("clean accuracy")
+    axes[1, 0].set_ylabel(f"under AutoAttack, eps {eps}")
+    axes[0, 0].legend(fontsize=8)
+    figure.suptitle(title, fontsize=10)
+    with replaced(path) as partial:
+        figure.savefig(partial, dpi=150)
+
+
+def _draw_source(axes: Axes, by_lam: Mapping[float, tuple[float, float, float]], color: str, label: str) -> None:
+    """Draw a line with its interval; of a source without a dial a level."""
+    has_dial = len(by_lam) > 1
+    lams = list(by_lam) if has_dial else [0.0, 1.0]
+    means, low, high = zip(*list(by_lam.values()) * (1 if has_dial else 2), strict=True)
+    axes.plot(lams, means, color=color, label=label, **({"marker": "o"} if has_dial else {"linestyle": "--"}))
+    axes.fill_between(lams, low, high, color=color, alpha=0.15, linewidth=0)

@@ -2,17 +2,19 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
 from art_oat import Frontier
 from art_oat.frontier import MeasuredPoint
+from benchmarks.statistics import bootstrap
 
-NB_RESAMPLES = 2000
 SMALLEST_RANGE = 0.03
 """Below that, a ratio of ranges would be one of noise."""
 Shares = NDArray[np.float64]
+Figure = Callable[[Shares, Shares], float]
 
 
 @dataclass(frozen=True)
@@ -101,54 +103,56 @@ def reach(shares: Shares) -> float:
     return float(shares[0, 0] - shares[0, -1])
 
 
-def resampled(ours: Arm, theirs: Arm, figure: Callable[[Shares, Shares], float]) -> dict[str, str]:
+def resampled(ours: Arm, theirs: Arm, figure: Figure) -> dict[str, str]:
     """Return a figure made of mean accuracies ``[1 + judges, lams]``, with a 95% bootstrap interval over images."""
-    generator = np.random.default_rng(0)
-    nb_images = ours.right.shape[-1]
     sums = [(np.nansum(arm.right, axis=2), np.isfinite(arm.right).sum(axis=2)) for arm in (ours, theirs)]
-    draws = []
-    for draw in range(NB_RESAMPLES + 1):
-        counts = np.bincount(generator.integers(nb_images, size=nb_images), minlength=nb_images) if draw else 1
-        draws.append(figure(*((total * counts).sum(axis=-1) / (asked * counts).sum(axis=-1) for total, asked in sums)))
-    low, high = np.percentile(draws[1:], (2.5, 97.5))
-    return {"value": f"{draws[0]:.4f}", "low": f"{low:.4f}", "high": f"{high:.4f}"}
+
+    def at_counts(counts: NDArray[np.int64]) -> float:
+        return figure(*((total * counts).sum(axis=-1) / (asked * counts).sum(axis=-1) for total, asked in sums))
+
+    nb_images = ours.right.shape[-1]
+    low, high = bootstrap(at_counts, nb_images)
+    return {"value": f"{at_counts(np.ones(nb_images, int)):.4f}", "low": f"{low:.4f}", "high": f"{high:.4f}"}
 
 
 def summary(ours: Arm, theirs: Arm, nb_classes: int) -> list[dict[str, str]]:
     """Compare two frontiers at the lams where theirs was judged; and ours with all of its lams, where it has more."""
     whole, ours = ours, at(ours, theirs.lambdas)
-    corner = (1 / nb_classes, 0.0)
+    has_range = reach(accuracies(theirs)[0]) >= SMALLEST_RANGE
+    figures = _figures(ours.lambdas, (1 / nb_classes, 0.0))
+    if has_range:
+        figures["clean range ratio"] = lambda a, b: reach(a) / reach(b)
+    found = [{"figure": name, **resampled(ours, theirs, figure)} for name, figure in figures.items()]
+    if whole.lambdas != ours.lambdas:
+        corner = (1 / nb_classes, 0.0)
+        far: dict[str, Figure] = {
+            "hypervolume ratio, with lams beyond 1": lambda a, b: (
+                frontier(a, whole.lambdas).area(corner) / frontier(b, ours.lambdas).area(corner)
+            )
+        }
+        if has_range:
+            far["clean range ratio, with lams beyond 1"] = lambda a, b: reach(a) / reach(b)
+        found += [{"figure": name, **resampled(whole, theirs, figure)} for name, figure in far.items()]
+    times = {"figure": "ratio of training times", "value": f"{ours.seconds / theirs.seconds:.4f}"}
+    return [*found, times, {"figure": "ratio of weights", "value": f"{ours.nb_bytes / theirs.nb_bytes:.4f}"}]
+
+
+def _figures(lambdas: Sequence[float], corner: tuple[float, float]) -> dict[str, Figure]:
+    """Return what is said of two methods at the same lams."""
 
     def area(shares: Shares) -> float:
-        return frontier(shares, ours.lambdas).area(corner)
+        return frontier(shares, lambdas).area(corner)
 
-    figures: dict[str, Callable[[Shares, Shares], float]] = {
+    figures: dict[str, Figure] = {
         "hypervolume, one network": lambda a, _: area(a),
         "hypervolume, dedicated networks": lambda _, b: area(b),
         "hypervolume ratio": lambda a, b: area(a) / area(b),
-        "largest gap at equal clean accuracy": lambda a, b: largest_gap(
-            frontier(a, ours.lambdas), frontier(b, ours.lambdas)
-        ),
+        "largest gap at equal clean accuracy": lambda a, b: largest_gap(frontier(a, lambdas), frontier(b, lambdas)),
         "clean difference, mean over lams": lambda a, b: float((a[0] - b[0]).mean()),
         "robust difference, mean over lams": lambda a, b: float((a[-1] - b[-1]).mean()),
     }
-    for place, lam in enumerate(ours.lambdas):
-        for row, what in ((0, "clean"), (-1, "robust")):
-            figures[f"{what} difference at lam {lam:g}"] = lambda a, b, row=row, place=place: float(
-                a[row, place] - b[row, place]
-            )
-    ratios = {
-        "ratio of training times": ours.seconds / theirs.seconds,
-        "ratio of weights": ours.nb_bytes / theirs.nb_bytes,
-    }
-    has_range = reach(accuracies(theirs)[0]) >= SMALLEST_RANGE
-    if has_range:
-        figures["clean range ratio"] = lambda a, b: reach(a) / reach(b)
-    measured = [{"figure": name, **resampled(ours, theirs, figure)} for name, figure in figures.items()]
-    if whole.lambdas != ours.lambdas:
-        far = {
-            "hypervolume ratio, with lams beyond 1": lambda a, b: frontier(a, whole.lambdas).area(corner) / area(b),
-            **({"clean range ratio, with lams beyond 1": lambda a, b: reach(a) / reach(b)} if has_range else {}),
-        }
-        measured += [{"figure": name, **resampled(whole, theirs, figure)} for name, figure in far.items()]
-    return measured + [{"figure": name, "value": f"{ratio:.4f}"} for name, ratio in ratios.items()]
+    for (place, lam), (row, what) in product(enumerate(lambdas), ((0, "clean"), (-1, "robust"))):
+        figures[f"{what} difference at lam {lam:g}"] = lambda a, b, row=row, place=place: float(
+            a[row, place] - b[row, place]
+        )
+    return figures

@@ -47,17 +47,18 @@ import torch
 
 from art_oat import StratifiedSampling, load_model
 from art_oat.experiment.recipe import Recipe
-from art_oat.storage import replaced, write_whole
+from art_oat.storage import read_rows, replaced, write_whole
 from art_oat.training import Method
 from art_oat.training.records import EpochRecord
 from benchmarks import shards
+from benchmarks.arms import LOG, recipe_of, train
 from benchmarks.budget import Budget, OutOfTime
+from benchmarks.comparison import SHARD_SIZE, judge, rows
 from benchmarks.configs import Config, Part, full_size
 from benchmarks.frontiers import Arm, Shares, accuracies
-from benchmarks.methods import LOG, recipe_of, train
-from benchmarks.record import environment, read, text, write
+from benchmarks.tables import environment, text, write
 from benchmarks.throughput import Peak, peak_of, profile_of, speed_of, tuned
-from benchmarks.tradeoff import SHARD_SIZE, Claim, judge, rows
+from benchmarks.tradeoff import Claim
 
 LARGEST = 16 * 2**20
 """Bytes of a file that is kept outside of OUT/state, at most."""
@@ -108,7 +109,7 @@ class Piece(NamedTuple):
     Attributes:
         name: What it is called.
         work: Does it, or goes on with it; returns what is to be remembered of it.
-        method: Of ``methods.py``, or a variant; empty where it is of all.
+        method: Of ``arms.py``, or a variant; empty where it is of all.
     """
 
     name: str
@@ -176,7 +177,7 @@ class Kit:
     def epochs(self, method: str) -> list[dict[str, str]]:
         """Return what is told of the epochs that a training has behind it."""
         path = self.state / method / LOG
-        return read(path) if path.exists() else []
+        return read_rows(path) if path.exists() else []
 
 
 def measure_speed(kit: Kit, piece: Piece) -> Found:

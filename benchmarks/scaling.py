@@ -2,7 +2,6 @@
 
     python -m benchmarks.scaling             # all of it: 11 minutes on two cores, nothing else running
     python -m benchmarks.scaling growth      # 6 minutes; likewise memory (2 minutes), roofline (3 minutes)
-    python -m benchmarks.scaling --smoke     # one round of small networks; writes nothing
 
 A step is one of PGD-7 on random images, in float32 with channels last (first over widths), on WRN-16-2 with dropout 0.3
 at batch 64, where nothing else is said.
@@ -47,13 +46,13 @@ from torch.utils.flop_counter import flop_registry
 
 from art_oat import PGD
 from art_oat.contexts import borrowed_generators
-from benchmarks import record
-from benchmarks.official import Settings, plain_network, sgd
-from benchmarks.steps import StepSettings, batch, plain_classifier, step_of
+from benchmarks.steps import StepSettings, batch, plain_classifier, plain_network, sgd, step_of
+from benchmarks.study import Found, run
+from benchmarks.tables import Row
 from benchmarks.timing import take_turns
 
 Action = Callable[[], object]
-Rows = list[dict[str, object]]
+Rows = list[Row]
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 PLAIN, PRODUCT = "plain PGD-AT", "a matrix product"
@@ -64,14 +63,14 @@ _START = "the step that counts"
 
 @dataclass(frozen=True)
 class Subject:
-    """A step to measure: its network, by a name of ``official.py``, the size of its batch, and how it is done."""
+    """A step to measure: its network, by a name of ``steps.py``, the size of its batch, and how it is done."""
 
     network: str
     nb_samples: int
     settings: StepSettings
 
     def plain_network(self) -> nn.Module:
-        network = plain_network(Settings(network=self.network)).to(DEVICE)
+        network = plain_network(self.network).to(DEVICE)
         layout = torch.channels_last if self.settings.is_channels_last else torch.contiguous_format
         return network.to(memory_format=layout)  # type: ignore[call-overload]
 
@@ -145,7 +144,7 @@ def plain_action(subject: Subject) -> Action:
     """
     network, (x, y) = subject.plain_network(), batch(subject.nb_samples, DEVICE)
     x = x.contiguous(memory_format=torch.channels_last)
-    optimizer = sgd(network, Settings())
+    optimizer = sgd(network)
     attack = PGD()
 
     def step() -> None:
@@ -269,7 +268,7 @@ def roofline(is_smoke: bool) -> dict[str, Rows]:
     return {"scaling_roofline": [roofline_row(it, name, is_smoke) for it in subjects for name in ("float32", "bf16")]}
 
 
-def roofline_row(subject: Subject, precision: str, is_smoke: bool) -> dict[str, object]:
+def roofline_row(subject: Subject, precision: str, is_smoke: bool) -> Row:
     step = replace(subject, settings=replace(LAST, method={"precision": precision})).action()
     arithmetic = arithmetic_of(step)
     alone = {kind: arithmetic.again(kind) for kind in Arithmetic.KINDS}
@@ -376,20 +375,20 @@ def fit(sizes: Sequence[float], costs: Sequence[float]) -> dict[str, str]:
 STUDIES = {"growth": growth, "memory": memory, "roofline": roofline}
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", nargs="?", choices=[*STUDIES, "all"], default="all")
-    parser.add_argument("--smoke", action="store_true", help="one round of small networks, nothing written")
-    given = parser.parse_args(words)
+def measure(given: argparse.Namespace) -> Found:
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler would tell its own stages
+    tables: dict[str, Rows] = {}
     for study in STUDIES if given.study == "all" else [given.study]:
         with borrowed_generators(DEVICE, 0):
-            tables = STUDIES[study](given.smoke)
-        made_by = record.environment(f"python -m benchmarks.scaling {study}", [0])
-        for name, rows in tables.items():
-            print(record.text(rows), end="\n\n", flush=True)
-            if not given.smoke:
-                record.write(record.RESULTS / f"{name}.csv", rows, made_by)
+            tables |= STUDIES[study](given.smoke)
+    return Found(tables, [0])
+
+
+OPTIONS = {"study": {"nargs": "?", "choices": [*STUDIES, "all"], "default": "all"}}
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    run("scaling", __doc__, measure, OPTIONS, words)
 
 
 if __name__ == "__main__":

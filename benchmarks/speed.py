@@ -3,9 +3,8 @@
     python -m benchmarks.speed --official DIR           # all rows: 20 minutes on two cores, nothing else running
     python -m benchmarks.speed --only predict fold      # rows whose name begins so; the others stay as they were
     python -m benchmarks.speed --official DIR --check   # fails where a ratio is above what the README promises plus 10%
-    python -m benchmarks.speed --smoke                  # one round of each row on tiny networks; writes nothing
 
-Both sides of a row run in turns in one process (A B A B ...), see ``turns.py``: the ratio is the median over rounds of
+Both sides of a row run in turns in one process (A B A B ...), see ``timing.py``: the ratio is the median over rounds of
 their times; rounds in which another process took more than a tenth of a core are dropped and counted. Both have torch's
 default number of threads. Rows against the published code need ``--official``, a checkout of it, see ``official.py``;
 without it they are left out. "channels last" is the memory layout of our side alone: a user chooses it, as
@@ -36,18 +35,27 @@ from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
 from art_oat import NFGSM, PGD, OATTrainer, OperatingPoint, fold, to_conditional
-from art_oat.attacks import bind
 from art_oat.contexts import borrowed_generators
 from art_oat.experiment.build import train, trainer_for
 from art_oat.models import WideResNet, resnet34
-from art_oat.training.step import Step
-from benchmarks import record
 from benchmarks.configs import DIGITS_RECIPE as DEMO
-from benchmarks.official import DROPOUT, NB_CLASSES, SHAPE, Settings, contestants, plain_network
-from benchmarks.steps import StepSettings, batch, classifier_of, plain_classifier, step_of
+from benchmarks.official import Settings, contestants
+from benchmarks.steps import (
+    DROPOUT,
+    NB_CLASSES,
+    SHAPE,
+    StepSettings,
+    batch,
+    classifier_of,
+    plain_classifier,
+    plain_network,
+    step_for,
+    step_of,
+)
+from benchmarks.study import Found, run
+from benchmarks.tables import Row, text
 from benchmarks.timing import take_turns
 
-RESULT = record.RESULTS / "speed.csv"
 TOLERANCE = 1.1
 WIDTHS = (0.5, 0.75, 1.0)
 EPS, NB_STEPS = 8 / 255, 7
@@ -73,12 +81,12 @@ class Given:
         return min(nb_samples, 6) if self.is_smoke else nb_samples
 
     def network(self, name: str) -> str:
-        """Return which network of ``official.py`` stands for one of them."""
+        """Return the network to take for one of these."""
         return "wrn-10-1" if self.is_smoke else name
 
 
 @dataclass(frozen=True)
-class Row:
+class Comparison:
     """One comparison.
 
     Attributes:
@@ -115,7 +123,7 @@ def against_published(network: str, nb_samples: int, settings: StepSettings) -> 
         assert given.official is not None
         size = given.size(nb_samples)
         theirs = Settings(network=given.network(network), batch_size=size)
-        own = step_of(plain_network(theirs), settings)
+        own = step_of(plain_network(theirs.network), settings)
         x, y = batch(size, own.classifier.device)
         return partial(own, x, y), partial(contestants(given.official, theirs, 0).published_step(theirs, 0), x, y)
 
@@ -232,14 +240,10 @@ def loops(given: Given) -> Pair:
             train(recipe, data, folder=Path(folder), verbose=False)
 
     def steps() -> None:
-        trainer = trainer_for(recipe, data)
-        classifier = trainer.get_classifier()
-        attack = bind(trainer.method.attack, classifier)
-        step = Step(classifier, trainer.method, attack, torch.Generator().manual_seed(0))
-        step.start_epoch(1)
-        for group in classifier.optimizer.param_groups:
+        step = step_for(trainer_for(recipe, data))
+        for group in step.classifier.optimizer.param_groups:
             group["lr"] = 0.0  # takes the same time, and cannot diverge without the schedule
-        parts = [part.split(recipe.batch_size) for part in classifier.as_tensors(*data.train)]
+        parts = [part.split(recipe.batch_size) for part in step.classifier.as_tensors(*data.train)]
         for _ in range(recipe.nb_epochs):
             for x, y in zip(*parts, strict=True):
                 step(x, y)
@@ -256,35 +260,35 @@ def imports(_: Given) -> Pair:
 
 
 ROWS = (
-    Row("step wrn-16-2", PUBLISHED, None, 0.88, against_published("wrn-16-2", 64, StepSettings())),
-    Row("step wrn-16-2, channels last", PUBLISHED, 0.72, 0.82, against_published("wrn-16-2", 64, LAST)),
-    Row("step resnet-34, channels last", PUBLISHED, 0.85, 0.98, against_published("resnet-34", 16, LAST)),
-    Row("step wrn-16-8, channels last", PUBLISHED, 0.92, 0.95, against_published("wrn-16-8", 12, LAST)),
-    Row("step wrn-16-2, attack in bf16", PUBLISHED, None, 0.6, against_published("wrn-16-2", 64, BF16_ATTACK)),
-    Row("step wrn-16-2, bf16", PUBLISHED, 0.45, 0.5, against_published("wrn-16-2", 64, BF16)),
-    Row("step resnet-34, bf16", PUBLISHED, 0.6, 0.6, against_published("resnet-34", 16, BF16)),
-    Row(
+    Comparison("step wrn-16-2", PUBLISHED, None, 0.88, against_published("wrn-16-2", 64, StepSettings())),
+    Comparison("step wrn-16-2, channels last", PUBLISHED, 0.72, 0.82, against_published("wrn-16-2", 64, LAST)),
+    Comparison("step resnet-34, channels last", PUBLISHED, 0.85, 0.98, against_published("resnet-34", 16, LAST)),
+    Comparison("step wrn-16-8, channels last", PUBLISHED, 0.92, 0.95, against_published("wrn-16-8", 12, LAST)),
+    Comparison("step wrn-16-2, attack in bf16", PUBLISHED, None, 0.6, against_published("wrn-16-2", 64, BF16_ATTACK)),
+    Comparison("step wrn-16-2, bf16", PUBLISHED, 0.45, 0.5, against_published("wrn-16-2", 64, BF16)),
+    Comparison("step resnet-34, bf16", PUBLISHED, 0.6, 0.6, against_published("resnet-34", 16, BF16)),
+    Comparison(
         "step wrn-16-2, n-fgsm, bf16",
         PUBLISHED,
         0.22,
         0.27,
         against_published("wrn-16-2", 64, replace(BF16, attack=NFGSM())),
     ),
-    Row("train wrn-16-2, channels last", "ART's Madry trainer", 0.63, 0.63, against_art(madry), 5),
-    Row("train wrn-16-2, channels last", "ART's TRADES trainer", 0.54, 0.54, against_art(trades), 5),
-    Row("train wrn-16-2, channels last", "ART's AWP trainer", 0.55, 0.55, against_art(awp), 5),
-    Row("step of three widths", "a step of each of three networks", 0.95, 1.05, widths_together, 7),
-    Row("predict, batch 128", "ART's plain classifier", 1.0, 1.0, predictions(128), 15),
-    Row("predict, batch 1", "ART's plain classifier", 1.05, 1.1, predictions(1), 15),
-    Row("predict first at a point, batch 32", "ART's plain classifier", 1.5, 1.1, first_prediction, 9),
-    Row("ART's PGD on at(lam)", "ART's PGD on a plain classifier", 0.75, 0.75, attacks, 9),
-    Row("fold", "the plain network", 1.0, 1.0, folded, 15),
-    Row("loop of a training on digits", "its steps alone", 1.05, 1.05, loops, 1),
-    Row("import", "import of art and torchattacks", 1.1, 1.13, imports, 9),
+    Comparison("train wrn-16-2, channels last", "ART's Madry trainer", 0.63, 0.63, against_art(madry), 5),
+    Comparison("train wrn-16-2, channels last", "ART's TRADES trainer", 0.54, 0.54, against_art(trades), 5),
+    Comparison("train wrn-16-2, channels last", "ART's AWP trainer", 0.55, 0.55, against_art(awp), 5),
+    Comparison("step of three widths", "a step of each of three networks", 0.95, 1.05, widths_together, 7),
+    Comparison("predict, batch 128", "ART's plain classifier", 1.0, 1.0, predictions(128), 15),
+    Comparison("predict, batch 1", "ART's plain classifier", 1.05, 1.1, predictions(1), 15),
+    Comparison("predict first at a point, batch 32", "ART's plain classifier", 1.5, 1.1, first_prediction, 9),
+    Comparison("ART's PGD on at(lam)", "ART's PGD on a plain classifier", 0.75, 0.75, attacks, 9),
+    Comparison("fold", "the plain network", 1.0, 1.0, folded, 15),
+    Comparison("loop of a training on digits", "its steps alone", 1.05, 1.05, loops, 1),
+    Comparison("import", "import of art and torchattacks", 1.1, 1.13, imports, 9),
 )
 
 
-def measured(row: Row, given: Given) -> dict[str, object]:
+def measured(row: Comparison, given: Given) -> Row:
     """Time one row."""
     with borrowed_generators(seed=0):
         own, other = row.pair(given)
@@ -314,43 +318,32 @@ def broken(table: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--official", type=Path, metavar="DIR", help="checkout of the published code")
-    parser.add_argument(
-        "--only", nargs="+", metavar="NAME", help="rows whose name begins so; the others stay as they were"
-    )
-    parser.add_argument("--check", action="store_true", help="fail where a promise is broken; nothing is written")
-    parser.add_argument("--smoke", action="store_true", help="one round on tiny networks, nothing is written")
-    given = parser.parse_args(words)
+def measure(given: argparse.Namespace) -> Found:
     rows = [row for row in ROWS if given.official is not None or not row.is_against_published]
     if given.only:
         rows = [row for row in rows if row.name.startswith(tuple(given.only))]
     if not rows:
-        parser.error(
-            f"--only must begin the name of a row that can be measured: {', '.join(row.name for row in ROWS)}."
-        )
+        sys.exit(f"--only must begin the name of a row that can be measured: {', '.join(row.name for row in ROWS)}.")
     if given.official is None:
         print("Rows against the published code are left out: they need --official DIR.")
     table = []
     for row in rows:
         table.append(measured(row, Given(given.official, given.smoke)))
-        print(record.text(table[-1:]).splitlines()[-1], flush=True)
-    print(record.text(table))
+        print(text(table[-1:]).splitlines()[-1], flush=True)
     if given.check and (faults := broken(table)):
         sys.exit("\n".join(faults))
-    if not (given.check or given.smoke):
-        official = " --official DIR" * any(row.is_against_published for row in rows)
-        write(table, record.environment(f"python -m benchmarks.speed{official}", [0]))
+    return Found({"speed": table}, [0], key=("what", "against"), is_kept=not given.check)
 
 
-def write(table: Sequence[Mapping[str, Any]], made_by: Mapping[str, object]) -> None:
-    """Replace in the result what was measured anew; each row says what made it."""
-    before = record.read(RESULT) if RESULT.exists() else []
-    rows = {(row["what"], row["against"]): row for row in before} | {
-        (row["what"], row["against"]): {**row, **made_by} for row in table
-    }
-    record.write(RESULT, [rows[key] for key in ((row.name, row.against) for row in ROWS) if key in rows], {})
+OPTIONS = {
+    "--official": {"type": Path, "metavar": "DIR", "help": "checkout of the published code"},
+    "--only": {"nargs": "+", "metavar": "NAME", "help": "rows whose name begins so; the others stay as they were"},
+    "--check": {"action": "store_true", "help": "fail where a promise is broken; nothing is written"},
+}
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    run("speed", __doc__, measure, OPTIONS, words)
 
 
 if __name__ == "__main__":

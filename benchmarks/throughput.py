@@ -16,13 +16,12 @@ import torch
 from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity, profile
 
-from art_oat.attacks import bind
 from art_oat.data import Dataset
 from art_oat.experiment.build import trainer_for
 from art_oat.experiment.recipe import Recipe
 from art_oat.training.batches import ArrayBatches
-from art_oat.training.step import Step
 from benchmarks.scaling import arithmetic_of
+from benchmarks.steps import step_for
 
 Action = Callable[[], object]
 
@@ -96,8 +95,7 @@ def steps_of(recipe: Recipe, data: Dataset) -> tuple[Action, torch.device]:
     for group in classifier.optimizer.param_groups:
         group["lr"] = 0.0
     generator = torch.Generator().manual_seed(recipe.seed)
-    step = Step(classifier, trainer.method, bind(trainer.method.attack, classifier), generator)
-    step.start_epoch(1)
+    step = step_for(trainer, generator)
     x, y = classifier.as_tensors(*(part[:NB_IMAGES] for part in data.train))
     batch_size = min(recipe.batch_size, len(x))
     epochs = itertools.repeat(ArrayBatches(x, y, batch_size, generator))

@@ -1,6 +1,6 @@
 """How the digits recipe of ``tradeoff.py`` was chosen, for the one network and for the dedicated ones.
 
-    python -m benchmarks.tradeoff_recipe                    # 30 minutes on one core
+    python -m benchmarks.tradeoff_recipe                              # 30 minutes on one core
     python -m benchmarks.tradeoff_recipe --variants "uniform lams"    # prints one; writes nothing
 
 Seed 100, which ``tradeoff.py`` does not use: every variant is trained on four fifths of the training part of each of
@@ -19,11 +19,11 @@ from sklearn.model_selection import train_test_split
 from art_oat import StratifiedSampling, TradeoffCurve
 from art_oat.data import Dataset, Split
 from art_oat.evaluation import EvaluationOptions
-from art_oat.experiment.build import trainer_for
 from art_oat.experiment.recipe import Recipe
-from art_oat.training import schedule_by_name
+from benchmarks.arms import fit
 from benchmarks.configs import DIGITS, DIGITS_RECIPE, Part
-from benchmarks.record import RESULTS, environment, text, write
+from benchmarks.study import Found, run
+from benchmarks.tables import Row
 
 SEED = 100
 
@@ -31,20 +31,18 @@ SEED = 100
 def dedicated(**changes: object) -> list[Recipe]:
     """Return the recipes of the dedicated networks of two lams."""
     plain = DIGITS_RECIPE.changed(film=None, sampling=StratifiedSampling(), **changes)  # type: ignore[arg-type]
-    return [replace(plain, lambdas=(lam,)) for lam in (0.1, 1.0)]
+    return [plain.changed(lambdas=(lam,)) for lam in (0.1, 1.0)]
 
 
-FIVE = StratifiedSampling({1.0: 5.0})
+LAM_1 = {weight: StratifiedSampling({1.0: weight}) for weight in (2.0, 5.0)}
 VARIANTS: Mapping[str, Sequence[Recipe]] = {
     "recipe": [DIGITS_RECIPE],
     "average of weights, 0.99": [DIGITS_RECIPE.changed(ema=0.99)],
     "uniform lams": [DIGITS_RECIPE.changed(sampling=StratifiedSampling())],
-    "lam 1 twice": [DIGITS_RECIPE.changed(sampling=StratifiedSampling({1.0: 2.0}))],
-    "lam 1 five times": [DIGITS_RECIPE.changed(sampling=FIVE)],
+    "lam 1 twice": [DIGITS_RECIPE.changed(sampling=LAM_1[2.0])],
+    "lam 1 five times": [DIGITS_RECIPE.changed(sampling=LAM_1[5.0])],
     "norm, FiLM, bias do not decay": [DIGITS_RECIPE.changed(exempt=("norm", "film", "bias"))],
-    "average, lam 1 five times, 70 epochs": [
-        DIGITS_RECIPE.changed(ema=0.99, sampling=StratifiedSampling({1.0: 5.0}), nb_epochs=70)
-    ],
+    "average, lam 1 five times, 70 epochs": [DIGITS_RECIPE.changed(ema=0.99, sampling=LAM_1[5.0], nb_epochs=70)],
     "dedicated, 40 epochs": dedicated(nb_epochs=40),
     "dedicated, 60 epochs": dedicated(nb_epochs=60),
     "dedicated, 40 epochs, weight decay 5e-4": dedicated(nb_epochs=40, weight_decay=5e-4),
@@ -56,27 +54,15 @@ def measured(recipe: Recipe, part: Part) -> list[tuple[float, float, float]]:
     """Train on a part's training images; return lam, clean and robust accuracy on those held out."""
     x, y = part.data.train
     train, held_out = train_test_split(np.arange(len(y)), test_size=0.2, stratify=y, random_state=0)
-    parts = [Split(x[index], y[index]) for index in (train, held_out, held_out)]
-    data = Dataset(*parts)
-    trainer = trainer_for(recipe.changed(seed=part.seed), data)
-    schedule = schedule_by_name(recipe.schedule)
-    trainer.fit(
-        *data.train, batch_size=recipe.batch_size, nb_epochs=recipe.nb_epochs, scheduler=schedule, verbose=False
-    )
-    classifier = trainer.get_classifier()
-    curve = TradeoffCurve.measure(
-        classifier,
-        *data.test,
-        eps=recipe.method.eps,
-        attack="pgd-50",
-        options=EvaluationOptions(carries_examples=False, verbose=False),
-    )
+    data = Dataset(*(Split(x[index], y[index]) for index in (train, held_out, held_out)))
+    classifier = fit(recipe.changed(seed=part.seed), data)
+    options = EvaluationOptions(carries_examples=False, verbose=False)
+    curve = TradeoffCurve.measure(classifier, *data.test, eps=recipe.method.eps, attack="pgd-50", options=options)
     return [(point.lam, point.clean, point.robust) for point in curve.points]
 
 
-def row(name: str, recipes: Sequence[Recipe]) -> dict[str, object]:
+def row_of(name: str, recipes: Sequence[Recipe], parts: Sequence[Part]) -> Row:
     """Return the means of a variant over the folds, per lam and over the lams above 0."""
-    parts = list(replace(DIGITS, seeds=(SEED,)).parts())
     found = np.mean([[line for recipe in recipes for line in measured(recipe, part)] for part in parts], axis=0)
     attacked = found[found[:, 0] > 0]
     means = {"clean": attacked[:, 1].mean(), "robust": attacked[:, 2].mean()}
@@ -84,15 +70,15 @@ def row(name: str, recipes: Sequence[Recipe]) -> dict[str, object]:
     return {"variant": name, **{key: f"{value:.4f}" for key, value in (means | by_lam).items()}}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, help="train these alone; writes no result")
-    given = parser.parse_args()
-    rows = [row(name, VARIANTS[name]) for name in given.variants or VARIANTS]
-    print(text(rows))
-    if given.variants is None:
-        write(RESULTS / "tradeoff_recipe.csv", rows, environment("python -m benchmarks.tradeoff_recipe", [SEED]))
+def measure(given: argparse.Namespace) -> Found:
+    parts = list(replace(DIGITS, seeds=(SEED,)).parts())
+    changes = {"nb_epochs": 1} if given.smoke else {}
+    variants = {name: VARIANTS[name] for name in given.variants or VARIANTS}
+    rows = [row_of(name, [it.changed(**changes) for it in every], parts) for name, every in variants.items()]
+    return Found({"tradeoff_recipe": rows}, [SEED], is_kept=given.variants is None)
 
+
+OPTIONS = {"--variants": {"nargs": "+", "choices": VARIANTS, "help": "train these alone; writes no result"}}
 
 if __name__ == "__main__":
-    main()
+    run("tradeoff_recipe", __doc__, measure, OPTIONS)

@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +8,7 @@ import torch
 from art_oat import fold
 from benchmarks import ablation
 from benchmarks.ablation import CONFIGS, candidates
-from benchmarks.methods import recipe_of, train
+from benchmarks.arms import recipe_of, train
 
 ROOT = Path(__file__).parents[2]
 DIGITS = CONFIGS["digits"]
@@ -81,14 +79,6 @@ def test_fine_tuning_starts_from_the_answers_of_the_natural_network(tmp_path):
 def test_a_difference_is_in_points_and_a_ratio_of_areas_counts_from_guessing():
     ours = np.array([[0.9, 0.9, 0.9], [0.1, 0.4, 0.7]])
     theirs = np.array([[0.8, 0.8, 0.8], [0.1, 0.1, 0.1]])
-    assert ablation._difference(0)(ours, theirs) == pytest.approx(10)
-    assert ablation._difference(-1)(ours, theirs) == pytest.approx(30)
-    assert ablation._area_ratio(ours, theirs) == pytest.approx(0.8 * 0.7 / (0.7 * 0.1))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("study", "some"), [("ablation", ("--variants", "oat, awp", "n-fgsm")), ("step_time", ())])
-def test_the_study_runs_to_its_table(study, some):
-    command = [sys.executable, "-m", f"benchmarks.{study}", "--smoke", *some]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "n-fgsm" in done.stdout
+    assert ablation.FIGURES["clean difference"](ours, theirs) == pytest.approx(10)
+    assert ablation.FIGURES["robust difference"](ours, theirs) == pytest.approx(30)
+    assert ablation.FIGURES["hypervolume ratio"](ours, theirs) == pytest.approx(0.8 * 0.7 / (0.7 * 0.1))

@@ -1,9 +1,7 @@
-import argparse
 import copy
 import itertools
 import math
 import sys
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -18,7 +16,7 @@ from art_oat.models import ResNet
 from art_oat.surgery import to_published
 from art_oat.training import Method
 from art_oat.training.step import Step
-from benchmarks import official
+from benchmarks import official, published
 from tests.networks import Residual
 
 LAMBDAS = (0.0, 0.1, 0.2, 0.3, 0.4, 1.0)
@@ -120,9 +118,9 @@ def trained_model(lam: float, momentum: float) -> OATModel:
     return model
 
 
-def published_step(model: OATModel, attack, generator: torch.Generator) -> official.PublishedStep:
+def published_step(model: OATModel, attack, generator: torch.Generator) -> published.PublishedStep:
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=5e-4)
-    return official.PublishedStep(StandIn(model), model.lambdas, model.encoding.table, optimizer, attack, generator)
+    return published.PublishedStep(StandIn(model), model.lambdas, model.encoding.table, optimizer, attack, generator)
 
 
 def batch() -> tuple[Tensor, Tensor]:
@@ -138,13 +136,13 @@ def brighter(network, x, y, *, clip_values=None, generator=None):
 
 @pytest.mark.parametrize("batch_size", [1, 6, 7, 32, 128])
 def test_the_first_sixth_of_a_batch_rounded_up_gets_lam_zero_and_no_other_sample(batch_size):
-    index = official.published_draw(LAMBDAS, batch_size, torch.Generator().manual_seed(0))
+    index = published.published_draw(LAMBDAS, batch_size, torch.Generator().manual_seed(0))
     nb_clean = math.ceil(batch_size / 6)
     assert (index == 0).tolist() == [True] * nb_clean + [False] * (batch_size - nb_clean)
 
 
 def test_without_lam_zero_every_sample_is_drawn_from_the_whole_list():
-    index = official.published_draw((0.3, 1.0), 200, torch.Generator().manual_seed(0))
+    index = published.published_draw((0.3, 1.0), 200, torch.Generator().manual_seed(0))
     assert index.unique().tolist() == [0, 1]
     assert len(index) == 200
 
@@ -152,7 +150,7 @@ def test_without_lam_zero_every_sample_is_drawn_from_the_whole_list():
 def test_lams_above_zero_are_drawn_independently_so_that_their_counts_are_binomial():
     # 25 of 30 samples, each 1.0 with probability 1/5: mean 5, variance 4; equal shares would have variance near 0
     generator = torch.Generator().manual_seed(0)
-    draws = torch.stack([official.published_draw(LAMBDAS, 30, generator) for _ in range(2000)])
+    draws = torch.stack([published.published_draw(LAMBDAS, 30, generator) for _ in range(2000)])
     counts = (draws == 5).sum(dim=1).double()
     assert counts.mean() == pytest.approx(5, abs=5 * math.sqrt(4 / 2000))
     assert counts.var() == pytest.approx(4, abs=5 * 4 * math.sqrt(2 / 2000))
@@ -205,7 +203,7 @@ def test_every_tensor_of_a_published_resnet_has_one_place_in_ours():
     names |= {f"bundle{k}.0.{layer}.{part}" for k in (1, 2) for layer in layers for part in parts[layer[:-1]]}
     names |= {f"bundle2.0.{layer}_sc.{part}" for layer in ("conv", "bn") for part in parts[layer]}
     ours = to_published(ResNet((1, 1), channels=4)).network.state_dict()
-    assert sorted(official.our_name(name, "resnet") for name in names) == sorted(ours)
+    assert sorted(published.our_name(name, "resnet") for name in names) == sorted(ours)
 
 
 @pytest.mark.parametrize("name", ["bundle1.0.conv1.weight", "bundle2.0.film1.MLP.0.weight", "bn1.BN_c.bias"])
@@ -223,7 +221,7 @@ def test_the_imported_code_leaves_nothing_behind(checkout, monkeypatch):
     own = ModuleType("models")
     monkeypatch.setitem(sys.modules, "models", own)
     path, files = list(sys.path), sorted(checkout.rglob("*"))
-    assert official.published_class(checkout, "wrn").__name__ == "WideResNetOAT"
+    assert published.published_class(checkout, "wrn").__name__ == "WideResNetOAT"
     assert {name for name in sys.modules if name.split(".")[0] == "models"} == {"models"}
     assert sys.modules["models"] is own
     assert sys.path == path
@@ -240,15 +238,15 @@ def test_a_loader_gives_the_same_batches_every_time_and_full_ones_only():
 
 
 @pytest.mark.parametrize("fault", ["missing", "empty", "without the class"])
-def test_a_folder_without_the_published_code_is_refused_with_what_to_do(fault, checkout, capsys):
+def test_a_folder_without_the_published_code_is_refused_with_what_to_do(fault, checkout):
     folder = checkout / "nowhere" if fault == "missing" else checkout
     if fault == "empty":
         (checkout / "models" / "svhn" / "wide_resnet_OAT.py").unlink()
     if fault == "without the class":
         (checkout / "models" / "svhn" / "wide_resnet_OAT.py").write_text("")
-    with pytest.raises(SystemExit):
+    with pytest.raises(ValueError, match="--official") as refusal:
         official.main(["--official", str(folder)])
-    message = capsys.readouterr().err
+    message = str(refusal.value)
     assert f"must name a checkout of the published OAT code, got {str(folder)!r}" in message
     assert "VITA-Group/Once-for-All-Adversarial-Training" in message
 
@@ -261,13 +259,6 @@ def test_differences_are_those_of_the_means_and_times_are_relative_to_the_publis
     assert (float(mean["clean minus published"]), float(mean["robust minus published"])) == (0, -0.5)
     assert mean["robust 95% interval"] == "-0.5000 to -0.5000"  # every image differs alike
     assert float(mean["ratio to published"]) == 0.5
-
-
-def test_a_kept_command_names_no_place_on_this_machine():
-    words = ["--official", "/a/b", "--data-folder", "/c", "--out", "/d/e.csv", "--seeds", "4"]
-    arguments = argparse.Namespace(official=Path("/a/b"), data_folder="/c", out=Path("/d/e.csv"))
-    expected = "--official DIR --data-folder FOLDER --out FILE.csv --seeds 4"
-    assert official._command(arguments, words) == f"python -m benchmarks.official {expected}"
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from art_oat.models import SmallCNN
-from benchmarks import record, scaling
+from benchmarks import scaling
 from benchmarks.scaling import Arithmetic, Memory, arithmetic_of, fit, memory_of
 from benchmarks.steps import batch, step_of
 
@@ -149,12 +149,3 @@ def test_convolutions_taken_again_have_tensors_of_the_same_shape_layout_and_type
         assert list(arithmetic_of(seen.again(kind)).convolutions[kind].items()) == [
             (call, 3) for call in seen.convolutions[kind]
         ]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("study", ["memory", "growth", "roofline"])
-def test_a_smoke_run_shows_a_table_and_writes_nothing(study, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(record, "RESULTS", tmp_path)
-    scaling.main([study, "--smoke"])
-    assert "----" in capsys.readouterr().out
-    assert not list(tmp_path.iterdir())

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from art_oat import StratifiedSampling
 from art_oat.condition import Condition, conditioned
 from art_oat.training import hybrid_loss
-from benchmarks.screens import BASE, ScheduledSampling, WeightDial, level_loss, margins, stands
+from benchmarks.screens import WeightDial, is_robust, level_loss, margins
 from tests.networks import LAMBDAS
 
 
@@ -29,50 +29,30 @@ def test_what_stands_on_a_linear_network_is_what_lies_farther_from_the_plane_tha
     y = (score > 0).long()
     expected = score.abs() > eps * weight.abs().sum()
     assert 0.2 < expected.float().mean() < 0.8
-    assert torch.equal(stands(network, x, y, eps), expected)
+    assert torch.equal(is_robust(network, x, y, eps), expected)
 
 
 @pytest.mark.parametrize("rank", [2, None])
 def test_at_one_lam_a_weight_dial_is_a_convolution_whose_weight_is_moved_by_lam(rank):
-    conv = nn.Conv2d(3, 4, 3, stride=2, padding=1, bias=False)
-    dial, x = WeightDial(conv, rank), torch.randn(2, 3, 8, 8)
+    dial, x = WeightDial(nn.Conv2d(3, 4, 3, stride=2, padding=1, bias=False), rank), torch.randn(2, 3, 8, 8)
     for parameter in dial.parameters():
         nn.init.normal_(parameter)
-    moved = (
-        dial.down.weight
-        if rank is None
-        else torch.einsum("or,rihw->oihw", dial.up.weight[:, :, 0, 0], dial.down.weight)
-    )
-    with conditioned(Condition(torch.tensor([0.3]), torch.zeros(1, 1))):
-        actual = dial(x)
-    torch.testing.assert_close(
-        actual, F.conv2d(x, conv.weight + 0.3 * moved, stride=2, padding=1), rtol=1e-4, atol=1e-4
-    )
-
-
-@pytest.mark.parametrize("rank", [2, None])
-def test_a_weight_dial_starts_as_its_convolution(rank):
-    conv, x = nn.Conv2d(3, 4, 3), torch.randn(2, 3, 8, 8)
-    with conditioned(Condition(torch.tensor([0.3]), torch.zeros(1, 1))):
-        torch.testing.assert_close(WeightDial(conv, rank)(x), conv(x))
-
-
-def test_a_scheduled_weight_starts_and_ends_as_it_says_and_is_the_geometric_mean_half_way():
-    sampling, generator = ScheduledSampling().moving(1.0, 25.0, nb_steps=2), torch.Generator().manual_seed(0)
-    shares = [float((sampling.draw(LAMBDAS, 6000, generator) == 1).double().mean()) for _ in range(3)]
-    expected = [5 / 6 * weight / (weight + 4) for weight in (1.0, 5.0, 25.0)]
-    assert shares == pytest.approx(expected, abs=1e-3)
+    low_rank = None if rank is None else torch.einsum("or,rihw->oihw", dial.up.weight[:, :, 0, 0], dial.down.weight)
+    weight = dial.conv.weight + 0.3 * (dial.down.weight if rank is None else low_rank)
+    condition = Condition(torch.tensor([0.3]), torch.zeros(1, 1))
+    with conditioned(condition):
+        answers = [dial(x), dial.fold(condition)(x)]
+    twin = dial.pin()
+    dial.update(twin, condition, torch.tensor([0]))
+    for actual in (*answers, twin(x)):
+        torch.testing.assert_close(actual, F.conv2d(x, weight, stride=2, padding=1), rtol=1e-4, atol=1e-4)
 
 
 def test_level_losses_weigh_clean_and_attacked_terms_alike():
-    class Trainer:
-        pass
-
-    level_loss(Trainer, BASE)
     lam, y = StratifiedSampling().draw(LAMBDAS, 60).float(), torch.zeros(60, dtype=torch.long)
     right, wrong = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 2.0]])
     nb_attacked = int((lam > 0).sum())
     low, high = math.log1p(math.exp(-2)), math.log1p(math.exp(2))
-    mixed = Trainer.loss(right.expand(60, 2), wrong.expand(nb_attacked, 2), y, lam)
+    mixed = level_loss(right.expand(60, 2), wrong.expand(nb_attacked, 2), y, lam)
     assert float(mixed) == pytest.approx((low + high) / 2, rel=1e-5)
     assert float(hybrid_loss(right.expand(60, 2), wrong.expand(nb_attacked, 2), y, lam)) != pytest.approx(float(mixed))

@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,10 +17,3 @@ def test_a_claim_that_the_figures_do_not_bear_out_fails():
 @pytest.mark.parametrize(("data", "name"), tradeoff.CLAIMS)
 def test_the_readme_says_what_was_measured(data, name):
     assert tradeoff.check(data, name)
-
-
-@pytest.mark.slow
-def test_the_study_runs_from_training_to_comparison():
-    command = [sys.executable, "-m", "benchmarks.tradeoff", "--data", "digits", "--smoke"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "lam-0.4" in done.stdout

@@ -6,21 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.record import RESULTS, read
-from benchmarks.transfer import (
-    PROTOCOLS,
-    Outcome,
-    Split,
-    Study,
-    best_lams,
-    colored,
-    compared,
-    every_digit,
-    few,
-    interval,
-    kept,
-    mean,
-)
+from art_oat.storage import read_rows
+from benchmarks.tables import RESULTS
+from benchmarks.transfer import kept
+from benchmarks.transfer_tables import PROTOCOLS, Outcome, Study, best_lams, compared, interval, mean
+from benchmarks.transfer_tasks import Split, colored, every_digit, few
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -120,7 +110,7 @@ def test_the_readme_says_what_was_measured(data):
     section = README.read_text(encoding="utf-8").partition("## Transfer")[2].partition("\n## ")[0]
     lines = re.findall(rf"^\| {data}, (.*)\|$", section, flags=re.MULTILINE)
     assert len(lines) == 4
-    kept_rows = read(RESULTS / f"transfer_{data}_summary.csv")
+    kept_rows = read_rows(RESULTS / f"transfer_{data}_summary.csv")
     kept_by = {(row["protocol"], row["judge"], row["lam"], row["against"]): row for row in kept_rows}
     for line in lines:
         name, lam, *cells = (cell.strip() for cell in line.split("|"))

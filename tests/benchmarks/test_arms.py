@@ -6,8 +6,9 @@ import torch
 
 from art_oat.experiment.build import trainer_for
 from art_oat.training import schedule_by_name
+from benchmarks.arms import arms, train
+from benchmarks.baselines import PacedBatches
 from benchmarks.configs import DIGITS
-from benchmarks.methods import PacedBatches, methods, train
 
 CONFIG = replace(
     DIGITS.shortened(), recipe=DIGITS.recipe.changed(network="small-4", nb_epochs=1, attack="pgd-1", batch_size=512)
@@ -55,11 +56,11 @@ def test_batches_pace_the_learning_rate_as_the_trainer_does(part):
     assert rates == pytest.approx(own)
 
 
-@pytest.mark.parametrize("method", methods((0.0, 1.0)))
-def test_every_method_trains_from_the_same_weights_and_is_kept(part, tmp_path, method):
+@pytest.mark.parametrize("name", arms((0.0, 1.0)))
+def test_every_arm_trains_from_the_same_weights_and_is_kept(part, tmp_path, name):
     still = replace(CONFIG, recipe=CONFIG.recipe.changed(learning_rate=1e-12, weight_decay=0.0, lambdas=(0.0, 1.0)))
-    trained = train(method, still, part, tmp_path)
-    again = train(method, still, part, tmp_path)
+    trained = train(name, still, part, tmp_path)
+    again = train(name, still, part, tmp_path)
     torch.testing.assert_close(again.model.state_dict(), trained.model.state_dict(), rtol=0, atol=0)
     assert again.seconds == trained.seconds > 0
     start = trainer_for(still.recipe.changed(seed=part.seed), part.data).get_classifier().model
@@ -72,5 +73,5 @@ def test_a_folder_of_another_training_is_refused(part, tmp_path):
     train("lam-0", CONFIG, part, tmp_path)
     with pytest.raises(ValueError, match="must hold a training of the same settings"):
         train("lam-1", CONFIG, part, tmp_path)
-    with pytest.raises(ValueError, match="method must be one of"):
+    with pytest.raises(ValueError, match="name must be one of"):
         train("lam-7", CONFIG, part, tmp_path)

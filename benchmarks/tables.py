@@ -1,6 +1,5 @@
-"""How studies write what they measured: a table whose every row says what made it."""
+"""Results as tables: for people, and as CSV whose every row says what made it."""
 
-import csv
 import os
 import platform
 import subprocess
@@ -12,12 +11,15 @@ import art
 import numpy as np
 import torch
 
-from art_oat.storage import write_whole
+from art_oat.storage import read_rows, write_rows
 
 RESULTS = Path(__file__).parent / "results"
+DOCS = Path(__file__).parents[1] / "docs"
+Row = dict[str, object]
+Rows = Sequence[Mapping[str, Any]]
 
 
-def environment(command: str, seeds: Sequence[int] = ()) -> dict[str, object]:
+def environment(command: str, seeds: Sequence[int] = ()) -> Row:
     """Say what a result was made by, and where."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     return {
@@ -46,26 +48,26 @@ def _git(folder: Path, *arguments: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603
 
 
-def write(path: Path, rows: Sequence[Mapping[str, Any]], made_by: Mapping[str, object]) -> None:
-    """Write rows as CSV, with the same last columns in each: what made it."""
-    columns = list(dict.fromkeys(name for row in rows for name in (*row, *made_by)))
-    columns.sort(key=lambda name: name in made_by)  # stable: these go last
-    with write_whole(path) as file:
-        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({**row, **made_by} for row in rows)
+def write(path: Path, rows: Rows, made_by: Mapping[str, object], key: Sequence[str] = ()) -> None:
+    """Write rows as CSV, with the same last columns in each: what made it.
+
+    Args:
+        path: Of the file.
+        rows: Without what made them.
+        made_by: What did.
+        key: Columns by which rows replace their like in the file, whose others stay; none to write it anew.
+    """
+    made = [{**row, **made_by} for row in rows]
+    if key and path.exists():
+        every = {tuple(row[name] for name in key): row for row in [*read_rows(path), *made]}
+        made = list(every.values())
+    write_rows(path, made, last=[*made_by])
 
 
-def text(rows: Sequence[Mapping[str, Any]]) -> str:
+def text(rows: Rows) -> str:
     """Write rows as a table for people."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     cells = [columns, *([str(row.get(name, "")) for name in columns] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    """Read what :func:`write` wrote."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
