@@ -16,22 +16,17 @@ def test_a_point_unpacks_as_lam_and_width():
     assert tuple(OperatingPoint(np.float32(0.5), 1)) == (0.5, 1.0)
 
 
-@pytest.mark.parametrize("lam", [-0.1, 2.0, math.nan, math.inf])
-def test_lam_outside_0_to_1_is_refused(lam):
-    with pytest.raises(ValueError, match=r"lam must lie in \[0, 1\]"):
-        OperatingPoint(lam)
-
-
-@pytest.mark.parametrize("width", [0, -1, 1.5, math.nan])
-def test_width_outside_0_to_1_is_refused(width):
-    with pytest.raises(ValueError, match=r"width must lie in \(0, 1\]"):
-        OperatingPoint(0.5, width)
-
-
-@pytest.mark.parametrize("lam", ["0.5", None, True, [0.5]])
-def test_lam_that_is_no_number_is_refused(lam):
-    with pytest.raises(TypeError, match="lam must be one number"):
-        OperatingPoint(lam)
+@pytest.mark.parametrize(
+    ("point", "error", "message"),
+    [
+        *(((lam,), ValueError, r"lam must lie in \[0, 1\]") for lam in (-0.1, 2.0, math.nan, math.inf)),
+        *(((0.5, width), ValueError, r"width must lie in \(0, 1\]") for width in (0, -1, 1.5, math.nan)),
+        *(((lam,), TypeError, "lam must be one number") for lam in ("0.5", None, True, [0.5])),
+    ],
+)
+def test_what_is_no_number_or_outside_of_its_range_is_refused(point, error, message):
+    with pytest.raises(error, match=message):
+        OperatingPoint(*point)
 
 
 def test_points_are_equal_by_value_and_cannot_be_changed():
@@ -40,11 +35,8 @@ def test_points_are_equal_by_value_and_cannot_be_changed():
         OperatingPoint(0.1).lam = 0.2
 
 
-def test_order_brings_clean_samples_first_and_keeps_the_order_within_a_side():
+def test_order_brings_clean_samples_first_keeps_the_order_within_a_side_and_is_none_where_it_is_so_already():
     assert condition(0.5, 0, 1, 0).order.tolist() == [1, 3, 0, 2]
-
-
-def test_order_is_none_where_clean_samples_stand_first_already():
     assert condition(0, 0, 0.2, 1).order is None
 
 

@@ -47,36 +47,25 @@ def test_one_lam_has_one_code():
     assert torch.equal(encoding(torch.tensor([0.5, 0.5])), encoding.table.expand(2, -1))
 
 
-def test_resetting_draws_the_same_codes_again():
-    encoding = Encoding(LAMBDAS, "random-orthogonal", 16, seed=5)
+def test_codes_are_drawn_from_the_seed_and_travel_with_the_weights():
+    encoding, other = (Encoding(LAMBDAS, "random-orthogonal", 16, seed=seed) for seed in (5, 6))
     drawn = encoding.table.clone()
+    assert not torch.equal(other.table, drawn)
     encoding.table.zero_()
     encoding.reset_parameters()
     assert torch.equal(encoding.table, drawn)
+    other.load_state_dict(encoding.state_dict())
+    assert torch.equal(other.table, drawn)
 
 
-def test_another_seed_draws_other_codes():
-    assert not torch.equal(*(Encoding(LAMBDAS, "random-orthogonal", seed=seed).table for seed in (0, 1)))
-
-
-def test_codes_travel_with_the_weights():
-    saved = Encoding(LAMBDAS, seed=1).state_dict()
-    restored = Encoding(LAMBDAS, seed=2)
-    restored.load_state_dict(saved)
-    assert torch.equal(restored.table, saved["table"])
-
-
-@pytest.mark.parametrize("lambdas", [(), (0.1, 0.1), (-0.1,), (1.5,), (math.nan,), ("a",)])
-def test_faulty_lambdas_are_refused(lambdas):
-    with pytest.raises(ValueError, match="lambdas must hold distinct numbers"):
-        Encoding(lambdas)
-
-
-def test_an_unknown_kind_is_refused():
-    with pytest.raises(ValueError, match="encoding must be one of"):
-        Encoding(LAMBDAS, "fourier")
-
-
-def test_a_code_shorter_than_the_number_of_lams_is_refused():
-    with pytest.raises(ValueError, match="code_dim must be a whole number, at least 6"):
-        Encoding(LAMBDAS, "one-hot", 5)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        *(((lams,), "lambdas must hold distinct") for lams in ((), (0.1, 0.1), (-0.1,), (1.5,), (math.nan,), ("a",))),
+        ((LAMBDAS, "fourier"), "encoding must be one of"),
+        ((LAMBDAS, "one-hot", 5), "code_dim must be a whole number, at least 6"),
+    ],
+)
+def test_faulty_lambdas_an_unknown_kind_and_a_short_code_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Encoding(*arguments)

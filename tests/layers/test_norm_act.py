@@ -17,32 +17,23 @@ def lived() -> NormActivation:
     return norm
 
 
-def test_the_parts_of_a_split_norm_do_what_the_whole_does():
-    norm, x = lived().eval(), torch.randn(4, 3, 5, 5)
-    plain, rest = split(copy.deepcopy(norm))
-    assert type(plain) is nn.BatchNorm2d
-    torch.testing.assert_close(rest(plain(x)), norm(x))
-    torch.testing.assert_close(rest(x), torch.nn.functional.silu(x))
-
-
-def test_what_follows_keeps_its_mode_and_looks_at_no_batch():
+def test_what_follows_keeps_its_mode_looks_at_no_batch_and_has_nothing_to_train_or_to_save():
     _, rest = split(lived())
     assert rest.train().module.dropout.training
     assert not rest.module.training
+    assert not list(rest.parameters())
+    assert not rest.state_dict()
     before = copy.deepcopy(list(rest.buffers()))
     rest(torch.randn(4, 3, 5, 5) + 7)
     torch.testing.assert_close(list(rest.buffers()), before, rtol=0, atol=0)
 
 
-def test_what_follows_has_nothing_to_train_or_to_save():
-    _, rest = split(lived())
-    assert not list(rest.parameters())
-    assert not rest.state_dict()
-
-
-def test_the_whole_is_restored_with_weights_and_statistics_of_a_norm():
+def test_the_parts_of_a_split_norm_do_what_the_whole_does_and_make_it_again():
     norm, x = lived().eval(), torch.randn(4, 3, 5, 5)
     plain, rest = split(copy.deepcopy(norm))
+    assert type(plain) is nn.BatchNorm2d
+    torch.testing.assert_close(rest(plain(x)), norm(x))
+    torch.testing.assert_close(rest(x), torch.nn.functional.silu(x))
     restored = rest.restored(plain)
     assert type(restored) is NormActivation
     torch.testing.assert_close(restored.state_dict(), norm.state_dict())

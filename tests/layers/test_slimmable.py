@@ -197,13 +197,19 @@ def test_a_layer_of_one_width_is_the_plain_layer_that_torch_builds(case):
     assert all(tensor.is_contiguous() for tensor in tensors_of(layer).values())
 
 
-def test_a_copied_slice_stands_alone_and_a_view_does_not(case):
+def test_a_copied_slice_stands_alone_a_view_does_not_and_the_layer_is_left_as_it_was(case):
     full, small = built(case)
+    before = {name: (tensor.clone(), tensor) for name, tensor in tensors_of(full).items()}
+    description = repr(full)
     copied, viewed = (sliced(full, rule_of(small).size, carry) for carry in (clone_tensor, same_tensor))
-    with torch.no_grad():
-        for tensor in tensors_of(full).values():
+    with at_width(0.5):
+        answer(slimmable(full, small), case)
+    assert repr(full) == description
+    for name, (values, tensor) in before.items():
+        assert getattr(full, name) is tensor
+        assert torch.equal(tensor, values)
+        with torch.no_grad():
             tensor.mul_(2)
-    for name, tensor in tensors_of(full).items():
         part = tensor[case.parts[name]]
         assert torch.equal(getattr(viewed, name), part)
         assert torch.equal(getattr(copied, name), part / 2)
@@ -216,19 +222,6 @@ def test_at_full_width_a_layer_is_the_one_it_was_made_from(case):
     x = torch.randn(shape, dtype=torch.float64)
     with at_width(1.0):
         assert torch.equal(slimmable(full, small)(x, **case.arguments), full(x, **case.arguments))
-
-
-def test_slicing_leaves_the_layer_as_it_was(case):
-    full, small = built(case)
-    before = {name: (tensor.clone(), tensor) for name, tensor in tensors_of(full).items()}
-    description = repr(full)
-    slimmable(full, small).at(0.5, clone_tensor)
-    with at_width(0.5):
-        answer(slimmable(full, small), case)
-    assert repr(full) == description
-    for name, (values, tensor) in before.items():
-        assert getattr(full, name) is tensor
-        assert torch.equal(tensor, values)
 
 
 @pytest.mark.parametrize("inputs", [1, 3, 5, 6])
