@@ -25,23 +25,14 @@ from art_oat import (
 from art_oat.training import hybrid_loss
 from art_oat.training.awp import adversarial_part, uses_clean_scores
 from tests.conftest import make_classifier
-from tests.networks import LAMBDAS, WIDTHS, MobileSqueezeExcite, Residual, images, labels, shaken
+from tests.networks import LAMBDAS, WIDTHS, MobileSqueezeExcite, Residual, changed, images, labels, shaken, state
+from tests.training.trained import classifier_of, is_same
 
 GAMMA = 0.1
 SMOOTHING = 0.1
 ATTACK = PGD(eps=0.1, nb_steps=2)
 X, Y = images(20), labels(20)
 SINGLE_X = images(20, torch.float32).numpy()
-
-
-def values(module: nn.Module) -> dict[str, Tensor]:
-    """Copies of parameters and buffers, each under one name."""
-    named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    return {name: tensor.detach().clone() for name, tensor in named.items()}
-
-
-def is_same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
-    return all(torch.equal(first[name], second[name]) for name in first)
 
 
 def assert_near(actual, expected):
@@ -54,14 +45,14 @@ def trained_network() -> nn.Module:
     return MobileSqueezeExcite().double().train()
 
 
-def losses(network: nn.Module, nb_losses: int = 1) -> Iterator[Tensor]:
+def losses(network: nn.Module, nb_losses: int = 1, scale: float = 1.0) -> Iterator[Tensor]:
     """Cross-entropies of different inputs, each computed when it is asked for."""
     for seed in range(nb_losses):
-        yield F.cross_entropy(network(images(seed=seed)), labels())
+        yield scale * F.cross_entropy(network(images(seed=seed)), labels())
 
 
-def gradients(network: nn.Module, nb_losses: int = 1) -> dict[str, Tensor]:
-    """Of the summed losses, by plain autograd on a copy; torch's generators and the network stay as they are."""
+def gradients(network: nn.Module, nb_losses: int) -> dict[str, Tensor]:
+    """Of the summed losses, by plain autograd on a copy; torch's generators and the network do not change."""
     network = copy.deepcopy(network)
     with torch.random.fork_rng():
         torch.stack(list(losses(network, nb_losses))).sum().backward()
@@ -71,48 +62,30 @@ def gradients(network: nn.Module, nb_losses: int = 1) -> dict[str, Tensor]:
 # what is perturbed
 
 
-@pytest.mark.parametrize("gamma", [0.01, 0.5])
-@pytest.mark.parametrize("nb_losses", [1, 3])
 @pytest.mark.parametrize("is_partial", [False, True])
-def test_weights_move_along_the_gradient_of_the_summed_losses_in_proportion_to_their_size(gamma, nb_losses, is_partial):
+@pytest.mark.parametrize(
+    ("gamma", "nb_losses", "scale", "form"),
+    [
+        (0.01, 1, 1.0, iter),
+        (0.5, 3, 1.0, iter),
+        (0.1, 1, 1e-12, next),  # a scalar
+        (0.1, 3, 1e12, list),
+        (0.1, 3, 1.0, lambda found: torch.stack(list(found)).sum()),
+    ],
+)
+def test_weights_move_along_the_gradient_of_the_summed_losses_in_proportion_to_their_size(
+    gamma, nb_losses, scale, form, is_partial
+):
+    """Whatever the scale of the loss is, and whether its parts come as a scalar, a list or one by one."""
     network = trained_network()
-    before, gradient = values(network), gradients(network, nb_losses)
-    with WeightPerturbation(gamma)(network, lambda: losses(network, nb_losses), is_partial=is_partial):
+    before, gradient = state(network), gradients(network, nb_losses)
+    with WeightPerturbation(gamma)(network, lambda: form(losses(network, nb_losses, scale)), is_partial=is_partial):
         for name, weight in network.named_parameters():
             w, v = before[name], gradient[name]
             used = w[v != 0] if is_partial else w
             expected = w + gamma * used.pow(2).sum().sqrt() * v / v.pow(2).sum().sqrt() if w.dim() > 1 else w
             assert_near(weight.detach(), expected)
             assert torch.equal(weight, w) == (w.dim() == 1)
-
-
-def test_the_loss_rises_as_fast_as_the_lengths_of_weights_and_gradients_say():
-    """Along ``||w|| v / ||v||`` the loss has the slope ``sum ||w|| ||v||``, the steepest of steps of these sizes."""
-    gamma, network = 1e-6, trained_network().eval()  # without dropout
-
-    def loss() -> Tensor:
-        return next(losses(network))
-
-    gradient = gradients(network)
-    slope = sum(w.norm() * gradient[name].norm() for name, w in network.named_parameters() if w.dim() > 1)
-    before = loss()
-    with WeightPerturbation(gamma)(network, lambda: losses(network)):
-        after = loss()
-    # what is left out is of the second order, gamma times curvature
-    assert ((after - before) / gamma / slope).item() == pytest.approx(1, abs=1e-3)
-
-
-def test_the_perturbation_does_not_depend_on_the_scale_of_the_loss():
-    def scaled(scale: float, network: nn.Module) -> Tensor:
-        return scale * next(losses(network))
-
-    found = []
-    for scale in (1.0, 1e-12, 1e12):
-        network = trained_network()
-        with WeightPerturbation(GAMMA)(network, functools.partial(scaled, scale, network)):
-            found.append(values(network))
-    for other in found[1:]:
-        assert_near(other, found[0])
 
 
 @pytest.mark.parametrize(("width", "shape"), [(0.5, (4, 3)), (0.75, (6, 5)), (1.0, (8, 6))])
@@ -128,39 +101,22 @@ def test_a_narrow_width_is_perturbed_by_the_size_of_its_own_part_of_a_weight(wid
     assert moved[after_it:].count_nonzero() == moved[:, before_it:].count_nonzero() == 0
 
 
-def test_a_scalar_is_as_good_as_scalars_that_sum_to_it():
-    found = []
-    for perturb_by in (
-        lambda network: torch.stack(list(losses(network, 3))).sum(),
-        lambda network: losses(network, 3),
-        lambda network: list(losses(network, 3)),
-    ):
-        network = trained_network().eval()
-        with WeightPerturbation(GAMMA)(network, functools.partial(perturb_by, network)):
-            found.append(values(network))
-    assert_near(found[1], found[0])
-    assert_near(found[2], found[0])
-
-
 def test_frozen_weights_and_those_that_no_loss_depends_on_stay():
     network = trained_network()
     network.spare = nn.Linear(3, 4).double()
     network.head.weight.requires_grad_(False)
-    before = values(network)
-    with WeightPerturbation(GAMMA)(network, lambda: losses(network)):
-        assert torch.equal(network.spare.weight, before["spare.weight"])
-        assert torch.equal(network.head.weight, before["head.weight"])
-        assert not torch.equal(network.expand[0].weight, before["expand.0.weight"])
+    before = state(network)
+    with torch.no_grad(), WeightPerturbation(GAMMA)(network, lambda: losses(network)):  # which need not be on outside
+        moved = changed(network, before)
+    assert moved == {f"{name}.weight" for name in ("expand.0", "depthwise.0", "squeeze.1", "squeeze.3")}
 
 
 def test_weights_of_zeros_and_weights_without_gradient_stay():
-    first, second, third = (nn.Linear(3, 3, bias=False).double() for _ in range(3))
-    network = nn.Sequential(first, second, third)
-    nn.init.zeros_(second.weight)  # hence no gradient reaches the first, and nothing the third
-    before = values(network)
+    network = nn.Sequential(*(nn.Linear(3, 3, bias=False).double() for _ in range(3)))
+    nn.init.zeros_(network[1].weight)  # hence no gradient reaches the first, and nothing the third
+    before = state(network)
     with WeightPerturbation(GAMMA)(network, lambda: F.cross_entropy(network(images()[:, 0, 0, :3]), labels() % 3)):
-        assert second.weight.isfinite().all()
-        assert is_same(values(network), before)
+        assert not changed(network, before)
 
 
 def test_a_weight_that_is_used_twice_moves_once_along_its_whole_gradient():
@@ -176,15 +132,9 @@ def test_a_weight_that_is_used_twice_moves_once_along_its_whole_gradient():
 
 def test_a_network_without_weights_of_several_dimensions_is_not_looked_at():
     network = nn.BatchNorm2d(1).double()
-    before = values(network)
+    before = state(network)
     with WeightPerturbation(GAMMA)(network, lambda: losses(network)):
-        assert is_same(values(network), before)
-
-
-def test_losses_may_be_computed_where_gradients_are_off():
-    network, before = trained_network(), values(trained_network())
-    with torch.no_grad(), WeightPerturbation(GAMMA)(network, lambda: losses(network)):
-        assert not is_same(values(network), before)
+        assert not changed(network, before)
 
 
 # what comes back
@@ -195,15 +145,17 @@ class StopError(Exception):
 
 
 @pytest.mark.parametrize("error", [None, StopError, KeyboardInterrupt])
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_weights_come_back_to_the_bit_however_the_block_ends(error, memory_format):
+@pytest.mark.parametrize(
+    ("memory_format", "scale"),
+    [(torch.contiguous_format, 1.0), (torch.channels_last, 1.0), (torch.contiguous_format, math.nan)],
+)
+def test_weights_come_back_to_the_bit_however_the_block_ends(error, memory_format, scale):
     network = trained_network().float().to(memory_format=memory_format)
-    before = values(network)
+    before, x = state(network), images(dtype=torch.float32)
 
     def run() -> None:
-        x = images(dtype=torch.float32)
-        with WeightPerturbation(GAMMA)(network, lambda: F.cross_entropy(network(x), labels())):
-            assert not torch.equal(network.expand[0].weight, before["expand.0.weight"])
+        with WeightPerturbation(GAMMA)(network, lambda: scale * F.cross_entropy(network(x), labels())):
+            assert "expand.0.weight" in changed(network, before)
             if error is not None:
                 raise error
 
@@ -212,14 +164,14 @@ def test_weights_come_back_to_the_bit_however_the_block_ends(error, memory_forma
     else:
         with pytest.raises(error):
             run()
-    assert is_same(values(network), before)
+    assert not changed(network, before)
     assert network.head.weight.requires_grad
 
 
 @pytest.mark.parametrize("error", [StopError, KeyboardInterrupt])
 def test_where_a_loss_fails_nothing_has_changed(error):
     network, random_state = trained_network(), torch.get_rng_state()
-    before = values(network)
+    before = state(network)
 
     def failing() -> Iterator[Tensor]:
         yield from losses(network)
@@ -228,44 +180,25 @@ def test_where_a_loss_fails_nothing_has_changed(error):
 
     with pytest.raises(error), WeightPerturbation(GAMMA)(network, failing):
         pytest.fail("the block must not run")
-    assert is_same(values(network), before)
+    assert not changed(network, before)
     assert torch.equal(torch.get_rng_state(), random_state)
 
 
-def test_losses_without_a_finite_gradient_do_no_harm_beyond_the_block():
-    network = trained_network()
-    before = values(network)
-    with WeightPerturbation(GAMMA)(network, lambda: (loss * math.nan for loss in losses(network))):
-        pass
-    assert is_same(values(network), before)
-
-
 def test_the_step_after_it_draws_and_counts_as_if_there_had_been_no_pass():
-    """The pass in the block meets the dropout and the statistics that it would have met anyway."""
+    """The pass in the block meets the dropout and the statistics that it would have met anyway, and moves them."""
     found = []
-    for perturbs in (True, False):
+    for nb_losses in (3, 0):
         network, drawn = trained_network(), []
         network.dropout.register_forward_hook(lambda part, inputs, output, drawn=drawn: drawn.append(output == 0))
-        passes = functools.partial(losses, network, 3 if perturbs else 0)
         torch.manual_seed(5)
-        with WeightPerturbation(1e-300)(network, passes):  # adds less than a rounding
+        perturbed = WeightPerturbation(1e-300)(network, lambda network=network, n=nb_losses: losses(network, n))
+        with perturbed:  # adds less than a rounding
             network(images(seed=7))
-        found.append((drawn[-1], values(network), torch.get_rng_state()))
-        assert len(drawn) == (4 if perturbs else 1)
-    assert torch.equal(found[0][0], found[1][0])
-    assert found[0][0].double().mean() > 0.2  # there is something to draw
-    assert is_same(found[0][1], found[1][1])
-    assert torch.equal(found[0][2], found[1][2])
-
-
-def test_statistics_that_the_block_itself_moves_are_kept():
-    network = trained_network()
-    with WeightPerturbation(GAMMA)(network, lambda: losses(network)):
-        network(images())
-        within = values(network)
-    for name, buffer in network.named_buffers():
-        assert torch.equal(buffer, within[name])
-    assert network.expand[1].num_batches_tracked == 1
+        found.append({**state(network), "drawn": drawn[-1], "generator": torch.get_rng_state()})
+        assert len(drawn) == nb_losses + 1
+    assert is_same(*found)
+    assert found[0]["drawn"].double().mean() > 0.2  # there is something to draw
+    assert found[0]["expand.1.num_batches_tracked"] == 1
 
 
 def test_the_gradients_that_parameters_hold_are_left_alone():
@@ -309,12 +242,6 @@ def test_sizes_that_make_no_sense_are_refused_all_at_once(arguments, message):
         WeightPerturbation(**arguments)
 
 
-def test_the_trainer_refuses_what_is_no_weight_perturbation(classifier):
-    for wrong in ("0.01", WeightPerturbation):
-        with pytest.raises(TypeError, match="weight_perturbation must be a WeightPerturbation, its gamma or None, got"):
-            OATTrainer(classifier, weight_perturbation=wrong)
-
-
 def test_the_first_epoch_after_the_warmup_is_perturbed():
     assert [WeightPerturbation(warmup_epochs=2).is_due(epoch) for epoch in (1, 2, 3, 4)] == [False, False, True, True]
     assert WeightPerturbation().is_due(1)
@@ -356,17 +283,23 @@ def own_loss(logits: Tensor, logits_adv: Tensor, y: Tensor, lam: Tensor, criteri
 
 
 @pytest.mark.parametrize(
-    ("loss", "at_one"),
+    ("loss", "at_one", "weight"),
     [
-        (hybrid_loss, -of_label(CHANCES_ADV).log()),
-        (TRADESLoss(), trades_at_one(6)),
-        (TRADESLoss(beta=1.5), trades_at_one(1.5)),
-        (MARTLoss(), mart_at_one(5)),
-        (own_loss, ATTACKED.square().sum(dim=1) + CLEAN.square().sum(dim=1)),
+        *((*case, weight) for weight in (None, [1.0, 2.0, 0.5, 3.0], [1.0, 0.0, 0.5, 0.0]) for case in (
+            (hybrid_loss, -of_label(CHANCES_ADV).log()),
+            (TRADESLoss(), trades_at_one(6)),
+            (TRADESLoss(beta=1.5), trades_at_one(1.5)),
+            (MARTLoss(), mart_at_one(5)),
+        )),
+        (own_loss, ATTACKED.square().sum(dim=1) + CLEAN.square().sum(dim=1), None),
     ],
-)
-def test_the_adversarial_part_is_the_mean_of_lam_times_the_loss_at_lam_1(loss, at_one):
-    assert_near(adversarial_part(loss, CLEAN, ATTACKED, CLASSES, LAM), (LAM * at_one).mean())
+)  # fmt: skip
+def test_the_adversarial_part_is_the_weighted_mean_of_lam_times_the_loss_at_lam_1(loss, at_one, weight):
+    """Of the last weights, all samples of lam 0.4 have weight 0."""
+    criterion = None if weight is None else nn.CrossEntropyLoss(torch.tensor(weight, dtype=torch.float64))
+    w = torch.ones(5, dtype=torch.float64) if criterion is None else criterion.weight[CLASSES]
+    actual = adversarial_part(loss, CLEAN, ATTACKED, CLASSES, LAM, criterion)
+    assert_near(actual, (w * LAM * at_one).sum() / w.sum())
 
 
 def test_label_smoothing_and_probabilities_as_labels_count_in_the_adversarial_part():
@@ -374,24 +307,6 @@ def test_label_smoothing_and_probabilities_as_labels_count_in_the_adversarial_pa
     smoothed = 0.8 * soft + 0.2 / 4
     actual = adversarial_part(hybrid_loss, CLEAN, ATTACKED, soft, LAM, nn.CrossEntropyLoss(label_smoothing=0.2))
     assert_near(actual, -(LAM * (smoothed * CHANCES_ADV.log()).sum(dim=1)).mean())
-
-
-@pytest.mark.parametrize(
-    ("loss", "at_one"), [(hybrid_loss, -of_label(CHANCES_ADV).log()), (TRADESLoss(), trades_at_one(6))]
-)
-@pytest.mark.parametrize("weight", [[1.0, 2.0, 0.5, 3.0], [1.0, 0.0, 0.5, 0.0]])  # at lam 0.4 there is class 1 alone
-def test_with_class_weights_the_adversarial_part_is_the_weighted_mean(loss, at_one, weight):
-    criterion = nn.CrossEntropyLoss(torch.tensor(weight, dtype=torch.float64))
-    w = criterion.weight[CLASSES]
-    actual = adversarial_part(loss, CLEAN, ATTACKED, CLASSES, LAM, criterion)
-    assert_near(actual, (w * LAM * at_one).sum() / w.sum())
-
-
-def test_a_loss_that_is_a_mean_with_lam_as_a_factor_is_its_own_adversarial_part():
-    def linear(logits: Tensor, logits_adv: Tensor, y: Tensor, lam: Tensor, criterion: object = None) -> Tensor:
-        return (lam * logits_adv.exp().sum(dim=1)).mean()
-
-    assert_near(adversarial_part(linear, CLEAN, ATTACKED, CLASSES, LAM), linear(CLEAN, ATTACKED, CLASSES, LAM))
 
 
 @pytest.mark.parametrize(
@@ -420,9 +335,9 @@ def exact_classifier(**conversion: object) -> OATClassifier:
     """In float64, so that what differs by rounding alone is equal to 1e-10."""
     torch.manual_seed(0)
     model = shaken(Residual(), **conversion)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-    criterion = nn.CrossEntropyLoss(label_smoothing=SMOOTHING)
-    return OATClassifier(model, criterion, (1, 6, 6), 5, optimizer, clip_values=(0, 1))
+    classifier = classifier_of(model, 0.05)
+    classifier.set_params(loss=nn.CrossEntropyLoss(label_smoothing=SMOOTHING))
+    return classifier
 
 
 def fit(classifier: OATClassifier, **options: object) -> OATTrainer:
@@ -451,6 +366,12 @@ def per_sample(kind: str, clean: Tensor, attacked: Tensor, target: Tensor) -> tu
 
 def attack_of(kind: str) -> PGD:
     return PGD(eps=0.1, nb_steps=2, objective="kl" if kind == "trades" else "cross-entropy")
+
+
+def values(module: nn.Module) -> dict[str, Tensor]:
+    """Copies of parameters and buffers, each under one name."""
+    named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    return {name: tensor.detach().clone() for name, tensor in named.items()}
 
 
 def one_step_written_out(
@@ -518,62 +439,32 @@ def one_step_written_out(
     return after
 
 
-@pytest.mark.parametrize("kind", ["oat", "trades", "mart"])
 @pytest.mark.parametrize(
-    ("widths", "options"),
+    ("kind", "widths", "options", "seed"),
     [
-        ((1.0,), {}),
-        (WIDTHS, {"width_sampling": "all"}),
-        (WIDTHS, {"width_sampling": "all", "distills": True}),
+        *((kind, *case, 3) for kind in ("oat", "trades", "mart") for case in (
+            ((1.0,), {"width_sampling": "all"}),
+            (WIDTHS, {"width_sampling": "all"}),
+            (WIDTHS, {"width_sampling": "all", "distills": True}),
+        )),
+        *(("oat", WIDTHS, {"width_sampling": "random"}, seed) for seed in (0, 1, 5)),  # draw 0.75, 1 and 0.5
     ],
-)
-def test_one_step_equals_the_method_written_out(kind, widths, options):
+)  # fmt: skip
+def test_one_step_equals_the_method_written_out(kind, widths, options, seed):
+    """So all widths share one perturbation."""
     loss = {"oat": hybrid_loss, "trades": TRADESLoss(), "mart": MARTLoss()}[kind]
     classifier = exact_classifier(widths=widths)
-    trainer = OATTrainer(
-        classifier, attack=attack_of(kind), loss=loss, seed=3, weight_perturbation=WeightPerturbation(GAMMA), **options
-    )
+    trainer = OATTrainer(classifier, attack=attack_of(kind), loss=loss, seed=seed, weight_perturbation=GAMMA, **options)
     trainer.fit(X.numpy(), Y.numpy(), batch_size=20, nb_epochs=1, verbose=False)
+    drawn = None if options["width_sampling"] == "random" else widths[::-1]
     distills = options.get("distills", False)
     expected, unperturbed = (
-        one_step_written_out(exact_classifier(widths=widths), kind, widths[::-1], gamma=gamma, distills=distills)
+        one_step_written_out(exact_classifier(widths=widths), kind, drawn, gamma=gamma, distills=distills, seed=seed)
         for gamma in (GAMMA, 0.0)
     )
     actual = values(classifier.model)
     torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)  # float64, some ten thousand sums
     assert not torch.allclose(actual["network.head.weight"], unperturbed["network.head.weight"], atol=1e-5)
-
-
-@pytest.mark.parametrize("seed", [0, 1, 5])  # draw 0.75, 1 and 0.5
-def test_one_step_at_a_random_width_equals_the_method_written_out(seed):
-    classifier = exact_classifier(widths=WIDTHS)
-    options = {"width_sampling": "random", "weight_perturbation": WeightPerturbation(GAMMA), "seed": seed}
-    OATTrainer(classifier, attack=ATTACK, **options).fit(
-        X.numpy(), Y.numpy(), batch_size=20, nb_epochs=1, verbose=False
-    )
-    expected = one_step_written_out(exact_classifier(widths=WIDTHS), "oat", None, gamma=GAMMA, seed=seed)
-    torch.testing.assert_close(values(classifier.model), expected, rtol=1e-9, atol=1e-9)  # as above
-
-
-def test_a_single_perturbation_is_shared_by_all_widths():
-    """Weights that several widths share stand at one place while the step takes its gradient."""
-    classifier, seen = exact_classifier(widths=WIDTHS), []
-    stem = classifier.model.network.body[0].weight
-
-    def note(logits: Tensor, logits_adv: Tensor, y: Tensor, lam: Tensor, criterion: object = None) -> Tensor:
-        seen.append((len(y), stem.detach().clone()))
-        return hybrid_loss(logits, logits_adv, y, lam)
-
-    before = stem.detach().clone()
-    trainer = OATTrainer(
-        classifier, attack=ATTACK, loss=note, width_sampling="all", weight_perturbation=WeightPerturbation(GAMMA)
-    )
-    trainer.fit(X.numpy(), Y.numpy(), batch_size=20, nb_epochs=1, verbose=False)
-    in_block = [weight for count, weight in seen if count == 20]
-    assert len(in_block) == 3
-    assert all(torch.equal(weight, in_block[0]) for weight in in_block)
-    assert all(torch.equal(weight, before) for count, weight in seen if count < 20)
-    assert (in_block[0] - before).norm() == pytest.approx(GAMMA * before.norm().item(), rel=1e-10)
 
 
 def test_at_lam_1_alone_it_is_at_awp_as_published():
@@ -599,7 +490,7 @@ def test_at_lam_1_alone_it_is_at_awp_as_published():
             x_adv = ATTACK(plain.eval(), x, y, clip_values=(0, 1), generator=generator)
             step_of_at_awp(plain.train(), optimizer, x, x_adv, y)
     torch.testing.assert_close(
-        values(fold(model, 1.0)), values(plain), rtol=1e-8, atol=1e-8
+        state(fold(model, 1.0)), state(plain), rtol=1e-8, atol=1e-8
     )  # float64; a difference of weights, of which the proxy's step is one, loses some digits
 
 
@@ -632,8 +523,9 @@ def single(make: Callable[[], nn.Module] = MobileSqueezeExcite, **conversion: ob
     """With dropout, in float32."""
     torch.manual_seed(0)
     model = to_conditional(make(), **{"lambdas": LAMBDAS, **conversion})
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    return OATClassifier(model, nn.CrossEntropyLoss(), (1, 6, 6), 5, optimizer, clip_values=(0, 1))
+    classifier = classifier_of(model)
+    classifier.set_params(optimizer=torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9))
+    return classifier
 
 
 COMBINATIONS = {
@@ -669,7 +561,7 @@ def test_with_any_method_a_vanishing_perturbation_changes_no_bit_and_a_large_one
         trainer = fit(classifier, weight_perturbation=perturbation, **method)
         assert torch.equal(torch.get_rng_state(), random_state)
         momenta = [part["momentum_buffer"] for part in classifier.optimizer.state.values()]
-        found.append((values(classifier.model), momenta, trainer._generator.get_state()))
+        found.append((state(classifier.model), momenta, trainer._generator.get_state()))
     without, vanishing, large = found
     torch.testing.assert_close(vanishing, without, rtol=0, atol=0)
     assert not is_same(large[0], without[0])
@@ -692,21 +584,13 @@ def test_all_passes_of_a_perturbed_step_run_in_the_precision_asked_for(precision
 
 def test_the_epochs_of_the_warmup_are_those_of_a_training_without():
     states = {}
-    for name, perturbation in {
-        "none": None,
-        "after one": WeightPerturbation(GAMMA, warmup_epochs=1),
-        "after two": WeightPerturbation(GAMMA, warmup_epochs=2),
-    }.items():
-        states[name] = []
-        classifier = single()
-        trainer = OATTrainer(classifier, attack=ATTACK, weight_perturbation=perturbation)
-        trainer.fit(
-            SINGLE_X, Y.numpy(), batch_size=10, nb_epochs=3, verbose=False,
-            callbacks=[lambda _, name=name, kept=classifier: states[name].append(values(kept.model))],
-        )  # fmt: skip
-    for name, nb_same in {"after one": 1, "after two": 2}.items():
-        same = [is_same(mine, other) for mine, other in zip(states[name], states["none"], strict=True)]
-        assert same == [epoch < nb_same for epoch in range(3)]
+    for warmup in (3, 1, 2):  # of three epochs
+        classifier, kept = single(), []
+        trainer = OATTrainer(classifier, attack=ATTACK, weight_perturbation=WeightPerturbation(GAMMA, warmup))
+        note = lambda _, classifier=classifier, kept=kept: kept.append(state(classifier.model))  # noqa: E731
+        trainer.fit(SINGLE_X, Y.numpy(), batch_size=10, nb_epochs=3, verbose=False, callbacks=[note])
+        same = [is_same(mine, other) for mine, other in zip(kept, states.setdefault("none", kept), strict=True)]
+        assert same == [epoch < warmup for epoch in range(3)]
 
 
 def test_the_warmup_is_over_for_a_second_call_of_fit():
@@ -718,19 +602,18 @@ def test_the_warmup_is_over_for_a_second_call_of_fit():
         perturbation = WeightPerturbation(GAMMA, warmup_epochs=warmup)
         trainer.method = replace(trainer.method, weight_perturbation=perturbation)
         trainer.fit(SINGLE_X, Y.numpy(), nb_epochs=1, verbose=False)
-        states.append(values(classifier.model))
+        states.append(state(classifier.model))
     assert is_same(states[0], states[1])
 
 
-@pytest.mark.parametrize("case", ["lam 0 alone", "a batch of one sample, whose lam is 0"])
-def test_where_no_sample_is_attacked_nothing_is_perturbed(case):
-    lambdas, nb_samples = ((0.0,), 20) if case == "lam 0 alone" else (LAMBDAS, 1)
+@pytest.mark.parametrize(("lambdas", "nb_samples"), [((0.0,), 20), (LAMBDAS, 1)])  # a single sample has lam 0
+def test_where_no_sample_is_attacked_nothing_is_perturbed(lambdas, nb_samples):
     states = []
     for perturbation in (None, WeightPerturbation(GAMMA)):
         classifier = single(Residual, lambdas=lambdas)
         trainer = OATTrainer(classifier, attack=ATTACK, weight_perturbation=perturbation)
         trainer.fit(SINGLE_X[:nb_samples], Y.numpy()[:nb_samples], batch_size=10, nb_epochs=2, verbose=False)
-        states.append(values(classifier.model))
+        states.append(state(classifier.model))
     assert is_same(states[0], states[1])
 
 
@@ -745,70 +628,43 @@ class Recording(torch.optim.SGD):
         self.after: list[dict[str, Tensor]] = []
 
     def step(self, closure: None = None) -> None:
-        self.before.append(values(self.model))
+        self.before.append(state(self.model))
         super().step(closure)
-        self.after.append(values(self.model))
+        self.after.append(state(self.model))
 
 
-def recorded(widths: tuple[float, ...]) -> OATClassifier:
-    classifier = make_classifier(widths=widths)
-    optimizer = Recording(classifier.model.parameters(), lr=0.05, momentum=0.9)
-    optimizer.model = classifier.model
-    classifier.set_params(optimizer=optimizer)
-    return classifier
-
-
-def spoiled_at(call: int, spoil: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
-    """The usual loss, but spoiled in the call of this number, counted from 1."""
-    numbers = iter(range(1, 1000))
-
-    def loss(*arguments: object) -> Tensor:
-        result = hybrid_loss(*arguments)
-        return spoil(result) if next(numbers) == call else result
-
-    return loss
-
-
-def calls_of_one_step(widths: tuple[float, ...]) -> int:
-    """Per width one per lam above 0, which a batch of 20 all has, and one for the step."""
-    return len(widths) * (len(LAMBDAS) - 1 + 1)
+def stop(loss: Tensor) -> Tensor:
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("widths", [(1.0,), WIDTHS])
 @pytest.mark.parametrize("where", ["in what is perturbed by", "in the first width of the step", "in the last"])
-def test_a_training_that_diverges_while_perturbed_leaves_the_last_good_state(widths, where):
-    per_step = calls_of_one_step(widths)
+@pytest.mark.parametrize("spoil", [lambda loss: loss * math.nan, stop], ids=["diverging", "cut"])
+def test_a_perturbed_step_that_fails_leaves_the_last_good_state(widths, where, spoil):
+    per_step = len(widths) * (len(LAMBDAS) - 1 + 1)  # a loss per width and lam above 0, and one for the step
     within = {"in what is perturbed by": 1, "in the first width of the step": per_step - len(widths) + 1}
-    call = 2 * per_step + within.get(where, per_step)  # in the third step
-    classifier = recorded(widths)
-    trainer = OATTrainer(
-        classifier, attack=ATTACK, loss=spoiled_at(call, lambda loss: loss * math.nan), width_sampling="all",
-        weight_perturbation=WeightPerturbation(GAMMA),
-    )  # fmt: skip
-    with pytest.raises(RuntimeError, match="training must stay finite, got a loss of nan in epoch 3"):
+    classifier, numbers = make_classifier(widths=widths), iter(range(1, 1000))
+    optimizer = Recording(classifier.model.parameters(), lr=0.05, momentum=0.9)
+    optimizer.model = classifier.model
+    classifier.set_params(optimizer=optimizer)
+
+    def loss(*arguments: object) -> Tensor:
+        is_spoiled = next(numbers) == 2 * per_step + within.get(where, per_step)  # in the third step
+        return spoil(hybrid_loss(*arguments)) if is_spoiled else hybrid_loss(*arguments)
+
+    trainer = OATTrainer(classifier, attack=ATTACK, loss=loss, width_sampling="all", weight_perturbation=GAMMA)
+    error, message = (KeyboardInterrupt, "") if spoil is stop else (RuntimeError, "got a loss of nan in epoch 3")
+    with pytest.raises(error, match=message or None):
         trainer.fit(SINGLE_X, Y.numpy(), batch_size=20, nb_epochs=3, verbose=False)
-    assert len(classifier.optimizer.before) == 2
-    after = values(classifier.model)
-    assert is_same(after, classifier.optimizer.before[-1])  # finite loss and gradient
-    assert all(tensor.isfinite().all() for tensor in after.values())
-    assert all(parameter.grad is None for parameter in classifier.model.parameters())
-
-
-@pytest.mark.parametrize("call_within", ["first", "last"])
-def test_a_cut_in_a_perturbed_step_leaves_the_weights_of_the_step_before(call_within):
-    def interrupt(loss: Tensor) -> Tensor:
-        raise KeyboardInterrupt
-
-    per_step = calls_of_one_step((1.0,))
-    call = 2 * per_step + (1 if call_within == "first" else per_step)
-    classifier = recorded((1.0,))
-    trainer = OATTrainer(
-        classifier, attack=ATTACK, loss=spoiled_at(call, interrupt), weight_perturbation=WeightPerturbation(GAMMA)
-    )
-    with pytest.raises(KeyboardInterrupt):
-        trainer.fit(SINGLE_X, Y.numpy(), batch_size=20, nb_epochs=3, verbose=False)
-    for name, weight in classifier.model.named_parameters():
-        assert torch.equal(weight, classifier.optimizer.after[-1][name])
+    assert len(optimizer.before) == 2
+    after = state(classifier.model)
+    if spoil is stop:
+        weights = [name for name, _ in classifier.model.named_parameters()]
+        assert all(torch.equal(after[name], optimizer.after[-1][name]) for name in weights)
+    else:
+        assert is_same(after, optimizer.before[-1])  # finite loss and gradient
+        assert all(tensor.isfinite().all() for tensor in after.values())
+        assert all(parameter.grad is None for parameter in classifier.model.parameters())
 
 
 def test_a_faulty_network_is_named_and_left_alone_when_it_is_first_asked_in_the_perturbing_pass():
@@ -818,7 +674,7 @@ def test_a_faulty_network_is_named_and_left_alone_when_it_is_first_asked_in_the_
             return (result, result) if self.training else result
 
     classifier = single(WithExtras)
-    before = values(classifier.model)
+    before = state(classifier.model)
     with pytest.raises(TypeError, match=r"scores \[N, 5\] also in training mode, got a tuple"):
         fit(classifier)
-    assert is_same(values(classifier.model), before)
+    assert is_same(state(classifier.model), before)
