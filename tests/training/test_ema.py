@@ -1,4 +1,4 @@
-import copy
+import itertools
 
 import numpy as np
 import pytest
@@ -6,22 +6,18 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from art_oat import PGD, OATTrainer
+from art_oat import PGD, Method, OATTrainer
 from art_oat.attacks import bind
 from art_oat.training import hybrid_loss
 from art_oat.training.ema import WeightAverage
 from art_oat.training.loop import measure
 from tests.conftest import make_classifier
-from tests.networks import LAMBDAS, WIDTHS, images, labels
+from tests.networks import LAMBDAS, WIDTHS
+from tests.training.trained import X, Y, is_same, state
 
-X, Y = images(20, torch.float32).numpy(), labels(20).numpy()
 ATTACK = PGD(eps=0.1, nb_steps=1)
 DECAY = 0.4
 """Reached by the warm-up of the decay, (1 + t) / (10 + t), at t = 5."""
-
-
-def state(classifier) -> dict[str, torch.Tensor]:
-    return copy.deepcopy(classifier.model.state_dict())
 
 
 def assert_same(first, second, **tolerance):
@@ -98,17 +94,35 @@ def fit(classifier, *, ema=DECAY, nb_epochs=2, **options) -> OATTrainer:
     return trainer
 
 
-def test_after_fit_weights_are_the_average_of_the_start_and_the_weights_after_every_step():
-    plain, classifier = make_classifier(), make_classifier()
+def weights_of(classifier, values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: values[name].double() for name, _ in classifier.model.named_parameters()}
+
+
+def assert_average(classifier, states: list[dict[str, torch.Tensor]]) -> None:
+    """The weights are the average of what they were in these states."""
+    expected = averaged([weights_of(classifier, values) for values in states], DECAY)
+    assert_same(weights_of(classifier, state(classifier)), expected, rtol=1e-5, atol=1e-6)  # float32 against float64
+
+
+@pytest.mark.parametrize(("widths", "heads"), [((1.0,), "shared"), (WIDTHS, "shared"), (WIDTHS, "per-width")])
+def test_after_fit_weights_are_the_average_of_the_start_and_the_weights_after_every_step(widths, heads):
+    """Those of every width; statistics are averaged, too."""
+    plain, classifier = (make_classifier(widths=widths, heads=heads) for _ in range(2))
     seen = []
-    fit(plain, ema=None, loss=noting(plain, seen))
-    states = [*seen, state(plain)]  # of step i, the weights it began with; then those at the end
-    fit(classifier)
-    names = [name for name, _ in classifier.model.named_parameters()]
-    expected = averaged([{name: values[name] for name in names} for values in states], DECAY)
-    actual = {name: tensor.double() for name, tensor in state(classifier).items() if name in names}
-    assert_same(actual, expected, rtol=1e-5, atol=1e-6)  # float32 against float64
-    assert any((actual[name] - states[-1][name]).abs().max() > 1e-4 for name in names)
+    fit(plain, ema=None, loss=noting(plain, seen), width_sampling="all")
+    states = [*seen[:: len(widths)], state(plain)]  # a loss per width in every step, which all begin alike
+    fit(classifier, width_sampling="all")
+    assert_average(classifier, states)
+    found = state(classifier)
+    moved = [name for name, start in seen[0].items() if "running" in name and not torch.equal(start, states[-1][name])]
+    assert len(widths) == 1 or {name.split(".by_width.")[1][0] for name in moved} == {"0", "1", "2"}
+    assert not any(torch.equal(found[name], states[-1][name]) for name in moved)
+    assert any((found[name] - states[-1][name]).abs().max() > 1e-4 for name in weights_of(classifier, found))
+    for lam, width in itertools.product((0.0, 0.4, 1.0), widths):
+        torch.testing.assert_close(
+            torch.from_numpy(classifier.predict(X, lam=lam, width=width)),
+            classifier.model.eval()(torch.from_numpy(X), lam, width).detach(), rtol=1e-4, atol=1e-5,
+        )  # fmt: skip
 
 
 def test_statistics_are_averaged_as_well_and_counters_and_codes_are_not():
@@ -149,7 +163,7 @@ def test_the_same_seed_gives_the_same_average():
         fit(classifier, seed=seed, validation_data=(X, Y))
         states.append(state(classifier))
     assert_same(states[0], states[1])
-    assert not all(torch.equal(states[0][name], states[2][name]) for name in states[0])
+    assert not is_same(states[0], states[2])
 
 
 def test_validation_and_callback_meet_the_average_which_the_classifier_holds_in_the_end(classifier):
@@ -181,11 +195,7 @@ def test_the_average_stays_behind_however_training_ends(classifier, error):
 
     with pytest.raises(error):
         fit(classifier, loss=fail_at_step_4)
-    names = [name for name, _ in classifier.model.named_parameters()]
-    # the state that step 4 began with is not known to be good
-    expected = averaged([{name: values[name] for name in names} for values in seen[:3]], DECAY)
-    actual = {name: tensor.double() for name, tensor in state(classifier).items() if name in names}
-    assert_same(actual, expected, rtol=1e-5, atol=1e-6)
+    assert_average(classifier, seen[:3])  # the state that step 4 began with is not known to be good
 
 
 @pytest.mark.parametrize("batch_size", [20, 10])  # found at the end of the epoch, and in the second step
@@ -213,27 +223,6 @@ def test_the_next_fit_trains_on_from_the_average(classifier):
 
 
 @pytest.mark.parametrize("ema", [0, 1, 1.5, float("nan"), "0.9", True])
-def test_a_decay_outside_0_and_1_is_refused(classifier, ema):
+def test_a_decay_outside_0_and_1_is_refused(ema):
     with pytest.raises(ValueError, match=r"ema must be a decay in \(0, 1\)"):
-        OATTrainer(classifier, ema=ema)
-
-
-@pytest.mark.parametrize("heads", ["shared", "per-width"])
-def test_the_average_holds_the_weights_and_statistics_of_every_width(heads):
-    plain, classifier = (make_classifier(widths=WIDTHS, heads=heads) for _ in range(2))
-    seen = []
-    fit(plain, ema=None, loss=noting(plain, seen), width_sampling="all")
-    states = [*seen[:: len(WIDTHS)], state(plain)]  # a loss per width in every step, which all begin alike
-    fit(classifier, width_sampling="all")
-    names = {name for name, _ in classifier.model.named_parameters()}
-    expected = averaged([{name: values[name] for name in names} for values in states], DECAY)
-    actual = {name: tensor.double() for name, tensor in state(classifier).items() if name in names}
-    assert_same(actual, expected, rtol=1e-5, atol=1e-6)  # float32 against float64
-    moved = [name for name, start in seen[0].items() if "running" in name and not torch.equal(start, states[-1][name])]
-    assert {name.split(".by_width.")[1][0] for name in moved} == {"0", "1", "2"}
-    assert not any(torch.equal(state(classifier)[name], states[-1][name]) for name in moved)  # averaged, too
-    for lam, width in ((0.0, 0.5), (0.4, 0.75), (1.0, 1.0)):
-        torch.testing.assert_close(
-            torch.from_numpy(classifier.predict(X, lam=lam, width=width)),
-            classifier.model.eval()(torch.from_numpy(X), lam, width).detach(), rtol=1e-4, atol=1e-5,
-        )  # fmt: skip
+        Method(ema=ema)

@@ -21,12 +21,11 @@ def test_zero_gets_the_published_number_of_samples(batch_size, lambdas):
     assert counts(StratifiedSampling(), batch_size, lambdas)[0] == math.ceil(batch_size / len(lambdas))
 
 
-def test_without_zero_among_the_lams_none_is_drawn():
-    assert counts(StratifiedSampling(), 12, (0.5, 1.0)) == {0.5: 6, 1.0: 6}
-
-
-def test_zero_alone_takes_the_whole_batch():
-    assert counts(StratifiedSampling(), 5, (0.0,)) == {0: 5}
+@pytest.mark.parametrize(
+    ("lambdas", "batch_size", "expected"), [((0.5, 1.0), 12, {0.5: 6, 1.0: 6}), ((0.0,), 5, {0: 5})]
+)
+def test_without_zero_among_the_lams_none_is_drawn_and_alone_it_takes_the_whole_batch(lambdas, batch_size, expected):
+    assert counts(StratifiedSampling(), batch_size, lambdas) == expected
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -70,16 +69,15 @@ def widths_drawn(kind: str, widths: tuple[float, ...], nb_draws: int = 1) -> lis
 FIVE = (0.2, 0.4, 0.6, 0.8, 1.0)
 
 
-@pytest.mark.parametrize("nb_widths", range(1, 6))
-def test_all_draws_every_width_the_largest_first(nb_widths):
-    widths = FIVE[-nb_widths:]
-    assert widths_drawn("all", widths) == [widths[::-1]]
-
-
-@pytest.mark.parametrize("nb_widths", [1, 2, 3])
-def test_up_to_three_widths_a_sandwich_is_all_of_them(nb_widths):
-    widths = FIVE[-nb_widths:]
-    assert set(widths_drawn("sandwich", widths, 20)) == {widths[::-1]}
+@pytest.mark.parametrize(
+    ("kind", "nb_widths"),
+    [*(("all", n) for n in range(1, 6)), *(("sandwich", n) for n in (1, 2, 3)), ("random", 1)],
+)
+def test_where_nothing_is_to_be_chosen_every_width_comes_largest_first_and_nothing_is_drawn(kind, nb_widths):
+    widths, generator = FIVE[-nb_widths:], torch.Generator().manual_seed(0)
+    before = generator.get_state()
+    assert draw_widths(kind, widths, generator) == widths[::-1]
+    assert torch.equal(generator.get_state(), before)
 
 
 @pytest.mark.parametrize("nb_widths", [4, 5])
@@ -105,14 +103,6 @@ def assert_uniform(counts: Counter[float], among: tuple[float, ...], nb_draws: i
         assert abs(counts[width] / nb_draws - share) <= 4 * math.sqrt(share * (1 - share) / nb_draws)
 
 
-@pytest.mark.parametrize(("kind", "nb_widths"), [("all", 5), ("sandwich", 3), ("sandwich", 2)])
-def test_where_nothing_is_to_be_chosen_nothing_is_drawn(kind, nb_widths):
-    generator = torch.Generator().manual_seed(0)
-    before = generator.get_state()
-    draw_widths(kind, FIVE[-nb_widths:], generator)
-    assert torch.equal(generator.get_state(), before)
-
-
 @pytest.mark.parametrize("kind", ["All", "", None, 3])
 def test_an_unknown_way_to_draw_widths_is_refused(kind):
     (fault,) = width_sampling_faults(kind, distills=False)
@@ -123,11 +113,3 @@ def test_distillation_needs_the_largest_width_in_every_step():
     assert "width_sampling must be 'all' or 'sandwich'" in width_sampling_faults("random", distills=True)[0]
     for kind, distills in (("all", True), ("sandwich", True), ("random", False)):
         assert width_sampling_faults(kind, distills=distills) == []
-
-
-@pytest.mark.parametrize("kind", ["all", "sandwich", "random"])
-def test_a_network_of_one_width_draws_nothing(kind):
-    generator = torch.Generator().manual_seed(0)
-    before = generator.get_state()
-    assert draw_widths(kind, (1.0,), generator) == (1.0,)
-    assert torch.equal(generator.get_state(), before)
