@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -40,17 +40,9 @@ Point = OperatingPoint | None
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is measured.
+    """A classifier, inputs ``x [N, ...]`` and labels, and the suites that attack them at each point in turn.
 
-    Attributes:
-        classifier: What is attacked.
-        x: Inputs, ``[N, ...]``.
-        y: Labels.
-        points: Where, in the order in which examples are carried from one to the next.
-        suites: By which attacks.
-        threat: Within which ball.
-        options: How it runs.
-        index: Which samples of a larger set these are, for the reports; None for all of it.
+    Examples are carried from one point to the next. ``index`` says which samples of a larger set these are, ``[N]``.
     """
 
     classifier: PyTorchClassifier
@@ -75,10 +67,11 @@ class Evaluation:
         with bar, mode, _telling(bar, self.options.nb_workers) as tell:
             tasks = (delayed(self.run_shard)(number, folder, tell) for number in range(nb_shards))
             shards = list(Parallel(self.options.nb_workers, return_as="generator")(tasks))
-        reports = [
-            self._report(point, suite, [results[_key(point, suite)] for results in shards])
-            for point, suite in itertools.product(self.points, self.suites)
-        ]
+        reports = []
+        for point, suite in itertools.product(self.points, self.suites):
+            results = [shard[_key(point, suite)] for shard in shards]
+            own = suite.name, self.threat.eps, self.threat.norm, point, results
+            reports.append(RobustnessReport.joined(*own, attacks=[*suite.attacks], index=self.index))
         for warning in dict.fromkeys(warning for report in reports for warning in report.warnings):
             warnings.warn(warning, AutoAttackWarning, stacklevel=3)  # where evaluate or measure was called
         return reports
@@ -102,10 +95,6 @@ class Evaluation:
             if path is not None:
                 shard.write(path)
         return shard.results
-
-    def _report(self, point: Point, suite: AttackSuite, results: Sequence[ShardResult]) -> RobustnessReport:
-        ball = self.threat.eps, self.threat.norm
-        return RobustnessReport.joined(suite.name, *ball, point, results, attacks=[*suite.attacks], index=self.index)
 
     def _claimed(self, folder: Path) -> Path:
         """Make the folder of a new evaluation, or refuse that of another."""

@@ -28,7 +28,7 @@ def matrix_of(first: nn.Module, second: nn.Module, x: torch.Tensor, eps: float) 
     return TransferMatrix((0.0, 1.0), right, eps)
 
 
-def test_a_random_dial_that_stands_attacks_on_single_lams_falls_to_one_on_all_at_once():
+def test_a_random_dial_that_survives_attacks_on_single_lams_falls_to_one_on_all_at_once():
     x = torch.full((5, 2), 0.1)  # each network reads one coordinate, so an attack on one leaves the other alone
     matrix = matrix_of(Score([1, 0], 0), Score([0, 1], 0), x, eps=0.2)
     np.testing.assert_array_equal(matrix.robust, [[0, 1], [1, 0]])
