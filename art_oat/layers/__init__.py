@@ -8,6 +8,7 @@ from art_oat.layers.batch_norm import BatchNormLayer, DualAffineBatchNorm, DualB
 from art_oat.layers.encoding import DEFAULT_LAMBDAS, Encoding, EncodingKind
 from art_oat.layers.film import FILMS, FiLM, LinearFiLM, NarrowFiLM, PublishedFiLM, TwoLayerFiLM, register_film
 from art_oat.layers.norm_act import FollowedNorm, split
+from art_oat.layers.slim_rules import ChannelwiseRule, SlimRule, slim_rule
 from art_oat.layers.slimmable import Slimmable, Switch, slimmable
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "FILMS",
     "AffineLayer",
     "BatchNormLayer",
+    "ChannelwiseRule",
     "ConditionalLayer",
     "ConvertedLayer",
     "DualAffineBatchNorm",
@@ -26,10 +28,12 @@ __all__ = [
     "LinearFiLM",
     "NarrowFiLM",
     "PublishedFiLM",
+    "SlimRule",
     "Slimmable",
     "Switch",
     "TwoLayerFiLM",
     "register_film",
+    "slim_rule",
     "slimmable",
     "split",
 ]

@@ -3,7 +3,8 @@ import torch
 from torch import Tensor, nn
 
 from art_oat import OperatingPoint, fold
-from art_oat.layers.slim_rules import Channels, ChannelwiseRule, chooses_width, is_cuttable, rule_of, slim_rule
+from art_oat.layers import ChannelwiseRule, slim_rule
+from art_oat.layers.slim_rules import Channels, chooses_width, is_cuttable, rule_of
 from art_oat.layers.slimmable import sliced
 from art_oat.rebuild import clone_tensor
 from tests.networks import Residual, images, shaken
