@@ -1,43 +1,14 @@
 import numpy as np
 import pytest
 import torch
-from art.data_generators import NumpyDataGenerator
 from torch import nn
-from torch.utils.data import DataLoader
 
-from art_oat import (
-    PGD,
-    OATClassifier,
-    OATTrainer,
-    RandomCropFlip,
-    to_conditional,
-)
+from art_oat import PGD, RandomCropFlip, to_conditional
 from art_oat.models import ResNet, WideResNet
 from art_oat.training.layout import InputLayout, layout_faults
 from tests.conftest import make_classifier
 from tests.networks import LAMBDAS, ChannelsLast
-from tests.training.trained import ATTACK, X, Y, is_same, state
-
-
-def fit(x, y, *, classifier=None, criterion=None, **arguments) -> dict[str, torch.Tensor]:
-    """Train, and return the state after it."""
-    classifier = classifier or make_classifier()
-    classifier._loss = criterion or classifier.loss
-    trainer = OATTrainer(classifier, attack=arguments.pop("attack", ATTACK), **arguments)
-    source = (x,) if isinstance(x, DataLoader | NumpyDataGenerator) else (x, y)
-    trainer.fit(*source, batch_size=10, nb_epochs=2, verbose=False)
-    return state(classifier)
-
-
-class Noting:
-    """An attack that leaves inputs alone, and notes how they lie in memory."""
-
-    def __init__(self) -> None:
-        self.is_channels_last: list[bool] = []
-
-    def __call__(self, network, x, y, *, clip_values=None, generator=None):
-        self.is_channels_last.append(x.is_contiguous(memory_format=torch.channels_last))
-        return x
+from tests.training.trained import Spy, X, Y, classifier_of, fit, is_same, state, trained
 
 
 def mirror(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -50,57 +21,22 @@ def mirror_some(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 def test_augmentation_comes_before_the_attack_and_the_loss():
-    assert is_same(fit(X, Y, augmentation=mirror), fit(X[..., ::-1], Y))
-    assert not is_same(fit(X, Y, augmentation=mirror), fit(X, Y))
-
-
-def colored(*, channels_first, memory_format=torch.contiguous_format):
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5))
-    model = to_conditional(network if channels_first else ChannelsLast(network), LAMBDAS)
-    model.to(memory_format=memory_format)
-    shape, optimizer = (3, 6, 6) if channels_first else (6, 6, 3), torch.optim.SGD(model.parameters(), 0.1)
-    return OATClassifier(
-        model, nn.CrossEntropyLoss(), shape, 5, optimizer, clip_values=(0, 1), channels_first=channels_first
-    )
-
-
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_images_with_channels_last_are_augmented_and_trained_on_as_those_with_channels_first(memory_format):
-    x = np.random.default_rng(0).random((20, 3, 6, 6), dtype=np.float32)
-    options = {"attack": PGD(0.1, nb_steps=2, has_random_start=False), "augmentation": RandomCropFlip(1)}
-    expected = fit(x, Y, classifier=colored(channels_first=True), **options)
-    actual = fit(
-        x.transpose(0, 2, 3, 1), Y, classifier=colored(channels_first=False, memory_format=memory_format), **options
-    )
-    # float32 sums in another order; a gradient that is almost zero may turn, which moves a pixel of one image
-    for name, tensor in expected.items():
-        torch.testing.assert_close(actual[name.replace("network.", "network.network.", 1)], tensor, rtol=0, atol=1e-3)
-
-
-def test_images_with_channels_last_reach_convolutions_in_the_layout_of_their_weights():
-    classifier, seen = colored(channels_first=False, memory_format=torch.channels_last), []
-    classifier.model.network.network[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    fit(np.random.default_rng(0).random((20, 6, 6, 3), dtype=np.float32), Y, classifier=classifier)
-    assert seen
-    assert all(x.is_contiguous(memory_format=torch.channels_last) for x in seen)
+    assert is_same(trained(augmentation=mirror), trained(None, X[..., ::-1], Y))
+    assert not is_same(trained(augmentation=mirror), trained())
 
 
 @pytest.mark.parametrize("shape", [(5,), (7, 2), (2, 3, 4, 5)])
 @pytest.mark.parametrize("channels_first", [True, False])
 def test_an_augmentation_gets_any_inputs_with_channels_first_and_they_are_taken_back(shape, channels_first):
-    classifier, given = make_classifier(channels_first=channels_first), []
-    x = torch.rand(4, *shape)
-    augmentation = lambda x, _: given.append(x) or 1 - x  # noqa: E731
-    result = InputLayout(classifier).augmented(x, augmentation, torch.Generator())
+    classifier, given, x = make_classifier(channels_first=channels_first), [], torch.rand(4, *shape)
+    result = InputLayout(classifier).augmented(x, lambda x, _: given.append(x) or 1 - x, torch.Generator())
     is_moved = not channels_first and len(shape) > 1
     assert torch.equal(given[0], x.movedim(-1, 1) if is_moved else x)
     assert torch.equal(result, 1 - x)
 
 
 def test_an_augmentation_may_leave_the_range_by_rounding():
-    x = np.concatenate([X, np.ones_like(X)])
-    fit(x, np.concatenate([Y, Y]), augmentation=lambda x, _: x * (1 + 2e-7))
+    fit(None, np.concatenate([X, np.ones_like(X)]), np.concatenate([Y, Y]), augmentation=lambda x, _: x * (1 + 2e-7))
 
 
 def test_augmentation_is_drawn_from_the_seed_alone():
@@ -108,7 +44,7 @@ def test_augmentation_is_drawn_from_the_seed_alone():
     for seed, noise in ((1, 0), (1, 5), (2, 0)):
         classifier = make_classifier()
         torch.manual_seed(noise)
-        states.append(fit(X, Y, classifier=classifier, augmentation=mirror_some, seed=seed))
+        states.append(trained(classifier, augmentation=mirror_some, seed=seed))
     assert is_same(states[0], states[1])
     assert not is_same(states[0], states[2])
 
@@ -126,8 +62,49 @@ def test_augmentation_is_drawn_from_the_seed_alone():
 def test_a_faulty_augmentation_is_refused_before_anything_is_touched(classifier, augmentation, message):
     before = state(classifier)
     with pytest.raises(ValueError, match=message):
-        fit(X, Y, classifier=classifier, augmentation=augmentation)
+        fit(classifier, augmentation=augmentation)
     assert is_same(state(classifier), before)
+
+
+def colored(*, channels_first, memory_format=torch.contiguous_format):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5))
+    model = to_conditional(network if channels_first else ChannelsLast(network), LAMBDAS)
+    shape = (3, 6, 6) if channels_first else (6, 6, 3)
+    return classifier_of(model.to(memory_format=memory_format), input_shape=shape, channels_first=channels_first)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_images_with_channels_last_are_augmented_and_trained_on_as_those_with_channels_first(memory_format):
+    x = np.random.default_rng(0).random((20, 3, 6, 6), dtype=np.float32)
+    options = {"attack": PGD(0.1, nb_steps=2, has_random_start=False), "augmentation": RandomCropFlip(1)}
+    expected = trained(colored(channels_first=True), x, Y, **options)
+    last = colored(channels_first=False, memory_format=memory_format)
+    actual = trained(last, x.transpose(0, 2, 3, 1), Y, **options)
+    # float32 sums in another order; a gradient that is almost zero may turn, which moves a pixel of one image
+    for name, tensor in expected.items():
+        torch.testing.assert_close(actual[name.replace("network.", "network.network.", 1)], tensor, rtol=0, atol=1e-3)
+
+
+def test_images_with_channels_last_reach_convolutions_in_the_layout_of_their_weights():
+    classifier, seen = colored(channels_first=False, memory_format=torch.channels_last), []
+    classifier.model.network.network[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    fit(classifier, np.random.default_rng(0).random((20, 6, 6, 3), dtype=np.float32), Y)
+    assert seen
+    assert all(x.is_contiguous(memory_format=torch.channels_last) for x in seen)
+
+
+def test_a_network_with_channels_last_is_trained_on_such_batches_and_to_the_same_weights():
+    x, results = torch.rand(20, 3, 8, 8, generator=torch.Generator().manual_seed(1)).numpy(), []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        torch.manual_seed(0)
+        model = to_conditional(ResNet((1, 1), in_channels=3, nb_classes=5, channels=16)).to(memory_format=memory_format)
+        classifier, spy = classifier_of(model, 0.05, input_shape=(3, 8, 8)), Spy()
+        results.append(trained(classifier, x, Y, attack=spy, augmentation=RandomCropFlip(1), ema=0.9))
+        is_last = {each.is_contiguous(memory_format=torch.channels_last) for each in spy.x}
+        assert is_last == {memory_format == torch.channels_last}
+    assert results[1]["network.stem.0.weight"].is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(results[1], results[0], rtol=1e-3, atol=1e-5)  # float32, summed in another order
 
 
 def laid_out(network: nn.Module, layout: torch.memory_format, **options):
@@ -154,22 +131,3 @@ def test_a_narrow_width_counts_where_layers_are_too_narrow_for_channels_last():
     assert "stages.1.0.shortcut" in fault  # takes 16 channels, and 12 at width 0.75; that of the last stage takes 24
     assert "stages.2.0.shortcut" not in fault
     assert layout_faults(laid_out(WideResNet(10, 1), torch.channels_last)) == []
-
-
-def of_three_channels(memory_format: torch.memory_format) -> OATClassifier:
-    torch.manual_seed(0)
-    model = to_conditional(ResNet((1, 1), in_channels=3, nb_classes=5, channels=16)).to(memory_format=memory_format)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    return OATClassifier(model, nn.CrossEntropyLoss(), (3, 8, 8), 5, optimizer, clip_values=(0, 1))
-
-
-def test_a_network_with_channels_last_is_trained_on_such_batches_and_to_the_same_weights():
-    x, results = torch.rand(20, 3, 8, 8, generator=torch.Generator().manual_seed(1)).numpy(), []
-    for memory_format in (torch.contiguous_format, torch.channels_last):
-        classifier, attack = of_three_channels(memory_format), Noting()
-        trainer = OATTrainer(classifier, attack=attack, augmentation=RandomCropFlip(1), ema=0.9)
-        trainer.fit(x, Y, batch_size=10, nb_epochs=2, verbose=False)
-        results.append(state(classifier))
-        assert set(attack.is_channels_last) == {memory_format == torch.channels_last}
-    assert results[1]["network.stem.0.weight"].is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(results[1], results[0], rtol=1e-3, atol=1e-5)  # float32, summed in another order

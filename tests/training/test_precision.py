@@ -2,69 +2,42 @@ import numpy as np
 import pytest
 import torch
 from art.attacks.evasion import DeepFool, ProjectedGradientDescentPyTorch
-from art.data_generators import NumpyDataGenerator
-from torch.utils.data import DataLoader
 
-from art_oat import (
-    PGD,
-    Method,
-    OATTrainer,
-    WeightPerturbation,
-    to_conditional,
-)
+from art_oat import PGD, Method, OATTrainer, WeightPerturbation, to_conditional
 from art_oat.attacks import distance
 from art_oat.data import digits
 from art_oat.experiment.build import train
 from art_oat.experiment.recipe import Recipe
 from art_oat.layers.channel_affine import ChannelAffine
-from art_oat.training import hybrid_loss
 from tests.conftest import make_classifier
 from tests.networks import WIDTHS, Residual
 from tests.pairs import parametrize_in_pairs
-from tests.training.trained import ATTACK, X, Y, classifier_of, is_same, state
+from tests.training.trained import Watched, X, Y, classifier_of, fit, is_same, trained
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 
-def fit(x, y, *, classifier=None, criterion=None, **arguments) -> dict[str, torch.Tensor]:
-    """Train, and return the state after it."""
-    classifier = classifier or make_classifier()
-    classifier._loss = criterion or classifier.loss
-    trainer = OATTrainer(classifier, attack=arguments.pop("attack", ATTACK), **arguments)
-    source = (x,) if isinstance(x, DataLoader | NumpyDataGenerator) else (x, y)
-    trainer.fit(*source, batch_size=10, nb_epochs=2, verbose=False)
-    return state(classifier)
-
-
 class Noting:
-    """An attack that leaves inputs alone, and notes what it is given and what the network is made of."""
+    """An attack that leaves inputs alone, and notes what the network answers and is made of."""
 
     def __init__(self) -> None:
         self.scores: list[torch.dtype] = []
         self.coefficients: set[torch.dtype] = set()
-        self.is_channels_last: list[bool] = []
 
     def __call__(self, network, x, y, *, clip_values=None, generator=None):
         self.scores.append(network(x).dtype)
         affines = [part for part in network.modules() if isinstance(part, ChannelAffine)]
         self.coefficients |= {value.dtype for affine in affines for value in affine.coefficients}
-        self.is_channels_last.append(x.is_contiguous(memory_format=torch.channels_last))
         return x
 
 
 def test_in_bf16_passes_are_lower_and_affines_scores_weights_and_measurements_are_not(classifier):
-    attack, scores = Noting(), []
-
-    def note(logits, logits_adv, y, lam, criterion=None):
-        scores.extend((logits.dtype, logits_adv.dtype))
-        return hybrid_loss(logits, logits_adv, y, lam, criterion)
-
-    trainer = OATTrainer(classifier, attack=attack, loss=note, precision="bf16")
-    trainer.fit(X, Y, (X, Y), batch_size=10, nb_epochs=1, verbose=False)
+    attack, loss = Noting(), Watched()
+    fit(classifier, X, Y, (X, Y), attack=attack, loss=loss, precision="bf16", nb_epochs=1)
     nb_points = len(classifier.model.lambdas)
     assert attack.scores == 2 * [torch.bfloat16] + nb_points * [torch.float32]  # two steps, then the validation
     assert attack.coefficients == {torch.float32}
-    assert set(scores) == {torch.float32}
+    assert {scores.dtype for call in loss.calls for scores in call[:2]} == {torch.float32}
     for tensor in classifier.model.state_dict().values():
         assert tensor.dtype in (torch.float32, torch.int64)
         assert tensor.isfinite().all()
@@ -74,27 +47,23 @@ def test_in_bf16_passes_are_lower_and_affines_scores_weights_and_measurements_ar
 
 @pytest.mark.parametrize("widths", [(1.0,), WIDTHS])
 def test_a_step_in_bf16_has_the_loss_of_one_in_float32_to_rounding(widths):
-    losses = {}
-    for precision in ("float32", "bf16"):
-        trainer = OATTrainer(make_classifier(widths=widths), attack=Noting(), width_sampling="all", precision=precision)
-        trainer.fit(X, Y, batch_size=20, nb_epochs=1, verbose=False)
-        losses[precision] = trainer.history[0].loss
+    options = {"attack": Noting(), "width_sampling": "all", "batch_size": 20, "nb_epochs": 1}
+    losses = [fit(make_classifier(widths=widths), precision=it, **options).history[0].loss for it in DTYPES]
     # a loss of about 2, from scores that a handful of layers rounded by 2^-9 of their size each
-    assert losses["bf16"] == pytest.approx(losses["float32"], abs=2 * 5 * 2**-9)
-    assert losses["bf16"] != losses["float32"]
+    assert losses[0] == pytest.approx(losses[1], abs=2 * 5 * 2**-9)
+    assert losses[0] != losses[1]
 
 
 @pytest.mark.parametrize("make", [ProjectedGradientDescentPyTorch, DeepFool])
 def test_attacks_of_art_run_in_bf16(classifier, make):
     options = {"eps": 0.1, "num_random_init": 1} if make is ProjectedGradientDescentPyTorch else {"epsilon": 1e-3}
-    attack = make(classifier, max_iter=2, verbose=False, **options)
-    OATTrainer(classifier, attack=attack, precision="bf16").fit(X, Y, nb_epochs=1, verbose=False)
+    fit(classifier, attack=make(classifier, max_iter=2, verbose=False, **options), precision="bf16", nb_epochs=1)
     assert np.isfinite(classifier.predict(X)).all()
 
 
 def test_digits_are_learned_in_bf16_as_in_float32():
     data, accuracies = digits(), []
-    for precision in ("float32", "bf16"):
+    for precision in DTYPES:
         method = Method(attack="pgd-1", precision=precision)
         recipe = Recipe(
             data="digits", network="small-8-16", nb_epochs=4, batch_size=32, lambdas=(0.0, 1.0), method=method
@@ -118,19 +87,15 @@ def test_attack_and_passes_of_training_each_compute_in_the_precision_asked_for(
     for part in (classifier.model.network.body[0], classifier.model.network.head):
         part.register_forward_hook(note)
     options = {"precision": precision, "attack_precision": attack_precision, "weight_perturbation": perturbation}
-    OATTrainer(classifier, attack=attack, **options).fit(X, Y, (X, Y), batch_size=10, nb_epochs=1, verbose=False)
+    fit(classifier, X, Y, (X, Y), attack=attack, nb_epochs=1, **options)
     nb_points = len(classifier.model.lambdas)
     assert attack.scores == 2 * [DTYPES[attack_precision or precision]] + nb_points * [torch.float32]  # validation
     assert seen == {DTYPES[precision]}
 
 
 def test_the_precision_of_the_attack_changes_nothing_but_what_the_attack_finds():
-    def unmoved(network, x, y):
-        network(x)
-        return x
-
-    assert is_same(fit(X, Y, attack=unmoved, attack_precision="bf16"), fit(X, Y, attack=unmoved))
-    assert not is_same(fit(X, Y, attack_precision="bf16"), fit(X, Y))
+    assert is_same(trained(attack=Noting(), attack_precision="bf16"), trained(attack=Noting()))
+    assert not is_same(trained(attack_precision="bf16"), trained())
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
@@ -141,7 +106,7 @@ def test_an_attack_in_bf16_gives_images_in_float32_within_its_radius(norm):
         found.append((x, attack(network, x, y, clip_values=clip_values, generator=generator)))
         return found[-1][1]
 
-    fit(X, Y, attack=noting, attack_precision="bf16")
+    fit(attack=noting, attack_precision="bf16")
     for x, x_adv in found:
         assert x_adv.dtype == torch.float32
         far = distance(x, x_adv, norm)
@@ -150,18 +115,18 @@ def test_an_attack_in_bf16_gives_images_in_float32_within_its_radius(norm):
 
 
 def test_the_same_seed_gives_the_same_training_with_an_attack_in_bf16():
-    first, again, other = (fit(X, Y, seed=seed, attack_precision="bf16") for seed in (1, 1, 2))
+    first, again, other = (trained(seed=seed, attack_precision="bf16") for seed in (1, 1, 2))
     assert is_same(first, again)
     assert not is_same(first, other)
 
 
-def test_every_fault_of_both_precisions_is_named(classifier):
+def test_every_fault_of_both_precisions_is_named():
     with pytest.raises(
         ValueError, match=r"precision must be one of .*, got 'fp8'.*attack_precision must .*, got 'fp4'"
     ):
-        OATTrainer(classifier, precision="fp8", attack_precision="fp4")
-    needs = "bf16 needs weights in float32"
+        Method(precision="fp8", attack_precision="fp4")
+    needs, double = "bf16 needs weights in float32", classifier_of(to_conditional(Residual().double()))
     with pytest.raises(ValueError, match=f"precision {needs}, .*attack_precision {needs}, got torch.float64"):
-        OATTrainer(classifier_of(to_conditional(Residual().double())), precision="bf16", attack_precision="bf16")
+        OATTrainer(double, precision="bf16", attack_precision="bf16")
     with pytest.raises(ValueError, match=f"^attack_precision {needs}, got torch.float64"):
-        OATTrainer(classifier_of(to_conditional(Residual().double())), attack_precision="bf16")
+        OATTrainer(double, attack_precision="bf16")

@@ -10,40 +10,34 @@ from art.defences.trainer import Trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from art_oat import (
-    NFGSM,
-    PGD,
-    Method,
-    OATClassifier,
-    OATTrainer,
-    StratifiedSampling,
-    to_conditional,
-)
+from art_oat import NFGSM, PGD, Method, OATClassifier, OATTrainer, StratifiedSampling, to_conditional
 from art_oat.training import Checkpoint, CSVLogger, RestoreBest, Validation
 from tests.conftest import make_classifier
 from tests.networks import LAMBDAS, WIDTHS, MobileSqueezeExcite, Residual
-from tests.training.trained import ATTACK, X, Y, classifier_of, is_same, state
-
-
-def fit(classifier: OATClassifier, seed: int = 0, **options) -> OATTrainer:
-    trainer = OATTrainer(classifier, attack=ATTACK, seed=seed)
-    trainer.fit(X, Y, **{"batch_size": 10, "nb_epochs": 2, "verbose": False, **options})
-    return trainer
+from tests.training.trained import ATTACK, X, Y, classifier_of, fit, is_same, state, trained
 
 
 def with_dropout() -> OATClassifier:
     torch.manual_seed(0)
-    model = to_conditional(MobileSqueezeExcite(), LAMBDAS)
-    return classifier_of(model)
+    return classifier_of(to_conditional(MobileSqueezeExcite(), LAMBDAS))
 
 
-def test_the_same_seed_gives_the_same_weights_also_with_dropout():
+ALL = {"width_sampling": "all"}
+
+
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (with_dropout, {}),
+        *[(lambda: make_classifier(widths=WIDTHS), it) for it in ({}, ALL, {**ALL, "distills": True})],
+    ],
+)
+def test_the_same_seed_gives_the_same_weights_with_dropout_and_at_every_width(make, options):
     states = []
     for seed, noise in ((1, 0), (1, 5), (2, 0)):
-        classifier = with_dropout()
+        classifier = make()
         torch.manual_seed(noise)  # the global generator has no say
-        fit(classifier, seed)
-        states.append(state(classifier))
+        states.append(trained(classifier, seed=seed, **options))
     assert is_same(states[0], states[1])
     assert not is_same(states[0], states[2])
 
@@ -56,49 +50,15 @@ def test_training_spares_the_global_generator_and_restores_the_mode(classifier):
     assert not classifier.model.training
 
 
-@pytest.mark.parametrize("options", [{}, {"width_sampling": "all"}, {"width_sampling": "all", "distills": True}])
-def test_the_same_seed_gives_the_same_weights_at_every_width(options):
-    states = []
-    for seed, noise in ((1, 0), (1, 5), (2, 0)):
-        classifier = make_classifier(widths=WIDTHS)
-        torch.manual_seed(noise)
-        trainer = OATTrainer(classifier, attack=ATTACK, seed=seed, **options)
-        trainer.fit(X, Y, batch_size=10, nb_epochs=1, verbose=False)
-        states.append(state(classifier))
-    assert is_same(states[0], states[1])
-    assert not is_same(states[0], states[2])
-
-
 def test_training_lowers_the_loss_of_every_width():
     classifier = make_classifier(widths=WIDTHS)
-    trainer = OATTrainer(classifier, attack=PGD(eps=0.02, nb_steps=2))
 
     def losses() -> list[float]:
         return [classifier.at(lam, width).compute_loss(X, Y).mean() for lam in (0.0, 0.4) for width in WIDTHS]
 
     before = losses()
-    trainer.fit(X, Y, batch_size=20, nb_epochs=30, verbose=False)
+    fit(classifier, attack=PGD(eps=0.02, nb_steps=2), batch_size=20, nb_epochs=30)
     assert all(after < start for after, start in zip(losses(), before, strict=True))
-
-
-def of_one_lam() -> OATClassifier:
-    """Every sample has lam 1, so that the order within a batch does not matter."""
-    torch.manual_seed(0)
-    model = to_conditional(Residual(), (1.0,))
-    return classifier_of(model)
-
-
-def test_a_loader_and_a_generator_train_as_arrays_do():
-    states = []
-    dataset = TensorDataset(torch.from_numpy(X), torch.from_numpy(Y))
-    sources = [(X, Y), (DataLoader(dataset, batch_size=20),), (NumpyDataGenerator(X, np.eye(5)[Y], 20),)]
-    for source in sources:
-        trainer = OATTrainer(of_one_lam(), attack=PGD(eps=0.1, nb_steps=2, has_random_start=False))
-        train = trainer.fit_generator if isinstance(source[0], NumpyDataGenerator) else trainer.fit
-        train(*source, nb_epochs=2, verbose=False)
-        states.append(state(trainer.classifier))
-    torch.testing.assert_close(states[1], states[0], rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(states[2], states[0], rtol=1e-4, atol=1e-6)
 
 
 def test_every_fault_is_named_before_anything_is_touched(classifier):
@@ -108,103 +68,70 @@ def test_every_fault_is_named_before_anything_is_touched(classifier):
         OATTrainer(classifier).fit(
             x, Y + 3, (X[:, :, :3], Y), batch_size=0, nb_epochs=0, scheduler=3, callbacks=[CSVLogger(3), RestoreBest()]
         )
-    for name in (
-        "x must be finite",
-        "y must hold",
-        "validation x must have",
-        "batch_size",
-        "scheduler must",
-        "CSVLogger must",
-    ):
+    for name in ("x must be finite", "y must hold", "validation x must have", "batch_size", "scheduler", "CSVLogger"):
         assert name in str(caught.value)
     assert is_same(state(classifier), before)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ((X * 255, Y), "x must lie within clip_values"),
-        ((X, Y[:3]), "y must hold one label per sample, 20, got 3"),
-        ((X[:0], Y[:0]), "x must hold at least one sample"),
-        ((X,), "y must hold the labels of x, got None"),
-        ((X.astype(complex), Y), "x must hold real numbers"),
-    ],
-)
-def test_faulty_data_is_refused(classifier, arguments, message):
-    with pytest.raises(ValueError, match=message):
-        OATTrainer(classifier).fit(*arguments, verbose=False)
+DATASET = TensorDataset(torch.from_numpy(X), torch.from_numpy(Y))
+TRIPLES = TensorDataset(*DATASET.tensors, torch.from_numpy(Y))
+MISLABELED = TensorDataset(torch.from_numpy(X), torch.full((20,), 9))
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("arguments", "options", "message"),
     [
-        ({"validation_data": (X, Y, Y)}, r"validation_data must be a pair \(x, y\)"),
-        ({"validation_data": 3}, r"validation_data must be a pair \(x, y\) or a Validation, got int"),
-        ({"callbacks": [CSVLogger(Path())]}, "CSVLogger must name a file"),
-        ({"callbacks": [CSVLogger(3)]}, "CSVLogger must name a file"),
-        ({"batch_size": 1}, "batch_size must be at least 2"),
-        ({"validation_data": Validation(X, Y, 0)}, "interval of the validation must be"),
-        ({"scheduler": torch.optim.lr_scheduler.ReduceLROnPlateau}, "scheduler must have step"),
+        ((X * 255, Y), {}, "x must lie within clip_values"),
+        ((X, Y[:3]), {}, "y must hold one label per sample, 20, got 3"),
+        ((X[:0], Y[:0]), {}, "x must hold at least one sample"),
+        ((X,), {}, "y must hold the labels of x, got None"),
+        ((X.astype(complex), Y), {}, "x must hold real numbers"),
+        ((DataLoader(DATASET, 64, drop_last=True),), {}, "an epoch must hold at least one batch"),
+        ((DataLoader(TRIPLES, 10),), {}, r"a batch must be a pair \(x, y\)"),
+        ((DataLoader(MISLABELED, 5),), {}, "y must hold class indices"),
+        ((DataLoader(DATASET), Y), {}, "y must be None with a DataLoader"),
+        ((X, Y, (X, Y, Y)), {}, r"validation_data must be a pair \(x, y\)"),
+        ((X, Y, 3), {}, r"validation_data must be a pair \(x, y\) or a Validation, got int"),
+        ((X, Y, Validation(X, Y, 0)), {}, "interval of the validation must be"),
+        ((X, Y), {"callbacks": [CSVLogger(Path())]}, "CSVLogger must name a file"),
+        ((X, Y), {"batch_size": 1}, "batch_size must be at least 2"),
+        ((X, Y), {"scheduler": torch.optim.lr_scheduler.ReduceLROnPlateau}, "scheduler must have step"),
     ],
 )
-def test_faulty_options_are_refused(classifier, options, message):
+def test_faulty_data_and_options_are_refused(classifier, arguments, options, message):
     with pytest.raises(ValueError, match=message):
-        OATTrainer(classifier).fit(X, Y, **options)
-
-
-def test_a_loader_that_yields_nothing_or_no_pairs_is_refused(classifier):
-    x, y = torch.from_numpy(X), torch.from_numpy(Y)
-    with pytest.raises(ValueError, match="an epoch must hold at least one batch"):
-        OATTrainer(classifier).fit(DataLoader(TensorDataset(x, y), 64, drop_last=True), verbose=False)
-    with pytest.raises(ValueError, match=r"a batch must be a pair \(x, y\)"):
-        OATTrainer(classifier).fit(DataLoader(TensorDataset(x, y, y), 10), verbose=False)
+        OATTrainer(classifier).fit(*arguments, verbose=False, **options)
 
 
 def test_flipped_arrays_and_tensors_are_taken(classifier):
-    trainer = OATTrainer(classifier, attack=ATTACK)
-    trainer.fit(X[:, :, :, ::-1], Y, nb_epochs=1, verbose=False)
-    trainer.fit(torch.from_numpy(X).requires_grad_(), torch.from_numpy(Y), nb_epochs=1, verbose=False)
-    assert len(trainer.history) == 2
+    assert len(fit(classifier, X[:, :, :, ::-1], Y).history) == 2
+    assert len(fit(classifier, torch.from_numpy(X).requires_grad_(), torch.from_numpy(Y)).history) == 2
 
 
 def test_a_float64_model_trains_at_lams_that_float32_cannot_hold():
     model = to_conditional(Residual().double(), (0.0, 0.1))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    classifier = OATClassifier(model, nn.CrossEntropyLoss(), (1, 6, 6), 5, optimizer, clip_values=(0, 0.99999999))
-    assert fit(classifier, nb_epochs=1).history[0].loss > 0
-
-
-def test_a_faulty_batch_of_a_loader_is_refused(classifier):
-    dataset = TensorDataset(torch.from_numpy(X), torch.full((20,), 9))
-    with pytest.raises(ValueError, match="y must hold class indices"):
-        OATTrainer(classifier).fit(DataLoader(dataset, batch_size=5), verbose=False)
-    with pytest.raises(ValueError, match="y must be None with a DataLoader"):
-        OATTrainer(classifier).fit(DataLoader(dataset), Y, verbose=False)
-
-
-@pytest.mark.parametrize(
-    ("make", "error", "message"),
-    [
-        (lambda: OATTrainer("classifier"), TypeError, "classifier must be an OATClassifier"),
-        (lambda: OATTrainer(make_classifier(), attack=PGD), TypeError, "attack must be an attack of"),
-        (
-            lambda: OATTrainer(make_classifier(), sampling=StratifiedSampling({0.7: 1})),
-            ValueError,
-            "weights must be for",
-        ),
-        (lambda: OATTrainer(without("_optimizer")), ValueError, "must hold an optimizer"),
-        (lambda: OATTrainer(without("_loss")), TypeError, "loss must be a CrossEntropyLoss, got NLLLoss"),
-    ],
-)
-def test_a_trainer_of_the_wrong_parts_is_refused(make, error, message):
-    with pytest.raises(error, match=message):
-        make()
+    assert fit(classifier_of(model, clip_values=(0, 0.99999999))).history[0].loss > 0
 
 
 def without(part: str) -> OATClassifier:
     classifier = make_classifier()
     setattr(classifier, part, nn.NLLLoss() if part == "_loss" else None)
     return classifier
+
+
+@pytest.mark.parametrize(
+    ("make", "parts", "error", "message"),
+    [
+        (lambda: "classifier", {}, TypeError, "classifier must be an OATClassifier"),
+        (make_classifier, {"attack": PGD}, TypeError, "attack must be an attack of"),
+        (make_classifier, {"sampling": StratifiedSampling({0.7: 1})}, ValueError, "weights must be for"),
+        (lambda: without("_optimizer"), {}, ValueError, "must hold an optimizer"),
+        (lambda: without("_loss"), {}, TypeError, "loss must be a CrossEntropyLoss, got NLLLoss"),
+    ],
+)
+def test_a_trainer_of_the_wrong_parts_is_refused(make, parts, error, message):
+    with pytest.raises(error, match=message):
+        OATTrainer(make(), **parts)
 
 
 def test_it_is_an_art_trainer_that_gives_back_its_classifier(classifier):
@@ -251,15 +178,7 @@ def test_what_fit_generator_cannot_take_is_refused(classifier):
         trainer.fit_generator(generator)
 
 
-@pytest.mark.parametrize("scale", [1.0, 10.0])
-def test_the_scale_of_class_weights_does_not_weigh_widths_against_each_other(scale):
-    classifier = make_classifier(widths=WIDTHS)
-    classifier._loss = nn.CrossEntropyLoss(weight=torch.full((5,), scale))
-    trainer = OATTrainer(classifier, attack=ATTACK, width_sampling="all", distills=True)
-    trainer.fit(X, Y, batch_size=20, nb_epochs=1, verbose=False)
-    plain = OATTrainer(make_classifier(widths=WIDTHS), attack=ATTACK, width_sampling="all", distills=True)
-    plain.fit(X, Y, batch_size=20, nb_epochs=1, verbose=False)
-    assert trainer.history[0].loss == pytest.approx(plain.history[0].loss, rel=1e-5)
+# how far an attack goes
 
 
 def an_attack_of_art(classifier):
@@ -278,12 +197,12 @@ def test_a_radius_in_another_unit_is_refused_unless_it_is_meant(classifier, make
     assert OATTrainer(classifier, attack=attack, allow_large_eps=True).method.attack is attack
 
 
-def test_the_radius_of_a_fallback_and_of_a_recipe_is_looked_at_too(classifier):
+def test_the_radius_of_a_fallback_and_of_an_attack_by_name_is_looked_at_too(classifier):
     with pytest.raises(ValueError, match=r"eps of fallback must be below 0.5"):
         OATTrainer(classifier, attack=NFGSM(0.1), fallback=PGD(8))
     with pytest.raises(ValueError, match=r"^eps must be below 0.5"):
-        OATTrainer(classifier, Method.published(eps=8))
-    assert OATTrainer(classifier, Method.published(eps=8), allow_large_eps=True).method.attack == PGD(8)
+        OATTrainer(classifier, eps=8)
+    assert OATTrainer(classifier, eps=8, allow_large_eps=True).method.attack == PGD(8)
 
 
 def test_torchattacks_count_in_0_to_1_whatever_the_clip_values_are():
@@ -293,16 +212,9 @@ def test_torchattacks_count_in_0_to_1_whatever_the_clip_values_are():
     assert OATTrainer(classifier, attack=an_attack_of_art(classifier)).method.attack.eps == 8
 
 
-def test_a_radius_that_hardly_changes_an_input_is_doubted_once_where_the_trainer_is_made():
+@pytest.mark.parametrize("method", [Method(), Method(attack=NFGSM(8 / 255), fallback=PGD()), Method.fast()])
+def test_a_radius_that_hardly_changes_an_input_is_doubted_once_where_the_trainer_is_made(method):
     classifier = make_classifier(clip_values=(0, 255))
-    makes = (
-        lambda: OATTrainer(classifier),
-        lambda: OATTrainer(classifier, attack=NFGSM(8 / 255), fallback=PGD()),
-        lambda: OATTrainer(classifier, Method.fast()),
-    )
-    for make in makes:
-        with pytest.warns(
-            UserWarning, match=r"eps = 8/255 \(Linf\) is 0.031 of 255 levels.*\[0, 1\] is 8 there"
-        ) as told:
-            make()
-        assert [Path(warning.filename).name for warning in told] == ["test_trainer.py"]
+    with pytest.warns(UserWarning, match=r"eps = 8/255 \(Linf\) is 0.031 of 255 levels.*\[0, 1\] is 8 there") as told:
+        OATTrainer(classifier, method)
+    assert [Path(warning.filename).name for warning in told] == ["test_trainer.py"]

@@ -1,15 +1,20 @@
-"""What tests of training share: few samples, a cheap attack, a classifier of any network, and its state."""
+"""What tests of training share: few samples, a cheap attack, and a training of two epochs of two steps."""
 
 import copy
+from dataclasses import fields
+from typing import Any
 
 import torch
 from torch import nn
 
-from art_oat import PGD, OATClassifier, OATModel
+from art_oat import PGD, Method, OATClassifier, OATModel, OATTrainer
+from art_oat.training import hybrid_loss
+from tests.conftest import make_classifier
 from tests.networks import images, labels
 
 X, Y = images(20, torch.float32).numpy(), labels(20).numpy()
 ATTACK = PGD(eps=0.1, nb_steps=2)
+_PARTS = {"seed", *(field.name for field in fields(Method))}
 
 
 def classifier_of(model: OATModel, learning_rate: float = 0.1, **options: object) -> OATClassifier:
@@ -18,9 +23,52 @@ def classifier_of(model: OATModel, learning_rate: float = 0.1, **options: object
     return OATClassifier(model, nn.CrossEntropyLoss(), optimizer=optimizer, **arguments)  # type: ignore[arg-type]
 
 
+def fit(classifier: OATClassifier | None = None, *source: Any, **options: Any) -> OATTrainer:
+    """Train on the samples, or another source; parts of the method and options of ``fit`` go by keyword."""
+    parts = {name: options.pop(name) for name in _PARTS & options.keys()}
+    trainer = OATTrainer(classifier or make_classifier(), **{"attack": ATTACK, **parts})
+    trainer.fit(*(source or (X, Y)), **{"batch_size": 10, "nb_epochs": 2, "verbose": False, **options})
+    return trainer
+
+
 def state(classifier: OATClassifier) -> dict[str, torch.Tensor]:
     return copy.deepcopy(classifier.model.state_dict())
 
 
+def trained(classifier: OATClassifier | None = None, *source: Any, **options: Any) -> dict[str, torch.Tensor]:
+    """The state after :func:`fit`."""
+    return state(fit(classifier, *source, **options).get_classifier())
+
+
 def is_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(first[name], second[name]) for name in first)
+
+
+class Spy:
+    """An attack that leaves inputs alone, and notes what it is given."""
+
+    def __init__(self) -> None:
+        self.networks: list[nn.Module] = []
+        self.x: list[torch.Tensor] = []
+        self.y: list[torch.Tensor] = []
+
+    def __call__(self, network, x, y, *, clip_values=None, generator=None):  # type: ignore[no-untyped-def]
+        self.networks.append(network)
+        self.x.append(x)
+        self.y.append(y)
+        return x
+
+
+class Watched:
+    """The hybrid loss, which notes its arguments and its value."""
+
+    def __init__(self, **claims: object) -> None:
+        self.calls: list[tuple[torch.Tensor, ...]] = []
+        self.values: list[float] = []
+        vars(self).update(claims)
+
+    def __call__(self, logits, logits_adv, y, lam, criterion=None):  # type: ignore[no-untyped-def]
+        self.calls.append((logits, logits_adv, y, lam))
+        value = hybrid_loss(logits, logits_adv, y, lam, criterion)
+        self.values.append(float(value.detach()))
+        return value
