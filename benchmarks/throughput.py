@@ -44,28 +44,26 @@ class Peak(NamedTuple):
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast the steps of a training are.
-
-    Attributes:
-        nb_samples: Images in a step.
-        seconds: Of a step.
-        flops: Of a step: products and convolutions, two for each multiplication with its addition.
-        nb_bytes: Most that was allocated on the GPU meanwhile; 0 on a processor.
-    """
+    """How fast the steps of a training are: images, seconds and FLOPs of a step, and most bytes on the GPU."""
 
     nb_samples: int
     seconds: float
     flops: int
     nb_bytes: int
 
-    @property
-    def images(self) -> float:
-        """Training images per second."""
-        return self.nb_samples / self.seconds
-
-    def share(self, peak: float) -> float:
-        """Return what part of the peak, in FLOPs per second, the steps reach."""
-        return self.flops / self.seconds / peak
+    def row(self, peak: float, nb_images: int) -> dict[str, float]:
+        """Return a row of the table, for a peak in FLOPs per second and an epoch of so many images."""
+        images = self.nb_samples / self.seconds
+        return {
+            "batch": self.nb_samples,
+            "images/s": round(images, 1),
+            "ms per step": round(1e3 * self.seconds, 3),
+            "GFLOP per image": round(self.flops / self.nb_samples / 1e9, 6),
+            "TFLOP/s": round(self.flops / self.seconds / 1e12, 3),
+            "share of the peak": round(self.flops / self.seconds / peak, 4),
+            "GB on the GPU": round(self.nb_bytes / 1e9, 2),
+            "seconds per epoch": round(nb_images / images, 2),
+        }
 
 
 def synchronize(device: torch.device) -> None:
@@ -90,17 +88,15 @@ def steps_of(recipe: Recipe, data: Dataset) -> tuple[Action, torch.device]:
 
     Batches are drawn, augmented and attacked as in the training; weights stay, as the learning rate is 0.
     """
-    trainer = trainer_for(recipe, data)
-    classifier = trainer.get_classifier()
-    for group in classifier.optimizer.param_groups:
-        group["lr"] = 0.0
     generator = torch.Generator().manual_seed(recipe.seed)
-    step = step_for(trainer, generator)
-    x, y = classifier.as_tensors(*(part[:NB_IMAGES] for part in data.train))
+    step = step_for(trainer_for(recipe, data), generator)
+    for group in step.classifier.optimizer.param_groups:
+        group["lr"] = 0.0
+    x, y = step.classifier.as_tensors(*(part[:NB_IMAGES] for part in data.train))
     batch_size = min(recipe.batch_size, len(x))
     epochs = itertools.repeat(ArrayBatches(x, y, batch_size, generator))
     batches = (batch for batch in itertools.chain.from_iterable(epochs) if len(batch[0]) == batch_size)
-    return lambda: step(*next(batches)), classifier.device
+    return lambda: step(*next(batches)), step.classifier.device
 
 
 def speed_of(recipe: Recipe, data: Dataset, nb_steps: int) -> Speed:
@@ -128,10 +124,14 @@ def seconds_of(take: Action, nb_calls: int, device: torch.device) -> float:
 
 
 def peak_of(device: torch.device) -> Peak:
-    """Return the published peak of a card, or else what a product of large matrices reaches."""
+    """Return the published peak of a card, or else what a product of large matrices in bfloat16 reaches."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    published = published_peak(name)
-    return Peak(product_rate(device), "a matrix product") if published is None else Peak(published, name)
+    if (published := published_peak(name)) is not None:
+        return Peak(published, name)
+    size, nb_calls = (8192, 20) if device.type == "cuda" else (512, 2)
+    take = partial(torch.mm, *torch.randn(2, size, size, device=device).bfloat16())
+    seconds_of(take, 3, device)
+    return Peak(2 * size**3 / seconds_of(take, nb_calls, device), "a matrix product")
 
 
 def published_peak(name: str) -> float | None:
@@ -139,16 +139,7 @@ def published_peak(name: str) -> float | None:
     return next((peak for part, peak in PEAKS.items() if part in name), None)
 
 
-def product_rate(device: torch.device) -> float:
-    """Return the FLOPs per second of a product of square matrices of random numbers in bfloat16."""
-    size, nb_calls = (8192, 20) if device.type == "cuda" else (512, 2)
-    factors = torch.randn(2, size, size, device=device).bfloat16()
-    take = partial(torch.mm, *factors)
-    seconds_of(take, 3, device)
-    return 2 * size**3 / seconds_of(take, nb_calls, device)
-
-
-def synchronizations(take: Action, device: torch.device) -> Counter[str]:
+def waits_of(take: Action, device: torch.device) -> Counter[str]:
     """Count where a call makes the processor wait for the GPU, by file and line; nothing on a processor."""
     if device.type != "cuda":
         return Counter()
@@ -186,36 +177,27 @@ class Profile(NamedTuple):
             f"{self.busy / self.seconds:.0%}, on {self.nb_kernels} kernels and copies.",
             f"The processor waits for the GPU {self.waits.total()} times in a step:",
             *(f"{count:6d}  {where}" for where, count in self.waits.most_common()),
-            "",
-            self.table,
         ]
-        return "\n".join(lines) + "\n"
+        return "\n".join([*lines, "", self.table, ""])
 
 
 def profile_of(recipe: Recipe, data: Dataset, nb_steps: int, trace: Path) -> Profile:
-    """Watch one step of a training; write what happened in it, moment by moment, to a file that Chrome shows.
-
-    Args:
-        recipe: How it trains.
-        data: On what.
-        nb_steps: How many steps are timed, unwatched.
-        trace: Ends in ``.json.gz``.
-    """
+    """Watch one step of a training after some that are timed; write a trace that Chrome shows, ``.json.gz``."""
     take, device = steps_of(recipe, data)
+    is_gpu = device.type == "cuda"
     with tuned():
         for _ in range(_NB_WARM):
             take()
-        seconds = seconds_of(take, nb_steps, device)
-        waits = synchronizations(take, device)
-        activities = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * (device.type == "cuda")]
-        with profile(activities=activities) as watched:
+        seconds, waits = seconds_of(take, nb_steps, device), waits_of(take, device)
+        with profile(activities=[ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * is_gpu]) as watched:
             take()
             synchronize(device)
     gc.collect()
     watched.export_chrome_trace(str(trace))
-    on_gpu = [it for it in watched.key_averages() if _is_on_gpu(it)]
-    by = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
-    table = watched.key_averages().table(sort_by=by, row_limit=_NB_ROWS, max_name_column_width=80)
+    by = "self_device_time_total" if is_gpu else "self_cpu_time_total"
+    events = watched.key_averages()
+    on_gpu = [it for it in events if _is_on_gpu(it)]
+    table = events.table(sort_by=by, row_limit=_NB_ROWS, max_name_column_width=80)
     busy = sum(it.self_device_time_total for it in on_gpu) / 1e6
     return Profile(seconds, busy, sum(it.count for it in on_gpu), waits, table)
 

@@ -13,9 +13,11 @@ from art_oat import load_model
 from art_oat.models import resnet18
 from art_oat.training.step import Step
 from benchmarks import gpu, shards
+from benchmarks.arms import recipe_of
 from benchmarks.budget import Budget, OutOfTime
 from benchmarks.frontiers import Arm
-from benchmarks.gpu import CLAIMS, FULL, SMALL, Kit, Piece, figures, forecast, pieces, verdicts, work
+from benchmarks.gpu import FULL, SMALL, Piece, forecast, pieces, work
+from benchmarks.gpu_kit import CLAIMS, Kit, answers, figures, verdicts
 from benchmarks.throughput import PEAKS, Profile, Speed, published_peak, speed_of
 
 TINY = replace(
@@ -117,17 +119,16 @@ def test_the_seconds_of_a_piece_are_those_of_all_commands_also_where_it_was_cut(
     for act in (cut, cut, lasting(clock, 5.0, [])):
         kit = kit_of(tmp_path, 600.0, clock)
         work(kit, [Piece("it", act)])
-    assert kit.kept(Piece("it", cut)) == {"is_done": True, "seconds": 19.0}
+    assert kit.kept("it") == {"is_done": True, "seconds": 19.0}
 
 
 def test_an_epoch_that_does_not_fit_is_not_begun(tmp_path):
     (training,) = named("oat training")
     kit = kit_of(tmp_path, 50.0, Clock())
-    kit.keep(pieces()[0], {"is_done": True, "seconds": 1.0, "rows": [{"method": "oat", "seconds per epoch": 60.0}]})
+    timed = {"method": "oat", "seconds per epoch": 60.0, "GFLOP per image": 1.0}
+    kit.keep("speed", {"is_done": True, "seconds": 1.0, "rows": [timed], "peak": {"rate": 1e12}})
     assert forecast(kit, training) == (60.0, 60.0 * TINY.recipe.nb_epochs)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gpu, "trainings", lambda _: [])
-        work(kit, [training])
+    work(kit, [training])
     assert not kit.epochs("oat")
 
 
@@ -135,7 +136,7 @@ def test_judging_is_forecast_by_the_slowest_lam_of_what_was_judged(tmp_path):
     judged, asked = named("lam-1 judging", "oat judging")[::-1]
     kit = kit_of(tmp_path)
     assert np.isnan(forecast(kit, asked)).all()
-    kit.keep(judged, {"is_done": True, "seconds": 40.0, "lambdas": [1.0]})
+    kit.keep(judged.name, {"is_done": True, "seconds": 40.0, "lambdas": [1.0]})
     assert forecast(kit, asked) == (40.0, 40.0 * len(TINY.recipe.lambdas))  # 20 images are one shard
 
 
@@ -165,7 +166,7 @@ def test_a_training_that_was_cut_gives_the_very_weights_and_answers_of_one_that_
     work(cut, named("oat"))
     weights = [load_file(kit.state / "oat" / "model.safetensors") for kit in (whole, cut)]
     torch.testing.assert_close(weights[1], weights[0], rtol=0, atol=0)
-    np.testing.assert_array_equal(*(gpu._answers(kit.state / "oat") for kit in (whole, cut)))
+    np.testing.assert_array_equal(*(answers(kit.state / "oat") for kit in (whole, cut)))
 
 
 def test_judging_that_was_cut_goes_on_and_judges_nothing_twice(tmp_path, monkeypatch):
@@ -174,20 +175,20 @@ def test_judging_that_was_cut_goes_on_and_judges_nothing_twice(tmp_path, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(gpu, "load_model", lambda folder: (_ for _ in ()).throw(OutOfTime))
         work(kit, named("lam-1 judging"))
-    assert not kit.kept(*named("lam-1 judging"))["is_done"]
+    assert not kit.kept("lam-1 judging")["is_done"]
     work(kit, named("lam-1 judging"))
-    right = gpu._answers(kit.state / "lam-1")
+    right = answers(kit.state / "lam-1")
     assert right.shape == (2, 1, TINY.nb_test)
     assert np.isfinite(right).sum(axis=2).tolist() == [[TINY.nb_test], [TINY.nb_robust]]
     assert (right[1] <= right[0])[np.isfinite(right[1])].all()  # what is wrong as it is stands no attack
 
 
 def test_a_folder_of_another_training_is_refused(tmp_path):
-    gpu.settle(kit_of(tmp_path))
-    gpu.settle(kit_of(tmp_path))
+    kit_of(tmp_path).settle()
+    kit_of(tmp_path).settle()
     other = replace(TINY, recipe=TINY.recipe.changed(batch_size=32))
     with pytest.raises(ValueError, match="another batch_size"):
-        gpu.settle(kit_of(tmp_path, config=other))
+        kit_of(tmp_path, config=other).settle()
 
 
 def test_weights_in_small_files_are_the_network_up_to_the_rounding_of_half_precision(tmp_path, monkeypatch):
@@ -225,8 +226,8 @@ def test_no_tensor_of_the_network_of_full_size_is_too_large_for_a_file():
 
 
 def test_trades_trains_the_plain_network_at_lam_1_by_its_own_loss_and_attack():
-    recipe = gpu.recipe_of("lam-1-trades", FULL, 0)
-    assert recipe == gpu.recipe_of("lam-1", FULL, 0).changed(loss="trades")
+    recipe = recipe_of("lam-1-trades", FULL, 0)
+    assert recipe == recipe_of("lam-1", FULL, 0).changed(loss="trades")
 
 
 def test_a_profile_says_what_share_of_a_step_the_gpu_works_and_where_it_is_waited_for():
@@ -246,9 +247,8 @@ def test_the_peak_of_a_card_is_found_by_its_name(name, peak):
 
 
 def test_images_per_second_and_the_share_of_the_peak_follow_from_a_step():
-    speed = Speed(nb_samples=128, seconds=0.5, flops=10**12, nb_bytes=0)
-    assert speed.images == 256
-    assert speed.share(8e12) == pytest.approx(0.25)
+    row = Speed(nb_samples=128, seconds=0.5, flops=10**12, nb_bytes=0).row(8e12, nb_images=2560)
+    assert (row["images/s"], row["share of the peak"], row["seconds per epoch"]) == (256, 0.25, 10)
 
 
 def test_the_flops_of_a_step_are_those_of_its_attack_and_its_passes():
