@@ -199,14 +199,10 @@ def stranger() -> FastGradientMethod:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"eps": 0}, "eps must be a number above 0"),
-        ({"eps": "8/255"}, "eps must be a number above 0"),
         ({"eps": 8, "attack": PGD(8)}, r"eps must be below 0.5 \(Linf\), half the range of x"),
-        ({"norm": "L0"}, "norm must be"),
         ({"norm": "L1", "attack": None}, "norm must be"),
         ({"attack": PGD(0.1)}, "attack must have the eps given, 0.05, got one with 0.1"),
         ({"attack": PGD(0.05, norm="L2")}, "attack must have the norm given, 'Linf', got one with 'L2'"),
-        ({"lambdas": [3, 0.3]}, "lam must lie in"),
         ({"lambdas": [0.3, 0.3]}, r"lambdas must hold at least 2 different lams, got \[0.3, 0.3\]"),
         ({"lambdas": 0.3}, "lambdas must be several numbers"),
         ({"width": 0.5}, "width must be one of"),
