@@ -121,7 +121,7 @@ def _train(
     out: Out,
     recipe: Annotated[
         str,
-        typer.Option(help="dial, published, robust (with AWP and averaged weights) or fast (one step, guarded)."),
+        typer.Option(help="A method, such as dial, published, robust (AWP, averaged) or fast (one step, guarded)."),
     ] = "dial",
     download: Annotated[bool, typer.Option("--download", help="Download the data set where it is missing.")] = False,
     overwrite: Overwrite = False,

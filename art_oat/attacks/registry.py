@@ -95,6 +95,15 @@ def kind_of(name: str) -> AttackKind | None:
     return next((kind for kind in kinds() if re.fullmatch(kind.pattern, name)), None)
 
 
+def spelled(use: Use) -> str:
+    """Return how the names of the attacks for a use are written."""
+    return ", ".join(kind.spelled for kind in _usable(use))
+
+
+def _usable(use: Use) -> list[AttackKind]:
+    return [kind for kind in kinds() if (kind.train if use == "training" else kind.evaluate)]
+
+
 def name_faults(
     name: str, *, eps: float, norm: Norm = "Linf", eps_step: float | None = None, use: Use = "training"
 ) -> list[str]:
@@ -104,10 +113,10 @@ def name_faults(
         ImportError: If the attack is of a library that is not installed.
     """
     faults, kind = ball_faults(eps, norm) + step_faults(eps_step), kind_of(name)
-    usable = [it for it in kinds() if (it.train if use == "training" else it.evaluate)]
+    usable = _usable(use)
     if kind not in usable:
         why = "" if kind is None else f", which is not for {use}"
-        return [*faults, f"attack must be one of {', '.join(it.spelled for it in usable)}, got {name!r}{why}."]
+        return [*faults, f"attack must be one of {spelled(use)}, got {name!r}{why}."]
     assert kind is not None
     if kind.extra is not None and find_spec(kind.extra) is None:
         raise ImportError(f"attack {name} needs {kind.extra}. Install it: pip install art-oat[{kind.extra}].")

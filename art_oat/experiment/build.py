@@ -24,7 +24,6 @@ from art_oat.training import (
     RestoreBest,
     ResumeFile,
     Validation,
-    parameter_groups,
     schedule_by_name,
 )
 
@@ -35,10 +34,8 @@ NB_VALIDATIONS = 5
 def trainer_for(recipe: Recipe, data: Dataset) -> OATTrainer:
     """Return what trains by a recipe; whatever cannot work together is refused here, before anything is written."""
     model = _model(recipe, data)
-    groups = parameter_groups(model, recipe.weight_decay, exempt=recipe.exempt)
-    optimizer = torch.optim.SGD(groups, recipe.learning_rate, momentum=0.9, nesterov=True)
     method = replace(recipe.method, augmentation=recipe.augment(data))
-    return OATTrainer(recipe.classifier(model, data, optimizer), method, seed=recipe.seed)
+    return OATTrainer(recipe.classifier(model, data, recipe.optimizer(model)), method, seed=recipe.seed)
 
 
 def train(

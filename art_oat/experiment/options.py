@@ -137,4 +137,4 @@ def recipe_from(method_name: str, given: Mapping[str, Any]) -> Recipe:
         method = {"clean_share": 0.0, **method}
     if "sampling" in method and 1.0 not in recipe.get("lambdas", Recipe.lambdas):
         raise ValueError("weight_of_one needs lam 1 among lambdas.")
-    return Recipe(**recipe, method=Method.named(method_name, **method))  # type: ignore[arg-type]
+    return Recipe(**recipe, method=Method.named(method_name, **method))

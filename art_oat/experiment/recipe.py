@@ -17,15 +17,16 @@ from art_oat.classifier import OATClassifier
 from art_oat.condition import is_finite_number
 from art_oat.data import Dataset, load
 from art_oat.data.augmentation import RandomCropFlip
+from art_oat.data.loader import NAMES
 from art_oat.layers import DEFAULT_LAMBDAS
 from art_oat.layers.encoding import check_lambdas
 from art_oat.layers.slimmable import check_widths
 from art_oat.model import OATModel
 from art_oat.model_io import Architecture
 from art_oat.surgery.convert import Heads
-from art_oat.training import Method, StratifiedSampling, schedule_by_name
+from art_oat.training import Method, StratifiedSampling, parameter_groups, schedule_by_name
 from art_oat.training.param_groups import ParameterKind
-from art_oat.training.schedule import ScheduleName
+from art_oat.training.schedule import SCHEDULES
 
 AugmentationName = Literal["auto", "crop-flip", "crop", "none"]
 _SUITED: dict[str, AugmentationName] = {"cifar10": "crop-flip", "stl10": "crop-flip", "mnist": "crop", "svhn": "crop"}
@@ -66,9 +67,7 @@ class Recipe:
             refused by :func:`~art_oat.experiment.build.trainer_for`.
     """
 
-    data: str = described(
-        "cifar10, mnist, svhn, stl10, digits, textured-digits, or a path that ends in .npz.", default=MISSING
-    )
+    data: str = described(f"One of {', '.join(NAMES)}, or a path that ends in .npz.", default=MISSING)
     data_folder: str | None = described("Where the data set lies; ART's data folder if not given.")
     nb_train: int | None = described("Training images to keep; all if not given.")
     network: str = described("small, small-16-32-64 (channels), resnet18, resnet34, wrn-16-8.", default="resnet18")
@@ -82,7 +81,7 @@ class Recipe:
     method: Method = field(default_factory=Method)
     nb_epochs: int = described("Passes over the training images.", default=30)
     batch_size: int = described("Samples per step, at least 2.", default=128)
-    schedule: ScheduleName = described("one-cycle, cosine, piecewise, slow-start or constant.", default="one-cycle")
+    schedule: str = described(f"One of {', '.join(SCHEDULES)}.", default="one-cycle")
     learning_rate: float = described("Largest learning rate of the schedule.", default=0.1)
     weight_decay: float = described("Of convolutions and linear layers, not of norms and FiLM.", default=5e-4)
     exempt: tuple[ParameterKind, ...] = ("norm", "film", "bias")
@@ -177,6 +176,11 @@ class Recipe:
     def architecture(self, data: Dataset) -> Architecture:
         """Return the plain network for images of this kind."""
         return architecture(self.network, in_channels=data.input_shape[0], nb_classes=data.nb_classes)
+
+    def optimizer(self, model: OATModel) -> torch.optim.Optimizer:
+        """Return what takes the steps."""
+        groups = parameter_groups(model, self.weight_decay, exempt=self.exempt)
+        return torch.optim.SGD(groups, self.learning_rate, momentum=0.9, nesterov=True)
 
     def classifier(
         self, model: OATModel, data: Dataset, optimizer: torch.optim.Optimizer | None = None

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from art_oat.attacks import Norm
-from art_oat.attacks.registry import name_faults
+from art_oat.attacks.registry import name_faults, spelled
 from art_oat.checks import refuse
 from art_oat.data import Dataset
 from art_oat.evaluation import AutoAttackWarning, EvaluationOptions, ThreatModel, TradeoffCurve
@@ -36,8 +36,7 @@ class Measurement:
     """
 
     attacks: tuple[str, ...] = described(
-        "autoattack, autoattack-plus, screen, pgd-K, pgd-KxR (R restarts), art:NAME or torchattacks:NAME; "
-        "may be repeated.",
+        f"One of {spelled('evaluation')}; may be repeated.",
         default=("pgd-20", "autoattack"),
     )
     nb_robust: int | None = described("Test images to attack; all if not given.", min=10)

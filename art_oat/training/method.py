@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from art_oat.attacks import NFGSM, Attack, Norm, Radius, attack_named, radii_of, trial_faults
-from art_oat.attacks.registry import is_one_step, name_faults
+from art_oat.attacks.registry import is_one_step, name_faults, spelled
 from art_oat.checks import refusals, refuse
 from art_oat.classifier import OATClassifier
 from art_oat.condition import is_finite_number
@@ -25,8 +25,6 @@ Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 It keeps shape and clip range. Where the classifier's channels come last, inputs are handed to it with channels first,
 and taken back.
 """
-
-MethodName = Literal["dial", "published", "robust", "fast"]
 
 
 def _help(line: str) -> dict[str, str]:
@@ -91,7 +89,7 @@ class Method:
         0.005
     """
 
-    attack: str | Attack = field(default="pgd-7", metadata=_help("pgd-K, n-fgsm, art:NAME or torchattacks:NAME."))
+    attack: str | Attack = field(default="pgd-7", metadata=_help(f"One of {spelled('training')}."))
     fallback: str | Attack | None = field(
         default=None, metadata=_help("Attack to go on by where robustness collapses.")
     )
@@ -166,7 +164,7 @@ class Method:
         return cls._combined(changes, eps=eps, attack="n-fgsm", fallback="pgd-7", ema=0.999)
 
     @classmethod
-    def named(cls, name: MethodName, **changes: Any) -> Method:
+    def named(cls, name: str, **changes: Any) -> Method:
         """Return what one of :data:`METHODS` combines.
 
         Raises:

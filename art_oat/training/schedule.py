@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from art_oat.checks import refuse
 from art_oat.condition import is_finite_number
 
-ScheduleName = Literal["one-cycle", "cosine", "piecewise", "slow-start", "constant"]
 Schedule = Callable[[float], float]
 """Maps the share of the training that lies behind, in ``[0, 1]``, to a factor on the learning rates, at least 0."""
 
@@ -165,21 +164,22 @@ def _peak_faults(peak_at: Any) -> list[str]:
     return [] if is_fitting else [f"peak_at must be a number in (0, 1), got {peak_at!r}."]
 
 
-_BY_NAME: dict[str, Callable[[], Schedule]] = {
+SCHEDULES: dict[str, Callable[[], Schedule]] = {
     "one-cycle": OneCycle,
     "cosine": WarmupCosine,
     "piecewise": Piecewise,
     "slow-start": SlowStart,
     "constant": lambda: Piecewise({}),
 }
+"""The schedules that have a name; another one is one more entry."""
 
 
-def schedule_by_name(name: ScheduleName) -> Schedule:
-    """Return a schedule with its default arguments; ``"constant"`` keeps the learning rates.
+def schedule_by_name(name: str) -> Schedule:
+    """Return one of :data:`SCHEDULES`, with its default arguments; ``"constant"`` keeps the learning rates.
 
     Raises:
         ValueError: If there is none of that name.
     """
-    if name not in _BY_NAME:
-        raise ValueError(f"schedule must be one of {tuple(_BY_NAME)}, got {name!r}.")
-    return _BY_NAME[name]()
+    if name not in SCHEDULES:
+        raise ValueError(f"schedule must be one of {tuple(SCHEDULES)}, got {name!r}.")
+    return SCHEDULES[name]()
