@@ -62,9 +62,12 @@ def built_at(make, model: OATModel, point: OperatingPoint) -> nn.Module:
     return network
 
 
-@parametrize_in_pairs(make=SLIMMABLE, width=WIDTHS, lam=[0.0, 0.7])
-def test_every_form_equals_the_plain_network_built_at_the_width(make, lam, width):
-    model, x, point = oats(make), images(), OperatingPoint(lam, width)
+OPTIONS = [{}, {"statistics": "shared", "film": "published"}, {"heads": "per-width", "film": "published"}]
+
+
+@parametrize_in_pairs(make=SLIMMABLE, width=WIDTHS, lam=[0.0, 0.7], options=OPTIONS)
+def test_every_form_equals_the_plain_network_built_at_the_width(make, lam, width, options):
+    model, x, point = oats(make, **options), images(), OperatingPoint(lam, width)
     plain = built_at(make, model, point)
     for form in (fold(model, point), model.pinned(point), lambda x: model(x, lam, width)):
         torch.testing.assert_close(form(x), plain(x))
@@ -141,14 +144,6 @@ def test_at_full_width_a_slimmable_network_answers_as_one_that_is_not(make):
     torch.testing.assert_close(fold(several, 0.3).state_dict(), fold(one, 0.3).state_dict(), rtol=0, atol=0)
 
 
-@parametrize_in_pairs(make=SLIMMABLE, statistics=["dual", "shared"], heads=["shared", "per-width"])
-def test_every_choice_of_conversion_keeps_all_forms_equal(make, statistics, heads):
-    model, x = oats(make, statistics=statistics, heads=heads, film="published"), images()
-    for point in (OperatingPoint(0.7, 0.5), OperatingPoint(0.0, 0.75), OperatingPoint(0.3, 1.0)):
-        torch.testing.assert_close(model.pinned(point)(x), model(x, *point))
-        torch.testing.assert_close(built_at(make, model, point)(x), model(x, *point))
-
-
 @networks()
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_batch_that_mixes_lams_equals_the_batches_of_each_lam_at_every_width(make, width):
@@ -188,7 +183,12 @@ def test_statistics_norms_and_heads_of_one_width_never_move_when_another_trains(
 
 
 @networks()
-def test_a_norm_per_width_is_dual_and_its_film_is_the_first_part_of_one(make):
+def test_every_width_has_norms_of_its_own_and_the_first_part_of_one_film_and_all_else_is_shared(make):
+    def nb_other(model: OATModel) -> int:
+        inside = [part for part in model.modules() if isinstance(part, ConditionalLayer)]
+        norms = {id(tensor) for part in inside for tensor in part.parameters()}
+        return sum(tensor.numel() for tensor in model.parameters() if id(tensor) not in norms)
+
     model = oats(make)
     norms = [part for part in model.network.modules() if isinstance(part, Switch)]
     assert norms
@@ -199,16 +199,7 @@ def test_a_norm_per_width_is_dual_and_its_film_is_the_first_part_of_one(make):
             assert small.clean.weight is not part.clean.weight
             assert small.adversarial.weight is not part.adversarial.weight
         assert all(part.film.whole is parts[-1].film for part in parts[:-1])
-
-
-@networks()
-def test_weights_beside_norms_are_as_many_as_without_slimming(make):
-    def nb_other(model: OATModel) -> int:
-        inside = [part for part in model.modules() if isinstance(part, ConditionalLayer)]
-        norms = {id(tensor) for part in inside for tensor in part.parameters()}
-        return sum(tensor.numel() for tensor in model.parameters() if id(tensor) not in norms)
-
-    assert nb_other(to_conditional(make(), widths=WIDTHS)) == nb_other(to_conditional(make()))
+    assert nb_other(model) == nb_other(to_conditional(make()))
 
 
 @networks()
@@ -284,16 +275,14 @@ def test_slimming_leaves_the_network_and_the_global_generator_alone():
     network = Bottleneck()
     state, random_state = copy.deepcopy(network.state_dict()), torch.get_rng_state()
     model = to_conditional(network, widths=WIDTHS)
+    assert torch.equal(torch.get_rng_state(), random_state)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(1)
     assert network.training
-    assert [type(part) for part in network.modules()] == [type(part) for part in Bottleneck().modules()]
+    assert repr(network) == repr(Bottleneck())
     torch.testing.assert_close(network.state_dict(), state, rtol=0, atol=0)
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in network.modules())
-    torch.set_rng_state(random_state)
-    to_conditional(network, widths=WIDTHS)
-    assert torch.equal(torch.get_rng_state(), random_state)
 
 
 # --- hooks ------------------------------------------------------------------------------------------------------------
@@ -501,8 +490,6 @@ def test_a_layer_that_no_pass_reaches_is_refused_unless_it_is_to_stay_whole():
     ("options", "error", "message"),
     [
         ({"widths": (0.5,)}, ValueError, r"widths must hold distinct numbers in \(0, 1\], 1 among them, got \(0.5,\)"),
-        ({"widths": (0, 1)}, ValueError, "widths must hold distinct numbers"),
-        ({"widths": 1.0}, ValueError, "widths must hold distinct numbers"),
         ({"heads": "own"}, ValueError, r"heads must be one of \('shared', 'per-width'\), got 'own'"),
         ({"full_width": ["conv9"]}, ValueError, r"full_width must hold dotted paths of layers .*'conv9' \(near: \['co"),
         ({"full_width": ["norm1"]}, ValueError, "full_width must hold dotted paths of layers that set a number of"),
@@ -511,7 +498,6 @@ def test_a_layer_that_no_pass_reaches_is_refused_unless_it_is_to_stay_whole():
         ({"input_shape": (1, 8)}, ValueError, r"input_shape must be the shape of one sample .*got \(1, 8\)"),
         ({"input_shape": 8}, ValueError, "input_shape must hold whole numbers above 0, .* got 8"),
         ({"input_shape": (1, -8, 8)}, ValueError, r"input_shape must hold whole numbers above 0, .*, got \(1, -8, 8\)"),
-        ({"input_shape": (1, 0, 8)}, ValueError, "input_shape must hold whole numbers above 0"),
         ({"input_shape": (1, 8.5, 8)}, ValueError, "input_shape must hold whole numbers above 0"),
         ({"input_shape": "1x8x8"}, ValueError, "input_shape must hold whole numbers above 0"),
     ],
