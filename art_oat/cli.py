@@ -91,7 +91,7 @@ def demo(
     overwrite: Overwrite = False,
 ) -> None:
     """Train on digits that lie on photographs, attack the result at every lam and width, show the trade-off."""
-    from art_oat.experiment.demo import MEASUREMENT, recipe_and_folder
+    from art_oat.experiment.demo import MEASUREMENT, how_to_use, recipe_and_folder
     from art_oat.experiment.run import Run
 
     started = time.perf_counter()
@@ -106,7 +106,7 @@ def demo(
     _show(curve)
     typer.echo(f"\nDone in {time.perf_counter() - started:.0f} s. Weights, table and picture are in {run.folder}:")
     typer.echo(f"  {run.folder / 'tradeoff.png'}")
-    _show_use(run.folder, min(recipe.widths))
+    typer.echo(how_to_use(run.folder, min(recipe.widths)))
 
 
 @app.command(cls=_FilledCommand)
@@ -191,15 +191,3 @@ def _show(curve: TradeoffCurve) -> None:
     for point in curve.points:
         for warning in point.warnings:
             typer.secho(f"Warning at lam {point.lam:g}, width {point.width:g}: {warning}", fg="yellow")
-
-
-def _show_use(folder: Path, width: float) -> None:
-    """Show how to use what a run trained, at a width."""
-    load, at_width = f"  model = art_oat.load_model({str(folder)!r});", "" if width == 1 else f", width={width:g}"
-    point = f"art_oat.OperatingPoint(lam=0.3{at_width})"
-    if width == 1:
-        typer.echo(f"{load} model.pinned({point})(images)")
-        return
-    typer.echo(f"{load} point = {point}")
-    typer.echo("  model.pinned(point)(images)  # answers with a part of the channels, at less cost")
-    typer.echo("  art_oat.fold(model, point)  # an ordinary smaller network, to ship")

@@ -35,3 +35,15 @@ def recipe_and_folder(widths: tuple[float, ...]) -> tuple[Recipe, Path]:
     """
     recipe, folder = (RECIPE, FOLDER) if len(widths) == 1 else (SLIM_RECIPE, SLIM_FOLDER)
     return replace(recipe, widths=widths), folder
+
+
+def how_to_use(folder: Path, width: float) -> str:
+    """Return the lines that load what the demo trained, and use it at a width."""
+    load = f"  model = art_oat.load_model({str(folder)!r});"
+    if width == 1:
+        return f"{load} model.pinned(art_oat.OperatingPoint(lam=0.3))(images)"
+    return (
+        f"{load} point = art_oat.OperatingPoint(lam=0.3, width={width:g})\n"
+        "  model.pinned(point)(images)  # answers with a part of the channels, at less cost\n"
+        "  art_oat.fold(model, point)  # an ordinary smaller network, to ship"
+    )
