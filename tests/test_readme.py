@@ -21,6 +21,12 @@ def test_the_python_of_the_readme_runs_from_top_to_bottom(tmp_path, monkeypatch)
     assert (tmp_path / "tradeoff.png").exists()
 
 
+def test_all_python_of_the_readme_can_be_compiled_and_imports_what_there_is():
+    for block in python_blocks():
+        compile(block, str(README), "exec")
+        exec("\n".join(line for line in block.splitlines() if line.startswith(("from ", "import "))), {})
+
+
 def test_the_quick_start_has_about_ten_lines():
     code = [
         line for line in python_blocks()[0].splitlines() if line.strip() and not line.startswith(("from ", "import "))
