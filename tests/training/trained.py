@@ -9,6 +9,7 @@ from torch import nn
 
 from art_oat import PGD, Method, OATClassifier, OATModel, OATTrainer
 from art_oat.training import hybrid_loss
+from art_oat.training.lr_stepper import scheduled
 from tests.conftest import make_classifier
 from tests.networks import images, labels
 
@@ -42,6 +43,29 @@ def trained(classifier: OATClassifier | None = None, *source: Any, **options: An
 
 def is_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(first[name], second[name]) for name in first)
+
+
+RATES = (0.4, 0.05)
+
+
+def sgd() -> torch.optim.Optimizer:
+    """Two groups, each with a rate of its own."""
+    return torch.optim.SGD([{"params": [nn.Parameter(torch.zeros(2))], "lr": rate} for rate in RATES])
+
+
+def rates_of(optimizer: torch.optim.Optimizer) -> list[float]:
+    return [float(group["lr"]) for group in optimizer.param_groups]
+
+
+def rates_at_each_step(optimizer: torch.optim.Optimizer, scheduler: Any, nb_steps: int) -> list[list[float]]:
+    """The learning rates that ``nb_steps`` steps are taken with."""
+    seen = []
+    with scheduled(optimizer, scheduler, "step", nb_steps) as stepper:
+        for _ in range(nb_steps):
+            seen.append(rates_of(optimizer))
+            optimizer.step()
+            stepper.end_step()
+    return seen
 
 
 class Spy:
