@@ -20,6 +20,10 @@ class Head(nn.Module):
         self.conv1, self.conv2 = conv(1, 6), conv(6, 6)
         self.norm1, self.norm2 = nn.BatchNorm2d(6), nn.BatchNorm2d(6)
         self.head = nn.Linear(6, 5)
+        self.extend()
+
+    def extend(self) -> None:
+        """Add parts, or exchange them."""
 
     def features(self, x: Tensor) -> Tensor:
         x = torch.relu(self.norm1(self.conv1(x)))
@@ -44,14 +48,12 @@ class ReturnsDict(Head):
 class TiedNorms(Head):
     """Two norms with weights in common, each with statistics of its own."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def extend(self) -> None:
         self.norm2.weight, self.norm2.bias = self.norm1.weight, self.norm1.bias
 
 
 class TiedConvolutions(Head):
-    def __init__(self) -> None:
-        super().__init__()
+    def extend(self) -> None:
         self.conv3 = conv(6, 6)
         self.conv3.weight = self.conv2.weight
 
@@ -60,24 +62,21 @@ class TiedConvolutions(Head):
 
 
 class Synchronized(Head):
-    def __init__(self) -> None:
-        super().__init__()
+    def extend(self) -> None:
         self.norm1 = nn.SyncBatchNorm(6)
 
 
 class CumulativeAverage(Head):
     """A norm whose statistics are the plain average over all batches."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def extend(self) -> None:
         self.norm1 = nn.BatchNorm2d(6, momentum=None)
 
 
 class Derived(Head):
     """Convolutions whose weights are computed from others, in the new way and in the old one."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def extend(self) -> None:
         self.conv1 = parametrizations.weight_norm(self.conv1)
         self.conv2 = parametrizations.spectral_norm(self.conv2)
         self.head = torch.nn.utils.weight_norm(self.head)
@@ -113,16 +112,14 @@ class Listed(nn.Module):
 
 
 class NonAffine(Head):
-    def __init__(self) -> None:
-        super().__init__()
+    def extend(self) -> None:
         self.norm1 = nn.BatchNorm2d(6, affine=False)
 
 
 class Mixed(Head):
     """Batch norm beside norms of other kinds."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def extend(self) -> None:
         self.norm2 = nn.GroupNorm(2, 6)
         self.head = nn.Sequential(nn.LayerNorm(6), nn.Linear(6, 5))
 
@@ -130,8 +127,7 @@ class Mixed(Head):
 class Fickle(Head):
     """A norm that normalizes by the batch in evaluation, too."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def extend(self) -> None:
         self.norm2 = nn.BatchNorm2d(6, track_running_stats=False)
 
 
@@ -148,8 +144,7 @@ class NormActivation(nn.BatchNorm2d):
 
 
 class Fused(Head):
-    def __init__(self) -> None:
-        super().__init__()
+    def extend(self) -> None:
         self.norm1, self.norm2 = NormActivation(6), NormActivation(6)
 
 
@@ -175,8 +170,7 @@ ODD = (
 
 
 class Concatenates(Head):
-    def __init__(self) -> None:
-        super().__init__()
+    def extend(self) -> None:
         self.conv3, self.norm3 = conv(12, 6), nn.BatchNorm2d(6)
 
     def features(self, x: Tensor) -> Tensor:
@@ -188,8 +182,7 @@ class Concatenates(Head):
 class Gates(Head):
     """Multiplies one half of the channels by a gate from the other."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def extend(self) -> None:
         self.conv3, self.norm3 = conv(6, 12), nn.BatchNorm2d(6)
 
     def features(self, x: Tensor) -> Tensor:
@@ -209,8 +202,7 @@ class Shuffles(Head):
 class Interleaves(Head):
     """Flattens its maps with the channels last."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def extend(self) -> None:
         self.head = nn.Linear(6 * 4, 5)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -229,8 +221,7 @@ class Competes(Head):
 class Attends(Head):
     """Weighs places by their mean over channels."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def extend(self) -> None:
         self.gate = conv(1, 1)
 
     def features(self, x: Tensor) -> Tensor:
@@ -248,8 +239,7 @@ class SixMaps(nn.Module):
 class Counts(Head):
     """A part of it has the number of channels written in its forward."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def extend(self) -> None:
         self.pool = SixMaps()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -265,16 +255,14 @@ class Divides(Head):
 
 
 class LayerNormed(Head):
-    def __init__(self) -> None:
-        super().__init__()
+    def extend(self) -> None:
         self.head = nn.Sequential(nn.LayerNorm(6), nn.Linear(6, 5))
 
 
 class DerivedInside(Head):
     """A convolution whose weight is computed from others, before an ordinary one."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def extend(self) -> None:
         self.conv2 = parametrizations.weight_norm(self.conv2)
         self.conv3, self.norm3 = conv(6, 6), nn.BatchNorm2d(6)
 
@@ -285,8 +273,7 @@ class DerivedInside(Head):
 class PadsShortcut(Head):
     """A shortcut that pads channels on both sides ("option A" of He et al. 2016)."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def extend(self) -> None:
         self.conv3, self.norm3 = conv(6, 12, stride=2), nn.BatchNorm2d(12)
         self.head = nn.Linear(12, 5)
 
@@ -299,8 +286,7 @@ class PadsShortcut(Head):
 class Scales(Head):
     """Multiplies channels by a weight that belongs to no layer."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def extend(self) -> None:
         self.scale = nn.Parameter(torch.ones(6, 1, 1))
 
     def features(self, x: Tensor) -> Tensor:
@@ -319,8 +305,7 @@ class Scale(nn.Module):
 
 
 class ScalesByLayer(Head):
-    def __init__(self) -> None:
-        super().__init__()
+    def extend(self) -> None:
         self.scale = Scale()
 
     def features(self, x: Tensor) -> Tensor:
@@ -346,8 +331,7 @@ class Standardizes(nn.Conv2d):
 
 
 class StandardizesWeights(Head):
-    def __init__(self) -> None:
-        super().__init__()
+    def extend(self) -> None:
         self.conv2 = Standardizes(6, 6, 3, padding=1, bias=False)
         self.conv3, self.norm3 = conv(6, 6), nn.BatchNorm2d(6)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -127,6 +126,10 @@ class Block(nn.Module):
         self.nb_channels = nb_channels
         self.conv, self.norm = draw.conv(nb_channels, nb_channels), draw.norm(nb_channels)
         self.activation = draw.activation()
+        self.extend(draw, nb_channels)
+
+    def extend(self, draw: Draw, nb_channels: int) -> None:
+        """Add parts, or exchange them."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.activation(self.norm(self.conv(x)))
@@ -135,8 +138,7 @@ class Block(nn.Module):
 class Widening(Block):
     """Changes the number of channels."""
 
-    def __init__(self, draw: Draw, nb_channels: int) -> None:
-        super().__init__(draw, nb_channels)
+    def extend(self, draw: Draw, nb_channels: int) -> None:
         self.nb_channels = draw.random.choice([4, 6, 8])
         self.conv, self.norm = draw.conv(nb_channels, self.nb_channels), draw.norm(self.nb_channels)
 
@@ -160,8 +162,7 @@ class ResidualInPlace(Block):
 class MultipliesInPlace(Block):
     """Scales a norm's answer by a weight, in place."""
 
-    def __init__(self, draw: Draw, nb_channels: int) -> None:
-        super().__init__(draw, nb_channels)
+    def extend(self, draw: Draw, nb_channels: int) -> None:
         self.scale = nn.Parameter(torch.full((nb_channels, *[1] * draw.nb_axes), 0.7))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -193,8 +194,7 @@ class CalledTwice(Block):
 class SharedNorm(Block):
     """One norm after two convolutions, in a list beside."""
 
-    def __init__(self, draw: Draw, nb_channels: int) -> None:
-        super().__init__(draw, nb_channels)
+    def extend(self, draw: Draw, nb_channels: int) -> None:
         self.other = draw.conv(nb_channels, nb_channels)
         self.in_order = [(self.conv, self.norm), (self.other, self.norm)]
 
@@ -215,8 +215,7 @@ class TiedWeights(Block):
 class Concatenates(Block):
     """Hands on what it got beside what it made of it."""
 
-    def __init__(self, draw: Draw, nb_channels: int) -> None:
-        super().__init__(draw, nb_channels)
+    def extend(self, draw: Draw, nb_channels: int) -> None:
         self.nb_channels = nb_channels + 2
         self.conv, self.norm = draw.conv(nb_channels, 2), draw.norm(2)
 
@@ -227,8 +226,7 @@ class Concatenates(Block):
 class Splits(Block):
     """Takes halves apart, changes one and shuffles them together."""
 
-    def __init__(self, draw: Draw, nb_channels: int) -> None:
-        super().__init__(draw, nb_channels)
+    def extend(self, draw: Draw, nb_channels: int) -> None:
         half = nb_channels // 2
         self.conv, self.norm = draw.conv(half, half), draw.norm(half)
 
@@ -243,8 +241,7 @@ class Splits(Block):
 class SqueezeExcite(Block):
     """Weighs channels by their means, with a norm among them."""
 
-    def __init__(self, draw: Draw, nb_channels: int) -> None:
-        super().__init__(draw, nb_channels)
+    def extend(self, draw: Draw, nb_channels: int) -> None:
         self.squeeze = nn.Linear(nb_channels, 4)
         self.squeezed = nn.BatchNorm1d(4)
         self.excite = nn.Linear(4, nb_channels)
@@ -259,8 +256,7 @@ class SqueezeExcite(Block):
 class Pools(Block):
     """Pools, by a layer or a function."""
 
-    def __init__(self, draw: Draw, nb_channels: int) -> None:
-        super().__init__(draw, nb_channels)
+    def extend(self, draw: Draw, nb_channels: int) -> None:
         self.pool = draw.random.choice(
             [
                 draw.layer("MaxPool", 2, ceil_mode=True),
@@ -277,8 +273,7 @@ class Pools(Block):
 class Drops(Block):
     """Drops out in place right after the norm."""
 
-    def __init__(self, draw: Draw, nb_channels: int) -> None:
-        super().__init__(draw, nb_channels)
+    def extend(self, draw: Draw, nb_channels: int) -> None:
         self.dropout = draw.random.choice([nn.Dropout(0.3, inplace=True), nn.Dropout1d(0.2), None])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -302,8 +297,7 @@ class DropsPath(Block):
 class Loops(Block):
     """Calls layers out of lists of modules."""
 
-    def __init__(self, draw: Draw, nb_channels: int) -> None:
-        super().__init__(draw, nb_channels)
+    def extend(self, draw: Draw, nb_channels: int) -> None:
         self.convs = nn.ModuleList([self.conv, draw.conv(nb_channels, nb_channels)])
         self.norms = nn.ModuleDict({"0": self.norm, "1": draw.norm(nb_channels)})
 
@@ -316,8 +310,7 @@ class Loops(Block):
 class ReturnsTuple(Block):
     """Has a part that returns two tensors and a dict."""
 
-    def __init__(self, draw: Draw, nb_channels: int) -> None:
-        super().__init__(draw, nb_channels)
+    def extend(self, draw: Draw, nb_channels: int) -> None:
         self.inner = Inner(draw, nb_channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -334,8 +327,7 @@ class Inner(Block):
 class Partial(Block):
     """Calls its norm through a partial function and through a bound method."""
 
-    def __init__(self, draw: Draw, nb_channels: int) -> None:
-        super().__init__(draw, nb_channels)
+    def extend(self, draw: Draw, nb_channels: int) -> None:
         self.calls = [functools.partial(_call, self.conv), functools.partial(_call, self.norm), self.norm.__call__]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -352,8 +344,7 @@ def _call(layer: nn.Module, x: Tensor) -> Tensor:
 class InTrainingOnly(Block):
     """Has a norm that only training calls, and one that only evaluation does."""
 
-    def __init__(self, draw: Draw, nb_channels: int) -> None:
-        super().__init__(draw, nb_channels)
+    def extend(self, draw: Draw, nb_channels: int) -> None:
         self.aside, self.unused = draw.norm(nb_channels), draw.norm(nb_channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -390,8 +381,7 @@ class ChannelsFirstInMemory(Block):
 class Lines(Block):
     """Normalizes maps as lines of all their places."""
 
-    def __init__(self, draw: Draw, nb_channels: int) -> None:
-        super().__init__(draw, nb_channels)
+    def extend(self, draw: Draw, nb_channels: int) -> None:
         self.line = nn.BatchNorm1d(nb_channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -402,8 +392,7 @@ class Lines(Block):
 class Closure(Block):
     """Calls its norm through a function that holds this very layer: a copy of the network would call the original's."""
 
-    def __init__(self, draw: Draw, nb_channels: int) -> None:
-        super().__init__(draw, nb_channels)
+    def extend(self, draw: Draw, nb_channels: int) -> None:
         norm = self.norm
         self.normalized = lambda x: norm(x) + 0.1
 
@@ -414,8 +403,7 @@ class Closure(Block):
 class ReplacedForward(Block):
     """Has the forward of its convolution replaced by a function that holds the old one."""
 
-    def __init__(self, draw: Draw, nb_channels: int) -> None:
-        super().__init__(draw, nb_channels)
+    def extend(self, draw: Draw, nb_channels: int) -> None:
         before = self.conv.forward
         self.conv.forward = lambda x: 2 * before(x)
 
@@ -423,8 +411,7 @@ class ReplacedForward(Block):
 class Tokens(Block):
     """Takes places for samples in its norm."""
 
-    def __init__(self, draw: Draw, nb_channels: int) -> None:
-        super().__init__(draw, nb_channels)
+    def extend(self, draw: Draw, nb_channels: int) -> None:
         self.line = nn.BatchNorm1d(nb_channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -445,8 +432,7 @@ class Checkpointed(Block):
 class OtherNorm(Block):
     """Holds a norm of another kind, too."""
 
-    def __init__(self, draw: Draw, nb_channels: int) -> None:
-        super().__init__(draw, nb_channels)
+    def extend(self, draw: Draw, nb_channels: int) -> None:
         self.norm = nn.Sequential(self.norm, nn.GroupNorm(1, nb_channels))
 
 
@@ -458,33 +444,20 @@ COMMON: Sequence[type[Block]] = (
 """What must come out right."""
 
 
-@dataclass(frozen=True)
-class Refusal:
-    """How a network is refused.
-
-    Attributes:
-        what: Why.
-        text: What the error says, in part.
-    """
-
-    what: str
-    text: str = ""
-
-
-REFUSED: Mapping[type[Block], Refusal] = {
-    Closure: Refusal("a function holds a layer of the network"),
-    ReplacedForward: Refusal("a forward was replaced by a function that holds the old one"),
-    OtherNorm: Refusal("a norm of another kind", text="cannot convert"),
-    Checkpointed: Refusal("gradient checkpointing", text="Gradient checkpointing"),
+REFUSED: Mapping[type[Block], tuple[str, str]] = {
+    Closure: ("a function holds a layer of the network", ""),
+    ReplacedForward: ("a forward was replaced by a function that holds the old one", ""),
+    OtherNorm: ("a norm of another kind", "cannot convert"),
+    Checkpointed: ("gradient checkpointing", "Gradient checkpointing"),
 }
-"""What cannot be converted or trained, and how it is refused."""
+"""What cannot be converted or trained: why, and what the error must say of it."""
 
 
 class Network(nn.Module):
     """A stem, some blocks at random, the last one perhaps one that is refused, and a head.
 
     Attributes:
-        refusal: How it must be refused; None where it must not be.
+        refusal: Why it must be refused, and what the error must say; None where it must not be.
     """
 
     def __init__(self, seed: int) -> None:
@@ -496,7 +469,7 @@ class Network(nn.Module):
         for _ in range(draw.random.choice([2, 3, 4])):
             blocks.append(draw.block(nb_channels))
             nb_channels = blocks[-1].nb_channels
-        self.refusal: Refusal | None = None
+        self.refusal: tuple[str, str] | None = None
         if draw.random.random() < 0.2:
             kind = draw.random.choice(list(REFUSED))
             blocks.append(kind(draw, nb_channels))
@@ -546,10 +519,11 @@ def check(seed: int) -> str:
         if error is not None:
             raise error
         return "right"
-    assert error is not None, f"not refused: {refusal.what}"
-    if not isinstance(error, UnsupportedModuleError) or refusal.text not in str(error):
+    what, text = refusal
+    assert error is not None, f"not refused: {what}"
+    if not isinstance(error, UnsupportedModuleError) or text not in str(error):
         raise error
-    return f"refused: {refusal.what}"
+    return f"refused: {what}"
 
 
 def _error_of(seed: int) -> Exception | None:
