@@ -124,7 +124,7 @@ def _trained_row(it: foreign.Foreign, dtype: str, layout: str) -> Row:
         "verdict": "; ".join(trained.faults(it.exact(dtype))) or RIGHT,
         "norms": trained.nb_norms,
         "parameters": trained.nb_plain,
-        "difference": f"{max(trained.pinned, trained.folded, trained.loaded):.1e}",
+        "difference": f"{max(trained.differences.values()):.1e}",
         "seconds": f"{trained.seconds / 2:.3f}",
     }
 

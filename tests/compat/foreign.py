@@ -89,41 +89,22 @@ class Trained:
     Attributes:
         nb_plain: Parameters of the plain network.
         nb_norms: How many norms were converted.
-        still: What should have moved in training and did not, by dotted path.
-        is_finite: Whether all weights, statistics and answers are.
-        pinned: Largest difference of the pinned network from the conditional one, relative to the largest answer.
-        folded: That of the folded network.
-        loaded: That of a fresh network of the original class with the folded weights.
-        radius: How far the attack went, in units of the radius it was allowed.
-        gain: By how much the attack raised the loss, in nats.
-        is_saved: Whether the network that came back from disk answers the same in every bit.
+        differences: Largest difference of each form from the conditional network, relative to the largest answer:
+            ``pinned``, ``folded``, and ``loaded``, a fresh network of the original class with the folded weights.
+        others: What else is not as it must be.
         seconds: How long the two steps took, with their attacks.
     """
 
     nb_plain: int
     nb_norms: int
-    still: tuple[str, ...]
-    is_finite: bool
-    pinned: float
-    folded: float
-    loaded: float
-    radius: float
-    gain: float
-    is_saved: bool
+    differences: Mapping[str, float]
+    others: tuple[str, ...]
     seconds: float
 
     def faults(self, exact: float) -> list[str]:
         """Say what is not as it must be, where forms of the network may differ by ``exact``."""
-        # float32 images round a radius of 0.002 in its fifth digit
-        differences = {"pinned": self.pinned, "folded": self.folded, "loaded": self.loaded}
-        return [
-            *(f"{path} did not move" for path in self.still),
-            *(f"{form} differs by {value:.1e}" for form, value in differences.items() if not value <= exact),
-            *["not finite"] * (not self.is_finite),
-            *[f"the attack went {self.radius} times as far as allowed"] * (not self.radius <= 1 + 1e-4),
-            *[f"the attack lowered the loss by {-self.gain:.1e}"] * (not self.gain >= 0),
-            *["comes back from disk changed"] * (not self.is_saved),
-        ]
+        large = {form: value for form, value in self.differences.items() if not value <= exact}
+        return [*(f"{form} differs by {value:.1e}" for form, value in large.items()), *self.others]
 
 
 def train(foreign: Foreign, dtype: torch.dtype, layout: torch.memory_format, folder: Path) -> Trained:
@@ -145,18 +126,21 @@ def train(foreign: Foreign, dtype: torch.dtype, layout: torch.memory_format, fol
     before, started = state(model), time.perf_counter()
     OATTrainer(classifier, attack=PGD(EPS, nb_steps=2)).fit(x, y, nb_epochs=1, batch_size=NB_SAMPLES, verbose=False)
     seconds = time.perf_counter() - started
-    images = torch.as_tensor(x[:NB_SAMPLES]).to(dtype)
+    images, labels = torch.as_tensor(x[:NB_SAMPLES]).to(dtype), torch.as_tensor(y[:NB_SAMPLES])
     images = images if images.dim() != 4 else images.contiguous(memory_format=layout)
-    radius, gain = _attacked(classifier, images, torch.as_tensor(y[:NB_SAMPLES]))
+    radius, gain = _attacked(classifier, images, labels)
+    faults = {f"{path} did not move": True for path in still(model, before, should_move(network, images, labels))}
+    faults["not finite"] = not all(bool(tensor.isfinite().all()) for tensor in model.state_dict().values())
+    # float32 images round a radius of 0.002 in its fifth digit
+    faults[f"the attack went {radius} times as far as allowed"] = not radius <= 1 + 1e-4
+    faults[f"the attack lowered the loss by {-gain:.1e}"] = not gain >= 0
+    differences = _differences(foreign, model, images, layout)
+    faults["comes back from disk changed"] = not _comes_back(foreign, model, images, layout, folder)
     return Trained(
-        nb_plain=_nb_parameters(network),
+        nb_plain=sum(parameter.numel() for parameter in network.parameters()),
         nb_norms=sum(isinstance(layer, DualBatchNorm) for layer in model.modules()),
-        still=tuple(still(model, before, should_move(network, images, torch.as_tensor(y[:NB_SAMPLES])))),
-        is_finite=all(bool(tensor.isfinite().all()) for tensor in model.state_dict().values()),
-        **_differences(foreign, model, images, layout),
-        radius=radius,
-        gain=gain,
-        is_saved=_comes_back(foreign, model, images, layout, folder),
+        differences=differences,
+        others=tuple(fault for fault, is_found in faults.items() if is_found),
         seconds=seconds,
     )
 
@@ -234,10 +218,6 @@ def _original(path: str, model: OATModel) -> str:
     """Where the norm stood that a converted one at ``path`` came from; one that does more is held by a layer."""
     holder = path.rpartition(".")[0]
     return holder if isinstance(model.network.get_submodule(holder), FollowedNorm) else path
-
-
-def _nb_parameters(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def _attacked(classifier: OATClassifier, x: Tensor, y: Tensor) -> tuple[float, float]:
@@ -495,26 +475,16 @@ QUICK = (
         (
             "HGNetV2",
             _transformers(
-                "HGNetV2",
-                stem_channels=[3, 16, 16],
-                stage_in_channels=[16, 32, 48, 64],
-                stage_mid_channels=[8, 16, 24, 32],
-                stage_out_channels=[32, 48, 64, 96],
-                stage_num_blocks=[1, 1, 1, 1],
-                embedding_size=16,
-                hidden_sizes=[32, 48, 64, 96],
-                depths=[1, 1, 1, 1],
+                "HGNetV2", stem_channels=[3, 16, 16], stage_in_channels=[16, 32, 48, 64], embedding_size=16,
+                stage_mid_channels=[8, 16, 24, 32], stage_out_channels=[32, 48, 64, 96], stage_num_blocks=[1, 1, 1, 1],
+                hidden_sizes=[32, 48, 64, 96], depths=[1, 1, 1, 1],
             ),
             64,
         ),
         (
             "Levit",
             _transformers(
-                "Levit",
-                image_size=64,
-                hidden_sizes=[16, 32, 48],
-                num_attention_heads=[2, 2, 2],
-                depths=[1, 1, 1],
+                "Levit", image_size=64, hidden_sizes=[16, 32, 48], num_attention_heads=[2, 2, 2], depths=[1, 1, 1],
                 key_dim=[8, 8, 8],
             ),
             64,
@@ -526,17 +496,14 @@ QUICK = (
         (
             "MobileViT",
             _transformers(
-                "MobileViT",
-                image_size=64,
-                hidden_sizes=[16, 24, 32],
-                neck_hidden_sizes=[8, 8, 16, 16, 24, 32, 64],
+                "MobileViT", image_size=64, hidden_sizes=[16, 24, 32], neck_hidden_sizes=[8, 8, 16, 16, 24, 32, 64],
                 initializer_range=0.2,
             ),
             64,
         ),
         options=BATCH_NORMS_ALONE,
     ),
-)
+)  # fmt: skip
 """Networks of which most take about a second."""
 
 SLOW = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,31 +19,18 @@ from art_oat.surgery import UnsupportedModuleError
 LAMBDAS = (0.0, 0.3, 1.0)
 
 
-class Subject(Protocol):
-    """A network and images for it."""
-
-    options: Mapping[str, Any]
-
-    def build(self) -> nn.Module:
-        """Return a fresh network, always with the same weights, in float64."""
-        ...
-
-    def images(self, seed: int) -> Tensor:
-        """Return a batch of four, float64."""
-        ...
-
-
-@dataclass(frozen=True)
-class Own:
-    """A network of this project's tests.
+class Subject:
+    """A network and images for it.
 
     Attributes:
-        make: Returns it.
+        make: Returns a fresh network.
         options: What ``to_conditional`` is called with.
+        input_shape: Shape of one image.
     """
 
     make: Callable[[], nn.Module]
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any]
+    input_shape: tuple[int, ...]
 
     def build(self) -> nn.Module:
         """Return a fresh network, always with the same weights, in float64."""
@@ -53,41 +40,37 @@ class Own:
     def images(self, seed: int) -> Tensor:
         """Return a batch of four, float64."""
         generator = torch.Generator().manual_seed(seed)
-        return torch.rand((4, 1, 6, 6), dtype=torch.float64, generator=generator)
+        return torch.rand((4, *self.input_shape), dtype=torch.float64, generator=generator)
 
 
 @dataclass(frozen=True)
-class Family:
-    """One network of a third-party zoo, standing for its subject.
+class Own(Subject):
+    """A network of this project's tests."""
 
-    Attributes:
-        module: Where its constructor is, below ``pytorchcv.models``.
-        constructor: What it is called there.
-        size: Height and width of its images.
-        arguments: What the constructor is called with.
-        options: What ``to_conditional`` is called with.
-    """
+    make: Callable[[], nn.Module]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    input_shape: tuple[int, ...] = (1, 6, 6)
+
+
+@dataclass(frozen=True)
+class Family(Subject):
+    """One network of a third-party zoo: ``constructor`` of ``pytorchcv.models.module``, for images of a size."""
 
     module: str
     constructor: str
     size: int = 32
-    arguments: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def build(self) -> nn.Module:
-        """Return a fresh network, always with the same weights, in float64."""
-        make = getattr(importlib.import_module(f"pytorchcv.models.{self.module}"), self.constructor)
-        with borrowed_generators(seed=0):
-            network: nn.Module = make(**self.arguments)
+    @property
+    def input_shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return (3, self.size, self.size)
+
+    def make(self) -> nn.Module:  # type: ignore[override]
+        network: nn.Module = getattr(importlib.import_module(f"pytorchcv.models.{self.module}"), self.constructor)()
         features = getattr(network, "features", None)
         if hasattr(features, "final_pool"):
             features.final_pool = nn.AdaptiveAvgPool2d(1)  # one of fixed size asks for large images
-        return network.double()
-
-    def images(self, seed: int) -> Tensor:
-        """Return a batch of four, float64."""
-        generator = torch.Generator().manual_seed(seed)
-        return torch.rand((4, 3, self.size, self.size), dtype=torch.float64, generator=generator)
+        return network
 
 
 @dataclass(frozen=True)
