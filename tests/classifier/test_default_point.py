@@ -10,7 +10,7 @@ from art.defences.trainer import AdversarialTrainer
 
 from art_oat import OATClassifier, OATTrainer, OperatingPoint, to_conditional
 from art_oat.classifier import DefaultPointWarning
-from tests.classifier.subjects import COPIES, ONE_HOT, X, Y, norm_of, snapshot
+from tests.classifier.subjects import COPIES, ONE_HOT, X, Y, norm_of
 from tests.conftest import make_classifier
 from tests.networks import WIDTHS, Residual
 
@@ -39,18 +39,9 @@ def test_a_reset_network_is_the_identity_in_lam_again(classifier):
     np.testing.assert_array_equal(classifier.predict(X, lam=0.0), classifier.predict(X, lam=1.0))
 
 
-def test_an_attack_that_takes_the_network_finds_the_default_point_and_leaves_it_alone(classifier):
-    classifier.lam = 0.3
-    before, examples = snapshot(classifier)["weights and statistics"], []
-    for estimator in (classifier, classifier.at(0.3)):
-        options = {"max_iter": 5, "nb_random_init": 1, "loss_type": "cross_entropy", "verbose": False}
-        attack = AutoProjectedGradientDescent(estimator, eps=0.1, **options)
-        assert attack.estimator.model is estimator.model  # it takes the network, and forgets the classifier
-        np.random.seed(0)  # noqa: NPY002 - what ART draws from
-        examples.append(attack.generate(X, Y))
-    assert attack.estimator.model is not classifier.model
-    np.testing.assert_allclose(*examples, atol=1e-6)
-    assert snapshot(classifier)["weights and statistics"] == before
+def test_an_attack_that_takes_the_network_finds_that_of_the_classifier(classifier):
+    attack = AutoProjectedGradientDescent(classifier, eps=0.1, loss_type="cross_entropy", verbose=False)
+    assert attack.estimator.model is classifier.model
 
 
 # -- Who has not named a lam is told where an attack or a training takes the least robust one. ------------------------

@@ -3,11 +3,9 @@ import copy
 import numpy as np
 import pytest
 import torch
-from art.attacks.evasion import FastGradientMethod, ProjectedGradientDescent
 
 from art_oat import OATClassifier, to_conditional
-from tests.classifier.subjects import X, Y, plain, snapshot
-from tests.conftest import make_classifier
+from tests.classifier.subjects import X, Y, snapshot
 from tests.networks import MobileSqueezeExcite
 
 
@@ -47,14 +45,3 @@ def test_a_view_made_before_training_follows_it_also_where_both_are_copied_toget
     for own, view in ((classifier, classifier.at(0.0)), copy.deepcopy([classifier, classifier.at(0.0)])):
         own.fit(X, Y, nb_epochs=2)
         np.testing.assert_array_equal(view.predict(X), own.predict(X, lam=0.0))
-
-
-@pytest.mark.parametrize("attack", [FastGradientMethod, ProjectedGradientDescent])
-@pytest.mark.parametrize("width", [1.0, 0.5])
-def test_arts_attacks_do_to_a_view_what_they_do_to_a_plain_classifier(attack, width):
-    classifier = make_classifier(widths=(width, 1.0) if width < 1 else (1.0,))
-    before = snapshot(classifier)
-    options = {"eps": 0.1, "num_random_init": 0} | ({"verbose": False} if attack is ProjectedGradientDescent else {})
-    expected = attack(plain(classifier, 0.3, width), **options).generate(X, Y)
-    np.testing.assert_allclose(attack(classifier.at(0.3, width), **options).generate(X, Y), expected, atol=1e-5)
-    assert snapshot(classifier) | {"generator": before["generator"]} == before  # ART's own PGD draws from torch's
