@@ -15,7 +15,6 @@ What is trained is kept in --runs: the same command continues. A change that win
 
 import argparse
 import copy
-import json
 import math
 import re
 import time
@@ -37,11 +36,10 @@ from art_oat.data import Dataset
 from art_oat.experiment.build import trainer_for
 from art_oat.experiment.recipe import Recipe
 from art_oat.layers import ConditionalLayer
-from art_oat.storage import write_json
 from art_oat.training import hybrid_loss, schedule_by_name
 from art_oat.training.step import Step
 from benchmarks.frontiers import frontier
-from benchmarks.study import Found, data_options, run
+from benchmarks.study import Found, data_options, kept, run
 from benchmarks.tables import Row, text
 
 BASE = Recipe(
@@ -57,14 +55,7 @@ Change = Callable[[OATTrainer, Recipe], None]
 
 @dataclass(frozen=True)
 class Variant:
-    """One training.
-
-    Attributes:
-        what: It changes.
-        recipe: Changes to the recipe.
-        changes: To the trainer.
-        ordered: Whether the loss at lam 1 may not exceed that at 0.1.
-    """
+    """One training: what it changes, in words, in the recipe, in the trainer, and whether its losses are ordered."""
 
     what: str
     recipe: Mapping[str, Any] = field(default_factory=dict)
@@ -73,7 +64,7 @@ class Variant:
 
 
 def tripled_codes(trainer: OATTrainer, _: Recipe) -> None:
-    """Multiply the codes: with SGD, a linear FiLM then learns the square of it as fast."""
+    """Let a linear FiLM learn nine times as fast, by SGD."""
     trainer.classifier.model.encoding.table.mul_(3.0)
 
 
@@ -272,20 +263,13 @@ def row_of(name: str, results: Sequence[Mapping[str, Any]]) -> Row:
     return row | {"area": f"{np.mean(areas):.4f}", "seeds": len(results), "seconds of training": f"{seconds:.0f}"}
 
 
-def kept(name: str, recipe: Recipe, runs: Path) -> dict[str, Any]:
-    """Screen a variant, or return what a folder holds of it.
-
-    Raises:
-        ValueError: If it holds one of other settings.
-    """
+def screened(name: str, recipe: Recipe, runs: Path) -> dict[str, Any]:
+    """Screen a variant, or return what a folder holds of it."""
     path = runs / f"{re.sub('[^a-z0-9.]+', '-', name.lower())}-{recipe.seed}.json"
     recipe = recipe.changed(**VARIANTS[name].recipe)
-    settings = json.loads(json.dumps(recipe.as_values() | {"data_folder": None}))
-    if not path.exists():
-        write_json(path, {"settings": settings, **screen(VARIANTS[name], recipe)})
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if found["settings"] != settings:
-        raise ValueError(f"{path} must hold this variant, but holds one of other settings. Name another --runs.")
+    found: dict[str, Any] = kept(
+        path, recipe.as_values() | {"data_folder": None}, lambda: screen(VARIANTS[name], recipe)
+    )
     return found
 
 
@@ -296,7 +280,7 @@ def measure(given: argparse.Namespace) -> Found:
     seeds = given.seeds[:1] if given.smoke else given.seeds
     rows = []
     for name in given.variants or VARIANTS:
-        results = [kept(name, base.changed(seed=seed), given.runs / given.network) for seed in seeds]
+        results = [screened(name, base.changed(seed=seed), given.runs / given.network) for seed in seeds]
         rows.append(row_of(name, results))
         print(text(rows[-1:]), flush=True)
     return Found({f"screens_{given.network}": rows}, seeds, is_kept=given.variants is None)

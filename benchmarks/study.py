@@ -1,6 +1,7 @@
 """The runner of all studies: the command line, a folder for a smoke run, and what is shown and written in the end."""
 
 import argparse
+import json
 import shlex
 import sys
 import tempfile
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from art_oat.storage import write_json
 from benchmarks.tables import RESULTS, Rows, environment, text, write
 
 Options = Mapping[str, Mapping[str, Any]]
@@ -59,6 +61,21 @@ def command(study: str, given: argparse.Namespace, words: Sequence[str]) -> str:
     """Return the command that was given, without what only this machine knows."""
     places = {str(getattr(given, name)): place for name, place in PLACES.items() if getattr(given, name, None)}
     return shlex.join(["python", "-m", f"benchmarks.{study}", *(places.get(word, word) for word in words)])
+
+
+def kept(path: Path, settings: Mapping[str, Any], make: Callable[[], Any]) -> Any:
+    """Return what a file holds of the same settings, or make it; plain values alone.
+
+    Raises:
+        ValueError: If it holds what was made by other settings.
+    """
+    plain = json.loads(json.dumps(settings))
+    if not path.exists():
+        write_json(path, {"settings": plain, "found": make()})
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if found["settings"] != plain:
+        raise ValueError(f"{path} must hold what the same settings give, but has others. Name another --runs.")
+    return found["found"]
 
 
 def run(

@@ -20,7 +20,7 @@ from art_oat.data import Dataset
 from art_oat.experiment.build import trainer_for
 from art_oat.experiment.recipe import Recipe
 from art_oat.training.batches import ArrayBatches
-from benchmarks.scaling import arithmetic_of
+from benchmarks.cost import arithmetic_of
 from benchmarks.steps import step_for
 
 Action = Callable[[], object]

@@ -19,7 +19,6 @@ finished is kept in --runs: the same command continues.
 import argparse
 import copy
 import itertools
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -39,12 +38,12 @@ from art_oat.attacks import format_eps, is_correct
 from art_oat.contexts import borrowed_generators
 from art_oat.data import Split
 from art_oat.evaluation import EvaluationOptions
-from art_oat.storage import digest, write_json
+from art_oat.storage import digest
 from art_oat.transfer import LinearProbe, Protocol, adapt, replace_head
 from benchmarks.arms import train
 from benchmarks.configs import Part
 from benchmarks.figures import plot_transfer
-from benchmarks.study import Found, data_options, run
+from benchmarks.study import Found, data_options, kept, run
 from benchmarks.tables import RESULTS
 from benchmarks.transfer_tables import (
     JUDGES,
@@ -188,25 +187,17 @@ def settings(task: Task, target: Target, source: nn.Module) -> dict[str, Any]:
     named = {name: getattr(task, name) for name in ("eps", "nb_epochs", "batch_size", "nb_robust", "dialed")}
     recipe, parts = task.sources.recipe, [part for split in target.data for part in split]
     named |= {"eps_step": recipe.method.eps_step, "lambdas": recipe.lambdas, "training eps": recipe.method.eps}
-    named |= {"decays": DECAYS, "rates": RATES, "data": digest(*parts, *source.state_dict().values())}
-    result: dict[str, Any] = json.loads(json.dumps(named))
-    return result
+    return named | {"decays": DECAYS, "rates": RATES, "data": digest(*parts, *source.state_dict().values())}
 
 
-def kept(path: Path, given: Mapping[str, Any], make: Callable[[], Sequence[Outcome]]) -> list[Outcome]:
-    """Return what a file holds, or make it.
+def outcomes(path: Path, given: Mapping[str, Any], make: Callable[[], Sequence[Outcome]]) -> list[Outcome]:
+    """Return the outcomes that a file holds, or make them."""
 
-    Raises:
-        ValueError: If it holds outcomes of other settings.
-    """
-    if not path.exists():
-        lists = [{**it._asdict(), "right": it.right.tolist(), "robust": it.robust.tolist()} for it in make()]
-        write_json(path, {"settings": given, "outcomes": lists})
-    found = json.loads(path.read_text(encoding="utf-8"))
-    if found["settings"] != given:
-        raise ValueError(f"{path} must hold outcomes of the same settings, but has others. Name another --runs.")
-    arrays = ({name: np.array(it[name]) for name in ("right", "robust")} for it in found["outcomes"])
-    return [Outcome(**{**it, **answers}) for it, answers in zip(found["outcomes"], arrays, strict=True)]
+    def plain() -> list[dict[str, Any]]:
+        return [it._replace(right=it.right.tolist(), robust=it.robust.tolist())._asdict() for it in make()]  # type: ignore[arg-type]
+
+    found = (Outcome(**it) for it in kept(path, given, plain))
+    return [it._replace(right=np.array(it.right), robust=np.array(it.robust)) for it in found]
 
 
 def study_of_draw(place: Place, networks: Mapping[str, nn.Module]) -> dict[Key, dict[float, Outcome]]:
@@ -219,14 +210,14 @@ def study_of_draw(place: Place, networks: Mapping[str, nn.Module]) -> dict[Key, 
             found[protocol, kind] = {}
             for lam in task.lambdas if kind == "oat" else (None,):
                 here = replace(place, folder=place.folder / f"{kind}-{protocol}" / f"lam-{lam}")
-                (it,) = kept(here.folder / "outcome.json", given, partial(outcome, source, lam, protocol, here))
+                (it,) = outcomes(here.folder / "outcome.json", given, partial(outcome, source, lam, protocol, here))
                 found[protocol, kind][lam or 0.0] = it
                 print(here.folder, said(it), flush=True)
         if kind != "natural" and task.dialed:
             here = replace(place, folder=place.folder / f"{kind}-dial")
-            outcomes = kept(here.folder / "outcome.json", given, partial(outcomes_of_dial, source, here))
-            found[KEPT_DIAL, kind] = dict(zip(task.dialed, outcomes, strict=True))
-            print(here.folder, *map(said, outcomes), sep="\n    ", flush=True)
+            of_dial = outcomes(here.folder / "outcome.json", given, partial(outcomes_of_dial, source, here))
+            found[KEPT_DIAL, kind] = dict(zip(task.dialed, of_dial, strict=True))
+            print(here.folder, *map(said, of_dial), sep="\n    ", flush=True)
     return found
 
 

@@ -8,11 +8,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from art_oat.models import SmallCNN
-from benchmarks import scaling
-from benchmarks.scaling import Arithmetic, Memory, arithmetic_of, fit, memory_of
+from benchmarks import cost, scaling
+from benchmarks.cost import Arithmetic, Memory, arithmetic_of, memory_of
+from benchmarks.scaling import fit
 from benchmarks.steps import batch, step_of
 
-needs_processor = pytest.mark.skipif(scaling.DEVICE.type != "cpu", reason="the allocator of a GPU rounds sizes up")
+needs_processor = pytest.mark.skipif(cost.DEVICE.type != "cpu", reason="the allocator of a GPU rounds sizes up")
 
 
 def gradients(x: torch.Tensor, weight: torch.Tensor, stride: int = 1) -> None:
@@ -55,7 +56,7 @@ def test_memory_is_the_most_that_is_alive_at_once():
 
 @needs_processor
 def test_what_a_step_frees_of_what_it_found_makes_room_for_what_it_allocates():
-    def build() -> scaling.Action:
+    def build() -> cost.Action:
         held = [torch.empty(1000)]
 
         def action() -> None:
@@ -70,7 +71,7 @@ def test_what_a_step_frees_of_what_it_found_makes_room_for_what_it_allocates():
 
 @needs_processor
 def test_with_gradients_in_place_a_step_has_no_room_but_its_own():
-    def build() -> scaling.Action:
+    def build() -> cost.Action:
         weight = torch.zeros(1000, requires_grad=True)
         optimizer = torch.optim.SGD([weight], 0.1)
         weight.grad = torch.zeros(1000)
@@ -83,7 +84,7 @@ def test_with_gradients_in_place_a_step_has_no_room_but_its_own():
         return action
 
     dropped = memory_of(build)
-    with scaling.gradients_in_place():
+    with cost.gradients_in_place():
         kept = memory_of(build)
     assert (dropped, kept) == (Memory(4 * 2000, 4 * 200), Memory(4 * 2000, 4 * 1200))
     assert memory_of(build) == dropped
@@ -122,7 +123,7 @@ def test_a_step_has_the_flops_of_its_attack_and_of_a_clean_and_an_attacked_pass(
     passes = 3 * once - convolutions[0]
     settings = replace(scaling.LAST, has_film=False)
     step = step_of(SmallCNN(3, 10, channels[1:]), settings)
-    found = arithmetic_of(partial(step, *batch(nb_samples, scaling.DEVICE))).flops
+    found = arithmetic_of(partial(step, *batch(nb_samples, cost.DEVICE))).flops
     assert found == (nb_samples + nb_attacked) * passes + 7 * nb_attacked * 2 * once
 
 

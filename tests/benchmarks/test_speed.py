@@ -5,7 +5,8 @@ import torch
 
 from art_oat.storage import read_rows
 from benchmarks import speed
-from benchmarks.speed import ROWS, TOLERANCE, Given, broken, folded, predictions, widths_together
+from benchmarks.pairs import Given, folded, predictions, widths_together
+from benchmarks.speed import ROWS, TOLERANCE, broken
 from benchmarks.tables import RESULTS
 
 README = (Path(speed.__file__).parents[1] / "README.md").read_text(encoding="utf-8")

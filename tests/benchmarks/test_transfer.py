@@ -8,7 +8,7 @@ import pytest
 
 from art_oat.storage import read_rows
 from benchmarks.tables import RESULTS
-from benchmarks.transfer import kept
+from benchmarks.transfer import outcomes
 from benchmarks.transfer_tables import PROTOCOLS, Outcome, Study, best_lams, compared, interval, mean
 from benchmarks.transfer_tasks import Split, colored, every_digit, few
 
@@ -94,14 +94,13 @@ def test_an_interval_gets_narrower_with_images_of_other_draws():
     assert high - low == pytest.approx(2 * 1.96 * answers.std() / 400**0.5, rel=0.12)
 
 
-def test_what_is_kept_of_other_settings_is_refused(tmp_path):
+def test_outcomes_come_back_from_their_file_and_those_of_other_settings_are_refused(tmp_path):
     path = tmp_path / "outcome.json"
-    (made,) = kept(path, {"eps": 1}, lambda: [GOOD])
-    (again,) = kept(path, {"eps": 1}, lambda: [BAD])
-    np.testing.assert_array_equal(made.right, GOOD.right)
-    np.testing.assert_array_equal(again.right, GOOD.right)
-    with pytest.raises(ValueError, match="must hold outcomes of the same settings"):
-        kept(path, {"eps": 2}, lambda: [BAD])
+    for make in (GOOD, BAD):
+        (found,) = outcomes(path, {"eps": 1}, lambda make=make: [make])
+        np.testing.assert_array_equal(found.right, GOOD.right)
+    with pytest.raises(ValueError, match="must hold what the same settings give"):
+        outcomes(path, {"eps": 2}, lambda: [BAD])
 
 
 @pytest.mark.parametrize("data", ["digits", "cifar10"])
