@@ -66,7 +66,7 @@ def test_autoattack_is_deterministic_from_its_generator_and_spares_the_global_on
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_autoattack_is_aimed_at_the_lam_of_each_sample():
+def test_autoattack_is_bound_to_the_lam_of_each_sample():
     classifier, eps = affine_classifier(), 0.02
     x, lam = linear_data()[0], torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0])
     networks = {value: classifier.at(value).as_module() for value in (0.0, 1.0)}
@@ -170,7 +170,7 @@ def test_one_who_asks_to_be_told_gets_what_autoattack_warns_of_and_no_warning():
         (5, (np.zeros((1, 6, 6)), np.linspace(1, 2, 36).reshape(1, 6, 6)), "same clip_values for every feature"),
     ],
 )
-def test_what_autoattack_cannot_judge_is_refused(nb_classes, clip_values, message):
+def test_networks_and_ranges_that_autoattack_cannot_attack_are_refused(nb_classes, clip_values, message):
     x, _ = linear_data(4)
     with pytest.raises(ValueError, match=re.escape(message)):
         AutoAttack(0.02)(Linear(nb_classes), x, torch.zeros(4, dtype=torch.long), clip_values=clip_values)

@@ -117,21 +117,31 @@ def test_the_default_is_the_published_training_attack():
     assert PGD().step * 255 == pytest.approx(1.43, abs=0.005)  # arXiv:2010.11828 prints two digits
 
 
-def test_every_faulty_argument_is_named():
-    with pytest.raises(ValueError, match=r"eps must.*norm must be one of \('Linf', 'L2'\), got 'L7'.*nb_steps must"):
-        PGD(eps=0, eps_step=-1, nb_steps=0, norm="L7")
-
-
-def test_an_unknown_objective_is_refused_beside_other_faults():
-    with pytest.raises(
-        ValueError, match=r"nb_steps must.*objective must be one of \('cross-entropy', 'kl'\), got 'margin'"
-    ):
-        PGD(nb_steps=0, objective="margin")
-
-
-def test_the_divergence_without_a_random_start_is_refused():
-    with pytest.raises(ValueError, match="has_random_start must be True for objective 'kl', whose gradient is 0 at"):
-        PGD(objective="kl", has_random_start=False)
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: PGD(eps=0, eps_step=-1, nb_steps=0, norm="L7", objective="margin"),
+            r"eps must.*norm must be one of \('Linf', 'L2'\), got 'L7'.*eps_step must.*nb_steps must.*"
+            r"objective must be one of \('cross-entropy', 'kl'\), got 'margin'",
+        ),
+        (
+            lambda: PGD(objective="kl", has_random_start=False),
+            "has_random_start must be True for objective 'kl', whose gradient is 0 at",
+        ),
+        (
+            lambda: NFGSM(eps=-1, eps_step=0, noise=0),
+            r"eps must be a number above 0, got -1\..*eps_step must.*noise must.*got 0\.",
+        ),
+        *(
+            (lambda it=it: NFGSM(noise=it), "noise must be a number above 0, got ")
+            for it in (-0.5, math.inf, True, "2")
+        ),
+    ],
+)
+def test_every_faulty_argument_is_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
 class Recorder(nn.Module):
@@ -329,14 +339,3 @@ def test_the_step_from_noise_is_eps_unless_given_and_the_noise_twice_that(model)
     )
     assert torch.equal(default, named)
     assert not torch.equal(default, other)
-
-
-def test_every_faulty_argument_of_one_step_is_named():
-    with pytest.raises(ValueError, match=r"eps must be a number above 0, got -1\..*eps_step must.*noise must.*got 0\."):
-        NFGSM(eps=-1, eps_step=0, noise=0)
-
-
-@pytest.mark.parametrize("noise", [-0.5, math.nan, math.inf, True, "2"])
-def test_a_noise_that_is_no_number_above_0_is_refused(noise):
-    with pytest.raises(ValueError, match="noise must be a number above 0, got "):
-        NFGSM(noise=noise)

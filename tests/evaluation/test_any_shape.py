@@ -1,4 +1,4 @@
-"""Whatever shape inputs have, judges find in them what there is to find."""
+"""Whatever shape inputs have, attacks find in them what there is to find."""
 
 import numpy as np
 import pytest
@@ -149,7 +149,7 @@ def test_a_transfer_matrix_of_inputs_of_any_shape_has_what_the_margins_say_on_it
         "art:FastGradientMethod",
     ],
 )
-def test_attacks_by_name_judge_inputs_of_any_shape(name, shape):
+def test_attacks_by_name_evaluate_inputs_of_any_shape(name, shape):
     classifier = affine(shape)
     x, y = answered(classifier, shape)
     eps = 2 * float(exact_radii(classifier.at(1.0).as_module(), x, y, "Linf").max())
@@ -185,16 +185,16 @@ def with_filter_of_torchattacks(classifier):
 
 
 @pytest.mark.parametrize(
-    "judge", ["art:SquareAttack", "torchattacks:TIFGSM", with_square_of_art, with_filter_of_torchattacks]
+    "attack", ["art:SquareAttack", "torchattacks:TIFGSM", with_square_of_art, with_filter_of_torchattacks]
 )
-def test_an_attack_that_cannot_take_the_inputs_is_refused_before_the_first_attack(judge, monkeypatch):
+def test_an_attack_that_cannot_take_the_inputs_is_refused_before_the_first_attack(attack, monkeypatch):
     """That of ART wants images, that of torchattacks three channels; others hold them back for what stands."""
     classifier = affine((36,))
     x, y = answered(classifier, (36,))
     monkeypatch.setattr(AutoAttack, "__call__", _must_not_be_called)
-    judge = judge if isinstance(judge, str) else judge(classifier)
+    attack = attack if isinstance(attack, str) else attack(classifier)
     with pytest.raises(ValueError, match=r"attack must take inputs of shape \(36,\), on one of which \w+ fails"):
-        TradeoffCurve.measure(classifier, x, y, **grouped(eps=0.1, attack=["screen", judge]))
+        TradeoffCurve.measure(classifier, x, y, **grouped(eps=0.1, attack=["screen", attack]))
 
 
 def _must_not_be_called(*_, **__):
@@ -233,8 +233,8 @@ def test_a_classifier_with_channels_last_is_attacked_as_its_twin_with_channels_f
         classifier = OATClassifier(
             model, nn.CrossEntropyLoss(), shape, NB_CLASSES, clip_values=(0, 1), channels_first=is_first
         )
-        judge = {"square": AutoAttack(0.3, parts=("square",))}
-        report = evaluate(classifier, inputs, y, **grouped(eps=0.3, attack=judge, lam=1.0))
+        attack = {"square": AutoAttack(0.3, parts=("square",))}
+        report = evaluate(classifier, inputs, y, **grouped(eps=0.3, attack=attack, lam=1.0))
         square = torchattacks.Square(classifier.at().as_module(), eps=0.3, n_queries=5)
         x_adv = bind(square, classifier)(inputs, y, torch.ones(6), torch.Generator().manual_seed(0))
         found.append((report.broken_by.tolist(), x_adv if is_first else x_adv.permute(0, 3, 1, 2)))
@@ -261,7 +261,7 @@ def test_images_of_a_mixture_have_their_channels_where_those_of_its_networks_are
 
 
 @pytest.mark.parametrize("channels_first", [True, False])
-def test_a_plain_classifier_of_series_is_judged_in_as_many_dimensions(channels_first):
+def test_a_plain_classifier_of_series_is_attacked_in_as_many_dimensions(channels_first):
     network, (x, y) = Linear(), linear_data()
     classifier = PyTorchClassifier(
         network, nn.CrossEntropyLoss(), (4, 9), NB_CLASSES, None, channels_first=channels_first, clip_values=(0, 1)

@@ -1,5 +1,4 @@
 import pytest
-import torch
 from art.attacks.evasion import FastGradientMethod
 
 from art_oat import PGD, AutoAttack
@@ -101,12 +100,3 @@ def test_descriptions_tell_settings_apart_and_are_the_same_for_the_same(classifi
     assert first == second
     assert len({str(description) for description in first}) == len(given)
     assert not any(unsaid(description) for description in first)
-
-
-def test_torchattacks_counts_in_images_between_0_and_1(classifier):
-    x, y = torch.full((2, 1, 6, 6), 0.5), torch.tensor([0, 1])
-    for eps in (0.1, 0.01):
-        (suite,) = suites("torchattacks:FGSM", classifier, eps=eps)
-        (attack,) = suite.at(classifier.at(1.0).point).values()
-        x_adv = attack(classifier.at(1.0).as_module(), x, y, generator=torch.Generator().manual_seed(0))
-        torch.testing.assert_close((x_adv - x).abs().amax(), torch.tensor(eps))
