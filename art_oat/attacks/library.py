@@ -12,7 +12,7 @@ import numpy as np
 from art.estimators.classification import PyTorchClassifier
 from torch import Tensor
 
-from art_oat.attacks.protocol import ClipValues, Norm, Objective
+from art_oat.attacks.protocol import Norm, Objective
 from art_oat.attacks.radius import Radius, format_eps
 from art_oat.attacks.registry import AttackKind, AttackSpec, Use, kinds, register
 from art_oat.classifier import OATClassifier, PinnedClassifier
@@ -64,16 +64,9 @@ class AttackLibrary:
                 train=self._for_training,
                 evaluate=self._for_evaluation,
                 faults=self._spec_faults,
-                units=self.units,
                 extra=self.extra,
             )
         )
-
-    def units(self, clip_values: ClipValues | None) -> tuple[ClipValues | None, str]:
-        """Return the range in which it counts ``eps``, and what has that range."""
-        if not self.takes_unit_images:
-            return clip_values, "x"
-        return None if clip_values is None else (0, 1), f"{self.name}' images"
 
     def _for_training(self, spec: AttackSpec, classifier: OATClassifier, objective: Objective | None = None) -> Any:
         del objective  # each has its own
@@ -152,8 +145,8 @@ def radii_of(attack: Any, classifier: PyTorchClassifier, name: str = "eps") -> l
         Radii in the units that the attack counts in; none where nothing has an ``eps``.
     """
     library, clip_values, inputs = library_of(attack), classifier.clip_values, "x"
-    if library is not None:
-        clip_values, inputs = library.units(clip_values)
+    if library is not None and library.takes_unit_images:
+        clip_values, inputs = None if clip_values is None else (0, 1), f"{library.name}' images"
     parts = [attack] if library is None or _has_radius(attack) else library.parts(attack)
     return [
         Radius(float(np.max(part.eps)), _norm_of(part), clip_values, classifier.input_shape, name, inputs)

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from art.estimators.classification import PyTorchClassifier
 
-from art_oat.attacks.protocol import ClipValues, Norm, Objective
-from art_oat.attacks.radius import Radius, ball_faults, step_faults
+from art_oat.attacks.protocol import Norm, Objective
+from art_oat.attacks.radius import ball_faults, step_faults
 from art_oat.checks import refuse
 from art_oat.classifier import OATClassifier
 
@@ -50,7 +50,6 @@ class AttackKind:
             does not. Seeds are drawn from the names, and reports show them.
         faults: Says what is wrong with a spec; its numbers and its norm are checked before.
         norms: The norms that it knows.
-        units: Returns the range in which it counts ``eps`` in training, and what has that range.
         display: Returns a name as people write it.
         reserved: Regular expression of names, in lower case, that no other attack may have.
         extra: The package that must be installed, which is also the extra of ``art-oat`` that installs it.
@@ -63,7 +62,6 @@ class AttackKind:
     evaluate: Callable[[AttackSpec, PyTorchClassifier], Mapping[str, Any]] | None = None
     faults: Callable[[AttackSpec, Use], list[str]] = lambda _spec, _use: []
     norms: tuple[Norm, ...] = ("Linf", "L2")
-    units: Callable[[ClipValues | None], tuple[ClipValues | None, str]] = lambda clip_values: (clip_values, "x")
     display: Callable[[str], str] = str
     reserved: str | None = None
     extra: str | None = None
@@ -135,7 +133,6 @@ def attack_named(
     norm: Norm = "Linf",
     eps_step: float | None = None,
     objective: Objective = "cross-entropy",
-    allow_large_eps: bool = False,
 ) -> Any:
     """Return the attack that a name means in training, as ``OATTrainer`` takes it.
 
@@ -147,17 +144,13 @@ def attack_named(
         norm: ``"Linf"`` or ``"L2"``.
         eps_step: Step, likewise; None for the attack's default, or for ``"n-fgsm"``.
         objective: What PGD maximizes; other attacks have their own objective.
-        allow_large_eps: Whether to accept an ``eps`` that most likely is in another unit, see :class:`Radius`.
 
     Raises:
         ImportError: If the attack is of a library that is not installed.
         ValueError: If there is no such attack, or it does not take what is asked for; names every fault.
     """
+    refuse(name_faults(name, eps=eps, norm=norm, eps_step=eps_step))
     kind = kind_of(name)
-    clip_values, inputs = (kind or AttackKind(pattern="", spelled="")).units(classifier.clip_values)
-    radius = Radius(eps, norm, clip_values, classifier.input_shape, inputs=inputs)
-    faults = name_faults(name, eps=eps, norm=norm, eps_step=eps_step)
-    refuse([*faults, *radius.faults(allow_large_eps=allow_large_eps)])
     assert kind is not None and kind.train is not None  # noqa: PT018
     return kind.train(AttackSpec(name, eps, norm, eps_step), classifier, objective)
 

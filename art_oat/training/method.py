@@ -252,8 +252,8 @@ class Method:
         def attack_of(given: Any, eps_step: float | None) -> Any:
             if not isinstance(given, str):
                 return given
-            size = {"eps": self.eps, "norm": self.norm, "allow_large_eps": self.allow_large_eps}
-            return attack_named(given, classifier, eps_step=eps_step, objective=objective_of(loss), **size)  # type: ignore[arg-type]
+            objective = objective_of(loss)
+            return attack_named(given, classifier, eps=self.eps, norm=self.norm, eps_step=eps_step, objective=objective)
 
         loss = self.loss_function
         attack, fallback = attack_of(self.attack, self._step_of_attack), attack_of(self.fallback, self.eps_step)

@@ -103,16 +103,6 @@ def test_in_the_l1_norm_pgd_is_refused_with_advice(name):
     ]
 
 
-def test_a_number_in_another_unit_is_refused_unless_it_is_said_to_be_meant():
-    classifier = make_classifier(clip_values=(0, 255))
-    with pytest.raises(ValueError, match=r"eps must be below 127.5 \(Linf\), half the range of x"):
-        attack_named("pgd-7", classifier, eps=200)
-    with pytest.raises(ValueError, match=r"eps must be below 0.5.*torchattacks' images"):
-        attack_named("torchattacks:FGSM", classifier, eps=8)
-    assert attack_named("pgd-7", classifier, eps=8) == PGD(8)
-    assert attack_named("torchattacks:FGSM", classifier, eps=8, allow_large_eps=True).eps == 8
-
-
 def test_one_step_is_told_from_many():
     assert [is_one_step(name) for name in ("n-fgsm", "n-fgsm-1", "pgd-1", "fgsm")] == [True, True, False, False]
 
