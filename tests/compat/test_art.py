@@ -14,42 +14,17 @@ import pytest
 import torch
 import torchattacks
 from art import metrics
+from art.attacks import extraction, poisoning
 from art.attacks.evasion import FastGradientMethod, ProjectedGradientDescent
-from art.attacks.extraction import CopycatCNN, KnockoffNets
-from art.attacks.inference.attribute_inference import AttributeInferenceBlackBox
-from art.attacks.inference.membership_inference import (
-    MembershipInferenceBlackBox,
-    MembershipInferenceBlackBoxRuleBased,
-    ShadowModels,
-)
-from art.attacks.inference.model_inversion import MIFace
-from art.attacks.poisoning import (
-    BullseyePolytopeAttackPyTorch,
-    FeatureCollisionAttack,
-    HiddenTriggerBackdoor,
-    PoisoningAttackBackdoor,
-    PoisoningAttackCleanLabelBackdoor,
-)
+from art.attacks.inference import attribute_inference, membership_inference, model_inversion
 from art.attacks.poisoning.perturbations import add_pattern_bd
 from art.defences import postprocessor, preprocessor, trainer
-from art.defences.detector.evasion import (
-    BeyondDetectorPyTorch,
-    BinaryActivationDetector,
-    BinaryInputDetector,
-    SubsetScanningDetector,
-)
-from art.defences.detector.poison import ActivationDefence, SpectralSignatureDefense
+from art.defences.detector import evasion as evasion_detector
+from art.defences.detector import poison as poison_detector
 from art.defences.transformer.poisoning import STRIP
+from art.estimators import classification
 from art.estimators.certification.randomized_smoothing import NumpyRandomizedSmoothing, PyTorchRandomizedSmoothing
-from art.estimators.classification import (
-    BlackBoxClassifier,
-    BlackBoxClassifierNeuralNetwork,
-    DeepPartitionEnsemble,
-    DetectorClassifier,
-    EnsembleClassifier,
-    PyTorchClassifier,
-    QueryEfficientGradientEstimationClassifier,
-)
+from art.estimators.classification import PyTorchClassifier
 from art.evaluations.security_curve import SecurityCurve
 from art.preprocessing import expectation_over_transformation as eot
 from pyautoattack import AutoAttack
@@ -94,14 +69,6 @@ def detector(*shape: int, nb_scores: int = 2) -> PyTorchClassifier:
 # --- metrics ---------------------------------------------------------------------------------------------------------
 
 
-def loss_gradient_check(estimator: Any, x: np.ndarray, y: np.ndarray) -> Any:
-    return metrics.loss_gradient_check(estimator, x, one_hot(y), verbose=False)
-
-
-def shapr(estimator: Any, x: np.ndarray, y: np.ndarray) -> Any:
-    return metrics.SHAPr(estimator, x[:6], one_hot(y[:6]), x[6:], one_hot(y[6:]))
-
-
 METRICS = {
     "empirical_robustness": Trial(
         lambda c, x, y: metrics.empirical_robustness(c, x, "fgsm", {"eps": 0.3, "eps_step": 0.05})
@@ -113,8 +80,8 @@ METRICS = {
         lambda c, x, y: metrics.adversarial_accuracy(c, x, y, "fgsm", {"eps": 0.1}), nb_samples=20
     ),
     "wasserstein_distance": Trial(lambda c, x, y: metrics.wasserstein_distance(c.predict(x), one_hot(y))),
-    "loss_gradient_check": Trial(loss_gradient_check),
-    "SHAPr": Trial(shapr, nb_samples=10),
+    "loss_gradient_check": Trial(lambda c, x, y: metrics.loss_gradient_check(c, x, one_hot(y), verbose=False)),
+    "SHAPr": Trial(lambda c, x, y: metrics.SHAPr(c, x[:6], one_hot(y[:6]), x[6:], one_hot(y[6:])), nb_samples=10),
 }
 
 # --- detectors -------------------------------------------------------------------------------------------------------
@@ -122,14 +89,14 @@ METRICS = {
 
 def binary_input_detector(estimator: Any, x: np.ndarray, y: np.ndarray) -> Any:
     x_adv = FastGradientMethod(estimator, eps=0.3).generate(x, y)
-    defence = BinaryInputDetector(detector(*x.shape[1:]))
+    defence = evasion_detector.BinaryInputDetector(detector(*x.shape[1:]))
     defence.fit(np.vstack([x, x_adv]), np.repeat([0, 1], len(x)), nb_epochs=2)
     return defence.detect(x_adv)[0]["predictions"]
 
 
 def binary_activation_detector(layer: int | str) -> Any:
     def case(estimator: Any, x: np.ndarray, y: np.ndarray) -> Any:
-        defence = BinaryActivationDetector(estimator, detector(NB_CLASSES), layer)
+        defence = evasion_detector.BinaryActivationDetector(estimator, detector(NB_CLASSES), layer)
         defence.fit(x, y % 2, nb_epochs=2)
         return defence.detect(x)[0]["predictions"]
 
@@ -137,7 +104,7 @@ def binary_activation_detector(layer: int | str) -> Any:
 
 
 def subset_scanning_detector(estimator: Any, x: np.ndarray, y: np.ndarray) -> Any:
-    defence = SubsetScanningDetector(estimator, x[:10], "head", verbose=False)
+    defence = evasion_detector.SubsetScanningDetector(estimator, x[:10], "head", verbose=False)
     return defence.scan(x[10:20], x[20:])[:2]
 
 
@@ -146,7 +113,7 @@ def beyond_detector(estimator: Any, x: np.ndarray, y: np.ndarray) -> Any:
     network = nn.Module()
     network.backbone, network.classifier, network.projector = flat, nn.Linear(8, NB_CLASSES), nn.Linear(8, 4)
     flat(torch.from_numpy(x))
-    defence = BeyondDetectorPyTorch(
+    defence = evasion_detector.BeyondDetectorPyTorch(
         estimator, SimpleNamespace(model=network), lambda image: image + 0.1 * torch.randn_like(image), aug_num=25
     )
     defence.fit(x, None)
@@ -154,11 +121,13 @@ def beyond_detector(estimator: Any, x: np.ndarray, y: np.ndarray) -> Any:
 
 
 def activation_defence(estimator: Any, x: np.ndarray, y: np.ndarray) -> Any:
-    return ActivationDefence(estimator, x, one_hot(y)).detect_poison(nb_clusters=2, nb_dims=2, reduce="PCA")[1]
+    return poison_detector.ActivationDefence(estimator, x, one_hot(y)).detect_poison(
+        nb_clusters=2, nb_dims=2, reduce="PCA"
+    )[1]
 
 
 def spectral_signature(estimator: Any, x: np.ndarray, y: np.ndarray) -> Any:
-    return SpectralSignatureDefense(estimator, x, one_hot(y)).detect_poison()[1]
+    return poison_detector.SpectralSignatureDefense(estimator, x, one_hot(y)).detect_poison()[1]
 
 
 DETECTORS = {
@@ -199,36 +168,30 @@ PREPROCESSORS = {
 }
 
 
-def preprocessed(name: str) -> Any:
+POSTPROCESSORS = ("ClassLabels", "GaussianNoise", "HighConfidence", "ReverseSigmoid", "Rounded")
+LAST = {"EoTContrastPyTorch", "EoTZoomBlurPyTorch"}
+
+
+def preprocessed(name: str) -> Trial:
     def case(estimator: Any, x: np.ndarray, y: np.ndarray) -> Any:
         estimator.set_params(preprocessing_defences=PREPROCESSORS[name]())
         gradient = estimator.loss_gradient(x, one_hot(y)) if name != "JpegCompression" else 0
         return estimator.predict(x), gradient, estimator.class_gradient(x, label=1)
 
-    return case
+    return Trial(case, "channels last" if name in LAST else "image")
 
 
-POSTPROCESSORS = {
-    "ClassLabels": postprocessor.ClassLabels,
-    "GaussianNoise": postprocessor.GaussianNoise,
-    "HighConfidence": postprocessor.HighConfidence,
-    "ReverseSigmoid": postprocessor.ReverseSigmoid,
-    "Rounded": postprocessor.Rounded,
-}
-
-
-def postprocessed(name: str) -> Any:
+def postprocessed(name: str) -> Trial:
     def case(estimator: Any, x: np.ndarray, y: np.ndarray) -> Any:
-        estimator.set_params(postprocessing_defences=POSTPROCESSORS[name]())
+        estimator.set_params(postprocessing_defences=getattr(postprocessor, name)())
         return estimator.predict(x)
 
-    return case
+    return Trial(case, "probabilities")
 
 
-LAST = {"EoTContrastPyTorch", "EoTZoomBlurPyTorch"}
-PROCESSORS = {
-    name: Trial(preprocessed(name), "channels last" if name in LAST else "image") for name in PREPROCESSORS
-} | {name: Trial(postprocessed(name), "probabilities") for name in POSTPROCESSORS}
+PROCESSORS = {name: preprocessed(name) for name in PREPROCESSORS} | {
+    name: postprocessed(name) for name in POSTPROCESSORS
+}
 
 # --- wrappers and evaluations ----------------------------------------------------------------------------------------
 
@@ -274,15 +237,18 @@ def curve(estimator: Any, x: np.ndarray, y: np.ndarray) -> Any:
 
 
 WRAPPERS = {
-    "BlackBoxClassifier": Trial(black_box(BlackBoxClassifier)),
-    "BlackBoxClassifierNeuralNetwork": Trial(black_box(BlackBoxClassifierNeuralNetwork)),
+    "BlackBoxClassifier": Trial(black_box(classification.BlackBoxClassifier)),
+    "BlackBoxClassifierNeuralNetwork": Trial(black_box(classification.BlackBoxClassifierNeuralNetwork)),
     "EnsembleClassifier": Trial(
-        attacked(lambda c: EnsembleClassifier([c, c], channels_first=True, clip_values=CLIP)), "probabilities"
+        attacked(lambda c: classification.EnsembleClassifier([c, c], channels_first=True, clip_values=CLIP)),
+        "probabilities",
     ),
     "QueryEfficientGradientEstimationClassifier": Trial(
-        attacked(lambda c: QueryEfficientGradientEstimationClassifier(c, num_basis=4, sigma=0.1))
+        attacked(lambda c: classification.QueryEfficientGradientEstimationClassifier(c, num_basis=4, sigma=0.1))
     ),
-    "DetectorClassifier": Trial(lambda c, x, y: DetectorClassifier(c, detector(*x.shape[1:], nb_scores=1)).predict(x)),
+    "DetectorClassifier": Trial(
+        lambda c, x, y: classification.DetectorClassifier(c, detector(*x.shape[1:], nb_scores=1)).predict(x)
+    ),
     "PyTorchRandomizedSmoothing": Trial(smoothed),
     "NumpyRandomizedSmoothing": Trial(certified),
     "STRIP": Trial(stripped, "probabilities", nb_samples=8),
@@ -293,7 +259,7 @@ WRAPPERS = {
 
 
 def membership(estimator: Any, x: np.ndarray, y: np.ndarray) -> Any:
-    attack = MembershipInferenceBlackBox(estimator, attack_model_type="rf")
+    attack = membership_inference.MembershipInferenceBlackBox(estimator, attack_model_type="rf")
     attack.attack_model.set_params(random_state=0, n_estimators=5) if hasattr(attack, "attack_model") else None
     attack.fit(x[:8], y[:8], x[8:], y[8:])
     return attack.infer(x, y)
@@ -313,44 +279,50 @@ def copycat(kind: type) -> Any:
 
 
 def feature_collision(estimator: Any, x: np.ndarray, y: np.ndarray) -> Any:
-    attack = FeatureCollisionAttack(estimator, x[:1], "features", learning_rate=0.01, max_iter=2, verbose=False)
+    attack = poisoning.FeatureCollisionAttack(
+        estimator, x[:1], "features", learning_rate=0.01, max_iter=2, verbose=False
+    )
     return attack.poison(x[1:2])[0]
 
 
 def bullseye(estimator: Any, x: np.ndarray, y: np.ndarray) -> Any:
-    attack = BullseyePolytopeAttackPyTorch(estimator, x[:1], [1], max_iter=3, verbose=False)
+    attack = poisoning.BullseyePolytopeAttackPyTorch(estimator, x[:1], [1], max_iter=3, verbose=False)
     return attack.poison(x[1:3], one_hot(y)[1:3])[0]
 
 
+def backdoor() -> poisoning.PoisoningAttackBackdoor:
+    return poisoning.PoisoningAttackBackdoor(lambda image: add_pattern_bd(image, channels_first=True))
+
+
 def hidden_trigger(estimator: Any, x: np.ndarray, y: np.ndarray) -> Any:
-    backdoor = PoisoningAttackBackdoor(lambda image: add_pattern_bd(image, channels_first=True))
-    attack = HiddenTriggerBackdoor(
-        estimator, one_hot(y)[0], one_hot(y)[1], 1, backdoor, max_iter=2, poison_percent=1.0, verbose=False
+    attack = poisoning.HiddenTriggerBackdoor(
+        estimator, one_hot(y)[0], one_hot(y)[1], 1, backdoor(), max_iter=2, poison_percent=1.0, verbose=False
     )
     return attack.poison(x, one_hot(y))[0]
 
 
 def clean_label(estimator: Any, x: np.ndarray, y: np.ndarray) -> Any:
-    backdoor = PoisoningAttackBackdoor(lambda image: add_pattern_bd(image, channels_first=True))
-    attack = PoisoningAttackCleanLabelBackdoor(backdoor, estimator, one_hot(y)[0], pp_poison=0.9, max_iter=3)
+    attack = poisoning.PoisoningAttackCleanLabelBackdoor(
+        backdoor(), estimator, one_hot(y)[0], pp_poison=0.9, max_iter=3
+    )
     return attack.poison(x, one_hot(y))[0]
 
 
 OTHER_ATTACKS = {
     "MembershipInferenceBlackBox": Trial(membership, nb_samples=20),
     "MembershipInferenceBlackBoxRuleBased": Trial(
-        lambda c, x, y: MembershipInferenceBlackBoxRuleBased(c).infer(x, y), nb_samples=20
+        lambda c, x, y: membership_inference.MembershipInferenceBlackBoxRuleBased(c).infer(x, y), nb_samples=20
     ),
     "AttributeInferenceBlackBox": Trial(
-        lambda c, x, y: AttributeInferenceBlackBox(
+        lambda c, x, y: attribute_inference.AttributeInferenceBlackBox(
             c, attack_model_type="lr", attack_feature=20, is_continuous=True
         ).fit(x),
         "tabular",
         nb_samples=20,
     ),
-    "MIFace": Trial(lambda c, x, y: MIFace(c, max_iter=5, verbose=False).infer(x, y), "probabilities"),
-    "CopycatCNN": Trial(copycat(CopycatCNN), nb_samples=16),
-    "KnockoffNets": Trial(copycat(KnockoffNets), nb_samples=16),
+    "MIFace": Trial(lambda c, x, y: model_inversion.MIFace(c, max_iter=5, verbose=False).infer(x, y), "probabilities"),
+    "CopycatCNN": Trial(copycat(extraction.CopycatCNN), nb_samples=16),
+    "KnockoffNets": Trial(copycat(extraction.KnockoffNets), nb_samples=16),
     "FeatureCollisionAttack": Trial(feature_collision),
     "BullseyePolytopeAttackPyTorch": Trial(bullseye),
     "HiddenTriggerBackdoor": Trial(hidden_trigger, nb_samples=12),
@@ -521,16 +493,20 @@ TRAINERS = {
 }
 
 
+def fit(name: str, classifier: Any, proxy: Any, x: np.ndarray, y: np.ndarray) -> None:
+    options = {} if name == "AdversarialTrainerMadryPGD" else {"batch_size": 10, "nb_epochs": 2}
+    TRAINERS[name](classifier, proxy).fit(x, one_hot(y), **options)
+
+
 @pytest.mark.parametrize("name", TRAINERS)
 def test_one_of_arts_trainers_takes_the_steps_it_takes_on_a_plain_classifier(name):
     x, y = data(nb_samples=30)
-    options = {} if name == "AdversarialTrainerMadryPGD" else {"batch_size": 10, "nb_epochs": 2}
     scores = []
     for classifier, proxy in zip(untrained(), untrained(), strict=True):
         before = classifier.predict(x)
         torch.manual_seed(0)
         np.random.seed(0)  # noqa: NPY002 - ART draws from it
-        TRAINERS[name](classifier, proxy).fit(x, one_hot(y), **options)
+        fit(name, classifier, proxy, x, y)
         scores.append(classifier.predict(x))
         assert not np.allclose(scores[-1], before, atol=0.01)
     np.testing.assert_allclose(scores[1], scores[0], rtol=1e-3, atol=1e-4)  # ART hands gradients over in float32
@@ -541,9 +517,7 @@ def test_one_of_arts_trainers_trains_a_conditional_network_at_its_default_lam(na
     classifier, proxy = trained(dtype=torch.float32), trained(dtype=torch.float32)
     classifier.lam = proxy.lam = LAM
     before = copy.deepcopy(classifier.model.state_dict())
-    x, y = data(nb_samples=30)
-    options = {} if name == "AdversarialTrainerMadryPGD" else {"batch_size": 10, "nb_epochs": 2}
-    TRAINERS[name](classifier, proxy).fit(x, one_hot(y), **options)
+    fit(name, classifier, proxy, *data(nb_samples=30))
     after = classifier.model.state_dict()
     assert all(torch.isfinite(tensor).all() for tensor in after.values())
     moved = {name for name in after if not torch.equal(after[name], before[name])}
@@ -553,13 +527,13 @@ def test_one_of_arts_trainers_trains_a_conditional_network_at_its_default_lam(na
 
 
 def shadow_models(classifier: OATClassifier, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    attack = ShadowModels(classifier, num_shadow_models=1, random_state=0)
+    attack = membership_inference.ShadowModels(classifier, num_shadow_models=1, random_state=0)
     (_, _, scores), _ = attack.generate_shadow_dataset(x, one_hot(y))
     return scores
 
 
 def partitioned(classifier: OATClassifier, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    ensemble = DeepPartitionEnsemble(classifier, ensemble_size=2, channels_first=True, clip_values=CLIP)
+    ensemble = classification.DeepPartitionEnsemble(classifier, ensemble_size=2, channels_first=True, clip_values=CLIP)
     ensemble.fit(x, one_hot(y), nb_epochs=1)
     return ensemble.predict(x)
 
@@ -593,6 +567,15 @@ def test_what_an_attack_of_torchattacks_does_to_modes_does_not_reach_the_trained
     assert changed(classifier, before) == []
 
 
+class Standardize(nn.Module):
+    def __init__(self, mean: float, std: float) -> None:
+        super().__init__()
+        self.mean, self.std = mean, std
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x - self.mean) / self.std
+
+
 @pytest.mark.parametrize("preprocessing", [(0.0, 1.0), (0.4, 0.25)])
 def test_autoattack_does_to_a_module_what_it_does_to_a_plain_network(preprocessing):
     classifier = trained()
@@ -608,12 +591,3 @@ def test_autoattack_does_to_a_module_what_it_does_to_a_plain_network(preprocessi
         x_adv.append(attack.run_standard_evaluation(x, y, batch_size=4)[0])
     torch.testing.assert_close(x_adv[1], x_adv[0], rtol=0, atol=1e-5)
     assert changed(classifier, before) == []
-
-
-class Standardize(nn.Module):
-    def __init__(self, mean: float, std: float) -> None:
-        super().__init__()
-        self.mean, self.std = mean, std
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return (x - self.mean) / self.std
