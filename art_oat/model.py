@@ -151,7 +151,7 @@ class OATModel(nn.Module):
         return x.to(self.encoding.table.dtype if first is None else first.dtype)
 
     def forward(self, x: Tensor, lam: float | Tensor | None = None, width: float | None = None) -> Any:
-        """Answer at an operating point, in the model's own mode.
+        """Answer as the original network does, at an operating point, in the model's own mode.
 
         Called by ``torch.optim.swa_utils.update_bn``, it lets the statistics of every side and width take in ``x``.
 
@@ -160,9 +160,6 @@ class OATModel(nn.Module):
             lam: One number in ``[0, 1]``, or beyond up to :attr:`farthest`; or a tensor ``[N]`` with one per sample.
                 None for the default point's.
             width: One of the trained widths; None for the default point's.
-
-        Returns:
-            What the original network returns; scores ``[N, K]`` for a classifier.
 
         Raises:
             TypeError: If ``lam`` is neither a number nor a tensor.
