@@ -128,14 +128,7 @@ def scheduled(
         yield LRStepper(factors, "step")
     finally:
         for group, rate, initial in zip(optimizer.param_groups, factors.base_lrs, kept, strict=True):
-            _restore(group, float(rate), initial)
-
-
-def _restore(group: dict[str, Any], rate: float, initial: Any) -> None:
-    if isinstance(group["lr"], Tensor):
-        group["lr"].fill_(rate)
-    else:
-        group["lr"] = rate
-    group["initial_lr"] = initial
-    if initial is None:
-        del group["initial_lr"]
+            group["lr"] = group["lr"].fill_(rate) if isinstance(group["lr"], Tensor) else rate
+            group["initial_lr"] = initial
+            if initial is None:
+                del group["initial_lr"]

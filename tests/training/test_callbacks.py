@@ -2,17 +2,16 @@ import copy
 
 import pytest
 import torch
-from torch import nn
 
-from art_oat import PGD, OATClassifier, OATTrainer, load_model, to_conditional
+from art_oat import PGD, OATTrainer, load_model, to_conditional
 from art_oat.frontier import MeasuredPoint
 from art_oat.model_io import Architecture
 from art_oat.training import Callback, Checkpoint, EarlyStopping, RestoreBest, Validation
 from tests.conftest import make_classifier
-from tests.networks import WIDTHS, Residual, images, labels
+from tests.networks import WIDTHS, Residual
+from tests.training.trained import X, Y, classifier_of
 
 ARCHITECTURE = Architecture("SmallCNN", {"channels": [4, 6], "nb_classes": 3})
-X, Y = images(20, torch.float32).numpy(), labels(20).numpy()
 CLEAN = (0.6, 0.6, 0.5, 0.6, 0.9)
 ROBUST = (0.2, 0.5, 0.6, 0.5, 0.1)
 AREAS = [(clean - 1 / 5) * robust for clean, robust in zip(CLEAN, ROBUST, strict=True)]  # .08 .2 .18 .2 .07
@@ -52,17 +51,13 @@ def test_the_checkpoint_holds_the_largest_area_and_of_equal_ones_the_first(class
     assert_holds(classifier.model, measured[-1])
 
 
-def test_the_best_weights_of_every_width_are_saved_and_put_back(measured, tmp_path):
-    classifier = make_classifier(widths=WIDTHS, heads="per-width")
-    fit(classifier, RestoreBest(), Checkpoint(tmp_path))
+@pytest.mark.parametrize("ema", [None, 0.9])
+@pytest.mark.parametrize("widths", [(1.0,), WIDTHS])
+def test_the_best_weights_of_every_width_are_saved_and_put_back(measured, tmp_path, widths, ema):
+    classifier = make_classifier(widths=widths, heads="per-width")
+    fit(classifier, RestoreBest(), Checkpoint(tmp_path), ema=ema)
     assert_holds(classifier.model, measured[1])
     assert_holds(load_model(tmp_path, Residual()), measured[1])
-
-
-@pytest.mark.parametrize("ema", [None, 0.9])
-def test_the_best_weights_are_put_back_where_asked_for(classifier, measured, ema):
-    fit(classifier, RestoreBest(), ema=ema)
-    assert_holds(classifier.model, measured[1])
 
 
 def test_the_best_weights_are_put_back_also_where_training_breaks_off(classifier, measured, tmp_path):
@@ -93,9 +88,7 @@ def test_without_validation_no_epoch_is_the_best(classifier, measured):
 
 def test_a_checkpoint_saved_with_its_architecture_is_loaded_alone(measured, tmp_path):
     torch.manual_seed(0)
-    model = to_conditional(ARCHITECTURE.build())
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    classifier = OATClassifier(model, nn.CrossEntropyLoss(), (1, 6, 6), 3, optimizer, clip_values=(0, 1))
+    classifier = classifier_of(to_conditional(ARCHITECTURE.build()), nb_classes=3)
     trainer = OATTrainer(classifier, attack=PGD(eps=0.1, nb_steps=1))
     checkpoint = Checkpoint(tmp_path, ARCHITECTURE)
     trainer.fit(X, Y % 3, (X, Y % 3), nb_epochs=2, callbacks=[checkpoint], verbose=False)

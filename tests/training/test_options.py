@@ -5,16 +5,14 @@ import torch
 from art_oat import PGD, OATTrainer
 from art_oat.model_io import Architecture
 from art_oat.training import Checkpoint, CSVLogger, EarlyStopping, OneCycle, RestoreBest
-from tests.networks import images, labels
-
-X, Y = images(20, torch.float32).numpy(), labels(20).numpy()
+from tests.training.trained import X, Y, state
 
 
 def fault(classifier, fallback=None, **options) -> str:
-    before = {name: tensor.clone() for name, tensor in classifier.model.state_dict().items()}
+    before = state(classifier)
     with pytest.raises(ValueError, match=r"must|needs") as caught:
         OATTrainer(classifier, fallback=fallback).fit(X, Y, **options)
-    torch.testing.assert_close(dict(classifier.model.state_dict()), before, rtol=0, atol=0)
+    torch.testing.assert_close(state(classifier), before, rtol=0, atol=0)
     return str(caught.value)
 
 

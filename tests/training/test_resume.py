@@ -41,9 +41,9 @@ from art_oat.training import (
     hybrid_loss,
 )
 from art_oat.training.step import Step
-from tests.networks import LAMBDAS, WIDTHS, MobileSqueezeExcite, images, labels
+from tests.networks import LAMBDAS, WIDTHS, MobileSqueezeExcite
+from tests.training.trained import X, Y
 
-X, Y = images(20, torch.float32).numpy(), labels(20).numpy()
 ATTACK = PGD(eps=0.1, nb_steps=1)
 
 
@@ -63,7 +63,10 @@ def with_dropout(seed: int = 0, make_optimizer=None, **conversion) -> OATClassif
 
 def trainer_of(classifier: OATClassifier | None = None, **options) -> OATTrainer:
     arguments = {"attack": ATTACK, "augmentation": RandomCropFlip(1), "ema": 0.9, "seed": 3, **options}
-    return OATTrainer(classifier or with_dropout(), **arguments)
+    classifier = classifier or with_dropout()
+    if arguments["attack"] is of_art:
+        arguments["attack"] = of_art(classifier)
+    return OATTrainer(classifier, **arguments)
 
 
 def fit(trainer: OATTrainer, path, source=(X, Y), *, restores=True, callbacks=(), **options) -> OATTrainer:
@@ -132,6 +135,10 @@ def test_a_cut_training_gone_on_with_in_another_network_equals_the_uncut_one(tmp
     assert_same(outcome(train(tmp_path / "state.pt", with_dropout(seed=1))), outcome(whole))
 
 
+def of_art(classifier: OATClassifier) -> ProjectedGradientDescentPyTorch:
+    return ProjectedGradientDescentPyTorch(classifier, eps=0.1, max_iter=1, num_random_init=1, verbose=False)
+
+
 VARIANTS = {
     "no validation": ({}, {"validation_data": None, "restores": False}, {}),
     "no average": ({"ema": None, "augmentation": None}, {"validation_data": Validation(X[:10], Y[:10], 2)}, {}),
@@ -144,6 +151,7 @@ VARIANTS = {
     "trades": ({"loss": TRADESLoss(), "attack": PGD(eps=0.1, nb_steps=1, objective="kl")}, {}, {}),
     "guarded": ({"attack": NFGSM(eps=0.1), "fallback": ATTACK}, {}, {}),
     "AdamW": ({}, {}, {"make_optimizer": lambda weights: torch.optim.AdamW(weights, lr=torch.tensor(0.01))}),
+    "attack of ART": ({"attack": of_art}, {}, {}),
     "loader": ({}, {"source": (DataLoader(TensorDataset(torch.from_numpy(X), torch.from_numpy(Y)), 10),)}, {}),
 }
 
@@ -156,17 +164,6 @@ def test_what_a_training_is_combined_from_is_gone_on_with(tmp_path, variant):
         fit(trainer_of(with_dropout(**network), **method), tmp_path / "state.pt", **options)
     again = fit(trainer_of(with_dropout(seed=1, **network), **method), tmp_path / "state.pt", **options)
     assert_same(outcome(again), outcome(whole))
-
-
-def test_an_attack_of_art_is_gone_on_with(tmp_path):
-    def train(path):
-        classifier = with_dropout()
-        attack = ProjectedGradientDescentPyTorch(classifier, eps=0.1, max_iter=1, num_random_init=1, verbose=False)
-        return fit(trainer_of(classifier, attack=attack), path)
-
-    with cut_in(3):
-        train(tmp_path / "state.pt")
-    assert_same(outcome(train(tmp_path / "state.pt")), outcome(train(None)))
 
 
 def test_cut_again_and_again_by_steps_and_callbacks_it_still_equals_the_uncut_one(tmp_path):
@@ -243,21 +240,16 @@ def test_a_process_that_is_killed_leaves_a_file_to_go_on_from(tmp_path):
     assert_same(outcome(fit(trainer_of(), path)), outcome(fit(trainer_of(), None)))
 
 
-def test_of_a_finished_training_the_result_comes_back_without_a_step(tmp_path):
-    whole = fit(trainer_of(), tmp_path / "state.pt")
+@pytest.mark.parametrize("callbacks", [[], [lambda record: record.epoch == 2]])
+def test_of_a_finished_or_ended_training_the_result_comes_back_without_a_step(tmp_path, callbacks):
+    whole = fit(trainer_of(), tmp_path / "state.pt", callbacks=callbacks)
     written = (tmp_path / "state.pt").read_bytes()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Step, "__call__", None)
         again = fit(trainer_of(with_dropout(seed=1)), tmp_path / "state.pt")
     assert_same(outcome(again), outcome(whole))
+    assert len(again.history) == (2 if callbacks else 3)
     assert (tmp_path / "state.pt").read_bytes() == written
-
-
-def test_a_training_that_its_callback_ended_is_finished(tmp_path):
-    ended = fit(trainer_of(), tmp_path / "state.pt", callbacks=[lambda record: record.epoch == 2])
-    again = fit(trainer_of(), tmp_path / "state.pt")
-    assert len(again.history) == 2
-    assert_same(outcome(again), outcome(ended))
 
 
 @pytest.mark.parametrize(
@@ -375,26 +367,24 @@ def test_a_scheduler_of_ones_own_goes_on_if_it_says_where_it_stands(tmp_path):
     assert scheduler.count == 3
 
 
-@pytest.mark.parametrize("step", [3, 5])  # in the second of two clean epochs, and in the first step after them
-def test_a_training_cut_in_or_after_its_clean_epochs_goes_on_as_if_uncut(tmp_path, step):
+@pytest.mark.parametrize(
+    ("nb_before", "step", "is_clean"),
+    [
+        (0, 3, [True, True, False]),  # cut in the second of two clean epochs
+        (0, 5, [True, True, False]),  # in the first step after them
+        (2, 8, [True, False, False, False, False]),  # in the fourth step of a second training, which has none
+    ],
+)
+def test_a_training_with_clean_epochs_that_is_cut_goes_on_as_if_uncut(tmp_path, nb_before, step, is_clean):
     def train(path, classifier):
-        return fit(trainer_of(classifier, clean_share=0.7), path)
+        trainer = trainer_of(classifier, clean_share=0.7)
+        if nb_before:
+            fit(trainer, None, nb_epochs=nb_before)
+        return fit(trainer, path)
 
     whole = train(None, with_dropout())
     with cut_in(step):
         train(tmp_path / "state.pt", with_dropout())
-    assert_same(outcome(train(tmp_path / "state.pt", with_dropout(seed=1))), outcome(whole))
-
-
-def test_a_second_training_cut_and_gone_on_with_in_another_trainer_stays_without_clean_epochs(tmp_path):
-    def train(path, classifier):
-        trainer = trainer_of(classifier, clean_share=0.7)
-        fit(trainer, None, nb_epochs=2)
-        return fit(trainer, path)
-
-    whole = train(None, with_dropout())
-    with cut_in(8):  # four steps of the first training, four of the second
-        train(tmp_path / "state.pt", with_dropout())
     fresh = fit(trainer_of(with_dropout(seed=1), clean_share=0.7), tmp_path / "state.pt")
     assert_same(outcome(fresh), outcome(whole))
-    assert [math.isnan(record.robust) for record in fresh.history] == [True, False, False, False, False]
+    assert [math.isnan(record.robust) for record in fresh.history] == is_clean

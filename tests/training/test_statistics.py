@@ -5,11 +5,13 @@ import warnings
 
 import pytest
 import torch
+from art.data_generators import NumpyDataGenerator
 from torch import Tensor, nn
 
 from art_oat import PGD, OATClassifier, OATTrainer, to_conditional
 from art_oat.training import StatisticsWarning
 from tests.networks import Residual, conv, images, labels, sequential
+from tests.training.trained import classifier_of
 
 
 class Deep(nn.Module):
@@ -29,9 +31,7 @@ def fitted(
     network: nn.Module, nb_samples: int, batch_size: int, *, nb_epochs: int = 1, **options: object
 ) -> OATClassifier:
     torch.manual_seed(0)
-    model = to_conditional(network, (0, 0.5, 1), **options)
-    optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    classifier = OATClassifier(model, nn.CrossEntropyLoss(), (1, 6, 6), 5, optimizer, clip_values=(0, 1))
+    classifier = classifier_of(to_conditional(network, (0, 0.5, 1), **options))
     x, y = images(nb_samples, torch.float32).numpy(), labels(nb_samples).numpy()
     trainer = OATTrainer(classifier, attack=PGD(0.1, nb_steps=1))
     trainer.fit(x, y, nb_epochs=nb_epochs, batch_size=batch_size, verbose=False)
@@ -67,16 +67,13 @@ def test_a_norm_that_gets_one_value_per_channel_answers_by_its_running_statistic
 def test_after_fit_the_network_answers_as_predict_does_and_moves_no_statistic(by, is_training_before):
     torch.manual_seed(0)
     model = to_conditional(Residual(), (0, 0.5, 1)).train(is_training_before)
-    optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    classifier = OATClassifier(model, nn.CrossEntropyLoss(), (1, 6, 6), 5, optimizer, clip_values=(0, 1))
+    classifier = classifier_of(model)
     x, y = images(24, torch.float32), labels(24)
     if by == "the trainer":
         OATTrainer(classifier, attack=PGD(0.1, nb_steps=1)).fit(x.numpy(), y.numpy(), nb_epochs=1, verbose=False)
     elif by == "the classifier":
         classifier.fit(x.numpy(), y.numpy(), nb_epochs=1)
     else:
-        from art.data_generators import NumpyDataGenerator
-
         classifier.fit_generator(NumpyDataGenerator(x.numpy(), y.numpy(), batch_size=8), nb_epochs=1)
     before = copy.deepcopy(model.state_dict())
     with torch.no_grad():
