@@ -110,9 +110,9 @@ def fingerprint(part: Any) -> Plain: ...
 def fingerprint(part: Any) -> Plain:
     """Return plain values that tell a part of a run from others, the same in every process.
 
-    Attacks and preprocessing of ART are known by their parameters, dataclasses by the fields that their ``repr``
-    shows, functions by their code, arrays and tensors by their digest, estimators by their class, and all else by a
-    ``__repr__`` of its own. What has none, and a function with a closure, does not say all: see :func:`unsaid`.
+    Attacks and preprocessing of ART are known by their parameters, dataclasses by the fields that ``repr`` shows,
+    functions by their code, arrays and tensors by their digest, estimators by their class, all else by a ``__repr__``
+    of its own. What has none, and a function with a closure, does not say all: see :func:`unsaid`.
     """
     if isinstance(part, np.generic) or (isinstance(part, np.ndarray) and part.dtype.hasobject):
         part = part.tolist()
@@ -132,10 +132,9 @@ def fingerprint(part: Any) -> Plain:
 
 def _of_function(part: FunctionType | MethodType | functools.partial[Any]) -> Plain:
     if isinstance(part, MethodType):
-        return {_CLASS: "method", "of": fingerprint(part.__self__), "function": fingerprint(part.__func__)}
+        return fingerprint({_CLASS: "method", "of": part.__self__, "function": part.__func__})
     if isinstance(part, functools.partial):
-        arguments = fingerprint([part.args, part.keywords])
-        return {_CLASS: "partial", "function": fingerprint(part.func), "arguments": arguments}
+        return fingerprint({_CLASS: "partial", "function": part.func, "arguments": [part.args, part.keywords]})
     defaults = fingerprint([part.__defaults__, part.__kwdefaults__])
     is_unsaid = {_UNSAID: True} if part.__closure__ else {}
     return {_CLASS: f"function {_name(part)}", "code": _of_code(part.__code__), "defaults": defaults, **is_unsaid}
