@@ -27,26 +27,6 @@ def test_there_are_at_most_a_third_more_rows_than_pairs_of_the_two_longest_param
     assert first * second <= len(pairs(*parameters_of(sizes))) <= 4 / 3 * first * second
 
 
-def test_no_row_is_given_twice_and_the_first_has_every_first_value():
-    rows = pairs(*parameters_of((5, 3, 3, 2)))
-    assert len(set(rows)) == len(rows)
-    assert rows[0] == ("a0", "b0", "c0", "d0")
-
-
-def test_of_two_parameters_the_whole_product_is_left():
-    assert sorted(pairs("abc", "de")) == sorted(itertools.product("abc", "de"))
-
-
-def test_values_need_neither_a_hash_nor_an_order():
-    rows = pairs([[1], [2]], [{}], [None, 3])
-    assert len(rows) == 4
-    assert all(row in rows for row in itertools.product([[1], [2]], [{}], [None, 3]))
-
-
-def test_of_one_parameter_every_value_is_left():
-    assert pairs("abc") == [("a",), ("b",), ("c",)]
-
-
 @parametrize_in_pairs(size=(1, 2), name="ab", is_first=(True, False))
 def test_each_parameter_reaches_the_test_under_its_name(size, name, is_first):
     assert size in {1, 2}

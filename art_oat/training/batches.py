@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,21 +14,6 @@ from art_oat.checks import Array, as_array, count_faults, is_soft, refuse
 from art_oat.classifier import OATClassifier
 
 _NB_AT_ONCE = 1024
-
-
-class Batches(Protocol):
-    """One epoch of pairs ``(x, y)``, on the classifier's device: inputs ``[N, ...]`` and labels.
-
-    Labels are class indices ``[N]``, or probabilities ``[N, K]`` where they were given as such.
-    """
-
-    def __len__(self) -> int:
-        """Number of batches in an epoch."""
-        ...
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Go through one epoch."""
-        ...
 
 
 def is_pair(value: Any) -> bool:
@@ -158,3 +143,10 @@ class CheckedBatches:
         is_asked = is_generator(self.source)
         for batch in (self.source.get_batch() for _ in range(len(self))) if is_asked else self.source:
             yield _checked(batch, self.classifier)
+
+
+Batches = ArrayBatches | CheckedBatches
+"""One epoch of pairs ``(x, y)``, on the classifier's device: inputs ``[N, ...]`` and labels.
+
+Labels are class indices ``[N]``, or probabilities ``[N, K]`` where they were given as such.
+"""

@@ -29,20 +29,10 @@ COMBINATIONS = [(dtype, layout) for dtype in DTYPES for layout in LAYOUTS]
 
 
 TAKE_SECONDS = (
-    "dla46_c",
-    "efficientnet, 4 stages",
-    "lcnet_035",
-    "mnasnet, 0.35",
-    "mobilenet_v2, 0.25",
-    "mobilenetv2_wd4",
-    "mobilenetv3_small_050",
-    "mobilenetv4_conv_small_035",
-    "mobilevit_xxs",
-    "resdropresnet20_cifar10",
-    "resnest14d, narrow",
-    "seresnet20_cifar10",
-    "vgg11_bn, narrow",
-)
+    "dla46_c", "efficientnet, 4 stages", "lcnet_035", "mnasnet, 0.35", "mobilenet_v2, 0.25", "mobilenetv2_wd4",
+    "mobilenetv3_small_050", "mobilenetv4_conv_small_035", "mobilevit_xxs", "resdropresnet20_cifar10",
+    "resnest14d, narrow", "seresnet20_cifar10", "vgg11_bn, narrow",
+)  # fmt: skip
 
 
 def cases(networks, *, is_full):

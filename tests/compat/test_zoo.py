@@ -7,19 +7,9 @@ from tests.surgery.test_any_network import ROUNDING
 
 # the same is shown in a moment by the other families and by the networks of test_foreign.py
 TAKE_SECONDS = (
-    "dicenet_wd5",
-    "enet_cityscapes",
-    "erfnet_cityscapes",
-    "igcv3_wd4",
-    "menet108_8x1_g3",
-    "mobilenetv2_wd4",
-    "peleenet",
-    "regnetx002",
-    "resneta10",
-    "ror3_56_cifar10",
-    "sparsenet121",
-    "sqnxt23_w1",
-)
+    "dicenet_wd5", "enet_cityscapes", "erfnet_cityscapes", "igcv3_wd4", "menet108_8x1_g3", "mobilenetv2_wd4",
+    "peleenet", "regnetx002", "resneta10", "ror3_56_cifar10", "sparsenet121", "sqnxt23_w1",
+)  # fmt: skip
 FAMILIES = [
     pytest.param(family, marks=[pytest.mark.slow] if family.constructor in TAKE_SECONDS else []) for family in QUICK
 ]

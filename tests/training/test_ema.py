@@ -13,7 +13,7 @@ from art_oat.training.ema import WeightAverage
 from art_oat.training.loop import measure
 from tests.conftest import make_classifier
 from tests.networks import LAMBDAS, WIDTHS
-from tests.training.trained import X, Y, is_same, state
+from tests.training.trained import X, Y, state
 
 ATTACK = PGD(eps=0.1, nb_steps=1)
 DECAY = 0.4
@@ -154,16 +154,6 @@ def test_the_raw_weights_train_whatever_the_average_is():
         trainer = fit(make_classifier(), ema=ema, validation_data=(X, Y), nb_epochs=3)
         losses.append([record.loss for record in trainer.history])
     assert losses[0] == losses[1] == losses[2]
-
-
-def test_the_same_seed_gives_the_same_average():
-    states = []
-    for seed in (1, 1, 2):
-        classifier = make_classifier()
-        fit(classifier, seed=seed, validation_data=(X, Y))
-        states.append(state(classifier))
-    assert_same(states[0], states[1])
-    assert not is_same(states[0], states[2])
 
 
 def test_validation_and_callback_meet_the_average_which_the_classifier_holds_in_the_end(classifier):
