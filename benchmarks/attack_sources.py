@@ -49,8 +49,8 @@ WAYS = (
 
 
 def accuracy(given: argparse.Namespace) -> Found:
-    task = replace(SMALL, seeds=SMALL.seeds[:1]) if given.smoke else SMALL
-    found = measure(task, dict.fromkeys(WAYS, 1 if given.smoke else task.nb_epochs), given.runs)
+    task = SMALL.shortened() if given.smoke else SMALL
+    found = measure(task, dict.fromkeys(WAYS, task.nb_epochs), given.runs)
     rows = [{"source": way.name, **row(values[1.0], found[OWN][1.0], "own")} for way, values in found.items()]
     return Found({"attack_sources": rows}, task.seeds)
 

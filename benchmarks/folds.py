@@ -3,7 +3,7 @@
 import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,12 @@ class Task:
     exempt: tuple[str, ...] = ()
     learning_rate: float = 0.2
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def shortened(self) -> "Task":
+        """Return the same task of one seed, one epoch and a few images."""
+        x, y, _ = self.data(self.seeds[0])
+        fold = np.arange(60), np.arange(60, 90)
+        return replace(self, seeds=self.seeds[:1], nb_epochs=1, data=lambda _: (x[:90], y[:90], [fold]))
 
     def trainer(self, way: Way, seed: int) -> OATTrainer:
         with borrowed_generators(seed=seed):

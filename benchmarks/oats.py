@@ -18,7 +18,6 @@ trained lams. Differences are paired by image, averaged over lams and seeds, wit
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -113,8 +112,7 @@ def sampling_study(task: Task, runs: Path) -> Iterator[Row]:
 
 def chosen(given: argparse.Namespace) -> Found:
     task = DIGITS if given.data == "digits" else cifar10_task(given.data_folder)
-    if given.smoke:
-        task = replace(task, nb_epochs=1, seeds=task.seeds[:1])
+    task = task.shortened() if given.smoke else task
     rows = {"widths": widths_study, "sampling": sampling_study}[given.part](task, given.runs)
     return Found({f"oats_{given.part}_{task.name}": list(rows)}, task.seeds)
 
