@@ -267,9 +267,9 @@ class Method:
         """
         dtype = classifier.model.encoding.table.dtype
         faults = weight_faults(dtype, precision=self.precision, attack_precision=self.attack_precision)
-        faults += _attack_faults(self.attack, classifier)
+        faults += _binding_faults(self.attack, classifier)
         if self.fallback is not None:
-            faults += _attack_faults(self.fallback, classifier, "fallback: ")
+            faults += _binding_faults(self.fallback, classifier, "fallback: ")
         faults += refusals(lambda: self.sampling.check(classifier.model.lambdas))
         radii = self.radii(classifier)
         return faults + [fault for radius in radii for fault in radius.faults(allow_large_eps=self.allow_large_eps)]
@@ -279,7 +279,7 @@ class Method:
         return [*radii_of(self.attack, classifier), *radii_of(self.fallback, classifier, "eps of fallback")]
 
 
-def _attack_faults(attack: Any, classifier: OATClassifier, prefix: str = "") -> list[str]:
+def _binding_faults(attack: Any, classifier: OATClassifier, prefix: str = "") -> list[str]:
     """Say why an attack cannot be bound to a classifier."""
     try:
         return [prefix + fault for fault in trial_faults(attack, classifier)]

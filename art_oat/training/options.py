@@ -17,7 +17,7 @@ from art_oat.training.layout import layout_faults
 from art_oat.training.lr_stepper import PerStep, Scheduler, is_schedule, scheduler_faults
 from art_oat.training.method import Method
 from art_oat.training.preprocessing import preprocessing_faults
-from art_oat.training.resume import ResumeFile, reading_faults, scheduler_state_faults
+from art_oat.training.resume import ResumeFile, state_faults
 from art_oat.training.schedule import Schedule
 
 
@@ -81,9 +81,7 @@ class FitOptions:
         if self.method.clean_share and isinstance(self.scheduler, ReduceLROnPlateau):
             faults.append("scheduler must be no ReduceLROnPlateau with clean_share: the loss jumps after clean epochs.")
         if self.resume_file is not None or self.method.fallback is not None:
-            faults += scheduler_state_faults(self.scheduler)
-        if self.resume_file is not None:
-            faults += reading_faults(self.scheduler, classifier)
+            faults += state_faults(self.scheduler, classifier, is_written=self.resume_file is not None)
         for callback in self.callbacks:
             faults += callback.faults(classifier)
         if is_schedule(self.scheduler) and isinstance(x, DataLoader) and nb_batches(x) is None:

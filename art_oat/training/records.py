@@ -14,7 +14,7 @@ from art_oat.frontier import Frontier, MeasuredPoint
 
 @dataclass
 class EpochMetrics:
-    """Sums over the steps of an epoch, in training mode."""
+    """Sums over the steps of an epoch, in training mode; their means are what is shown and recorded."""
 
     loss_sum: float = 0.0
     nb_samples: int = 0

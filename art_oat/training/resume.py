@@ -174,22 +174,17 @@ def _is_stepped(scheduler: Any) -> bool:
     return scheduler is not None and not is_schedule(scheduler)
 
 
-def scheduler_state_faults(scheduler: Any) -> list[str]:
-    """Say why a scheduler could not be set back to where it stood."""
-    if not _is_stepped(scheduler) or all(hasattr(scheduler, name) for name in ("state_dict", "load_state_dict")):
-        return []
-    kind = type(scheduler).__name__
-    return [
-        "scheduler must have state_dict() and load_state_dict() to go on from a ResumeFile, or from the last good "
-        f"state where there is a fallback, got {kind}."
-    ]
-
-
-def reading_faults(scheduler: Any, classifier: OATClassifier) -> list[str]:
-    """Say why a training by a scheduler could not go on from a file."""
-    states: dict[str, Any] = {"optimizer": _groups(classifier.optimizer, None)}
-    if _is_stepped(scheduler) and not scheduler_state_faults(scheduler):
-        states["scheduler"] = scheduler.state_dict()
+def state_faults(scheduler: Any, classifier: OATClassifier, *, is_written: bool) -> list[str]:
+    """Say why a training by a scheduler could not go back to an earlier state, also where that is in a file."""
+    is_stepped = _is_stepped(scheduler)
+    if is_stepped and not all(hasattr(scheduler, name) for name in ("state_dict", "load_state_dict")):
+        kind = type(scheduler).__name__
+        return [
+            "scheduler must have state_dict() and load_state_dict() to continue from a ResumeFile, or from the last "
+            f"good state where there is a fallback, got {kind}."
+        ]
+    states = {"optimizer": _groups(classifier.optimizer, None)} if is_written else {}
+    states |= {"scheduler": scheduler.state_dict()} if is_written and is_stepped else {}
     return [
         f"{name} must hold plain numbers and tensors to be read from a ResumeFile again, but: {error}"
         for name, state in states.items()
