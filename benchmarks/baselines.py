@@ -20,7 +20,7 @@ from art.estimators.classification import PyTorchClassifier
 from numpy.typing import NDArray
 from torch import nn, optim
 
-from art_oat import OATModel, parameter_groups, to_conditional
+from art_oat import OATModel, to_conditional
 from art_oat.attacks import PGD
 from art_oat.contexts import borrowed_generators
 from art_oat.data import Dataset
@@ -135,10 +135,10 @@ class PacedBatches(DataGenerator):  # type: ignore[misc]
 
 def _plain_classifier(recipe: Recipe, data: Dataset) -> PyTorchClassifier:
     network = recipe.architecture(data).build()
-    groups = parameter_groups(network, recipe.weight_decay, exempt=recipe.exempt)
-    optimizer = optim.SGD(groups, recipe.learning_rate, momentum=0.9, nesterov=True)
     loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
-    return PyTorchClassifier(network, loss, data.input_shape, data.nb_classes, optimizer, clip_values=(0, 1))
+    return PyTorchClassifier(
+        network, loss, data.input_shape, data.nb_classes, recipe.optimizer(network), clip_values=(0, 1)
+    )
 
 
 def _attack(recipe: Recipe, classifier: PyTorchClassifier) -> ProjectedGradientDescent:

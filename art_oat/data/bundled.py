@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,3 +93,7 @@ def _patches(
     which = generator.integers(len(stack), size=nb_patches)
     tops, lefts = (generator.choice(tiles, nb_patches) + generator.integers(_TILE - _SIZE + 1, size=(nb_patches, 2))).T
     return np.ascontiguousarray(windows[which, :, tops, lefts])
+
+
+BUNDLED: Mapping[str, Callable[[int], Dataset]] = {"digits": digits, "textured-digits": textured_digits}
+"""What makes a data set of a seed, by name."""

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from art_oat.checks import count_faults, refuse
 from art_oat.data.arrays import read_arrays
-from art_oat.data.bundled import digits, textured_digits
+from art_oat.data.bundled import BUNDLED
 from art_oat.data.dataset import Dataset, Parts, as_dataset, complete, reduce, size_faults
 from art_oat.data.sources import SOURCES, read_source
 
-BUNDLED: Mapping[str, Callable[[int], Dataset]] = {"digits": digits, "textured-digits": textured_digits}
 NAMES = tuple(sorted({*SOURCES, *BUNDLED}))
 """Train / validation / test: cifar10 45,000 / 5,000 / 10,000 (3x32x32), mnist 54,000 / 6,000 / 10,000 (1x28x28), svhn
 65,931 / 7,326 / 26,032 (3x32x32), stl10 4,500 / 500 / 8,000 (3x96x96; takes 4 GB for a moment, in ART's loader), digits

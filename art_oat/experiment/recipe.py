@@ -177,8 +177,8 @@ class Recipe:
         """Return the plain network for images of this kind."""
         return architecture(self.network, in_channels=data.input_shape[0], nb_classes=data.nb_classes)
 
-    def optimizer(self, model: OATModel) -> torch.optim.Optimizer:
-        """Return what takes the steps."""
+    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """Return what takes the steps, also those of a plain network."""
         groups = parameter_groups(model, self.weight_decay, exempt=self.exempt)
         return torch.optim.SGD(groups, self.learning_rate, momentum=0.9, nesterov=True)
 
