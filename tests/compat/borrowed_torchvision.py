@@ -1,4 +1,4 @@
-"""Owns the import of torchvision, whose wheel does not load beside a CPU build of torch; its networks are plain Python.
+"""The import of torchvision, whose wheel does not load beside a CPU build of torch; its networks are plain Python.
 
 ``import torchvision`` fails there in two of its modules, which register kernels for C++ operators that were not loaded.
 With empty modules in their place the rest is imported; no network for classification calls such an operator.

@@ -17,7 +17,7 @@ from art.defences.preprocessor.preprocessor import Preprocessor
 from art_oat import PGD, OATTrainer
 from art_oat.training.preprocessing import preprocessing_faults
 from tests.conftest import make_classifier
-from tests.networks import images, labels
+from tests.networks import changed, images, labels, state
 
 
 class Relabel(Preprocessor):
@@ -56,10 +56,10 @@ def test_what_came_after_the_trainer_was_made_is_refused_by_fit_before_anything_
     classifier = make_classifier()
     trainer = OATTrainer(classifier, attack=PGD(0.1, nb_steps=1))
     classifier.set_params(preprocessing_defences=[LabelSmoothing(0.9), Drop()])
-    before = [tensor.clone() for tensor in classifier.model.state_dict().values()]
+    before = state(classifier.model)
     with pytest.raises(ValueError, match=r"LabelSmoothing needs labels\. Drop makes 1 samples of 2\."):
         trainer.fit(images(dtype=torch.float32).numpy(), labels().numpy(), nb_epochs=1, verbose=False)
-    assert all(torch.equal(*pair) for pair in zip(before, classifier.model.state_dict().values(), strict=True))
+    assert not changed(classifier.model, before)
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from art_oat import PGD, OATClassifier, to_conditional
 from art_oat.training import recalibrate
 from art_oat.transfer import freeze_below
-from tests.networks import Residual, conv, images, labels, shaken
+from tests.networks import Residual, changed, conv, images, labels, shaken, state
 
 WIDTHS = (0.5, 1.0)
-
-
-def two_convolutions() -> list[nn.Module]:
-    return [conv(1, 4), nn.BatchNorm2d(4), conv(4, 4), nn.BatchNorm2d(4)]
 
 
 def batches(nb_batches: int = 3, size: int = 8) -> list[Tensor]:
@@ -101,12 +97,12 @@ def test_plain_networks_follow_and_modes_and_momenta_stay():
 
 
 def test_frozen_norms_keep_their_statistics():
-    model = shaken(nn.Sequential(*two_convolutions(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)))
+    body = (conv(1, 4), nn.BatchNorm2d(4), conv(4, 4), nn.BatchNorm2d(4))
+    model = shaken(nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)))
     freeze_below(model, "2")
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    before = state(model)
     recalibrate(model, batches())
-    moved = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
-    assert {name.split(".")[1] for name in moved} == {"3"}
+    assert {name.split(".")[1] for name in changed(model, before)} == {"3"}
 
 
 @pytest.mark.parametrize(
@@ -120,8 +116,8 @@ def test_frozen_norms_keep_their_statistics():
 )
 def test_after_a_refusal_everything_is_as_it_was(arguments, error, message):
     model = shaken(Residual())
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    before = state(model)
     with pytest.raises(error, match=message):
         recalibrate(**({"model": model, "loader": batches()} | arguments))
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert not changed(model, before)
     assert not model.training
