@@ -73,25 +73,23 @@ def draw(path: Path) -> None:
     columns: dict[int, list[str]] = {}
     for part in sorted(PARTS, key=lambda it: (depth(it), -len(PARTS[it]), it)):
         columns.setdefault(depth(part), []).append(part)
-    figure, axes = plt.subplots(figsize=(22, 9), layout="constrained")
+    figure = plt.figure(figsize=(24, 9))
+    axes = figure.add_axes((0, 0, 1, 0.95))
     places: dict[str, tuple[float, float]] = {}
     for column, parts in columns.items():
         for row, part in enumerate(parts):
-            places[part] = (column, -(row + 0.5) / len(parts) - 0.04 * (column % 2))
+            places[part] = (column, -(row + 0.5) / len(parts) - 0.07 * (column % 2))
+    boxes = {}
     for part, place in places.items():
-        for other in arrows(part):
-            style = {
-                "arrowstyle": "->",
-                "color": "0.65",
-                "shrinkA": 38,
-                "shrinkB": 38,
-                "connectionstyle": "arc3,rad=0.05",
-            }
-            axes.annotate("", places[other], place, arrowprops=style)
         color = "#dde9f7" if part in FOUNDATIONS else "#fff4dc"
         box = {"boxstyle": "round,pad=0.5", "facecolor": color, "edgecolor": "0.4"}
-        axes.text(*place, label(part), ha="center", va="center", fontsize=9, bbox=box)
-    axes.set(xlim=(-0.6, max(columns) + 0.6), ylim=(-1.08, 0.02))
+        boxes[part] = axes.text(*place, label(part), ha="center", va="center", fontsize=9, bbox=box).get_bbox_patch()
+    figure.canvas.draw()  # boxes get their sizes
+    for part, other in [(start, end) for start in places for end in arrows(start)]:
+        ends = {"patchA": boxes[part], "patchB": boxes[other], "shrinkA": 2, "shrinkB": 2}
+        style = {"arrowstyle": "->", "color": "0.55", "connectionstyle": "arc3,rad=0.05", **ends}
+        axes.annotate("", places[other], places[part], arrowprops=style, zorder=1)
+    axes.set(xlim=(-0.6, max(columns) + 0.6), ylim=(-1.02, 0.0))
     axes.set_title("The parts of art_oat. A part uses what stands left of it; blue ones are used by nearly all.")
     axes.axis("off")
     figure.savefig(path, dpi=80)
