@@ -14,12 +14,7 @@ class OutOfTime(BaseException):
 
 
 class Budget:
-    """A number of seconds that starts to run when it is made.
-
-    Args:
-        seconds: How many.
-        clock: Tells seconds.
-    """
+    """A number of seconds that starts to run when it is made; the clock tells seconds."""
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock

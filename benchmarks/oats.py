@@ -83,19 +83,19 @@ def widths_study(task: Task, runs: Path) -> Iterator[Row]:
             yield {"arm": way.name, "width": width, "versus": single.name, **row(values, alone, "reference")}
 
 
-def step_seconds(task: Task) -> dict[str, float]:
+def step_seconds(task: Task, nb_rounds: int) -> dict[str, float]:
     """Return the seconds of a training step of 128 by every way of drawing widths."""
     x, y, _ = task.data(0)
     batch = torch.from_numpy(x[:128]), torch.from_numpy(y[:128])
-    turns = take_turns({way.name: partial(step_for(task.trainer(way, 0)), *batch) for way in SAMPLINGS}, 40)
+    turns = take_turns({way.name: partial(step_for(task.trainer(way, 0)), *batch) for way in SAMPLINGS}, nb_rounds)
     return {way.name: turns.median(way.name) for way in SAMPLINGS}
 
 
-def sampling_study(task: Task, runs: Path) -> Iterator[Row]:
+def sampling_study(task: Task, runs: Path, nb_rounds: int) -> Iterator[Row]:
     """Compare every way to draw widths, for the same time."""
     kept = runs / f"{task.name}-epochs.csv"
     if not kept.exists():
-        seconds = step_seconds(task)
+        seconds = step_seconds(task, nb_rounds)
         epochs = {name: round(task.nb_epochs * seconds["all"] / value) for name, value in seconds.items()}
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_text("".join(f"{name};{nb_epochs}\n" for name, nb_epochs in epochs.items()), encoding="utf-8")
@@ -113,7 +113,8 @@ def sampling_study(task: Task, runs: Path) -> Iterator[Row]:
 def chosen(given: argparse.Namespace) -> Found:
     task = DIGITS if given.data == "digits" else cifar10_task(given.data_folder)
     task = task.shortened() if given.smoke else task
-    rows = {"widths": widths_study, "sampling": sampling_study}[given.part](task, given.runs)
+    nb_rounds = 1 if given.smoke else 40
+    rows = widths_study(task, given.runs) if given.part == "widths" else sampling_study(task, given.runs, nb_rounds)
     return Found({f"oats_{given.part}_{task.name}": list(rows)}, task.seeds)
 
 

@@ -21,19 +21,13 @@ _FEWEST = 2**16
 
 
 def split(folder: Path, target: Path, name: str, limit: int = LIMIT) -> list[Path]:
-    """Write what ``save_model`` wrote into files that are small enough to be carried.
+    """Write what ``save_model`` wrote as ``NAME-1-of-2.safetensors`` and so on, with at most ``limit`` bytes each.
 
     Large tensors (convolutions) are rounded to float16, which moves a weight by a 2,000th of itself at most, or 3e-8.
     Norms, statistics and codes stay as they are, and so does a tensor that leaves the range of float16.
 
-    Args:
-        folder: Holds ``model.safetensors`` and ``model.json``.
-        target: Gets ``NAME-1-of-2.safetensors``, ``NAME-2-of-2.safetensors`` and ``NAME.json``.
-        name: Of the network.
-        limit: Bytes of tensors in one file; no single tensor may have more.
-
     Returns:
-        The files, the description last.
+        The files, the description ``NAME.json`` last.
 
     Raises:
         ValueError: If a tensor is larger than the limit.
@@ -51,12 +45,7 @@ def split(folder: Path, target: Path, name: str, limit: int = LIMIT) -> list[Pat
 
 
 def join(source: Path, name: str, folder: Path) -> None:
-    """Write what :func:`split` wrote as one network in float32, for ``load_model`` to read.
-
-    Args:
-        source: Holds the files.
-        name: Of the network.
-        folder: Gets ``model.safetensors`` and ``model.json``.
+    """Write what :func:`split` wrote as one network in float32 to a folder, for ``load_model`` to read.
 
     Raises:
         FileNotFoundError: If a file is missing.
