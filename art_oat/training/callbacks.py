@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,10 @@ class Callback:
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed training needs to know, of plain values and tensors; kept by the name of the class."""
+        """Return what a resumed training needs to know, of plain values and tensors.
+
+        It is kept by the name of the class, of several in their order.
+        """
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -80,6 +83,17 @@ class _Function(Callback):
 
     def on_epoch_end(self, record: EpochRecord) -> Any:
         return self._function(record)
+
+
+def as_callbacks(given: Any) -> tuple[Callback, ...]:
+    """Return callbacks, as :func:`as_callback` does one.
+
+    Raises:
+        TypeError: If it is no sequence of what is told of epochs.
+    """
+    if not isinstance(given, Iterable):
+        raise TypeError(f"callbacks must be a list of Callbacks and functions, got {type(given).__name__}.")
+    return tuple(as_callback(one) for one in given)
 
 
 def as_callback(given: Any) -> Callback:

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from art_oat.checks import Array, as_array, count_faults
 from art_oat.classifier import OATClassifier
 from art_oat.training.batches import is_pair, nb_batches
-from art_oat.training.callbacks import as_callback
+from art_oat.training.callbacks import as_callbacks
 from art_oat.training.layout import layout_faults
 from art_oat.training.lr_stepper import PerStep, Scheduler, is_schedule, scheduler_faults
 from art_oat.training.method import Method
@@ -51,7 +51,7 @@ class FitOptions:
         self.scheduler: Any = scheduler.scheduler if isinstance(scheduler, PerStep) else scheduler
         self.interval = "step" if isinstance(scheduler, PerStep) else "epoch"
         self.validation: Any = Validation(*validation_data) if is_pair(validation_data) else validation_data
-        self.callbacks = tuple(as_callback(callback) for callback in callbacks)
+        self.callbacks = as_callbacks(callbacks)
         self.method = method
         self.resume_file = next((one for one in self.callbacks if isinstance(one, ResumeFile)), None)
 

@@ -19,7 +19,7 @@ from art_oat.training.lr_stepper import LRStepper, is_schedule
 from art_oat.training.records import EpochRecord
 from art_oat.training.step import Step
 
-_FORMAT = 4  # of 3, the best epoch was no callback
+_FORMAT = 5  # of 4, callbacks of one class had one state
 
 
 @dataclass
@@ -62,7 +62,9 @@ class TrainingState:
             "nb_steps": self.nb_steps,
             "history": [record.state_dict() for record in self.history],
             "guard": None if self.guard is None else self.guard.state_dict(),
-            "callbacks": {type(one).__name__: found for one in self.callbacks if (found := one.state_dict())},
+            "callbacks": {
+                name: [one.state_dict() for one in alike] for name, alike in self._callbacks_by_class().items()
+            },
             "step": self.step.state_dict(),
             "stepper": self.stepper.state_dict(),
             "optimizer": self.classifier.optimizer.state_dict(),
@@ -70,6 +72,13 @@ class TrainingState:
             "cpu_generator": torch.get_rng_state(),
             "cuda_generator": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
         }
+
+    def _callbacks_by_class(self) -> dict[str, list[Callback]]:
+        """Return the callbacks by the name of their class, in their order."""
+        found: dict[str, list[Callback]] = {}
+        for callback in self.callbacks:
+            found.setdefault(type(callback).__name__, []).append(callback)
+        return found
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what :meth:`state_dict` of the same training returned, perhaps on another device."""
@@ -82,9 +91,10 @@ class TrainingState:
             self.guard.load_state_dict(state["guard"])
             if self.guard.has_tripped:
                 self.step.attack = self.guard.strong
-        for callback in self.callbacks:
-            if type(callback).__name__ in state["callbacks"]:
-                callback.load_state_dict(state["callbacks"][type(callback).__name__])
+        for name, alike in self._callbacks_by_class().items():
+            for callback, kept in zip(alike, state["callbacks"].get(name, ()), strict=False):
+                if kept:
+                    callback.load_state_dict(kept)
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["cpu_generator"])
         if self.classifier.device.type == "cuda" and state["cuda_generator"] is not None:

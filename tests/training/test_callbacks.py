@@ -1,3 +1,4 @@
+import contextlib
 import copy
 
 import pytest
@@ -6,7 +7,7 @@ import torch
 from art_oat import PGD, OATTrainer, load_model, to_conditional
 from art_oat.frontier import MeasuredPoint
 from art_oat.model_io import Architecture
-from art_oat.training import Callback, Checkpoint, EarlyStopping, RestoreBest, Validation
+from art_oat.training import Callback, Checkpoint, EarlyStopping, RestoreBest, ResumeFile, Validation
 from tests.conftest import make_classifier
 from tests.networks import WIDTHS, Residual
 from tests.training.trained import X, Y, classifier_of
@@ -166,3 +167,43 @@ def test_every_callback_is_told_of_the_end_of_a_training_that_fails(classifier):
 def test_what_is_no_callback_is_refused(classifier, wrong):
     with pytest.raises(TypeError, match="callbacks must hold Callbacks or functions of an EpochRecord"):
         fit(classifier, wrong)
+
+
+@pytest.mark.parametrize("wrong", [None, RestoreBest()])
+def test_callbacks_come_in_a_list(classifier, wrong):
+    trainer = OATTrainer(classifier, attack=PGD(eps=0.1, nb_steps=1))
+    with pytest.raises(TypeError, match=f"callbacks must be a list of .*, got {type(wrong).__name__}"):
+        trainer.fit(X, Y, callbacks=wrong, verbose=False)
+
+
+class Adding(Callback):
+    """Adds a number per epoch."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.total = number, 0
+
+    def on_epoch_end(self, record) -> None:
+        self.total += self.number
+
+    def state_dict(self):
+        return {"total": self.total}
+
+    def load_state_dict(self, state) -> None:
+        self.total = state["total"]
+
+
+def test_callbacks_of_one_class_continue_each_from_its_own_state(tmp_path):
+    def totals(nb_epochs: int) -> list[int]:
+        callbacks = [Adding(1), Adding(10)]
+
+        def stop(record) -> bool:
+            if record.epoch == nb_epochs:
+                raise KeyboardInterrupt
+            return False
+
+        with contextlib.suppress(KeyboardInterrupt):
+            fit(make_classifier(), *callbacks, ResumeFile(tmp_path / "state.pt"), stop, nb_epochs=3)
+        return [one.total for one in callbacks]
+
+    assert totals(2) == [2, 20]  # the second epoch is not in the file
+    assert totals(4) == [3, 30]
