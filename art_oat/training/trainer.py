@@ -78,7 +78,8 @@ class OATTrainer(Trainer):
         _check_classifier(classifier)
         if not isinstance(method, Method | None):
             kind = type(method).__name__
-            raise TypeError(f"method must be a Method or None, got {kind}. An attack goes by name: attack={kind}(...).")
+            hint = "Method.named takes a name." if kind == "str" else f"An attack goes by name: attack={kind}(...)."
+            raise TypeError(f"method must be a Method or None, got {kind}. {hint}")
         super().__init__(classifier)
         self.method = replace(method or Method(), **parts).resolved(classifier)
         refuse(self.method.faults(classifier))

@@ -104,6 +104,8 @@ def test_parts_are_exchanged_by_keyword(classifier):
         OATTrainer(classifier, emma=0.9)
     with pytest.raises(TypeError, match=r"method must be a Method or None, got PGD.*attack=PGD"):
         OATTrainer(classifier, PGD(0.2))
+    with pytest.raises(TypeError, match=r"got str\. Method\.named takes a name"):
+        OATTrainer(classifier, "robust")
 
 
 @pytest.mark.parametrize(("loss", "function"), [("trades", TRADESLoss()), ("mart", MARTLoss()), ("oat", hybrid_loss)])
