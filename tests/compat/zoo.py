@@ -276,7 +276,7 @@ SLOW = (
     *_families("inceptionresnetv1:inceptionresnetv1 inceptionv4:inceptionv4", 128),
     *_families("bninception:bninception efficientnet:efficientnet_b0 dpn:dpn68", 224),
 )
-"""Families that take longer, for ``benchmarks/zoo.py``."""
+"""Families that take longer, for ``python -m tests.compat zoo``."""
 
 _REASONS = {
     "concatenates maps, whose first channels are not the first of the result": """
