@@ -82,6 +82,8 @@ class FitOptions:
             faults.append("scheduler must be no ReduceLROnPlateau with clean_share: the loss jumps after clean epochs.")
         if self.resume_file is not None or self.method.fallback is not None:
             faults += state_faults(self.scheduler, classifier, is_written=self.resume_file is not None)
+        if (nb_files := sum(isinstance(one, ResumeFile) for one in self.callbacks)) > 1:
+            faults.append(f"callbacks must hold one ResumeFile at most, got {nb_files}.")
         for callback in self.callbacks:
             faults += callback.faults(classifier)
         if is_schedule(self.scheduler) and isinstance(x, DataLoader) and nb_batches(x) is None:

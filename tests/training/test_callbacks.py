@@ -176,6 +176,12 @@ def test_callbacks_come_in_a_list(classifier, wrong):
         trainer.fit(X, Y, callbacks=wrong, verbose=False)
 
 
+def test_a_training_has_one_file_to_resume_from(classifier, tmp_path):
+    with pytest.raises(ValueError, match="callbacks must hold one ResumeFile at most, got 2"):
+        fit(classifier, ResumeFile(tmp_path / "a.pt"), ResumeFile(tmp_path / "b.pt"))
+    assert not list(tmp_path.iterdir())
+
+
 class Adding(Callback):
     """Adds a number per epoch."""
 
