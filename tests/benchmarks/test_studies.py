@@ -15,7 +15,7 @@ from benchmarks.study import Found, data_options, run
 ROOT = Path(__file__).parents[2]
 SMOKES = {
     "ablation --variants 'oat, awp' n-fgsm": "n-fgsm",
-    "attack_precision": "bf16",
+    "attack_precision": "loss difference",
     "attack_sources accuracy": "robust@1",
     "attack_sources time": "ratio to own",
     "demo_recipe": "clean epochs first",
