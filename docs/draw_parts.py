@@ -71,9 +71,10 @@ def label(part: str) -> str:
 def draw(path: Path) -> None:
     """Draw a box for every part, what it stands on left of it, and an arrow to what it uses."""
     columns: dict[int, list[str]] = {}
-    for part in sorted(PARTS, key=lambda it: (depth(it), -len(PARTS[it]), it)):
+    # large parts first; networks, which few use, last
+    for part in sorted(PARTS, key=lambda it: (depth(it), -len(PARTS[it]) * (it != "models"), it)):
         columns.setdefault(depth(part), []).append(part)
-    figure = plt.figure(figsize=(24, 9))
+    figure = plt.figure(figsize=(24, 9), dpi=80)
     axes = figure.add_axes((0, 0, 1, 0.95))
     places: dict[str, tuple[float, float]] = {}
     for column, parts in columns.items():
@@ -84,15 +85,14 @@ def draw(path: Path) -> None:
         color = "#dde9f7" if part in FOUNDATIONS else "#fff4dc"
         box = {"boxstyle": "round,pad=0.5", "facecolor": color, "edgecolor": "0.4"}
         boxes[part] = axes.text(*place, label(part), ha="center", va="center", fontsize=9, bbox=box).get_bbox_patch()
-    figure.canvas.draw()  # boxes get their sizes
     for part, other in [(start, end) for start in places for end in arrows(start)]:
         ends = {"patchA": boxes[part], "patchB": boxes[other], "shrinkA": 2, "shrinkB": 2}
         style = {"arrowstyle": "->", "color": "0.55", "connectionstyle": "arc3,rad=0.05", **ends}
-        axes.annotate("", places[other], places[part], arrowprops=style, zorder=1)
+        axes.annotate("", places[other], places[part], arrowprops=style)
     axes.set(xlim=(-0.6, max(columns) + 0.6), ylim=(-1.02, 0.0))
     axes.set_title("The parts of art_oat. A part uses what stands left of it; blue ones are used by nearly all.")
     axes.axis("off")
-    figure.savefig(path, dpi=80)
+    figure.savefig(path)
 
 
 if __name__ == "__main__":
