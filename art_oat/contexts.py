@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @contextmanager
@@ -48,3 +48,26 @@ def borrowed_generators(device: torch.device = _CPU, seed: int | None = None) ->
                 with torch.cuda.device(own):
                     torch.cuda.manual_seed(seed)
         yield
+
+
+def recomputed(tensor: Tensor, compute: Callable[[], Tensor]) -> AbstractContextManager[None]:
+    """Within the block, let autograd keep nothing of ``tensor``: the backward pass computes it again where it wants it.
+
+    Args:
+        tensor: What functions in the block may keep, in whatever shape.
+        compute: Returns the same values once more, from what is kept anyway.
+    """
+    try:
+        place, size, dtype = tensor.data_ptr(), tensor.numel(), tensor.dtype
+    except RuntimeError:  # in a transform of torch.func, which keeps everything
+        return nullcontext()
+
+    def pack(kept: Tensor) -> Tensor | torch.Size:
+        is_it = kept.data_ptr() == place and kept.numel() == size and kept.dtype == dtype
+        return kept.shape if is_it else kept
+
+    def unpack(kept: Tensor | torch.Size) -> Tensor:
+        return kept if isinstance(kept, Tensor) else compute().view(kept)
+
+    hooks: AbstractContextManager[None] = torch.autograd.graph.saved_tensors_hooks(pack, unpack)
+    return hooks

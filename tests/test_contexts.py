@@ -1,9 +1,11 @@
 import contextlib
+import gc
+import weakref
 
 import torch
 from torch import nn
 
-from art_oat.contexts import borrowed_generators, evaluating
+from art_oat.contexts import borrowed_generators, evaluating, recomputed
 
 
 def test_every_part_has_its_own_mode_again_also_after_an_error():
@@ -41,3 +43,18 @@ def test_other_devices_are_not_seeded(monkeypatch):
     with borrowed_generators(seed=1):
         pass
     assert seeded == []
+
+
+def test_what_is_recomputed_is_not_kept_and_its_gradient_is_the_same():
+    x, weight = (torch.randn(4, 3, requires_grad=True) for _ in range(2))
+    middle = x.exp().sin()
+    expected = torch.autograd.grad((middle * weight).sum(), (x, weight))
+    middle = x.exp().sin()
+    kept = weakref.ref(middle)
+    with recomputed(middle, lambda: x.detach().exp().sin()):
+        result = (middle.view(12) * weight.view(12)).sum()
+    del middle
+    gc.collect()
+    assert kept() is None
+    for actual, wanted in zip(torch.autograd.grad(result, (x, weight)), expected, strict=True):
+        assert torch.equal(actual, wanted)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from art_oat.condition import Condition, current_condition
+from art_oat.contexts import recomputed
 from art_oat.layers.base import AffineLayer
 from art_oat.layers.channel_affine import channel_affine
 from art_oat.layers.film import FiLM
@@ -123,12 +125,14 @@ class DualBatchNorm(BatchNormLayer):
         x = x if order is None else x[order]
         nb_clean, nb_samples = condition.nb_clean, len(condition.lam)
         if nb_clean in (0, nb_samples):
-            result = _normalize(self.clean if nb_clean else self.adversarial, x)
+            parts = [(self.clean if nb_clean else self.adversarial, x)]
         else:
             clean, adversarial = x.split([nb_clean, nb_samples - nb_clean])  # its gradient is one copy
-            result = torch.cat([_normalize(self.clean, clean), _normalize(self.adversarial, adversarial)])
+            parts = [(self.clean, clean), (self.adversarial, adversarial)]
+        result = _joined([_normalize(*part) for part in parts])
         if self.film is not None:
-            result = self.film(result, condition.code if order is None else condition.code[order])
+            with _not_kept(result, parts):
+                result = self.film(result, condition.code if order is None else condition.code[order])
         return result if inverse is None else result[inverse]
 
     def normalization(self, condition: Condition) -> tuple[Tensor, Tensor]:
@@ -180,7 +184,9 @@ class DualAffineBatchNorm(BatchNormLayer):
         if not self.statistics.training and condition.is_on_slope:
             return channel_affine(x, *self.affine(condition))
         scale, shift = self._modulated(self._chosen(condition), condition)
-        return channel_affine(_normalize(self.statistics, x), scale, shift)
+        result = _normalize(self.statistics, x)
+        with _not_kept(result, [(self.statistics, x)]):
+            return channel_affine(result, scale, shift)
 
     def _chosen(self, condition: Condition) -> tuple[Tensor, Tensor]:
         is_clean = condition.is_clean.unsqueeze(1)
@@ -213,6 +219,34 @@ def _normalize(norm: _BatchNorm, x: Tensor) -> Tensor:
         return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
     result: Tensor = norm(x)
     return result
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat([*parts])
+
+
+def _not_kept(result: Tensor, parts: Sequence[tuple[_BatchNorm, Tensor]]) -> AbstractContextManager[Any]:
+    """Let FiLM not keep what norms gave, where that can be computed again from what they got, which they keep."""
+    can_be = (
+        result.requires_grad
+        and not torch.compiler.is_compiling()
+        and all(
+            norm.training
+            and x.numel() > x.shape[1]
+            and type(norm).forward is _BatchNorm.forward
+            and not (norm._forward_hooks or norm._forward_pre_hooks)
+            for norm, x in parts
+        )
+    )
+    return recomputed(result, lambda: _normalized_again(parts)) if can_be else nullcontext()
+
+
+@torch.no_grad()
+def _normalized_again(parts: Sequence[tuple[_BatchNorm, Tensor]]) -> Tensor:
+    """Normalize by the statistics of the batch, and leave the running ones as they are."""
+    return _joined(
+        [F.batch_norm(x, None, None, norm.weight, norm.bias, training=True, eps=norm.eps) for norm, x in parts]
+    )
 
 
 def _affine(norm: _BatchNorm) -> tuple[Tensor, Tensor]:

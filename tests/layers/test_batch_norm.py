@@ -1,11 +1,14 @@
 import copy
+import gc
+import weakref
+from contextlib import nullcontext
 
 import pytest
 import torch
 from torch import nn
 
 from art_oat.condition import Condition, conditioned
-from art_oat.layers import DualBatchNorm, LinearFiLM, PublishedFiLM
+from art_oat.layers import DualAffineBatchNorm, DualBatchNorm, LinearFiLM, PublishedFiLM, batch_norm
 from tests.networks import Dense, Residual, SharedNorm, images, resnet, shaken
 from tests.pairs import parametrize_in_pairs
 
@@ -74,6 +77,60 @@ def test_film_follows_the_norm():
     plain = DualBatchNorm(layer.clean, None)
     plain.adversarial = layer.adversarial
     torch.testing.assert_close(run(layer, x), film(run(plain.eval(), x), condition().code))
+
+
+@pytest.mark.parametrize("make", [DualBatchNorm, DualAffineBatchNorm])
+@pytest.mark.parametrize("lam", [LAM, torch.zeros(5), torch.ones(5)])
+def test_film_in_training_keeps_nothing_of_what_its_norm_gave_and_has_the_same_gradients(make, lam, monkeypatch):
+    torch.manual_seed(0)
+    layer = make(nn.BatchNorm2d(3), LinearFiLM(4, 3)).double()
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.uniform_(0.5, 1.5)
+    x, given = torch.randn(5, 3, 4, 4, dtype=torch.float64, requires_grad=True), []
+
+    def gradients():
+        norm = batch_norm._normalize
+        with monkeypatch.context() as patched:
+            patched.setattr(batch_norm, "_normalize", lambda *part: given.append(norm(*part)) or given[-1])
+            with conditioned(Condition(lam.double(), condition(lam).code.double())):
+                answer = layer(x)
+        alive, given[:] = [weakref.ref(each) for each in given], []
+        gc.collect()
+        return torch.autograd.grad(answer.square().sum(), (x, *layer.parameters()), allow_unused=True), alive
+
+    before = copy.deepcopy(layer.state_dict())
+    actual, alive = gradients()
+    assert all(each() is None for each in alive)
+    layer.load_state_dict(before)
+    monkeypatch.setattr(batch_norm, "_not_kept", lambda *_: nullcontext())
+    for one, other in zip(actual, gradients()[0], strict=True):
+        assert one is other is None or torch.equal(one, other)
+
+
+def test_film_after_a_norm_in_training_has_second_derivatives():
+    layer = dual(LinearFiLM(4, 3)).double()
+    with conditioned(Condition(LAM.double(), condition().code.double())):
+        x = torch.randn(5, 3, 2, 2, dtype=torch.float64, requires_grad=True)
+        assert torch.autograd.gradgradcheck(lambda x: layer(x).tanh(), (x,))
+
+
+def doubled(norm: nn.Module) -> None:
+    norm.register_forward_hook(lambda *parts: 2 * parts[-1])
+
+
+@pytest.mark.parametrize("change", [doubled, nn.Module.eval])
+def test_what_a_norm_gives_is_kept_where_it_cannot_be_computed_again_from_what_it_got(change):
+    layer = dual(LinearFiLM(4, 3)).double()
+    for side in (layer.clean, layer.adversarial):
+        change(side)
+
+    def answer(x, scale):
+        with conditioned(Condition(LAM.double(), condition().code.double())):
+            return torch.func.functional_call(layer, {"film.output.weight": scale}, (x,))
+
+    x = torch.randn(5, 3, 2, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(answer, (x, layer.film.output.weight.detach().clone().requires_grad_()))
 
 
 @pytest.mark.parametrize("film", [None, PublishedFiLM(4, 3)])
