@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
+from types import MethodType
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from art.defences.trainer.trainer import Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from art_oat.attacks import BoundAttack, bind, check_radii
+from art_oat.attacks import Attack, BoundAttack, bind, check_radii
 from art_oat.checks import Array, refuse
 from art_oat.classifier import OATClassifier
 from art_oat.contexts import borrowed_generators
@@ -23,7 +24,7 @@ from art_oat.training.callbacks import Callback, ProgressBar
 from art_oat.training.guard import Guard
 from art_oat.training.loop import Loop, finished
 from art_oat.training.lr_stepper import PerStep, Scheduler, in_two_parts, scheduled
-from art_oat.training.method import Method
+from art_oat.training.method import METHODS, Method
 from art_oat.training.options import FitOptions, Validation
 from art_oat.training.preprocessing import preprocessing_faults
 from art_oat.training.records import EpochRecord
@@ -53,7 +54,8 @@ class OATTrainer(Trainer):
     Args:
         classifier: Holds the conditional network, a ``CrossEntropyLoss`` (its class weights and label smoothing are
             honored) and the optimizer. Weights are those it has: train again to train on.
-        method: What is learned, and by which attack; None for ``Method()``, which is OAT as published.
+        method: What is learned, and by which attack; None for ``Method()``, which is OAT as published. An attack, as
+            ART's ``AdversarialTrainer`` takes it here, stands for ``Method(attack=...)``.
         seed: What the order of samples, the lams, the widths, augmentation, the attack's random starts and dropout are
             drawn from. The same seed and weights give exactly the same training on the same machine, but for a
             ``DataLoader`` or a generator of ART's that shuffles by its own randomness.
@@ -74,14 +76,12 @@ class OATTrainer(Trainer):
         ``OATTrainer(classifier, Method.dial(eps=0.2)).fit(x, y, nb_epochs=30)``
     """
 
-    def __init__(self, classifier: OATClassifier, method: Method | None = None, *, seed: int = 0, **parts: Any) -> None:
+    def __init__(
+        self, classifier: OATClassifier, method: Method | str | Attack | None = None, *, seed: int = 0, **parts: Any
+    ) -> None:
         _check_classifier(classifier)
-        if not isinstance(method, Method | None):
-            kind = type(method).__name__
-            hint = "Method.named takes a name." if kind == "str" else f"An attack goes by name: attack={kind}(...)."
-            raise TypeError(f"method must be a Method or None, got {kind}. {hint}")
         super().__init__(classifier)
-        self.method = replace(method or Method(), **parts).resolved(classifier)
+        self.method = _method_of(method, parts).resolved(classifier)
         refuse(self.method.faults(classifier))
         check_radii(self.method.radii(classifier), allow_large_eps=True)  # warns of what is next to nothing
         self.seed = seed
@@ -207,6 +207,18 @@ class OATTrainer(Trainer):
                 yield
             finally:
                 self.classifier.model.eval()
+
+
+def _method_of(given: Any, parts: dict[str, Any]) -> Method:
+    """Return the method that is meant by one, by an attack or by None, with other parts."""
+    if isinstance(given, Method | None):
+        return replace(given or Method(), **parts)
+    presets = [name for name, make in METHODS.items() if isinstance(given, str | MethodType) and given in (name, make)]
+    if presets:
+        raise TypeError(f"method must be a Method or an attack, got {given!r}: write Method.{presets[0]}().")
+    if "attack" in parts:
+        raise TypeError(f"the attack must be given once, got {given!r} and attack={parts['attack']!r}.")
+    return Method(attack=given, **parts)
 
 
 def _check_classifier(classifier: Any) -> None:

@@ -102,10 +102,39 @@ def test_parts_are_exchanged_by_keyword(classifier):
     assert OATTrainer(classifier, Method.robust(), **parts).method == expected
     with pytest.raises(TypeError, match="emma"):
         OATTrainer(classifier, emma=0.9)
-    with pytest.raises(TypeError, match=r"method must be a Method or None, got PGD.*attack=PGD"):
-        OATTrainer(classifier, PGD(0.2))
-    with pytest.raises(TypeError, match=r"got str\. Method\.named takes a name"):
-        OATTrainer(classifier, "robust")
+
+
+def do_nothing(network, x, y):
+    return x
+
+
+@pytest.mark.parametrize("attack", ["pgd-3", PGD(0.2), do_nothing])
+def test_an_attack_in_place_of_a_method_stands_for_the_published_method_with_it(classifier, attack):
+    assert OATTrainer(classifier, attack, ema=0.9).method == OATTrainer(classifier, attack=attack, ema=0.9).method
+
+
+@pytest.mark.parametrize("given", ["robust", Method.robust])
+def test_a_preset_that_was_not_called_is_taken_for_no_attack(classifier, given):
+    with pytest.raises(TypeError, match=r"method must be .*, got .*robust.*: write Method\.robust\(\)"):
+        OATTrainer(classifier, given)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "text"),
+    [
+        ("strong", ValueError, "attack must be one of .*got 'strong'"),
+        (PGD, TypeError, "attack must be an attack of art_oat, ART or torchattacks"),
+        (7, TypeError, "attack must be an attack of art_oat, ART or torchattacks"),
+    ],
+)
+def test_what_is_neither_a_method_nor_an_attack_is_refused(classifier, given, error, text):
+    with pytest.raises(error, match=text):
+        OATTrainer(classifier, given)
+
+
+def test_an_attack_is_given_once(classifier):
+    with pytest.raises(TypeError, match=r"the attack must be given once, got PGD\(.* and attack='pgd-3'"):
+        OATTrainer(classifier, PGD(0.2), attack="pgd-3")
 
 
 @pytest.mark.parametrize(("loss", "function"), [("trades", TRADESLoss()), ("mart", MARTLoss()), ("oat", hybrid_loss)])
