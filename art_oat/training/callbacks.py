@@ -53,7 +53,7 @@ class Callback:
         """Take note of an epoch; True, and nothing else, ends the training."""
 
     def on_fit_end(self) -> None:
-        """Clean up; comes also where the training fails."""
+        """Clean up; comes also where the training fails, but not where :meth:`on_fit_start` did."""
 
     def faults(self, classifier: OATClassifier) -> list[str]:
         """Say why this cannot be told of the training of a classifier, before anything is touched."""
@@ -230,8 +230,13 @@ class ProgressBar(Callback):
 
     def __init__(self, nb_epochs: int, nb_steps: int | None, nb_done: int) -> None:
         self.nb_epochs, self.nb_done = nb_epochs, nb_done
+        self.nb_steps = nb_steps
         self._area: dict[str, str] = {}
-        self._bar = tqdm(total=nb_steps, initial=(nb_steps or 0) * nb_done // nb_epochs, unit="step")
+
+    def on_fit_start(self, model: OATModel, history: Sequence[EpochRecord]) -> None:
+        super().on_fit_start(model, history)
+        initial = (self.nb_steps or 0) * self.nb_done // self.nb_epochs
+        self._bar = tqdm(total=self.nb_steps, initial=initial, unit="step")
         self._describe()
 
     def _describe(self) -> None:

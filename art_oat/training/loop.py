@@ -6,7 +6,7 @@ import copy
 import itertools
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
@@ -132,10 +132,16 @@ def measure(classifier: OATClassifier, x: Tensor, y: Tensor, attack: BoundAttack
 
 
 @contextmanager
-def finished(step: Step, callbacks: Sequence[Callback]) -> Iterator[None]:
-    """Leave the average in the network after the block, then tell callbacks of the end; all that, however it ends."""
-    with ExitStack() as stack:
-        for callback in reversed(callbacks):
-            stack.callback(callback.on_fit_end)
-        stack.callback(step.finish)
-        yield
+def finished(step: Step) -> Iterator[list[Callback]]:
+    """Leave the average in the network after the block, then tell callbacks of the end; all that, however it ends.
+
+    The block appends the callbacks that it told of the start to the list that it is given.
+    """
+    started: list[Callback] = []
+    try:
+        yield started
+    finally:
+        with ExitStack() as stack:
+            for callback in reversed(started):
+                stack.callback(callback.on_fit_end)
+            stack.callback(step.finish)

@@ -137,6 +137,8 @@ class ResumeFile(Callback):
             raise ValueError(
                 f"ResumeFile must name a file that fit wrote, or none yet, got {path}, which is none: {error!r}."
             ) from error
+        if found.get("scheduler") != settings["scheduler"]:  # which decides what can be said of the optimizer's groups
+            found, settings = {**found, "optimizer": None}, {**settings, "optimizer": None}
         if different := differences(found, settings):
             raise ValueError(
                 f"ResumeFile must name a file of this training, got {path}, of one with other settings: {different}. "

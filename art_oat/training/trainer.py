@@ -171,7 +171,7 @@ class OATTrainer(Trainer):
         self.best_epoch = None
         with (
             self._seeded(),
-            finished(step, callbacks),
+            finished(step) as started,
             scheduled(self.classifier.optimizer, scheduler, options.interval, nb_steps) as stepper,
         ):
             guard = self._guard(attack, judge, validation)
@@ -181,6 +181,7 @@ class OATTrainer(Trainer):
             try:
                 for callback in callbacks:
                     callback.on_fit_start(self.classifier.model, self.history)
+                    started.append(callback)
                 if saved is not None:
                     state.load_state_dict(saved)
                 Loop(state, batches, options, settings, validation, judge, self.seed).run()

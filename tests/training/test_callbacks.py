@@ -163,6 +163,18 @@ def test_every_callback_is_told_of_the_end_of_a_training_that_fails(classifier):
     assert told == [("start", 0), ("start", 0), ("end",), ("end",)]
 
 
+def test_only_callbacks_that_were_told_of_the_start_are_told_of_the_end(classifier):
+    told = []
+
+    class Failing(TensorBoard):
+        def on_fit_start(self, *_) -> None:
+            raise OSError("no space")
+
+    with pytest.raises(OSError, match="no space"):
+        fit(classifier, TensorBoard(told), Failing(told), TensorBoard(told))
+    assert told == [("start", 0), ("end",)]
+
+
 @pytest.mark.parametrize("wrong", [3, RestoreBest, "log.csv"])
 def test_what_is_no_callback_is_refused(classifier, wrong):
     with pytest.raises(TypeError, match="callbacks must hold Callbacks or functions of an EpochRecord"):

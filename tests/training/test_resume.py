@@ -296,6 +296,17 @@ def test_the_file_of_another_training_is_refused_before_anything_is_touched(tmp_
     assert path.read_bytes() == written
 
 
+@pytest.mark.parametrize("kinds", [("one cycle", "milestones"), ("milestones", "none")])
+def test_a_file_by_another_scheduler_is_refused_in_one_clear_sentence(tmp_path, kinds):
+    before, after = (trainer_of() for _ in kinds)
+    kept, asked = (
+        SCHEDULERS[kind](trainer.classifier.optimizer) for kind, trainer in zip(kinds, (before, after), strict=True)
+    )
+    fit(before, tmp_path / "state.pt", scheduler=kept)
+    with pytest.raises(ValueError, match=r"with other settings: scheduler was [^;]*, is [^;]*\. Go on with"):
+        fit(after, tmp_path / "state.pt", scheduler=asked)
+
+
 def test_a_file_that_holds_something_else_is_refused(tmp_path):
     path = tmp_path / "state.pt"
     for spoil in (path.touch, lambda: path.write_bytes(b"other"), lambda: torch.save({"weights": 1}, path)):
