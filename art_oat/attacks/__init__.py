@@ -6,12 +6,13 @@ from art_oat.attacks.bind import (
     bind,
     borrowed_hosts,
     is_tensor_attack,
+    scaling_faults,
     trial_faults,
 )
 from art_oat.attacks.library import radii_of
 from art_oat.attacks.metrics import distance, is_correct, robust_correct, within_ball
 from art_oat.attacks.pgd import NFGSM, PGD
-from art_oat.attacks.protocol import ClipValues, Norm, Objective, TensorAttack
+from art_oat.attacks.protocol import ClipValues, Norm, Objective, ScalableAttack, TensorAttack
 from art_oat.attacks.radius import Radius, ball_faults, check_radii, format_apart, format_eps, parse_eps
 from art_oat.attacks.registry import AttackKind, AttackSpec, attack_named, display_name, register
 from art_oat.attacks.unit_images import UnitImages, unit_range_faults
@@ -27,6 +28,7 @@ __all__ = [
     "Norm",
     "Objective",
     "Radius",
+    "ScalableAttack",
     "TensorAttack",
     "UnitImages",
     "attack_named",
@@ -44,6 +46,7 @@ __all__ = [
     "radii_of",
     "register",
     "robust_correct",
+    "scaling_faults",
     "trial_faults",
     "unit_range_faults",
     "within_ball",

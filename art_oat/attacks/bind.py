@@ -16,7 +16,7 @@ from art.attacks.attack import EvasionAttack
 from torch import Tensor, nn
 
 from art_oat.attacks.library import Perturb, library_of
-from art_oat.attacks.protocol import ClipValues, TensorAttack
+from art_oat.attacks.protocol import ClipValues, ScalableAttack, TensorAttack
 from art_oat.checks import refuse, rounding
 from art_oat.classifier import OATClassifier, PinnedClassifier, PreprocessedNetwork
 from art_oat.condition import OperatingPoint
@@ -29,6 +29,14 @@ Attack: TypeAlias = TensorAttack | EvasionAttack | Callable[..., Tensor]
 
 class BoundAttack(ABC):
     """An attack on one classifier, at one lam per sample."""
+
+    def __init__(self, classifier: OATClassifier, attack: Attack) -> None:
+        self._classifier = classifier
+        self._attack: Any = attack
+
+    def scaled(self, factor: float) -> BoundAttack:
+        """Return this with radius and step of the attack, a :class:`ScalableAttack`, times a factor in ``(0, 1]``."""
+        return bind(self._attack.scaled(factor), self._classifier)
 
     def __call__(
         self, x: Tensor, y: Tensor, lam: Tensor, generator: torch.Generator | None = None, *, width: float = 1.0
@@ -89,7 +97,7 @@ def bind(attack: Attack, classifier: OATClassifier) -> BoundAttack:
     """
     if library := library_of(attack):
         refuse(library.faults(attack, classifier))
-        return _ByLam(classifier, partial(library.bind, attack))
+        return _ByLam(classifier, attack, partial(library.bind, attack))
     if is_tensor_attack(attack) and getattr(attack, "keeps_batch", True):
         return _WholeBatch(classifier, attack)
     if not callable(attack) or isinstance(attack, nn.Module | type):
@@ -97,16 +105,20 @@ def bind(attack: Attack, classifier: OATClassifier) -> BoundAttack:
             "attack must be an attack of art_oat, ART or torchattacks, or a callable (network, x, y) -> x_adv, got "
             f"{_name(attack)}."
         )
-    return _ByLam(classifier, partial(_bind_callable, attack))
+    return _ByLam(classifier, attack, partial(_bind_callable, attack))
 
 
 class _WholeBatch(BoundAttack):
     """Runs on a plain network of each width that has all lams of a batch at once."""
 
     def __init__(self, classifier: OATClassifier, attack: TensorAttack) -> None:
-        self._classifier = classifier
-        self._attack = attack
+        super().__init__(classifier, attack)
         self._networks: dict[float, tuple[LiveNetwork, PreprocessedNetwork]] = {}
+
+    def scaled(self, factor: float) -> BoundAttack:
+        scaled = _WholeBatch(self._classifier, self._attack.scaled(factor))
+        scaled._networks = self._networks
+        return scaled
 
     def _attacked(self, x: Tensor, y: Tensor, lam: Tensor, generator: torch.Generator | None, width: float) -> Tensor:
         if width not in self._networks:
@@ -121,8 +133,10 @@ class _WholeBatch(BoundAttack):
 class _ByLam(BoundAttack):
     """Runs on the pinned networks, group by group."""
 
-    def __init__(self, classifier: OATClassifier, bind_at: Callable[[PinnedClassifier], Perturb]) -> None:
-        self._classifier = classifier
+    def __init__(
+        self, classifier: OATClassifier, attack: Attack, bind_at: Callable[[PinnedClassifier], Perturb]
+    ) -> None:
+        super().__init__(classifier, attack)
         self._bind_at = bind_at
         self._bound: dict[tuple[float, float], Perturb] = {}
 
@@ -199,6 +213,16 @@ def trial_faults(attack: Attack, classifier: OATClassifier) -> list[str]:
         advice = "PGD, AutoAttack and most attacks of torchattacks take any shape."
         faults = [" ".join([shape, *faults, advice])]
     return faults
+
+
+def scaling_faults(attack: Attack) -> list[str]:
+    """Say why the radius of an attack cannot grow while it trains."""
+    if isinstance(attack, ScalableAttack) and not isinstance(attack, type):
+        return []
+    return [
+        "eps_warmup needs an attack with scaled(factor), which returns it with eps and step times a factor, such as "
+        f"PGD and NFGSM, got {_name(attack)}."
+    ]
 
 
 def _takes_square_images(classifier: OATClassifier) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 import torch
@@ -67,6 +67,10 @@ class PGD:
     def for_evaluation(cls, eps: float, nb_steps: int, norm: Norm) -> PGD:
         """Return the attack that evaluates: ``nb_steps`` steps of ``2.5 eps / nb_steps``."""
         return cls(eps, 2.5 * eps / nb_steps, nb_steps, norm)
+
+    def scaled(self, factor: float) -> PGD:
+        """Return the attack with radius and step times a factor; the start for ``"kl"`` keeps its size."""
+        return replace(self, eps=factor * self.eps, eps_step=factor * self.step)
 
     @property
     def step(self) -> float:
@@ -150,6 +154,10 @@ class NFGSM:
         if not (is_finite_number(self.noise) and self.noise > 0):
             faults.append(f"noise must be a number above 0, got {self.noise!r}.")
         refuse(faults)
+
+    def scaled(self, factor: float) -> NFGSM:
+        """Return the attack with radius and step, and so the noise, times a factor."""
+        return replace(self, eps=factor * self.eps, eps_step=None if self.eps_step is None else factor * self.eps_step)
 
     def __call__(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -38,4 +38,13 @@ class TensorAttack(Protocol):
             clip_values: Smallest and largest value of an input, numbers or arrays that fit one sample; or None.
             generator: What random starts are drawn from; None for torch's global one.
         """
+        ...
+
+
+@runtime_checkable
+class ScalableAttack(Protocol):
+    """An attack, on tensors or any callable, whose radius can grow while it trains: ``Method(eps_warmup=...)``."""
+
+    def scaled(self, factor: float) -> Self:
+        """Return the same attack with radius and step, in units of ``x``, times a factor in ``(0, 1]``."""
         ...

@@ -59,8 +59,8 @@ class Loop:
     def _run_guarded_epoch(self) -> float:
         """Run an epoch, and again by the fallback where robustness collapsed; return when the last run began."""
         state, guard, started = self.state, self.state.guard, time.perf_counter()
-        is_clean = state.next_epoch <= state.nb_clean  # nothing is robust yet that could collapse
-        if guard is None or guard.has_tripped or is_clean:
+        is_early = state.phases.is_clean(state.next_epoch) or state.phases.eps_share(state.nb_steps) < 1
+        if guard is None or guard.has_tripped or is_early:  # early on, nothing is robust that could collapse
             self._run_epoch()
             return started
         last_good = copy.deepcopy(state.state_dict())
@@ -84,9 +84,9 @@ class Loop:
 
     def _run_epoch(self) -> None:
         state, step, epoch = self.state, self.state.step, self.state.next_epoch
-        step.start_epoch(epoch, is_clean=epoch <= state.nb_clean)
+        step.start_epoch(epoch, is_clean=state.phases.is_clean(epoch))
         for x, y in self.batches:
-            step(x, y)
+            step(x, y, eps_share=state.phases.eps_share(state.nb_steps))
             state.stepper.end_step()
             state.nb_steps += 1
             for callback in state.callbacks:

@@ -9,13 +9,13 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from art_oat.attacks import NFGSM, Attack, Norm, Radius, attack_named, radii_of, trial_faults
-from art_oat.attacks.registry import is_one_step, name_faults, spelled
+from art_oat.attacks import Attack, Norm, Radius, attack_named, radii_of, scaling_faults, trial_faults
+from art_oat.attacks.registry import spelled
 from art_oat.checks import refusals, refuse
 from art_oat.classifier import OATClassifier
-from art_oat.condition import is_finite_number
 from art_oat.training.awp import WeightPerturbation
 from art_oat.training.loss import LOSSES, Loss, TRADESLoss, loss_by_name, objective_of
+from art_oat.training.method_faults import attack_faults, claim_faults, kind_faults, number_faults, step_of
 from art_oat.training.precision import Precision, precision_faults, weight_faults
 from art_oat.training.sampling import StratifiedSampling, WidthSampling, width_sampling_faults
 
@@ -69,12 +69,23 @@ class Method:
             alone, before the others and for an eighth of their time. A schedule goes through once in them, and once in
             the others. Their number is rounded, and one epoch is left for the attack. 0 for a network that was trained
             before.
+        eps_warmup: Share of the epochs with attack of the first ``fit``, in ``[0, 1)``, over which the radius of the
+            attack, and its step with it, grow from 0 on a straight line, step by step: of ``n`` steps, the ``i``-th is
+            taken at ``i / n`` of them. As in the recipe for XCiT (arXiv:2209.07399). Validation has the full
+            radius, and the ``fallback`` comes in from there on. Attacks that have
+            :meth:`~art_oat.attacks.ScalableAttack.scaled` can do it: PGD, NFGSM, and yours.
         width_sampling: Which widths a step trains. ``"random"``: one, so that ``n`` widths want ``n`` times the epochs.
             ``"all"``: every one. ``"sandwich"``: the largest, the smallest and one in between (Yu and Huang 2019,
             arXiv:1903.05134).
         distills: Whether smaller widths learn from the scores of the largest on the clean inputs, at the same lam, in
             place of the labels (arXiv:1903.05134). The attack keeps to the labels; class weights and label smoothing
             apply to the largest width alone.
+        clip_grad_norm: Largest norm of the whole gradient of a step, over all parameters of the optimizer, as
+            ``torch.nn.utils.clip_grad_norm_`` takes it; a longer one is shortened to it. None to leave it as it is.
+        matches_dropout: Whether the clean and the attacked pass of a sample draw the same for dropout, drop-path and
+            whatever else draws from torch's global generators (matched dropout of PyramidAT, arXiv:2111.15121). The
+            clean pass then runs in two parts, of samples without and with attack; where the network drops nothing and
+            no norm mixes both kinds, nothing changes but rounding.
         precision: ``"bf16"``: attack and forward passes run under ``torch.autocast`` in bfloat16; the loss, the
             weights, their gradients and all that is measured stay float32.
         attack_precision: That of the attack alone; None for the same.
@@ -110,12 +121,19 @@ class Method:
     clean_share: float = field(
         default=0.0, metadata=_help("Share of the epochs, the first, without attack; 0 for pretrained weights.")
     )
+    eps_warmup: float = field(
+        default=0.0, metadata=_help("Share of the epochs with attack, the first, over which its radius grows from 0.")
+    )
     width_sampling: WidthSampling = field(
         default="random",
         metadata=_help("Widths a step trains: random (one), all, or sandwich (two ends, one between)."),
     )
     distills: bool = field(
         default=False, metadata=_help("Whether narrower widths learn from the answers of the widest.")
+    )
+    clip_grad_norm: float | None = field(default=None, metadata=_help("Largest norm of the gradient of a step."))
+    matches_dropout: bool = field(
+        default=False, metadata=_help("Whether clean and attacked inputs of a step meet the same dropout.")
     )
     precision: Precision = field(
         default="float32", metadata=_help("float32, or bf16: passes in bfloat16, faster where the hardware has it.")
@@ -125,9 +143,26 @@ class Method:
     )
 
     def __post_init__(self) -> None:
-        if kinds := self._kind_faults():
+        if kinds := kind_faults(
+            sampling=self.sampling,
+            weight_perturbation=self.weight_perturbation,
+            loss=self.loss,
+            augmentation=self.augmentation,
+        ):
             raise TypeError(" ".join(kinds))
-        refuse([*self._attack_faults(), *self._value_faults()])
+        refuse(
+            attack_faults(self.attack, self.fallback, eps=self.eps, norm=self.norm, eps_step=self.eps_step)
+            + refusals(lambda: self.loss_function, lambda: self.perturbation)
+            + claim_faults(allow_large_eps=self.allow_large_eps, matches_dropout=self.matches_dropout)
+            + number_faults(
+                ema=self.ema,
+                clip_grad_norm=self.clip_grad_norm,
+                clean_share=self.clean_share,
+                eps_warmup=self.eps_warmup,
+            )
+            + width_sampling_faults(self.width_sampling, distills=self.distills)
+            + precision_faults(precision=self.precision, attack_precision=self.attack_precision)
+        )
 
     @classmethod
     def dial(cls, eps: float = 8 / 255, **changes: Any) -> Self:
@@ -184,53 +219,6 @@ class Method:
             parts["weight_perturbation"] = 0.005
         return cls(**{**parts, **changes})
 
-    def _kind_faults(self) -> list[str]:
-        faults: list[str] = []
-        if not isinstance(self.sampling, StratifiedSampling):
-            faults.append(f"sampling must be a StratifiedSampling, got {type(self.sampling).__name__}.")
-        perturbation = self.weight_perturbation
-        if isinstance(perturbation, bool) or not isinstance(perturbation, WeightPerturbation | float | int | None):
-            kind = type(perturbation).__name__
-            faults.append(f"weight_perturbation must be a WeightPerturbation, its gamma or None, got {kind}.")
-        if isinstance(self.loss, type):
-            kind = self.loss.__name__
-            faults.append(f"loss must be a name or a function, got the class {kind}: write {kind}().")
-        elif not isinstance(self.loss, str) and not callable(self.loss):
-            faults.append(f"loss must be callable on (logits, logits_adv, y, lam, criterion), got {self.loss!r}.")
-        if self.augmentation is not None and not callable(self.augmentation):
-            faults.append(f"augmentation must be callable on (x, generator), got {type(self.augmentation).__name__}.")
-        return faults
-
-    def _attack_faults(self) -> list[str]:
-        faults: list[str] = []
-        attack, fallback = self.attack, self.fallback
-        if isinstance(attack, str):
-            faults += name_faults(attack, eps=self.eps, norm=self.norm, eps_step=self._step_of_attack)
-        if isinstance(fallback, NFGSM) or (isinstance(fallback, str) and is_one_step(fallback)):
-            got = fallback if isinstance(fallback, str) else "an NFGSM"
-            faults.append(f"fallback must keep to the radius and take many steps, such as pgd-7, got {got}.")
-        elif isinstance(fallback, str):
-            found = name_faults(fallback, eps=self.eps, norm=self.norm, eps_step=self.eps_step)
-            faults += [f"fallback: {fault}" for fault in found if fault not in faults]
-        return faults
-
-    def _value_faults(self) -> list[str]:
-        faults = refusals(lambda: self.loss_function, lambda: self.perturbation)
-        if not isinstance(self.allow_large_eps, bool):
-            faults.append(f"allow_large_eps must be True or False, got {self.allow_large_eps!r}.")
-        if self.ema is not None and not (is_finite_number(self.ema) and 0 < self.ema < 1):
-            faults.append(f"ema must be a decay in (0, 1), such as 0.999, or None, got {self.ema!r}.")
-        if not (is_finite_number(self.clean_share) and 0 <= self.clean_share < 1):
-            faults.append(f"clean_share must lie in [0, 1), got {self.clean_share!r}.")
-        faults += width_sampling_faults(self.width_sampling, distills=self.distills)
-        return faults + precision_faults(precision=self.precision, attack_precision=self.attack_precision)
-
-    @property
-    def _step_of_attack(self) -> float | None:
-        """A step that is meant for the fallback is none for an attack of one step."""
-        is_single = isinstance(self.attack, str) and is_one_step(self.attack)
-        return None if is_single and self.fallback is not None else self.eps_step
-
     @property
     def loss_function(self) -> Loss:
         """What is minimized."""
@@ -256,7 +244,8 @@ class Method:
             return attack_named(given, classifier, eps=self.eps, norm=self.norm, eps_step=eps_step, objective=objective)
 
         loss = self.loss_function
-        attack, fallback = attack_of(self.attack, self._step_of_attack), attack_of(self.fallback, self.eps_step)
+        step = step_of(self.attack, self.fallback, self.eps_step)
+        attack, fallback = attack_of(self.attack, step), attack_of(self.fallback, self.eps_step)
         return replace(self, attack=attack, fallback=fallback, loss=loss, weight_perturbation=self.perturbation)
 
     def faults(self, classifier: OATClassifier) -> list[str]:
@@ -268,6 +257,8 @@ class Method:
         dtype = classifier.model.encoding.table.dtype
         faults = weight_faults(dtype, precision=self.precision, attack_precision=self.attack_precision)
         faults += _binding_faults(self.attack, classifier)
+        if self.eps_warmup:
+            faults += scaling_faults(self.attack)
         if self.fallback is not None:
             faults += _binding_faults(self.fallback, classifier, "fallback: ")
         faults += refusals(lambda: self.sampling.check(classifier.model.lambdas))

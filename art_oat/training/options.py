@@ -88,6 +88,8 @@ class FitOptions:
             faults += callback.faults(classifier)
         if is_schedule(self.scheduler) and isinstance(x, DataLoader) and nb_batches(x) is None:
             faults.append("scheduler must have step() with a loader of unknown length: progress cannot be told.")
+        if self.method.eps_warmup and isinstance(x, DataLoader) and nb_batches(x) is None:
+            faults.append("eps_warmup must be 0 with a loader of unknown length: progress cannot be told.")
         faults += [*layout_faults(classifier.model), *preprocessing_faults(classifier)]
         return faults + self._validation_faults(classifier)
 

@@ -16,6 +16,7 @@ from art_oat.storage import Plain, differences, fingerprint, replaced
 from art_oat.training.callbacks import Callback, file_faults
 from art_oat.training.guard import Guard
 from art_oat.training.lr_stepper import LRStepper, is_schedule
+from art_oat.training.phases import Phases
 from art_oat.training.records import EpochRecord
 from art_oat.training.step import Step
 
@@ -26,8 +27,7 @@ _FORMAT = 5  # of 4, callbacks of one class had one state
 class TrainingState:
     """All parts of a training that change from step to step.
 
-    ``nb_before`` counts the epochs of earlier calls of ``fit``; the other counts are of this call, whose first
-    ``nb_clean`` epochs are clean. Where a callback ended it, ``nb_done`` counts all epochs.
+    Counts are of this call of ``fit``. Where a callback ended it, ``nb_done`` counts all epochs.
     """
 
     classifier: OATClassifier
@@ -37,8 +37,7 @@ class TrainingState:
     guard: Guard | None
     callbacks: Sequence[Callback]
     history: list[EpochRecord]
-    nb_before: int
-    nb_clean: int
+    phases: Phases
     nb_done: int = 0
     nb_steps: int = 0
 
@@ -50,14 +49,14 @@ class TrainingState:
     @property
     def best(self) -> EpochRecord | None:
         """The record with the largest area of this call."""
-        found = [record for record in self.history if record.is_best and record.epoch > self.nb_before]
+        found = [record for record in self.history if record.is_best and record.epoch > self.phases.nb_before]
         return found[-1] if found else None
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything, between two epochs, within the block that borrows torch's global generators."""
         device = self.classifier.device
         return {
-            "nb_before": self.nb_before,
+            "nb_before": self.phases.nb_before,
             "nb_done": self.nb_done,
             "nb_steps": self.nb_steps,
             "history": [record.state_dict() for record in self.history],

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from art_oat.attacks import BoundAttack
 from art_oat.classifier import OATClassifier
 from art_oat.condition import OperatingPoint
+from art_oat.contexts import borrowed_generators
 from art_oat.training.awp import adversarial_part, uses_clean_scores
 from art_oat.training.ema import WeightAverage
 from art_oat.training.layout import InputLayout
@@ -30,12 +31,16 @@ _NB_PROBES = 8
 
 @dataclass(frozen=True)
 class _Batch:
-    """What every width of a step has in common; the weight of the adversarial term is lam, or 0 in a clean epoch."""
+    """What every width of a step has in common; the weight of the adversarial term is lam, or 0 in a clean epoch.
+
+    The attack has a share of its radius.
+    """
 
     x: Tensor
     y: Tensor
     lam: Tensor
     weight: Tensor
+    eps_share: float
 
     @property
     def classes(self) -> Tensor:
@@ -87,15 +92,18 @@ class Step:
         self.epoch, self.is_clean = epoch, is_clean
         self.metrics = EpochMetrics()
 
-    def __call__(self, x: Tensor, y: Tensor) -> None:
-        """Train on one batch: ``x [N, ...]``, class indices ``[N]`` or probabilities ``[N, K]``."""
+    def __call__(self, x: Tensor, y: Tensor, *, eps_share: float = 1.0) -> None:
+        """Train on one batch: ``x [N, ...]``, class indices ``[N]`` or probabilities ``[N, K]``.
+
+        The attack has a share of its radius, in ``(0, 1]``; below 1, it is a :class:`~art_oat.attacks.ScalableAttack`.
+        """
         order = torch.randperm(len(x), generator=self.generator).to(x.device)  # no lam may always meet the same samples
         x, y = self.layout.augmented(x[order], self.method.augmentation, self.generator), y[order]
         x = self.layout.arranged(x)
         lam = self.method.sampling.draw(self.model.lambdas, len(x), self.generator).to(x)
         self.classifier.optimizer.zero_grad()
         with self.statistics.watching() as counts, self.safeguard.undone_where_unfit():
-            self._take_gradient(_Batch(x, y, lam, torch.zeros_like(lam) if self.is_clean else lam))
+            self._take_gradient(_Batch(x, y, lam, torch.zeros_like(lam) if self.is_clean else lam, eps_share))
         self.statistics.look_at(counts, len(x))
         self.safeguard.keep()
         self._average()
@@ -117,6 +125,9 @@ class Step:
                     target = logits.softmax(dim=1)
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         check_finite("gradient", nn.utils.get_total_norm(gradients), self.epoch)
+        if self.method.clip_grad_norm is not None:
+            parameters = [it for group in self.classifier.optimizer.param_groups for it in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, self.method.clip_grad_norm)
 
     def _attacked(self, batch: _Batch, width: float) -> Tensor:
         """Return the samples with lam above 0 after the attack at a width, ``[A, ...]``."""
@@ -124,8 +135,9 @@ class Step:
         x = self.layout.arranged(batch.x[is_attacked])
         if not len(x):
             return x
+        attack = self.attack if batch.eps_share == 1 else self.attack.scaled(batch.eps_share)
         with self._computing(self.method.attack_precision or self.method.precision):
-            return self.attack(x, batch.classes[is_attacked], batch.lam[is_attacked], self.generator, width=width)
+            return attack(x, batch.classes[is_attacked], batch.lam[is_attacked], self.generator, width=width)
 
     def _perturbed(self, batch: _Batch, attacked: Mapping[float, Tensor]) -> AbstractContextManager[None]:
         """Let the weights stand where they are worst within the block, if that is asked for."""
@@ -141,7 +153,8 @@ class Step:
         x, loss = self.layout.arranged(x), self.loss
         for width, x_adv in attacked.items():
             with self._computing(self.method.precision):
-                logits_adv = self._scores(x_adv, lam, width)
+                with self._drawing_again():
+                    logits_adv = self._scores(x_adv, lam, width)
                 logits = self._scores(x, lam, width) if uses_clean_scores(loss) else logits_adv.detach()
             yield adversarial_part(loss, logits, logits_adv, y, lam, self.classifier.loss)
 
@@ -154,7 +167,7 @@ class Step:
         criterion = self.classifier.loss if target is batch.y else None  # a teacher's scores carry it already
         # a block for each pass: one may hold casts of weights without gradient, or of a graph that is gone
         with self._computing(self.method.precision):
-            logits = self._scores(batch.x, lam, width)
+            logits = self._clean_scores(batch, width)
         has_gradient = False
         if is_separable(self.loss):
             term = self.loss(logits, logits.detach()[is_attacked], target, weight, criterion)
@@ -171,6 +184,24 @@ class Step:
             loss.backward()
         self.metrics.add(loss.item(), logits.argmax(1) == classes, logits_adv.argmax(1) == classes[is_attacked])
         return logits.detach()
+
+    def _clean_scores(self, batch: _Batch, width: float) -> Tensor:
+        """Return the scores on clean inputs, after which the attacked inputs meet what theirs have met, if asked for.
+
+        Masks are drawn for all rows at once, so that only equal batches meet equal ones.
+        """
+        is_attacked = batch.is_attacked
+        if not self.method.matches_dropout or not bool(is_attacked.any()):
+            return self._scores(batch.x, batch.lam, width)
+        rest, attacked = (~is_attacked).nonzero().flatten(), is_attacked.nonzero().flatten()
+        parts = [self._scores(self.layout.arranged(batch.x[rest]), batch.lam[rest], width)] if len(rest) else []
+        with self._drawing_again():
+            parts.append(self._scores(self.layout.arranged(batch.x[attacked]), batch.lam[attacked], width))
+        return torch.cat(parts)[torch.cat([rest, attacked]).argsort()]
+
+    def _drawing_again(self) -> AbstractContextManager[None]:
+        """Let what comes after the block draw what the block draws, if dropout is to be matched."""
+        return borrowed_generators(self.classifier.device) if self.method.matches_dropout else nullcontext()
 
     def _computing(self, precision: Precision) -> AbstractContextManager[Any]:
         return autocast(precision, self.classifier.device)

@@ -26,6 +26,7 @@ from art_oat.training.loop import Loop, finished
 from art_oat.training.lr_stepper import PerStep, Scheduler, in_two_parts, scheduled
 from art_oat.training.method import METHODS, Method
 from art_oat.training.options import FitOptions, Validation
+from art_oat.training.phases import Phases
 from art_oat.training.preprocessing import preprocessing_faults
 from art_oat.training.records import EpochRecord
 from art_oat.training.resume import TrainingState, described
@@ -157,8 +158,8 @@ class OATTrainer(Trainer):
         count = nb_batches(batches)
         nb_steps = None if count is None else options.nb_epochs * count
         nb_before = sum(not record.is_undone for record in self.history) if saved is None else saved["nb_before"]
-        nb_clean = 0 if nb_before else min(round(self.method.clean_share * options.nb_epochs), options.nb_epochs - 1)
-        scheduler = in_two_parts(options.scheduler, nb_clean / options.nb_epochs)
+        phases = Phases.of(self.method, options.nb_epochs, count, nb_before)
+        scheduler = in_two_parts(options.scheduler, phases.clean_share)
         attack = bind(self.method.attack, self.classifier)
         judge = attack if self.method.fallback is None else bind(self.method.fallback, self.classifier)
         data = None if options.validation is None else (options.validation.x, options.validation.y)
@@ -176,7 +177,7 @@ class OATTrainer(Trainer):
         ):
             guard = self._guard(attack, judge, validation)
             state = TrainingState(
-                self.classifier, step, stepper, self._generator, guard, callbacks, self.history, nb_before, nb_clean
+                self.classifier, step, stepper, self._generator, guard, callbacks, self.history, phases
             )
             try:
                 for callback in callbacks:

@@ -339,3 +339,17 @@ def test_the_step_from_noise_is_eps_unless_given_and_the_noise_twice_that(model)
     )
     assert torch.equal(default, named)
     assert not torch.equal(default, other)
+
+
+# radii that grow
+
+
+@pytest.mark.parametrize("factor", [0.1, 0.5, 1.0])
+@pytest.mark.parametrize(
+    "attack", [PGD(0.2, 0.09, 3), PGD(0.2), PGD(0.2, norm="L2"), NFGSM(0.2), NFGSM(0.2, eps_step=0.1, noise=0.5)]
+)
+def test_on_a_linear_network_a_scaled_attack_goes_that_share_of_the_way(attack, factor):
+    """Its gradient is the same everywhere but for its length, and the start is drawn in units of the radius."""
+    network, x, y = nn.Sequential(nn.Flatten(), nn.Linear(36, 2)).double(), images(8), labels(8) % 2
+    moves = [one(network, x, y, generator=random()) - x for one in (attack, attack.scaled(factor))]
+    torch.testing.assert_close(moves[1], factor * moves[0], rtol=1e-10, atol=1e-12)

@@ -445,9 +445,10 @@ def test_a_cut_training_is_resumed_to_the_bit_before_and_after_a_collapse(tmp_pa
     assert [record.is_undone for record in again.history] == [False, True, False, False]
 
 
-def test_clean_epochs_are_not_looked_at():
+@pytest.mark.parametrize("early", ["clean_share", "eps_warmup"])
+def test_epochs_that_begin_without_the_whole_radius_are_not_looked_at(early):
     with collapsing_in(None) as looks:
-        trainer = OATTrainer(make_classifier(), attack=weak, fallback=STRONG, clean_share=0.5)
+        trainer = OATTrainer(make_classifier(), attack=PGD(eps=0.1), fallback=STRONG, **{early: 0.5})
         trainer.fit(X, Y, (X, Y), nb_epochs=4, batch_size=10, verbose=False)
     assert looks == [1, 2]
 

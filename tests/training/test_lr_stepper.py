@@ -117,6 +117,8 @@ def test_a_schedule_needs_to_know_the_number_of_steps(classifier):
     loader = DataLoader(Endless(), batch_size=10)
     with pytest.raises(ValueError, match=r"scheduler must have step\(\) with a loader of unknown length"):
         fit(classifier, loader, scheduler=OneCycle())
+    with pytest.raises(ValueError, match="eps_warmup must be 0 with a loader of unknown length"):
+        fit(classifier, loader, eps_warmup=0.5)
     fit(classifier, loader)
 
 

@@ -183,7 +183,13 @@ def test_what_is_of_another_kind_is_refused(parts, message):
         ({"width_sampling": "some"}, "width_sampling must be one of"),
         ({"distills": True}, "distills needs the largest width"),
         *[({"attack_precision": it}, "attack_precision must be one of") for it in ("fp8", "", True)],
-        *[({"clean_share": share}, r"clean_share must lie in \[0, 1\)") for share in (1, -0.1, math.nan, "half")],
+        *[
+            ({name: share}, rf"{name} must lie in \[0, 1\)")
+            for name in ("clean_share", "eps_warmup")
+            for share in (1, -0.1, math.nan, "half")
+        ],
+        *[({"clip_grad_norm": it}, "clip_grad_norm must be a number above 0, or None") for it in (0, -1, math.inf)],
+        ({"matches_dropout": 1}, "matches_dropout must be True or False"),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_before_there_is_a_classifier(parts, message):
@@ -191,6 +197,14 @@ def test_a_value_that_cannot_be_is_refused_before_there_is_a_classifier(parts, m
         Method(**parts)
     with pytest.raises(ValueError, match=r"method must be one of \('dial', 'published', 'robust', 'fast'\), got 'b'"):
         Method.named("b")
+
+
+@pytest.mark.parametrize("name", ["art:ProjectedGradientDescentPyTorch", "a function"])
+def test_only_the_radius_of_an_attack_that_can_be_scaled_may_grow(classifier, name):
+    attack = do_nothing if name == "a function" else name
+    given = "function" if name == "a function" else "ProjectedGradientDescentPyTorch"
+    with pytest.raises(ValueError, match=rf"eps_warmup needs an attack with scaled\(factor\), .*, got {given}"):
+        OATTrainer(classifier, attack=attack, eps=0.1, eps_step=0.05, eps_warmup=0.2)
 
 
 def test_every_field_has_the_line_that_the_command_line_says_of_it():

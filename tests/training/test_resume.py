@@ -152,6 +152,9 @@ VARIANTS = {
     "guarded": ({"attack": NFGSM(eps=0.1), "fallback": ATTACK}, {}, {}),
     "AdamW": ({}, {}, {"make_optimizer": lambda weights: torch.optim.AdamW(weights, lr=torch.tensor(0.01))}),
     "attack of ART": ({"attack": of_art}, {}, {}),
+    "growing radius": ({"eps_warmup": 0.8}, {}, {}),
+    "growing radius of all widths": ({"eps_warmup": 0.8, "clean_share": 0.3}, {}, {"widths": WIDTHS}),
+    "clipped gradients, matched dropout": ({"clip_grad_norm": 0.1, "matches_dropout": True}, {}, {}),
     "loader": ({}, {"source": (DataLoader(TensorDataset(torch.from_numpy(X), torch.from_numpy(Y)), 10),)}, {}),
 }
 
@@ -261,6 +264,9 @@ def test_of_a_finished_or_ended_training_the_result_comes_back_without_a_step(tm
         ({"augmentation": None}, {}, "augmentation was RandomCropFlip, is None"),
         ({"sampling": StratifiedSampling({1.0: 2})}, {}, "sampling.weights.1.0 was not there, is 2"),
         ({"loss": lambda logits, *_: logits.sum()}, {}, "loss was hybrid_loss, is <lambda>"),
+        ({"eps_warmup": 0.5}, {}, "eps_warmup was 0.0, is 0.5"),
+        ({"clip_grad_norm": 1.0}, {}, "clip_grad_norm was None, is 1.0"),
+        ({"matches_dropout": True}, {}, "matches_dropout was False, is True"),
         ({"precision": "bf16"}, {}, "precision was float32, is bf16"),
         ({"attack_precision": "float32"}, {}, "attack_precision was None, is float32"),
         ({"fallback": PGD(eps=0.2)}, {}, "fallback was None, is PGD"),

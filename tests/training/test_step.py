@@ -383,3 +383,104 @@ def test_weights_are_not_perturbed_in_clean_epochs():
         fit(classifier, weight_perturbation=perturbation, clean_share=0.5, callbacks=[note])
     assert is_same(states[0], states[2])
     assert not is_same(states[1], states[3])
+
+
+# clipping of gradients
+
+
+def clipped(limit: float | None, **method) -> list[torch.Tensor]:
+    """The gradients that the optimizer's step is taken with."""
+    classifier = double(**ALL_WIDTHS)
+    one_step(classifier, clip_grad_norm=limit, width_sampling="all", **method)
+    return [weight.grad for weight in classifier.model.parameters() if weight.grad is not None]
+
+
+@pytest.mark.parametrize("method", [{}, PERTURBED])
+def test_the_whole_gradient_of_a_step_is_shortened_to_the_limit_and_keeps_its_direction(method):
+    whole = clipped(None, **method)
+    length = float(torch.cat([gradient.flatten() for gradient in whole]).norm())
+    short = clipped(length / 4, **method)
+    torch.testing.assert_close(short, [gradient / 4 for gradient in whole], rtol=1e-5, atol=1e-9)  # torch adds 1e-6
+    torch.testing.assert_close(clipped(4 * length, **method), whole, rtol=0, atol=0)
+
+
+def test_a_gradient_that_is_not_finite_is_not_hidden_by_clipping():
+    with pytest.raises(RuntimeError, match="training must stay finite, got a gradient of"):
+        one_step(double(), clip_grad_norm=1.0, loss=lambda logits, *_: (0 * logits).sum().sqrt())  # 0, of slope 0 / 0
+
+
+# matched dropout
+
+
+class Dropping(nn.Module):
+    """Draws of three kinds: of an entry, of a channel, and of a whole path of a sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.path = nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.Conv2d(6, 6, 1)
+        self.norm_of_path, self.head = nn.BatchNorm2d(6), nn.Linear(6, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.dropout2d(torch.relu(self.norm(self.conv(x))), 0.3, self.training)
+        path = self.norm_of_path(self.path(x))
+        if self.training:
+            path = path * torch.rand(len(x), 1, 1, 1).round().to(x)
+        return self.head(F.dropout((x + path).mean(dim=(2, 3)), 0.5, self.training))
+
+
+def unmoved(network, x, y):
+    return x
+
+
+@pytest.mark.parametrize("method", [{}, PERTURBED, {"precision": "bf16"}])
+@pytest.mark.parametrize("lambdas", [LAMBDAS, (0.2, 1.0)])
+def test_with_matched_dropout_an_input_that_the_attack_leaves_alone_gets_the_same_scores_twice(lambdas, method):
+    for is_matched in (True, False):
+        torch.manual_seed(0)
+        model, loss = to_conditional(Dropping(), lambdas, widths=WIDTHS), Watched()
+        parts = {"attack": unmoved, "loss": loss, "matches_dropout": is_matched, "width_sampling": "all", **method}
+        one_step(classifier_of(model), **parts)
+        for logits, logits_adv, _, lam in loss.calls:
+            has_attack = lam > 0
+            assert bool(has_attack.any())
+            assert torch.equal(logits[has_attack], logits_adv) == is_matched
+
+
+def test_matched_dropout_changes_nothing_where_nothing_is_dropped():
+    matched, unmatched = (gradients(matches_dropout=it) for it in (True, False))
+    torch.testing.assert_close(matched, unmatched, rtol=1e-10, atol=1e-10)
+
+
+# a radius that grows
+
+
+class Growing:
+    """An attack that leaves inputs alone, and notes its share of the radius, and how many inputs it is given."""
+
+    def __init__(self, seen: list[tuple[float, int]], factor: float = 1.0) -> None:
+        self.seen, self.factor = seen, factor
+
+    def scaled(self, factor: float) -> "Growing":
+        return Growing(self.seen, factor * self.factor)
+
+    def __call__(self, network, x, y, *, clip_values=None, generator=None):
+        self.seen.append((self.factor, len(x)))
+        return x
+
+
+@pytest.mark.parametrize(
+    ("shares", "nb_epochs", "expected"),
+    [
+        ({"eps_warmup": 0.5}, 4, [1 / 4, 2 / 4, 3 / 4, 1, 1, 1, 1, 1]),
+        ({"eps_warmup": 0.75}, 2, [1 / 3, 2 / 3, 1, 1]),
+        ({"eps_warmup": 0.5, "clean_share": 0.5}, 4, [1 / 2, 1, 1, 1]),
+        ({}, 2, [1, 1, 1, 1]),
+    ],
+)
+def test_the_radius_grows_on_a_straight_line_over_the_first_steps_with_attack(shares, nb_epochs, expected):
+    trainer = OATTrainer(make_classifier(), attack=Growing(seen := []), **shares)
+    for count in (nb_epochs, 1):  # a second call goes on at the full radius
+        trainer.fit(X, Y, (X, Y), nb_epochs=count, batch_size=10, verbose=False)
+    trained_at = [factor for factor, nb_samples in seen if nb_samples < len(X)]
+    assert trained_at == pytest.approx([*expected, 1, 1], rel=1e-15)
+    assert {factor for factor, nb_samples in seen if nb_samples == len(X)} == {1}  # of the validation

@@ -1,0 +1,70 @@
+"""What is wrong with the fields of a method, as far as that can be told without a classifier."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from art_oat.attacks import NFGSM, Norm
+from art_oat.attacks.registry import is_one_step, name_faults
+from art_oat.condition import is_finite_number
+from art_oat.training.awp import WeightPerturbation
+from art_oat.training.sampling import StratifiedSampling
+
+
+def kind_faults(*, sampling: Any, weight_perturbation: Any, loss: Any, augmentation: Any) -> list[str]:
+    """Say which parts are of another kind than a method takes."""
+    faults: list[str] = []
+    if not isinstance(sampling, StratifiedSampling):
+        faults.append(f"sampling must be a StratifiedSampling, got {type(sampling).__name__}.")
+    is_number = not isinstance(weight_perturbation, bool)
+    if not (is_number and isinstance(weight_perturbation, WeightPerturbation | float | int | None)):
+        kind = type(weight_perturbation).__name__
+        faults.append(f"weight_perturbation must be a WeightPerturbation, its gamma or None, got {kind}.")
+    if isinstance(loss, type):
+        faults.append(f"loss must be a name or a function, got the class {loss.__name__}: write {loss.__name__}().")
+    elif not isinstance(loss, str) and not callable(loss):
+        faults.append(f"loss must be callable on (logits, logits_adv, y, lam, criterion), got {loss!r}.")
+    if augmentation is not None and not callable(augmentation):
+        faults.append(f"augmentation must be callable on (x, generator), got {type(augmentation).__name__}.")
+    return faults
+
+
+def attack_faults(attack: Any, fallback: Any, *, eps: float, norm: Norm, eps_step: float | None) -> list[str]:
+    """Say why attacks by name mean none with these arguments, or a fallback is none."""
+    faults: list[str] = []
+    if isinstance(attack, str):
+        step = step_of(attack, fallback, eps_step)
+        faults += name_faults(attack, eps=eps, norm=norm, eps_step=step)
+    if isinstance(fallback, NFGSM) or (isinstance(fallback, str) and is_one_step(fallback)):
+        got = fallback if isinstance(fallback, str) else "an NFGSM"
+        faults.append(f"fallback must keep to the radius and take many steps, such as pgd-7, got {got}.")
+    elif isinstance(fallback, str):
+        found = name_faults(fallback, eps=eps, norm=norm, eps_step=eps_step)
+        faults += [f"fallback: {fault}" for fault in found if fault not in faults]
+    return faults
+
+
+def step_of(attack: Any, fallback: Any, eps_step: float | None) -> float | None:
+    """Return the step of an attack: one that is meant for the fallback is none for an attack of one step."""
+    is_single = isinstance(attack, str) and is_one_step(attack)
+    return None if is_single and fallback is not None else eps_step
+
+
+def number_faults(*, ema: Any, clip_grad_norm: Any, **shares: Any) -> list[str]:
+    """Say which numbers are out of range; shares, by name, are those of epochs."""
+    faults = []
+    if ema is not None and not (is_finite_number(ema) and 0 < ema < 1):
+        faults.append(f"ema must be a decay in (0, 1), such as 0.999, or None, got {ema!r}.")
+    if clip_grad_norm is not None and not (is_finite_number(clip_grad_norm) and clip_grad_norm > 0):
+        faults.append(f"clip_grad_norm must be a number above 0, or None, got {clip_grad_norm!r}.")
+    return faults + [
+        f"{name} must lie in [0, 1), got {share!r}."
+        for name, share in shares.items()
+        if not (is_finite_number(share) and 0 <= share < 1)
+    ]
+
+
+def claim_faults(**claims: Any) -> list[str]:
+    """Say which claims, by name, are neither true nor false."""
+    wrong = {name: claim for name, claim in claims.items() if not isinstance(claim, bool)}
+    return [f"{name} must be True or False, got {claim!r}." for name, claim in wrong.items()]
