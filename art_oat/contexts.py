@@ -57,6 +57,8 @@ def recomputed(tensor: Tensor, compute: Callable[[], Tensor]) -> AbstractContext
         tensor: What functions in the block may keep, in whatever shape.
         compute: Returns the same values once more, from what is kept anyway.
     """
+    if not tensor.requires_grad or torch.compiler.is_compiling():
+        return nullcontext()
     try:
         place, size, dtype = tensor.data_ptr(), tensor.numel(), tensor.dtype
     except RuntimeError:  # in a transform of torch.func, which keeps everything

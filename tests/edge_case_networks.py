@@ -375,7 +375,7 @@ REFUSED = (
     Refused(Attends, "gate (Conv2d)", "each channel it gets depends on dropped ones", ["conv2"]),
     Refused(Counts, "pool (SixMaps)", "its forward fails, as if it counted on all channels", ["conv2"]),
     Refused(Divides, "head (Linear)", "something before it counts on all channels", ["conv2"]),
-    Refused(LayerNormed, "head.0 (LayerNorm)", "layers of its type cannot be cut", ["conv2"], ["head.0"]),
+    Refused(LayerNormed, "head.0 (LayerNorm)", "are not those of all with the rest masked", ["conv2"], ["head.0"]),
     Refused(DerivedInside, "conv2 (ParametrizedConv2d)", "its weights are computed from others", ["conv1", "conv2"]),
     Refused(PadsShortcut, "the network itself (PadsShortcut)", "its forward fails", ["conv1", "conv3"]),
     Refused(Scales, "the network itself (Scales)", "its forward fails, .* size of tensor", ["conv2"]),

@@ -4,10 +4,13 @@ import importlib
 import pkgutil
 
 from art_oat.layers.base import AffineLayer, ConditionalLayer, ConvertedLayer
-from art_oat.layers.batch_norm import BatchNormLayer, DualAffineBatchNorm, DualBatchNorm
+from art_oat.layers.batch_norm import BatchNormLayer, DualAffineBatchNorm, DualBatchNorm, SingleBatchNorm
 from art_oat.layers.encoding import DEFAULT_LAMBDAS, Encoding, EncodingKind
 from art_oat.layers.film import FILMS, FiLM, LinearFiLM, NarrowFiLM, PublishedFiLM, TwoLayerFiLM, register_film
+from art_oat.layers.norm import NormLayer
 from art_oat.layers.norm_act import FollowedNorm, split
+from art_oat.layers.norm_kinds import convert_sample_norm, is_sample_norm
+from art_oat.layers.sample_norm import SampleNorm
 from art_oat.layers.slim_rules import ChannelwiseRule, SlimRule, slim_rule
 from art_oat.layers.slimmable import Slimmable, Switch, slimmable
 
@@ -27,11 +30,16 @@ __all__ = [
     "FollowedNorm",
     "LinearFiLM",
     "NarrowFiLM",
+    "NormLayer",
     "PublishedFiLM",
+    "SampleNorm",
+    "SingleBatchNorm",
     "SlimRule",
     "Slimmable",
     "Switch",
     "TwoLayerFiLM",
+    "convert_sample_norm",
+    "is_sample_norm",
     "register_film",
     "slim_rule",
     "slimmable",

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,22 +19,18 @@ from art_oat.contexts import recomputed
 from art_oat.layers.base import AffineLayer
 from art_oat.layers.channel_affine import channel_affine
 from art_oat.layers.film import FiLM
+from art_oat.layers.norm import Affine, NormLayer, affine_of_side, of_side
 
 
-class BatchNormLayer(AffineLayer):
-    """What the two forms of a conditional batch norm share: two sides, one for lam = 0 and one for lam > 0, and a FiLM.
+class BatchNormLayer(NormLayer, AffineLayer):
+    """What the forms of a conditional batch norm share.
 
-    The side is chosen by **lam**, not by whether the input is attacked. A norm without affine weights that has a FiLM
-    gets some by folding.
+    A norm without affine weights that has a FiLM gets some by folding.
 
     Args:
         norm: A batch norm of any number of dimensions, which the layer takes over.
         film: Modulation after the norm, or None.
     """
-
-    clean: nn.Module
-    adversarial: nn.Module
-    film: FiLM | None
 
     def __init__(self, norm: _BatchNorm, film: FiLM | None = None) -> None:
         super().__init__()
@@ -46,45 +42,6 @@ class BatchNormLayer(AffineLayer):
     @abstractmethod
     def _take_over(self, norm: _BatchNorm) -> None:
         """Register the parts of the layer that the norm is made to."""
-
-    @abstractmethod
-    def normalization(self, condition: Condition) -> tuple[Tensor, Tensor]:
-        """Return scale and shift, each ``[G, C]``, of the layer without FiLM in evaluation."""
-
-    def reset_parameters(self) -> None:
-        """Reset weights and statistics of all parts."""
-        for part in self.children():
-            part.reset_parameters()  # type: ignore[operator]
-
-    def tied_parts(self) -> tuple[nn.Module, ...]:
-        """Return the parts that hold weights and statistics of the original norm, in a fixed order."""
-        return tuple(part for part in self.children() if part is not self.film)
-
-    def merge(self, condition: Condition) -> tuple[Tensor, Tensor]:
-        """Merge norm and FiLM: ``scale, shift`` with ``y = scale * x + shift``, each ``[G, C]``."""
-        return self._modulated(self.normalization(condition), condition)
-
-    def _modulated(self, affine: tuple[Tensor, Tensor], condition: Condition) -> tuple[Tensor, Tensor]:
-        if self.film is None:
-            return affine
-        (scale, shift), (film_scale, film_shift) = affine, self.film.coefficients(condition.code)
-        return scale * film_scale, shift * film_scale + film_shift
-
-    def affine(self, condition: Condition) -> tuple[Tensor, Tensor]:
-        """Return what :meth:`merge` does, but blended between lam = 0 and the smallest trained lam above it.
-
-        A lam in between belongs to neither side: its scale and shift lie on the straight line between those at both.
-        """
-        merged = self.merge(condition)
-        if not condition.is_on_slope:
-            return merged
-        low, high = (self.merge(end) for end in condition.ends_of_slope)
-        climb = condition.climb.unsqueeze(1).to(merged[0])
-        scale, shift = (
-            torch.where(climb < 1, torch.lerp(start, end, climb), beyond)
-            for start, end, beyond in zip(low, high, merged, strict=True)
-        )
-        return scale, shift
 
     def _with_film(self, norm: _BatchNorm, condition: Condition) -> _BatchNorm:
         """Write FiLM into the affine weights of ``norm``, and on the slope also what makes up for its statistics."""
@@ -137,28 +94,13 @@ class DualBatchNorm(BatchNormLayer):
 
     def normalization(self, condition: Condition) -> tuple[Tensor, Tensor]:
         """Return scale and shift of the side that each lam belongs to, each ``[G, C]``."""
-        is_clean = condition.is_clean.unsqueeze(1)
         sides = zip(_affine(self.clean), _affine(self.adversarial), strict=True)
-        scale, shift = (torch.where(is_clean, clean, adversarial) for clean, adversarial in sides)
+        scale, shift = (of_side(condition, *side) for side in sides)
         return scale, shift
 
     def fold(self, condition: Condition) -> nn.Module:
         """Return the side of ``lam`` as an ordinary batch norm of its class whose weight and bias hold FiLM too."""
         return self._with_film(copy.deepcopy(self.clean if condition.nb_clean else self.adversarial), condition)
-
-
-class _Affine(nn.Module):
-    """Weight and bias per channel, each ``[C]``."""
-
-    def __init__(self, norm: _BatchNorm) -> None:
-        super().__init__()
-        assert norm.running_mean is not None
-        self.weight = nn.Parameter(torch.ones_like(norm.running_mean)) if norm.weight is None else norm.weight
-        self.bias = nn.Parameter(torch.zeros_like(norm.running_mean)) if norm.bias is None else norm.bias
-
-    def reset_parameters(self) -> None:
-        nn.init.ones_(self.weight)
-        nn.init.zeros_(self.bias)
 
 
 class DualAffineBatchNorm(BatchNormLayer):
@@ -168,12 +110,14 @@ class DualAffineBatchNorm(BatchNormLayer):
     later analyses of adversarial training it is the affine weights of dual batch norm that carry its effect.
     """
 
-    clean: _Affine
-    adversarial: _Affine
+    clean: Affine
+    adversarial: Affine | None
+    is_dual: ClassVar[bool] = True
 
     def _take_over(self, norm: _BatchNorm) -> None:
-        self.clean = _Affine(norm)
-        self.adversarial = copy.deepcopy(self.clean)
+        assert norm.running_mean is not None
+        self.clean = Affine(norm.weight, norm.bias, norm.running_mean)
+        self.register_module("adversarial", copy.deepcopy(self.clean) if self.is_dual else None)
         norm.affine = False
         norm.weight = norm.bias = None  # type: ignore[assignment]
         self.statistics = norm
@@ -183,27 +127,33 @@ class DualAffineBatchNorm(BatchNormLayer):
         condition = current_condition().of(len(x))
         if not self.statistics.training and condition.is_on_slope:
             return channel_affine(x, *self.affine(condition))
-        scale, shift = self._modulated(self._chosen(condition), condition)
+        sides = affine_of_side(condition, self.clean, self.adversarial)
+        scale, shift = self._modulated(sides, condition)
         result = _normalize(self.statistics, x)
         with _not_kept(result, [(self.statistics, x)]):
             return channel_affine(result, scale, shift)
 
-    def _chosen(self, condition: Condition) -> tuple[Tensor, Tensor]:
-        is_clean = condition.is_clean.unsqueeze(1)
-        scale = torch.where(is_clean, self.clean.weight, self.adversarial.weight)
-        return scale, torch.where(is_clean, self.clean.bias, self.adversarial.bias)
-
     def normalization(self, condition: Condition) -> tuple[Tensor, Tensor]:
         """Return scale and shift of the side that each lam belongs to, each ``[G, C]``."""
-        (scale, shift), (weight, bias) = _affine(self.statistics), self._chosen(condition)
+        (scale, shift), (weight, bias) = (
+            _affine(self.statistics),
+            affine_of_side(condition, self.clean, self.adversarial),
+        )
         return scale * weight, shift * weight + bias
 
     def fold(self, condition: Condition) -> nn.Module:
         """Return the statistics with the weights of the side of ``lam`` as an ordinary batch norm of its class."""
         norm = copy.deepcopy(self.statistics)
-        side = self.clean if condition.nb_clean else self.adversarial
+        side = self.clean if condition.nb_clean or self.adversarial is None else self.adversarial
+        assert side.bias is not None
         _set_affine(norm, side.weight, side.bias)
         return self._with_film(norm, condition)
+
+
+class SingleBatchNorm(DualAffineBatchNorm):
+    """One batch norm for all lams, its affine weights included; FiLM alone depends on lam."""
+
+    is_dual = False
 
 
 def _set_affine(norm: _BatchNorm, weight: Tensor, bias: Tensor) -> None:
@@ -227,16 +177,12 @@ def _joined(parts: Sequence[Tensor]) -> Tensor:
 
 def _not_kept(result: Tensor, parts: Sequence[tuple[_BatchNorm, Tensor]]) -> AbstractContextManager[Any]:
     """Let FiLM not keep what norms gave, where that can be computed again from what they got, which they keep."""
-    can_be = (
-        result.requires_grad
-        and not torch.compiler.is_compiling()
-        and all(
-            norm.training
-            and x.numel() > x.shape[1]
-            and type(norm).forward is _BatchNorm.forward
-            and not (norm._forward_hooks or norm._forward_pre_hooks)
-            for norm, x in parts
-        )
+    can_be = all(
+        norm.training
+        and x.numel() > x.shape[1]
+        and type(norm).forward is _BatchNorm.forward
+        and not (norm._forward_hooks or norm._forward_pre_hooks)
+        for norm, x in parts
     )
     return recomputed(result, lambda: _normalized_again(parts)) if can_be else nullcontext()
 

@@ -9,10 +9,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from art_oat.layers.base import ConvertedLayer
-from art_oat.layers.batch_norm import BatchNormLayer, DualAffineBatchNorm, DualBatchNorm
+from art_oat.layers.batch_norm import BatchNormLayer, DualAffineBatchNorm, DualBatchNorm, SingleBatchNorm
 from art_oat.layers.film import FILMS, FiLM, NarrowFiLM
 
-STATISTICS: dict[str, type[BatchNormLayer]] = {"dual": DualBatchNorm, "shared": DualAffineBatchNorm}
+STATISTICS: dict[str, type[BatchNormLayer]] = {
+    "dual": DualBatchNorm,
+    "shared": DualAffineBatchNorm,
+    "single": SingleBatchNorm,
+}
 """The conditional forms of a batch norm by name."""
 
 
@@ -22,7 +26,7 @@ class LayerBuilder:
 
     Args:
         film_name: The form of its FiLM.
-        statistics: The form of a batch norm.
+        statistics: The form of a batch norm; ``"single"``: no norm has weights of its own for lam = 0.
         code_dim: Length of a code.
         has_film: Whether the norm gets a FiLM.
         like: Gives new tensors their dtype and device.
@@ -84,3 +88,15 @@ def register_conversion(kind: type[nn.Module]) -> Callable[[Conversion], Convers
 def conversion_of(module: nn.Module) -> Conversion | None:
     """Return the conversion of the closest registered base class; None where there is none."""
     return next((_CONVERSIONS[kind] for kind in type(module).__mro__ if kind in _CONVERSIONS), None)
+
+
+def refuse_inner_norms(norm: nn.Module) -> None:
+    """Refuse a norm that holds another one.
+
+    Raises:
+        ValueError: Saying so.
+    """
+    if any(conversion_of(part) is not None for part in norm.modules() if part is not norm):
+        raise ValueError(
+            "it holds another norm, which could not be converted with it: register_conversion for its type"
+        )

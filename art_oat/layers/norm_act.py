@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from art_oat.condition import Condition
 from art_oat.contexts import borrowed_generators
 from art_oat.layers.base import ConvertedLayer
-from art_oat.layers.batch_norm import BatchNormLayer
+from art_oat.layers.norm import NormLayer
 
 _TENSORS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 _KINDS = {
@@ -49,8 +50,9 @@ class Rest(nn.Module):
         result: Tensor = self.module(x)
         return result
 
-    def restored(self, norm: _BatchNorm) -> nn.Module:
+    def restored(self, norm: nn.Module) -> nn.Module:
         """Return the subclass with the weights and statistics of ``norm``, in the mode of the latter."""
+        assert isinstance(norm, _BatchNorm)
         module = copy.deepcopy(self.module)
         for name in _TENSORS:
             del module._buffers[name]
@@ -63,13 +65,25 @@ class Rest(nn.Module):
         return module.train(norm.training)
 
 
-class FollowedNorm(ConvertedLayer):
-    """A conditional batch norm, and what its original class does after normalizing."""
+class Remainder(Protocol):
+    """What a norm does after normalizing."""
 
-    def __init__(self, norm: BatchNormLayer, rest: Rest) -> None:
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return what is made of normalized features."""
+
+    def restored(self, norm: nn.Module) -> nn.Module:
+        """Return the original norm, with the weights of a plain one."""
+
+
+class FollowedNorm(ConvertedLayer):
+    """A conditional norm, and what its original class does after normalizing."""
+
+    rest: Remainder
+
+    def __init__(self, norm: NormLayer, rest: nn.Module) -> None:
         super().__init__()
         self.norm = norm
-        self.rest = rest
+        self.rest = rest  # type: ignore[assignment]
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize and modulate ``x [N, C, ...]`` by the condition of the pass under way, and do the rest."""
@@ -78,9 +92,7 @@ class FollowedNorm(ConvertedLayer):
 
     def fold(self, condition: Condition) -> nn.Module:
         """Return a norm of the original class that answers alike for a condition of one lam, in evaluation."""
-        folded = self.norm.fold(condition)
-        assert isinstance(folded, _BatchNorm)
-        return self.rest.restored(folded)
+        return self.rest.restored(self.norm.fold(condition))
 
 
 def split(norm: _BatchNorm) -> tuple[_BatchNorm, Rest]:

@@ -9,12 +9,19 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils.parametrize import is_parametrized
 
-from art_oat.layers import FILMS, ConvertedLayer, EncodingKind, FollowedNorm, split
-from art_oat.layers.conversion import STATISTICS, LayerBuilder, conversion_of, register_conversion
+from art_oat.layers import (
+    FILMS,
+    ConvertedLayer,
+    EncodingKind,
+    FollowedNorm,
+    convert_sample_norm,
+    is_sample_norm,
+    split,
+)
+from art_oat.layers.conversion import STATISTICS, LayerBuilder, conversion_of, refuse_inner_norms, register_conversion
 from art_oat.rebuild import clone_tensor, rebuild, without_hooks
 from art_oat.surgery.selection import Selector
 
-_OTHER_NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 _KNOWN_FORWARDS = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
 
 
@@ -33,7 +40,9 @@ class Conditioning:
             ``(path, norm) -> bool``; None for all. A norm without affine weights that gets a FiLM folds into one with
             weights.
         statistics: ``"dual"``: statistics and affine weights of their own for lam = 0 and lam > 0, as published.
-            ``"shared"``: one set of statistics, and two of affine weights.
+            ``"shared"``: one set of statistics, and two of affine weights. ``"single"``: one set of each, so that FiLM
+            alone depends on lam. Norms that look at one sample alone (layer, group, instance, RMS norm) have no
+            statistics to double: there, ``"shared"`` is the same as ``"dual"``.
         keep: Which norms stay as they are, the same at every lam; given as for ``film_on``.
 
     Raises:
@@ -61,9 +70,7 @@ def convert_norm(norm: nn.Module, build: LayerBuilder) -> ConvertedLayer:
     """
     if isinstance(norm, LazyModuleMixin):
         raise ValueError("its size is not known yet: run one batch through the network first")
-    conversion = conversion_of(norm)
-    if conversion is None:
-        raise ValueError("only BatchNorm carries two statistics; exchange it, or register_conversion for its type")
+    conversion = conversion_of(norm) or convert_sample_norm
     layer = conversion(rebuild(without_hooks(norm), lambda _: None, clone_tensor), build)
     layer.train(norm.training)
     return layer
@@ -72,7 +79,11 @@ def convert_norm(norm: nn.Module, build: LayerBuilder) -> ConvertedLayer:
 def norms_of(network: nn.Module) -> dict[str, nn.Module]:
     """Return every norm by dotted path; one that is used in several places has several paths."""
     parts = network.named_modules(remove_duplicate=False)
-    return {path: part for path, part in parts if isinstance(part, _OTHER_NORMS) or conversion_of(part) is not None}
+    return {
+        path: part
+        for path, part in parts
+        if isinstance(part, _NormBase) or conversion_of(part) is not None or is_sample_norm(part)
+    }
 
 
 @register_conversion(nn.BatchNorm1d)
@@ -88,10 +99,7 @@ def _convert_batch_norm(norm: nn.Module, build: LayerBuilder) -> ConvertedLayer:
         )
     if "forward" in vars(norm):
         raise ValueError("its forward was replaced on the instance, so it may do more than normalize: make it a class")
-    if any(isinstance(part, _OTHER_NORMS) for part in norm.modules() if part is not norm):
-        raise ValueError(
-            "it holds another norm, which could not be converted with it: register_conversion for its type"
-        )
+    refuse_inner_norms(norm)
     if not norm.track_running_stats or norm.running_mean is None:
         raise ValueError("without running statistics it is no affine map in evaluation: track_running_stats=True")
     if type(norm).forward in _KNOWN_FORWARDS:

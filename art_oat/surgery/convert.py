@@ -41,13 +41,14 @@ def to_conditional(
     seed: int = 0,
     **parts: Any,
 ) -> OATModel:
-    """Make a copy of a network conditional on lam: every batch norm becomes dual and is followed by FiLM.
+    """Make a copy of a network conditional on lam: every norm becomes dual and is followed by FiLM.
 
     With several ``widths`` it is slimmable, too: at width w a layer runs on the first ``ceil(w C)`` of its channels.
     Until it is trained, it answers as ``network`` does, at every lam and width 1 (unless ``film`` is "published").
 
     Args:
-        network: Any network with batch norm; it is left untouched. Dtypes, device, hooks and flags carry over.
+        network: Any network with norms (batch, layer, group, instance or RMS norm); it is left untouched. Dtypes,
+            device, hooks and flags carry over.
         lambdas: The lams to train, distinct, in ``[0, 1]``.
         widths: Fractions of channels to train, distinct, in ``(0, 1]``, 1 among them.
         conditioning: How its norms depend on lam; None for the defaults.

@@ -11,6 +11,11 @@ from torch import Tensor, nn
 from art_oat.layers.slim_rules import Channels, rule_of
 from art_oat.surgery.tracing import hooked, is_rigid, with_dropped
 
+_NORMALIZES = (
+    "the mean and the size of fewer are not those of all with the rest masked: only layers whose channels arrive at no "
+    "such norm can be cut, as those inside of a block"
+)
+
 
 def diagnose(
     network: nn.Module, layers: Mapping[str, nn.Module], outputs: Mapping[str, int], x: Tensor
@@ -19,7 +24,7 @@ def diagnose(
 
     ``outputs`` is how many channels the layers keep that set it themselves. Only the last ones may depend on NaN.
     """
-    poisoned = _Poisoned(layers, outputs)
+    poisoned = _Poisoned(network, layers, outputs)
     rigid = {path: part for path, part in network.named_modules() if is_rigid(part)}
     with (
         torch.no_grad(),
@@ -33,7 +38,8 @@ def diagnose(
 class _Poisoned:
     """What happens at the layers of a network whose dropped channels hold NaN."""
 
-    def __init__(self, layers: Mapping[str, nn.Module], outputs: Mapping[str, int]) -> None:
+    def __init__(self, network: nn.Module, layers: Mapping[str, nn.Module], outputs: Mapping[str, int]) -> None:
+        self.network = network
         self.layers = layers
         self.outputs = outputs
         self.channels: dict[str, Channels] = {}
@@ -61,7 +67,9 @@ class _Poisoned:
 
     def take_rigid(self, path: str, x: Tensor) -> Tensor:
         if bool(x.isnan().any()):
-            self.faults.setdefault(path, "it gets fewer channels, and layers of its type cannot be cut")
+            is_over_channels = isinstance(self.network.get_submodule(path), nn.LayerNorm | nn.RMSNorm)
+            why = _NORMALIZES if is_over_channels else "layers of its type cannot be cut"
+            self.faults.setdefault(path, f"it gets fewer channels, and {why}")
         return torch.where(x.isnan(), 0, x)
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from art_oat.layers import BatchNormLayer, ConvertedLayer
+from art_oat.layers import ConvertedLayer, NormLayer
 from art_oat.surgery.errors import UnsupportedModuleError
 from art_oat.surgery.selection import holders
 
@@ -37,7 +37,7 @@ def tie(network: nn.Module, layers: Mapping[int, ConvertedLayer]) -> None:
     shared = _shared_places(network, layers)
     if faults := [" and ".join(map(str, places)) for places in shared if not _can_tie(places)]:
         raise UnsupportedModuleError(
-            "a norm can have a tensor in common with other converted batch norms only, under the same name, of as many "
+            "a norm can have a tensor in common with other converted norms only, under the same name, of as many "
             f"channels at every width, and all of them or none with a FiLM, got {'; '.join(faults)}. Untie them, or "
             "name the norms in keep or in film_on."
         )
@@ -63,7 +63,7 @@ def _shared_places(network: nn.Module, layers: Mapping[int, ConvertedLayer]) -> 
 
 
 def _can_tie(places: list[_Place]) -> bool:
-    layers = [place.layer for place in places if isinstance(place.layer, BatchNormLayer)]
+    layers = [place.layer for place in places if isinstance(place.layer, NormLayer)]
     kinds = {place.name for place in places}, {(layer.film is None, layer.nb_channels) for layer in layers}
     return len(layers) == len(places) and all(len(kind) == 1 for kind in kinds)
 
