@@ -21,7 +21,7 @@ from art_oat.data import Dataset
 from art_oat.experiment.build import trainer_for
 from art_oat.experiment.recipe import Recipe
 from art_oat.storage import replaced, write_json
-from art_oat.training import CSVLogger, EpochRecord, ResumeFile, Validation, schedule_by_name
+from art_oat.training import CSVLogger, EpochRecord, ResumeFile, Validation
 from art_oat.training.guard import NB_HELD_OUT
 from benchmarks.baselines import BASELINES, train_by_art
 from benchmarks.configs import Config, Part
@@ -118,7 +118,7 @@ def one_network(config: Config, runs: Path, part: Part | None = None) -> tuple[P
 def fit(recipe: Recipe, data: Dataset, **options: Any) -> OATClassifier:
     """Train by a recipe, and nothing measured meanwhile, for studies that keep no networks."""
     trainer = trainer_for(recipe, data)
-    schedule = schedule_by_name(recipe.schedule)
+    schedule = recipe.scheduler()
     sizes = {"batch_size": recipe.batch_size, "nb_epochs": recipe.nb_epochs}
     trainer.fit(*data.train, scheduler=schedule, verbose=False, **sizes, **options)
     return trainer.get_classifier()
@@ -156,7 +156,7 @@ def _train_by_own(recipe: Recipe, data: Dataset, folder: Path, callback: Callbac
         validation_data=validation,
         batch_size=recipe.batch_size,
         nb_epochs=recipe.nb_epochs,
-        scheduler=schedule_by_name(recipe.schedule),
+        scheduler=recipe.scheduler(),
         callbacks=callbacks,
         verbose=callback is None,
     )

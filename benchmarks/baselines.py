@@ -25,7 +25,6 @@ from art_oat.attacks import PGD
 from art_oat.contexts import borrowed_generators
 from art_oat.data import Dataset
 from art_oat.experiment.recipe import Recipe
-from art_oat.training import schedule_by_name
 from art_oat.training.ema import WeightAverage
 
 BETA = 6.0
@@ -102,7 +101,7 @@ class PacedBatches(DataGenerator):  # type: ignore[misc]
         self.augment = recipe.augment(data)
         self.optimizer = optimizer
         self.rates = [group["lr"] for group in optimizer.param_groups]
-        self.schedule = schedule_by_name(recipe.schedule)
+        self.schedule = recipe.scheduler()
         self.generator = torch.Generator().manual_seed(recipe.seed)
         self.nb_steps = recipe.nb_epochs * math.ceil(self.size / self.batch_size)
         self.nb_given = 0
@@ -137,7 +136,7 @@ def _plain_classifier(recipe: Recipe, data: Dataset) -> PyTorchClassifier:
     network = recipe.architecture(data).build()
     loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
     return PyTorchClassifier(
-        network, loss, data.input_shape, data.nb_classes, recipe.optimizer(network), clip_values=(0, 1)
+        network, loss, data.input_shape, data.nb_classes, recipe.optimizer_for(network), clip_values=(0, 1)
     )
 
 

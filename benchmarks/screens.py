@@ -36,7 +36,7 @@ from art_oat.data import Dataset
 from art_oat.experiment.build import trainer_for
 from art_oat.experiment.recipe import Recipe
 from art_oat.layers import ConditionalLayer
-from art_oat.training import hybrid_loss, schedule_by_name
+from art_oat.training import hybrid_loss
 from art_oat.training.step import Step
 from benchmarks.frontiers import frontier
 from benchmarks.study import Found, data_options, kept, run
@@ -125,15 +125,16 @@ class AtLams(nn.Module):
 def weight_dial(rank: int | None) -> Change:
     """Let every convolution depend on lam; what is new decays like the rest."""
 
-    def change(trainer: OATTrainer, recipe: Recipe) -> None:
+    def change(trainer: OATTrainer, _: Recipe) -> None:
         network = trainer.classifier.model.network
         for path, part in list(network.named_modules()):
             if isinstance(part, nn.Conv2d):
                 parent, _, name = path.rpartition(".")
                 setattr(network.get_submodule(parent), name, WeightDial(part, rank))
         weights = [it for it in trainer.classifier.model.parameters() if it.requires_grad]
-        decay = {"momentum": 0.9, "nesterov": True, "weight_decay": recipe.weight_decay}
-        trainer.classifier._optimizer = torch.optim.SGD(weights, recipe.learning_rate, **decay)
+        group = trainer.classifier.optimizer.param_groups[0]
+        decay = {"momentum": 0.9, "nesterov": True, "weight_decay": group["weight_decay"]}
+        trainer.classifier._optimizer = torch.optim.SGD(weights, group["lr"], **decay)
 
     return change
 
@@ -245,7 +246,7 @@ def screen(variant: Variant, recipe: Recipe) -> dict[str, Any]:
     started = time.process_time()
     with patch.object(Step, "_add_gradient", add_ordered_gradient if variant.ordered else _add_gradient):
         sizes = {"batch_size": recipe.batch_size, "nb_epochs": recipe.nb_epochs}
-        trainer.fit(*data.train, scheduler=schedule_by_name(recipe.schedule), verbose=False, **sizes)
+        trainer.fit(*data.train, scheduler=recipe.scheduler(), verbose=False, **sizes)
     seconds = time.process_time() - started
     return {"rows": judged(trainer.get_classifier().model, data, recipe.method.eps), "seconds": seconds}
 

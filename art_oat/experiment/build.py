@@ -24,7 +24,6 @@ from art_oat.training import (
     RestoreBest,
     ResumeFile,
     Validation,
-    schedule_by_name,
 )
 
 NB_VALIDATIONS = 5
@@ -35,7 +34,7 @@ def trainer_for(recipe: Recipe, data: Dataset) -> OATTrainer:
     """Return what trains by a recipe; whatever cannot work together is refused here, before anything is written."""
     model = _model(recipe, data)
     method = replace(recipe.method, augmentation=recipe.augment(data))
-    return OATTrainer(recipe.classifier(model, data, recipe.optimizer(model)), method, seed=recipe.seed)
+    return OATTrainer(recipe.classifier(model, data, recipe.optimizer_for(model)), method, seed=recipe.seed)
 
 
 def train(
@@ -79,7 +78,7 @@ def fit(
         validation_data=Validation(*data.validation, interval=-(-recipe.nb_epochs // NB_VALIDATIONS)),
         batch_size=recipe.batch_size,
         nb_epochs=recipe.nb_epochs,
-        scheduler=schedule_by_name(recipe.schedule),
+        scheduler=recipe.scheduler(),
         callbacks=callbacks,
         verbose=verbose,
     )

@@ -25,14 +25,21 @@ from art_oat.model import OATModel
 from art_oat.model_io import Architecture
 from art_oat.surgery.convert import Heads
 from art_oat.training import Method, StratifiedSampling, parameter_groups, schedule_by_name
-from art_oat.training.param_groups import ParameterKind
-from art_oat.training.schedule import SCHEDULES
+from art_oat.training.param_groups import ALL_KINDS, ParameterKind
+from art_oat.training.schedule import SCHEDULES, Schedule
 
 AugmentationName = Literal["auto", "crop-flip", "crop", "none"]
 _SUITED: dict[str, AugmentationName] = {"cifar10": "crop-flip", "stl10": "crop-flip", "mnist": "crop", "svhn": "crop"}
+OptimizerName = Literal["sgd", "adamw"]
+_USUAL: dict[OptimizerName, tuple[float, float]] = {"sgd": (0.1, 5e-4), "adamw": (1e-3, 0.05)}
+"""Learning rate and weight decay where none are given."""
 _CLIP_VALUES = (0, 1)  # of the images of every data set
 _SMALL = re.compile(r"small((?:-[1-9]\d*)*)")
 _WIDE = re.compile(r"wrn-(\d+)-(\d+)")
+
+
+def _shown(number: int) -> str:
+    return " and ".join(f"{values[number]:g} with {name}" for name, values in _USUAL.items())
 
 
 def described(text: str, *, default: Any = None, **limits: int) -> Any:
@@ -56,8 +63,10 @@ class Recipe:
         heads: As :func:`~art_oat.to_conditional` takes it.
         method: What is learned; attacks and loss by name, the perturbation of weights as a number, no augmentation.
         schedule: As :func:`art_oat.training.schedule_by_name` takes it.
-        learning_rate: Of SGD with Nesterov momentum 0.9.
-        exempt: Which weights do not decay, some of ``"norm"``, ``"film"`` and ``"bias"``.
+        lr_warmup: As :func:`~art_oat.training.schedule_by_name` takes it.
+        optimizer: ``"sgd"`` has a Nesterov momentum of 0.9, ``"adamw"`` the betas of torch; a LayerNorm network wants
+            the latter.
+        exempt: Which weights do not decay, as :func:`~art_oat.training.parameter_groups` takes it.
         augmentation: ``"crop-flip"`` shifts images by up to an eighth and mirrors them at random; ``"auto"`` is
             ``"none"`` for digits and for a file.
         channels_last: The result is the same to rounding.
@@ -82,9 +91,15 @@ class Recipe:
     nb_epochs: int = described("Passes over the training images.", default=30)
     batch_size: int = described("Samples per step, at least 2.", default=128)
     schedule: str = described(f"One of {', '.join(SCHEDULES)}.", default="one-cycle")
-    learning_rate: float = described("Largest learning rate of the schedule.", default=0.1)
-    weight_decay: float = described("Of convolutions and linear layers, not of norms and FiLM.", default=5e-4)
-    exempt: tuple[ParameterKind, ...] = ("norm", "film", "bias")
+    lr_warmup: float | None = described(
+        "Share of the training, the first, over which the learning rate rises; the schedule's own if not given."
+    )
+    optimizer: OptimizerName = described("sgd (with Nesterov momentum 0.9) or adamw.", default="sgd")
+    learning_rate: float | None = described(f"Largest learning rate of the schedule; if not given, {_shown(0)}.")
+    weight_decay: float | None = described(
+        f"Of convolutions and linear layers, not of norms and FiLM; if not given, {_shown(1)}."
+    )
+    exempt: tuple[ParameterKind, ...] = ALL_KINDS
     augmentation: AugmentationName = described(
         "crop-flip, crop, none, or auto: what suits the data set.", default="auto"
     )
@@ -98,7 +113,7 @@ class Recipe:
                 object.__setattr__(self, name, tuple(values))
         faults = refusals(
             lambda: architecture(self.network, in_channels=1, nb_classes=2),
-            lambda: schedule_by_name(self.schedule),
+            self.scheduler,
             lambda: check_lambdas(self.lambdas),
             lambda: check_widths(self.widths),
         )
@@ -117,14 +132,19 @@ class Recipe:
             faults.append(f"seed must be a whole number in [0, 2**32), got {self.seed!r}.")
         if not (is_finite_number(self.label_smoothing) and 0 <= self.label_smoothing < 1):
             faults.append(f"label_smoothing must lie in [0, 1), got {self.label_smoothing!r}.")
-        if not (is_finite_number(self.learning_rate) and self.learning_rate > 0):
-            faults.append(f"learning_rate must be a number above 0, got {self.learning_rate!r}.")
+        rate, decay = self.learning_rate, self.weight_decay
+        if rate is not None and not (is_finite_number(rate) and rate > 0):
+            faults.append(f"learning_rate must be a number above 0, or None, got {rate!r}.")
+        if decay is not None and not (is_finite_number(decay) and decay >= 0):
+            faults.append(f"weight_decay must be a number of at least 0, or None, got {decay!r}.")
         return faults
 
     def _choice_faults(self) -> list[str]:
         faults = []
         if self.augmentation not in get_args(AugmentationName):
             faults.append(f"augmentation must be one of {get_args(AugmentationName)}, got {self.augmentation!r}.")
+        if self.optimizer not in _USUAL:
+            faults.append(f"optimizer must be one of {tuple(_USUAL)}, got {self.optimizer!r}.")
         if not isinstance(self.channels_last, bool):
             faults.append(f"channels_last must be True or False, got {self.channels_last!r}.")
         usual = (self.heads, self.method.width_sampling, self.method.distills) == ("shared", "random", False)
@@ -177,10 +197,18 @@ class Recipe:
         """Return the plain network for images of this kind."""
         return architecture(self.network, in_channels=data.input_shape[0], nb_classes=data.nb_classes)
 
-    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+    def scheduler(self) -> Schedule:
+        """Return what the learning rate goes by."""
+        return schedule_by_name(self.schedule, lr_warmup=self.lr_warmup)
+
+    def optimizer_for(self, model: nn.Module) -> torch.optim.Optimizer:
         """Return what takes the steps, also those of a plain network."""
-        groups = parameter_groups(model, self.weight_decay, exempt=self.exempt)
-        return torch.optim.SGD(groups, self.learning_rate, momentum=0.9, nesterov=True)
+        rate, decay = _USUAL[self.optimizer]
+        rate = rate if self.learning_rate is None else self.learning_rate
+        groups = parameter_groups(model, decay if self.weight_decay is None else self.weight_decay, exempt=self.exempt)
+        if self.optimizer == "adamw":
+            return torch.optim.AdamW(groups, rate)
+        return torch.optim.SGD(groups, rate, momentum=0.9, nesterov=True)
 
     def classifier(
         self, model: OATModel, data: Dataset, optimizer: torch.optim.Optimizer | None = None

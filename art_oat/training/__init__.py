@@ -12,7 +12,7 @@ from art_oat.training.recalibration import recalibrate
 from art_oat.training.records import EpochMetrics, EpochRecord
 from art_oat.training.resume import ResumeFile
 from art_oat.training.sampling import StratifiedSampling, WidthSampling
-from art_oat.training.schedule import OneCycle, Piecewise, SlowStart, WarmupCosine, schedule_by_name
+from art_oat.training.schedule import OneCycle, Piecewise, SlowStart, WarmUp, WarmupCosine, schedule_by_name
 from art_oat.training.statistics import StatisticsWarning
 from art_oat.training.trainer import OATTrainer
 
@@ -38,6 +38,7 @@ __all__ = [
     "StratifiedSampling",
     "TRADESLoss",
     "Validation",
+    "WarmUp",
     "WarmupCosine",
     "WeightPerturbation",
     "WidthSampling",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator
 from typing import Any, Literal, get_args
 
@@ -11,14 +12,18 @@ from torch.nn.modules.batchnorm import _NormBase
 from art_oat.checks import refuse
 from art_oat.condition import is_finite_number
 from art_oat.layers import ConditionalLayer, FiLM
+from art_oat.layers.conversion import conversion_of
 
-ParameterKind = Literal["norm", "film", "bias"]
+ParameterKind = Literal["norm", "film", "bias", "embedding"]
+ALL_KINDS: tuple[ParameterKind, ...] = get_args(ParameterKind)
 
 _NORMS = (ConditionalLayer, _NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+_EMBEDDING = re.compile(r"tokens?$|pos(ition)?_?emb\w*$|position_bias_table$")
+"""Class tokens, embeddings of positions, absolute and relative, as timm, torchvision and transformers call them."""
 
 
 def parameter_groups(
-    model: nn.Module, weight_decay: float, *, exempt: Collection[ParameterKind] = ("norm", "film", "bias")
+    model: nn.Module, weight_decay: float, *, exempt: Collection[ParameterKind] = ALL_KINDS
 ) -> list[dict[str, Any]]:
     """Return the trainable parameters as groups for an optimizer of torch: those that decay, and those that do not.
 
@@ -28,8 +33,11 @@ def parameter_groups(
     Args:
         model: A conditional network, or a plain one.
         weight_decay: At least 0; the ``weight_decay`` of the first group.
-        exempt: What does not decay. ``"norm"``: affine weights of norms; ``"film"``: weights and biases of FiLM;
-            ``"bias"``: biases of all other layers.
+        exempt: What does not decay. ``"norm"``: affine weights of norms, of torch, of ours, and of whatever
+            :func:`~art_oat.layers.register_conversion` knows; ``"film"``: weights and biases of FiLM; ``"bias"``:
+            biases of all other layers, and whatever else is one vector, such as layer scales and slopes;
+            ``"embedding"``: what a network's ``no_weight_decay()`` names, as timm's do, class tokens, and embeddings of
+            positions, by their usual names.
 
     Raises:
         ValueError: If ``weight_decay`` or ``exempt`` is not as above, or no parameter is trainable; names every fault.
@@ -40,7 +48,7 @@ def parameter_groups(
         [(0.0005, 1), (0.0, 3)]
     """
     kinds: dict[Tensor, set[str]] = {}
-    for parameter, kind in _places(model, is_norm=False):
+    for parameter, kind in _places(model, "", _named_by(model), is_norm=False):
         kinds.setdefault(parameter, set()).add(kind)
     refuse(_faults(weight_decay, exempt, nb_trainable=len(kinds)))
     decayed = [parameter for parameter, found in kinds.items() if not found & set(exempt)]
@@ -53,21 +61,41 @@ def _faults(weight_decay: float, exempt: Collection[ParameterKind], nb_trainable
     faults = []
     if not (is_finite_number(weight_decay) and weight_decay >= 0):
         faults.append(f"weight_decay must be a number of at least 0, got {weight_decay!r}.")
-    if isinstance(exempt, str) or not set(exempt) <= set(get_args(ParameterKind)):
-        faults.append(f"exempt must be a collection of some of {get_args(ParameterKind)}, got {exempt!r}.")
+    if isinstance(exempt, str) or not set(exempt) <= set(ALL_KINDS):
+        faults.append(f"exempt must be a collection of some of {ALL_KINDS}, got {exempt!r}.")
     if not nb_trainable:
         faults.append("model must hold trainable parameters, got none: all are frozen.")
     return faults
 
 
-def _places(module: nn.Module, *, is_norm: bool) -> Iterator[tuple[nn.Parameter, str]]:
+def _named_by(model: nn.Module) -> set[str]:
+    """Paths of the parameters that networks within a model want to be spared, as timm's say."""
+    found = set()
+    for path, module in model.named_modules():
+        names = getattr(module, "no_weight_decay", None)
+        found |= {_joined(path, name) for name in names()} if callable(names) else set()
+    return found
+
+
+def _places(module: nn.Module, path: str, named: set[str], *, is_norm: bool) -> Iterator[tuple[nn.Parameter, str]]:
     """Every place of a trainable parameter, with its kind; all that a norm holds is norm, but for FiLM."""
     if isinstance(module, FiLM):
         yield from ((parameter, "film") for parameter in module.parameters() if parameter.requires_grad)
         return
-    is_norm = is_norm or isinstance(module, _NORMS)
+    is_norm = is_norm or isinstance(module, _NORMS) or conversion_of(module) is not None
     for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
         if parameter.requires_grad:
-            yield parameter, "norm" if is_norm else "bias" if name.endswith("bias") else "weight"
-    for child in module.children():
-        yield from _places(child, is_norm=is_norm)
+            called = path if isinstance(module, nn.Embedding) else name
+            is_embedding = _joined(path, name) in named or _EMBEDDING.search(called) is not None
+            yield parameter, "norm" if is_norm else "embedding" if is_embedding else _kind_of(name, parameter)
+    for name, child in module.named_children():
+        yield from _places(child, _joined(path, name), named, is_norm=is_norm)
+
+
+def _kind_of(name: str, parameter: nn.Parameter) -> str:
+    is_vector = parameter.dim() <= 1 or (name != "weight" and parameter.squeeze().dim() <= 1)
+    return "bias" if name.endswith("bias") or is_vector else "weight"
+
+
+def _joined(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 from art_oat.checks import refuse
 from art_oat.condition import is_finite_number
@@ -41,7 +41,7 @@ class OneCycle:
     end: float = 1 / 25e4
 
     def __post_init__(self) -> None:
-        refuse(_factor_faults(start=self.start, end=self.end) + _peak_faults(self.peak_at))
+        refuse(_factor_faults(start=self.start, end=self.end) + _inner_faults(peak_at=self.peak_at))
 
     def __call__(self, progress: float) -> float:
         """Return the factor at a progress in ``[0, 1]``."""
@@ -138,13 +138,51 @@ class SlowStart:
         faults = _factor_faults(start=self.start)
         if not (is_finite_number(self.end) and 0 < self.end <= 1):
             faults.append(f"end must be a number in (0, 1], got {self.end!r}.")
-        refuse(faults + _peak_faults(self.peak_at))
+        refuse(faults + _inner_faults(peak_at=self.peak_at))
 
     def __call__(self, progress: float) -> float:
         """Return the factor at a progress in ``[0, 1]``."""
         if progress < self.peak_at:
             return self.start + (1 - self.start) * progress / self.peak_at
         return float(self.end ** ((progress - self.peak_at) / (1 - self.peak_at)))
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """A straight line up to the first factor of any schedule, which then has the rest of the training.
+
+    ``(start + (1 - start) p / share) then(0)`` before ``share``, ``then((p - share) / (1 - share))`` from there on.
+
+    Args:
+        share: Share of the training over which the factor rises, in ``(0, 1)``.
+        then: What follows.
+        start: Share of the first factor to begin with, in ``[0, 1]``. At 0 the first step would change nothing.
+
+    Raises:
+        TypeError: If ``then`` is no function.
+        ValueError: If a number is not as above; names every fault.
+
+    Example:
+        >>> schedule = WarmUp(0.2, Piecewise({0.5: 0.1}))
+        >>> [schedule(progress) for progress in (0, 0.2, 0.7)]
+        [0.01, 1.0, 0.1]
+    """
+
+    share: float
+    then: Schedule
+    start: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not callable(self.then):
+            kind = type(self.then).__name__
+            raise TypeError(f"then must be a function of progress, such as OneCycle(), got {kind}.")
+        refuse(_inner_faults(share=self.share) + _factor_faults(start=self.start))
+
+    def __call__(self, progress: float) -> float:
+        """Return the factor at a progress in ``[0, 1]``."""
+        if progress < self.share:
+            return (self.start + (1 - self.start) * progress / self.share) * self.then(0.0)
+        return self.then((progress - self.share) / (1 - self.share))
 
 
 def _eased(start: float, end: float, share: float) -> float:
@@ -159,9 +197,12 @@ def _factor_faults(**factors: Any) -> list[str]:
     ]
 
 
-def _peak_faults(peak_at: Any) -> list[str]:
-    is_fitting = is_finite_number(peak_at) and 0 < peak_at < 1
-    return [] if is_fitting else [f"peak_at must be a number in (0, 1), got {peak_at!r}."]
+def _inner_faults(**points: Any) -> list[str]:
+    return [
+        f"{name} must be a number in (0, 1), got {point!r}."
+        for name, point in points.items()
+        if not (is_finite_number(point) and 0 < point < 1)
+    ]
 
 
 SCHEDULES: dict[str, Callable[[], Schedule]] = {
@@ -173,13 +214,25 @@ SCHEDULES: dict[str, Callable[[], Schedule]] = {
 }
 """The schedules that have a name; another one is one more entry."""
 
+_RISES: dict[type, str] = {OneCycle: "peak_at", WarmupCosine: "warmup", SlowStart: "peak_at"}
+"""The argument of those that rise by themselves that says until when."""
 
-def schedule_by_name(name: str) -> Schedule:
+
+def schedule_by_name(name: str, *, lr_warmup: float | None = None) -> Schedule:
     """Return one of :data:`SCHEDULES`, with its default arguments; ``"constant"`` keeps the learning rates.
 
+    Args:
+        name: Of the schedule.
+        lr_warmup: Share of the training over which the factor rises, in ``(0, 1)``: in the way of the schedule where it
+            rises by itself, or else as :class:`WarmUp` before it. None to leave the schedule as it is.
+
     Raises:
-        ValueError: If there is none of that name.
+        ValueError: If there is none of that name, or ``lr_warmup`` is not as above; names every fault.
     """
-    if name not in SCHEDULES:
-        raise ValueError(f"schedule must be one of {tuple(SCHEDULES)}, got {name!r}.")
-    return SCHEDULES[name]()
+    faults = [] if name in SCHEDULES else [f"schedule must be one of {tuple(SCHEDULES)}, got {name!r}."]
+    refuse(faults + ([] if lr_warmup is None else _inner_faults(lr_warmup=lr_warmup)))
+    schedule: Any = SCHEDULES[name]()
+    if lr_warmup is None:
+        return cast("Schedule", schedule)
+    rise = _RISES.get(type(schedule))
+    return WarmUp(lr_warmup, schedule) if rise is None else cast("Schedule", replace(schedule, **{rise: lr_warmup}))

@@ -40,8 +40,7 @@ def test_without_film_one_lam_trains_the_plain_network(lam):
     trainer.method = replace(trainer.method, attack=attack)
     network = fold(trainer.get_classifier().model, lam)
     trainer.fit(*data.train, batch_size=len(x), nb_epochs=3, verbose=False)
-    groups = parameter_groups(network, recipe.weight_decay)
-    optimizer = torch.optim.SGD(groups, recipe.learning_rate, momentum=0.9, nesterov=True)
+    optimizer = torch.optim.SGD(parameter_groups(network, 5e-4), 0.1, momentum=0.9, nesterov=True)
     for _ in range(3):
         x_adv = attack(network.eval(), x, y, clip_values=(0, 1))
         network.train()

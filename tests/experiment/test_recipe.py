@@ -4,13 +4,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from art_oat import RandomCropFlip, StratifiedSampling
 from art_oat.attacks import PGD
 from art_oat.data import Dataset, Split
 from art_oat.experiment.recipe import Recipe, architecture
 from art_oat.models import ResNet, SmallCNN, WideResNet
-from art_oat.training import Method
+from art_oat.training import Method, OneCycle, Piecewise, WarmUp
 
 RECIPE = Recipe(data="digits")
 
@@ -42,6 +43,9 @@ def test_every_fault_of_a_recipe_is_named():
     "change",
     [
         *({"learning_rate": value} for value in (-1, 0)),
+        {"weight_decay": -1},
+        {"optimizer": "adam"},
+        *({"lr_warmup": value} for value in (0, 1)),
         *({"batch_size": value} for value in (0, 1)),
         {"nb_epochs": 0},
         {"nb_train": 0},
@@ -62,6 +66,28 @@ def test_every_fault_of_a_recipe_is_named():
 def test_what_no_training_could_use_or_no_file_hold_is_refused_by_name(change):
     with pytest.raises(ValueError, match=next(iter(change))):
         RECIPE.changed(**change)
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "rate", "decay"),
+    [
+        ({}, torch.optim.SGD, 0.1, 5e-4),
+        ({"optimizer": "adamw"}, torch.optim.AdamW, 1e-3, 0.05),
+        ({"optimizer": "adamw", "learning_rate": 0.01, "weight_decay": 0.0}, torch.optim.AdamW, 0.01, 0.0),
+    ],
+)
+def test_an_optimizer_has_its_usual_learning_rate_and_weight_decay_unless_they_are_given(given, kind, rate, decay):
+    optimizer = RECIPE.changed(**given).optimizer_for(nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)))
+    assert type(optimizer) is kind
+    assert [(group["lr"], group["weight_decay"], len(group["params"])) for group in optimizer.param_groups] == [
+        (rate, decay, 1),
+        (rate, 0.0, 3),
+    ]
+
+
+def test_a_warm_up_of_the_learning_rate_goes_before_any_schedule():
+    assert RECIPE.changed(schedule="piecewise", lr_warmup=0.1).scheduler() == WarmUp(0.1, Piecewise())
+    assert RECIPE.scheduler() == OneCycle()
 
 
 def test_a_change_goes_to_the_recipe_or_to_its_method_and_unknown_names_are_refused():

@@ -4,7 +4,8 @@ from torch import nn
 
 from art_oat import to_conditional
 from art_oat.layers import AffineLayer, DualBatchNorm, FiLM, LinearFiLM
-from art_oat.training.param_groups import parameter_groups
+from art_oat.layers.conversion import _CONVERSIONS
+from art_oat.training.param_groups import ALL_KINDS, parameter_groups
 from tests.networks import NETWORKS, Residual, shaken
 
 
@@ -77,6 +78,66 @@ def test_all_of_a_conditional_layer_but_its_film_counts_as_norm():
     layer = Scale()
     spared = {parameter for parameter, decay in decays(layer, exempt=("norm",)).items() if not decay}
     assert spared == set(layer.inner.parameters())
+
+
+class RootMeanSquare(nn.Module):
+    """A norm of one's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(2, 4))
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        nn.BatchNorm2d(4),
+        nn.InstanceNorm1d(4, affine=True),
+        nn.GroupNorm(2, 4),
+        nn.LayerNorm((4, 2, 2)),
+        nn.RMSNorm((4, 4)),
+        RootMeanSquare(),
+    ],
+)
+def test_norms_of_any_kind_are_norms_and_others_by_a_conversion_of_their_own(norm, monkeypatch):
+    monkeypatch.setitem(_CONVERSIONS, RootMeanSquare, lambda norm, build: norm)
+    network = nn.Sequential(nn.Linear(4, 4), norm)
+    spared = {parameter for parameter, decay in decays(network, exempt=("norm",)).items() if not decay}
+    assert spared == set(norm.parameters())
+
+
+class Vision(nn.Module):
+    """Parameters as networks of timm, torchvision and transformers call them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cls_token, self.class_token = (nn.Parameter(torch.ones(1, 1, 4)) for _ in range(2))
+        self.pos_embed, self.pos_embedding = (nn.Parameter(torch.ones(1, 9, 4)) for _ in range(2))
+        self.relative_position_bias_table = nn.Parameter(torch.ones(9, 2))
+        self.position_embeddings, self.words = nn.Embedding(9, 4), nn.Embedding(9, 4)
+        self.pos_embed_by = nn.Conv2d(4, 4, 3, bias=False)
+        self.attention = nn.MultiheadAttention(4, 2)
+        self.layer_scale, self.slopes = nn.Parameter(torch.ones(4, 1, 1)), nn.PReLU(4)
+        self.one, self.asked = nn.Conv2d(4, 1, 1, bias=False), nn.Linear(4, 4, bias=False)
+
+    def no_weight_decay(self) -> set[str]:
+        return {"asked.weight"}
+
+
+EMBEDDINGS = {
+    "cls_token", "class_token", "pos_embed", "pos_embedding", "relative_position_bias_table",
+    "position_embeddings.weight", "asked.weight",
+}  # fmt: skip
+VECTORS = {"attention.in_proj_bias", "attention.out_proj.bias", "layer_scale", "slopes.weight"}
+
+
+@pytest.mark.parametrize(
+    ("exempt", "expected"), [(("embedding",), EMBEDDINGS), (("bias",), VECTORS), (ALL_KINDS, EMBEDDINGS | VECTORS)]
+)
+def test_tokens_positions_and_vectors_are_spared_wherever_the_network_stands(exempt, expected):
+    network = Vision()
+    spared = {parameter for parameter, decay in decays(nn.Sequential(network), exempt=exempt).items() if not decay}
+    assert {name for name, parameter in network.named_parameters() if parameter in spared} == expected
 
 
 def test_a_tied_parameter_does_not_decay_if_one_of_its_places_is_exempt():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from torch.optim import lr_scheduler as schedulers
 
-from art_oat.training.schedule import OneCycle, Piecewise, SlowStart, WarmupCosine, schedule_by_name
+from art_oat.training.schedule import OneCycle, Piecewise, SlowStart, WarmUp, WarmupCosine, schedule_by_name
 from tests.training.trained import RATES, rates_at_each_step, sgd
 
 
@@ -42,6 +42,8 @@ STEPWISE = Piecewise({0.7: 0.01, 0.3: 0.1})
             40,
         ),
         *[(STEPWISE, milestones(n), n) for n in (10, 20, 33)],
+        (WarmUp(0.25, STEPWISE, 0.1), linear_then(0.1, 10, milestones(30)), 40),
+        (WarmUp(0.25, Piecewise({}), 0.5), linear_then(0.5, 10, lambda it: schedulers.ConstantLR(it, 1)), 40),
     ],
 )
 def test_a_schedule_gives_the_learning_rates_of_torch(schedule, make, nb_steps):
@@ -67,6 +69,42 @@ def test_a_schedule_has_a_name():
     assert {schedule_by_name("constant")(point) for point in np.linspace(0, 1, 11)} == {1.0}
     with pytest.raises(ValueError, match=r"schedule must be one of \('one-cycle', .*, got 'cyclic'"):
         schedule_by_name("cyclic")
+
+
+@pytest.mark.parametrize("point", np.linspace(0, 1, 21))
+def test_a_warm_up_before_a_cosine_without_one_is_the_cosine_with_one(point):
+    assert WarmUp(0.2, WarmupCosine(0), 0.3)(point) == pytest.approx(WarmupCosine(0.2, 0.3)(point), rel=1e-12)
+
+
+@pytest.mark.parametrize("then", [lambda progress: 3 - progress, OneCycle(), SlowStart()])
+def test_a_warm_up_ends_where_what_follows_begins_and_does_not_jump(then):
+    schedule = WarmUp(0.5, then, 0.25)
+    assert [schedule(point) for point in (0, 0.5, 1)] == [0.25 * then(0), then(0), then(1)]
+    assert schedule(0.5 - 1e-9) == pytest.approx(then(0), rel=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("one-cycle", OneCycle(0.2)),
+        ("cosine", WarmupCosine(0.2)),
+        ("slow-start", SlowStart(0.2)),
+        ("piecewise", WarmUp(0.2, Piecewise())),
+        ("constant", WarmUp(0.2, Piecewise({}))),
+    ],
+)
+def test_a_schedule_by_name_warms_up_in_its_own_way_if_it_has_one(name, expected):
+    assert schedule_by_name(name, lr_warmup=0.2) == expected
+
+
+@pytest.mark.parametrize("warmup", [0, 1, -0.5, "long"])
+def test_a_warm_up_takes_a_part_of_the_training(warmup):
+    with pytest.raises(ValueError, match=r"schedule must be one of .* lr_warmup must be a number in \(0, 1\)"):
+        schedule_by_name("cyclic", lr_warmup=warmup)
+    with pytest.raises(ValueError, match=r"share must be a number in \(0, 1\).* start must be a number in \[0, 1\]"):
+        WarmUp(warmup, OneCycle(), start=2)
+    with pytest.raises(TypeError, match=r"then must be a function of progress.*, got float"):
+        WarmUp(0.1, 0.5)
 
 
 @pytest.mark.parametrize(
