@@ -11,13 +11,12 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from art_oat.checks import refuse
 from art_oat.condition import is_finite_number
-from art_oat.layers import ConditionalLayer, FiLM
+from art_oat.layers import ConditionalLayer, FiLM, is_sample_norm
 from art_oat.layers.conversion import conversion_of
 
 ParameterKind = Literal["norm", "film", "bias", "embedding"]
 ALL_KINDS: tuple[ParameterKind, ...] = get_args(ParameterKind)
 
-_NORMS = (ConditionalLayer, _NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 _EMBEDDING = re.compile(r"tokens?$|pos(ition)?_?emb\w*$|position_bias_table$")
 """Class tokens, embeddings of positions, absolute and relative, as timm, torchvision and transformers call them."""
 
@@ -33,11 +32,10 @@ def parameter_groups(
     Args:
         model: A conditional network, or a plain one.
         weight_decay: At least 0; the ``weight_decay`` of the first group.
-        exempt: What does not decay. ``"norm"``: affine weights of norms, of torch, of ours, and of whatever
-            :func:`~art_oat.layers.register_conversion` knows; ``"film"``: weights and biases of FiLM; ``"bias"``:
-            biases of all other layers, and whatever else is one vector, such as layer scales and slopes;
-            ``"embedding"``: what a network's ``no_weight_decay()`` names, as timm's do, class tokens, and embeddings of
-            positions, by their usual names.
+        exempt: What does not decay. ``"norm"``: affine weights of norms, of whatever class that can be converted;
+            ``"film"``: weights and biases of FiLM; ``"bias"``: biases of all other layers, and whatever else is one
+            vector, such as layer scales and slopes; ``"embedding"``: what a network's ``no_weight_decay()`` names, as
+            timm's do, class tokens, and embeddings of positions, by their usual names.
 
     Raises:
         ValueError: If ``weight_decay`` or ``exempt`` is not as above, or no parameter is trainable; names every fault.
@@ -82,7 +80,7 @@ def _places(module: nn.Module, path: str, named: set[str], *, is_norm: bool) -> 
     if isinstance(module, FiLM):
         yield from ((parameter, "film") for parameter in module.parameters() if parameter.requires_grad)
         return
-    is_norm = is_norm or isinstance(module, _NORMS) or conversion_of(module) is not None
+    is_norm = is_norm or _is_norm(module)
     for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
         if parameter.requires_grad:
             called = path if isinstance(module, nn.Embedding) else name
@@ -90,6 +88,11 @@ def _places(module: nn.Module, path: str, named: set[str], *, is_norm: bool) -> 
             yield parameter, "norm" if is_norm else "embedding" if is_embedding else _kind_of(name, parameter)
     for name, child in module.named_children():
         yield from _places(child, _joined(path, name), named, is_norm=is_norm)
+
+
+def _is_norm(module: nn.Module) -> bool:
+    is_one = isinstance(module, ConditionalLayer | _NormBase) or conversion_of(module) is not None
+    return is_one or is_sample_norm(module)
 
 
 def _kind_of(name: str, parameter: nn.Parameter) -> str:

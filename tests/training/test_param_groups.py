@@ -80,6 +80,17 @@ def test_all_of_a_conditional_layer_but_its_film_counts_as_norm():
     assert spared == set(layer.inner.parameters())
 
 
+class ScaleNorm(nn.Module):
+    """A norm of a class that nobody registered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x / x.norm(dim=-1, keepdim=True) * self.weight
+
+
 class RootMeanSquare(nn.Module):
     """A norm of one's own."""
 
@@ -96,10 +107,11 @@ class RootMeanSquare(nn.Module):
         nn.GroupNorm(2, 4),
         nn.LayerNorm((4, 2, 2)),
         nn.RMSNorm((4, 4)),
+        ScaleNorm(),
         RootMeanSquare(),
     ],
 )
-def test_norms_of_any_kind_are_norms_and_others_by_a_conversion_of_their_own(norm, monkeypatch):
+def test_norms_of_any_class_are_norms_and_others_by_a_conversion_of_their_own(norm, monkeypatch):
     monkeypatch.setitem(_CONVERSIONS, RootMeanSquare, lambda norm, build: norm)
     network = nn.Sequential(nn.Linear(4, 4), norm)
     spared = {parameter for parameter, decay in decays(network, exempt=("norm",)).items() if not decay}

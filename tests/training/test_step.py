@@ -428,16 +428,35 @@ class Dropping(nn.Module):
         return self.head(F.dropout((x + path).mean(dim=(2, 3)), 0.5, self.training))
 
 
+class Attending(nn.Module):
+    """An attention that drops, between layer norms, and a path that is dropped for whole samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last, self.head = nn.LayerNorm(6), nn.LayerNorm(6), nn.Linear(6, 5)
+        self.attention = nn.MultiheadAttention(6, 2, dropout=0.4, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.first(x.flatten(1, 2))
+        attended = self.attention(tokens, tokens, tokens, need_weights=False)[0]
+        if self.training:
+            attended = attended * attended.new_empty(len(x), 1, 1).bernoulli_(0.5)
+        return self.head(F.dropout(self.last(tokens + attended), 0.2, self.training).mean(dim=1))
+
+
 def unmoved(network, x, y):
     return x
 
 
 @pytest.mark.parametrize("method", [{}, PERTURBED, {"precision": "bf16"}])
 @pytest.mark.parametrize("lambdas", [LAMBDAS, (0.2, 1.0)])
-def test_with_matched_dropout_an_input_that_the_attack_leaves_alone_gets_the_same_scores_twice(lambdas, method):
+@pytest.mark.parametrize(("make", "widths"), [(Dropping, WIDTHS), (Attending, (1.0,))])
+def test_with_matched_dropout_an_input_that_the_attack_leaves_alone_gets_the_same_scores_twice(
+    make, widths, lambdas, method
+):
     for is_matched in (True, False):
         torch.manual_seed(0)
-        model, loss = to_conditional(Dropping(), lambdas, widths=WIDTHS), Watched()
+        model, loss = to_conditional(make(), lambdas, widths=widths), Watched()
         parts = {"attack": unmoved, "loss": loss, "matches_dropout": is_matched, "width_sampling": "all", **method}
         one_step(classifier_of(model), **parts)
         for logits, logits_adv, _, lam in loss.calls:
