@@ -7,6 +7,7 @@ from art_oat.layers.base import AffineLayer, ConditionalLayer, ConvertedLayer
 from art_oat.layers.batch_norm import BatchNormLayer, DualAffineBatchNorm, DualBatchNorm, SingleBatchNorm
 from art_oat.layers.encoding import DEFAULT_LAMBDAS, Encoding, EncodingKind
 from art_oat.layers.film import FILMS, FiLM, LinearFiLM, NarrowFiLM, PublishedFiLM, TwoLayerFiLM, register_film
+from art_oat.layers.filmed import FilmedLayer, can_be_filmed, film_layer
 from art_oat.layers.norm import NormLayer
 from art_oat.layers.norm_act import FollowedNorm, split
 from art_oat.layers.norm_kinds import convert_sample_norm, is_sample_norm
@@ -27,6 +28,7 @@ __all__ = [
     "Encoding",
     "EncodingKind",
     "FiLM",
+    "FilmedLayer",
     "FollowedNorm",
     "LinearFiLM",
     "NarrowFiLM",
@@ -38,7 +40,9 @@ __all__ = [
     "Slimmable",
     "Switch",
     "TwoLayerFiLM",
+    "can_be_filmed",
     "convert_sample_norm",
+    "film_layer",
     "is_sample_norm",
     "register_film",
     "slim_rule",

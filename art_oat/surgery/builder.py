@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import nn
@@ -14,13 +15,15 @@ from art_oat.layers import (
     ConvertedLayer,
     EncodingKind,
     FollowedNorm,
+    can_be_filmed,
     convert_sample_norm,
+    film_layer,
     is_sample_norm,
     split,
 )
 from art_oat.layers.conversion import STATISTICS, LayerBuilder, conversion_of, refuse_inner_norms, register_conversion
 from art_oat.rebuild import clone_tensor, rebuild, without_hooks
-from art_oat.surgery.selection import Selector
+from art_oat.surgery.selection import Selector, select
 
 _KNOWN_FORWARDS = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
 
@@ -38,7 +41,8 @@ class Conditioning:
             of the published code. The latter two make a network several times larger.
         film_on: Which norms get a FiLM: dotted paths (of norms, or of what holds them), or a predicate
             ``(path, norm) -> bool``; None for all. A norm without affine weights that gets a FiLM folds into one with
-            weights.
+            weights. Paths of convolutions and linear layers get a FiLM after them, too. In a network without norms,
+            paths and predicate are about these layers alone.
         statistics: ``"dual"``: statistics and affine weights of their own for lam = 0 and lam > 0, as published.
             ``"shared"``: one set of statistics, and two of affine weights. ``"single"``: one set of each, so that FiLM
             alone depends on lam. Norms that look at one sample alone (layer, group, instance, RMS norm) have no
@@ -62,18 +66,32 @@ class Conditioning:
                 raise ValueError(f"{name} must be one of {tuple(known)}, got {value!r}.")
 
 
-def convert_norm(norm: nn.Module, build: LayerBuilder) -> ConvertedLayer:
-    """Return the conditional layer of a norm, without the hooks of the norm.
+def filmed(network: nn.Module, norms: Mapping[str, nn.Module], film_on: Selector | None) -> dict[str, nn.Module]:
+    """Return what gets a FiLM, norms first, by dotted path; see :class:`Conditioning`."""
+    if film_on is None:
+        return dict(norms)
+    parts = network.named_modules(remove_duplicate=False)
+    layers = {path: part for path, part in parts if can_be_filmed(part)}
+    if callable(film_on) or isinstance(film_on, str) or not isinstance(film_on, Iterable):
+        return select(film_on, norms or layers, "film_on")
+    paths = list(film_on)
+    among_norms = [path for path in paths if path not in layers]
+    named = {path: layers[path] for path in paths if path in layers}
+    return select(among_norms, norms or layers, "film_on") | named
+
+
+def convert_layer(layer: nn.Module, build: LayerBuilder) -> ConvertedLayer:
+    """Return the conditional form of a norm, or of another layer that gets a FiLM, without its hooks.
 
     Raises:
-        ValueError: If the norm cannot be converted; says why.
+        ValueError: If it cannot be converted; says why.
     """
-    if isinstance(norm, LazyModuleMixin):
+    if isinstance(layer, LazyModuleMixin):
         raise ValueError("its size is not known yet: run one batch through the network first")
-    conversion = conversion_of(norm) or convert_sample_norm
-    layer = conversion(rebuild(without_hooks(norm), lambda _: None, clone_tensor), build)
-    layer.train(norm.training)
-    return layer
+    conversion = conversion_of(layer) or (film_layer if can_be_filmed(layer) else convert_sample_norm)
+    converted = conversion(rebuild(without_hooks(layer), lambda _: None, clone_tensor), build)
+    converted.train(layer.training)
+    return converted
 
 
 def norms_of(network: nn.Module) -> dict[str, nn.Module]:

@@ -18,7 +18,7 @@ from art_oat.layers.slimmable import check_widths
 from art_oat.model import OATModel
 from art_oat.network_kinds import advice_for
 from art_oat.rebuild import clone_tensor, rebuild
-from art_oat.surgery.builder import Conditioning, convert_norm, norms_of
+from art_oat.surgery.builder import Conditioning, convert_layer, filmed, norms_of
 from art_oat.surgery.convert_check import try_out
 from art_oat.surgery.errors import UnsupportedModuleError, refuse_layers
 from art_oat.surgery.fold import fold
@@ -91,16 +91,16 @@ class _Conversion:
         kept = select(conditioning.keep, every_norm, "keep")
         kept_ids = {id(norm) for norm in kept.values()}
         self.norms = {path: norm for path, norm in every_norm.items() if id(norm) not in kept_ids}
-        self.film_on = (
-            None if conditioning.film_on is None else list(select(conditioning.film_on, self.norms, "film_on"))
-        )
-        self.conditioning = replace(conditioning, keep=list(kept), film_on=self.film_on)
+        self.filmed = filmed(network, self.norms, conditioning.film_on)
+        self.layers = self.norms | self.filmed
+        film_on = None if conditioning.film_on is None else list(self.filmed)
+        self.conditioning = replace(conditioning, keep=list(kept), film_on=film_on)
         setting = setting_layers(network)
         self.full_width = list(select(full_width, setting, "full_width", "layers that set a number of channels"))
-        if not self.norms:
+        if not self.layers:
             raise UnsupportedModuleError(
-                f"{type(network).__name__} holds no batch norm to convert: its statistics and affine weights are what "
-                "depends on lam. Add nn.BatchNorm2d after the convolutions."
+                f"{type(network).__name__} holds no norm to convert: its weights are what depends on lam. Name the "
+                "convolutions and linear layers to put a FiLM after in film_on, or add norms."
             )
 
     def arguments(self) -> dict[str, Any]:
@@ -125,7 +125,7 @@ class _Conversion:
         joined = {norm: next(iter(at.values())) if len(at) == 1 else Switch(at) for norm, at in layers.items()}
         converted = rebuild(self.network, lambda module: joined.get(id(module)), clone_tensor)
         converted = make_slimmable(converted, slimming, has_own_heads=self.heads == "per-width")
-        like = _like(next(iter(self.norms.values())))
+        like = _like(next(iter(self.layers.values())))
         model = OATModel(converted, self.encoding.to(like), self.widths, self.arguments(), self.network)
         # another start than the identity changes the answers, but the folded network changes with them
         starts_alike = FILMS[self.conditioning.film].starts_as_identity
@@ -141,29 +141,30 @@ class _Conversion:
                 raise _with_others(fault, lambda: self._layers(UNCUT)) from None
 
     def _layers(self, slimming: Slimming) -> dict[int, dict[float, ConvertedLayer]]:
-        """Convert every norm, by id and width; raise one error for all that cannot be."""
+        """Convert every layer, by id and width; raise one error for all that cannot be."""
         layers: dict[int, dict[float, ConvertedLayer]] = {}
         faults: dict[str, str] = {}
-        for path, norm in self.norms.items():
-            if id(norm) in layers:
+        for path, layer in self.layers.items():
+            if id(layer) in layers:
                 continue
-            build = self._builder(path)
+            build = self._builder(layer)
             try:
-                at = {1.0: convert_norm(norm, build)}
+                at = {1.0: convert_layer(layer, build)}
+                if path not in self.norms and len(self.widths) > 1:
+                    raise ValueError("FiLM after a layer that is no norm needs widths=(1.0,)")
                 for width in slimming.widths[:-1]:
-                    at[width] = convert_norm(slimming.cut(path, norm, width), build.narrower())
+                    at[width] = convert_layer(slimming.cut(path, layer, width), build.narrower())
             except ValueError as error:
                 faults[path] = str(error)
             else:
-                layers[id(norm)] = {width: at[width] for width in slimming.widths}
+                layers[id(layer)] = {width: at[width] for width in slimming.widths}
         refuse_layers("convert", faults, self.network, "Norms named in keep stay as they are.")
         return layers
 
-    def _builder(self, path: str) -> LayerBuilder:
-        norm = self.norms[path]
-        has_film = self.film_on is None or any(self.norms[filmed] is norm for filmed in self.film_on)
+    def _builder(self, layer: nn.Module) -> LayerBuilder:
+        has_film = any(filmed is layer for filmed in self.filmed.values())
         film, statistics = self.conditioning.film, self.conditioning.statistics
-        return LayerBuilder(film, statistics, self.encoding.dim, has_film, _like(norm))
+        return LayerBuilder(film, statistics, self.encoding.dim, has_film, _like(layer))
 
 
 def _like(norm: nn.Module) -> Tensor:

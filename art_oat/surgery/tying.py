@@ -37,7 +37,7 @@ def tie(network: nn.Module, layers: Mapping[int, ConvertedLayer]) -> None:
     shared = _shared_places(network, layers)
     if faults := [" and ".join(map(str, places)) for places in shared if not _can_tie(places)]:
         raise UnsupportedModuleError(
-            "a norm can have a tensor in common with other converted norms only, under the same name, of as many "
+            "a converted layer can have a tensor in common with other converted norms only, under the same name, of as many "
             f"channels at every width, and all of them or none with a FiLM, got {'; '.join(faults)}. Untie them, or "
             "name the norms in keep or in film_on."
         )

@@ -132,8 +132,8 @@ def test_arguments_that_are_not_as_documented_are_refused(arguments, error, mess
         to_conditional(Residual(), **arguments)
 
 
-def test_a_network_without_batch_norm_is_refused():
-    with pytest.raises(UnsupportedModuleError, match="Sequential holds no batch norm"):
+def test_a_network_without_norms_is_refused_where_no_layer_is_named():
+    with pytest.raises(UnsupportedModuleError, match="Sequential holds no norm to convert"):
         to_conditional(nn.Sequential(nn.Conv2d(1, 2, 3)))
 
 
