@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from contextlib import nullcontext
 
 import torch
@@ -17,6 +18,9 @@ from art_oat.layers.norm import Affine, NormLayer, affine_of_side
 from art_oat.rebuild import shallow_copy
 
 _FLAGS = ("elementwise_affine", "affine")
+_NO_EPS = math.nan
+"""What stands for the ``eps`` of a norm: torch's encoder layers compare those of both of their norms before they take a
+path that reads weights without calling the norms. NaN equals nothing, so they call them."""
 
 
 class SampleNorm(NormLayer):
@@ -36,6 +40,7 @@ class SampleNorm(NormLayer):
 
     clean: Affine
     adversarial: Affine | None
+    eps = _NO_EPS
 
     def __init__(
         self, norm: nn.Module, film: FiLM | None, like: Tensor, *, is_trailing: bool, is_dual: bool = True
@@ -136,6 +141,7 @@ class ToldNorm(nn.Module):
     """
 
     told: tuple[nn.Module, tuple[Tensor, Tensor] | None, Layout]
+    eps = _NO_EPS
 
     def __init__(self, *, is_trailing: bool) -> None:
         super().__init__()
