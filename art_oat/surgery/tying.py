@@ -38,8 +38,8 @@ def tie(network: nn.Module, layers: Mapping[int, ConvertedLayer]) -> None:
     if faults := [" and ".join(map(str, places)) for places in shared if not _can_tie(places)]:
         raise UnsupportedModuleError(
             "a converted layer can have a tensor in common with other converted norms only, under the same name, "
-            f"of as many channels at every width, all of them or none with a FiLM, got {'; '.join(faults)}. Untie them, or "
-            "name the norms in keep or in film_on."
+            f"of as many channels at every width, all of them or none with a FiLM, got {'; '.join(faults)}. "
+            "Untie them, or name the norms in keep or in film_on."
         )
     for places in shared:
         _tie_layers([place.layer for place in places], places[0].name)
