@@ -203,10 +203,10 @@ LONGER = RECIPE.changed(nb_epochs=3, nb_train=200, ema=0.9, widths=(1.0,))
 def cut_in(epoch: int):
     """The second step of this epoch fails within the block."""
 
-    def step(self, x, y):
+    def step(self, x, y, **options):
         if self.epoch == epoch and self.metrics.nb_samples:
             raise KeyboardInterrupt
-        return unchanged(self, x, y)
+        return unchanged(self, x, y, **options)
 
     unchanged = Step.__call__
     with pytest.MonkeyPatch.context() as patch:
