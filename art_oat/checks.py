@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
+_MAX_SAID = 300
 _ROUNDING = 1e-6
 """Share of a range by which float32 may carry values out of it; its own step is a sixteenth of that."""
 
@@ -24,6 +25,14 @@ def as_array(data: Any) -> Array:
         return array.astype(array.dtype.newbyteorder("="))
     is_unfit = not array.flags.writeable or any(stride < 0 for stride in array.strides)
     return array.copy() if is_unfit else array
+
+
+def one_line(error: BaseException) -> str:
+    """Return what an error of another library says, in one line of at most 300 characters; its kind if that is all."""
+    said = " ".join(str(error).split())
+    known = isinstance(error, ValueError | RuntimeError) and said
+    said = said if known else f"{type(error).__name__}: {said}" if said else type(error).__name__
+    return said if len(said) <= _MAX_SAID else f"{said[:_MAX_SAID]} ..."
 
 
 def refuse(faults: Sequence[str]) -> None:

@@ -101,8 +101,9 @@ def demo(
         measurement = replace(MEASUREMENT, attacks=tuple(attack or MEASUREMENT.attacks), nb_robust=nb_robust)
         measurement.check(recipe)
         run, data = Run(out or usual_folder, typer.echo), recipe.dataset()
-        run.train(recipe, data, keeps_best=False, overwrites=overwrite or out is None)
-        curve = run.measure(measurement, data)
+        with run.held():
+            run.train(recipe, data, keeps_best=False, overwrites=overwrite or out is None)
+            curve = run.measure(measurement, data)
     _show(curve)
     typer.echo(f"\nDone in {time.perf_counter() - started:.0f} s. Weights, table and picture are in {run.folder}:")
     typer.echo(f"  {run.folder / 'tradeoff.png'}")
@@ -164,7 +165,8 @@ def _evaluate(
             chosen = {"attacks": ("autoattack",), **chosen}  # PGD knows no L1
         trained, measurement = Run(run, typer.echo), Measurement(**chosen)
         measurement.check(trained.recipe)
-        curve = trained.measure(measurement, trained.recipe.dataset(), nb_workers=nb_workers)
+        with trained.held():
+            curve = trained.measure(measurement, trained.recipe.dataset(), nb_workers=nb_workers)
     _show(curve)
     typer.echo(f"\nTable and picture are in {run}: {run / 'tradeoff.csv'}, {run / 'tradeoff.png'}")
 

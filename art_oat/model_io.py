@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import itertools
+import math
+from collections.abc import Container, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from art_oat import models
+from art_oat.checks import one_line, refuse
+from art_oat.contexts import borrowed_generators
 from art_oat.model import OATModel
+from art_oat.model_files import DESCRIPTION, DTYPES, FORMAT, WEIGHTS, encoded, read_model, write_model
 from art_oat.network_kinds import check_model
-from art_oat.storage import replaced, write_json
+from art_oat.storage import digest
 from art_oat.surgery import to_conditional
 from art_oat.surgery.convert import check_network
 
-WEIGHTS = "model.safetensors"
-DESCRIPTION = "model.json"
-_FORMAT = 1
-_MAX_REASON = 300
-_DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_LARGE = 2**24
+"""Numbers that a description may ask memory for, 64 MiB in float32, where the weights do not say how many."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,9 @@ class Architecture:
 
 
 def save_model(model: OATModel, folder: str | Path, architecture: Architecture | None = None) -> None:
-    """Write weights, statistics and codes, and how the network was converted; each file whole or not at all.
+    """Write weights, statistics and codes, and how the network was converted; the same model gives the same bytes.
+
+    Killed at any moment, it leaves the old model or the new one. The JSON holds the SHA-256 of the weights and its own.
 
     Args:
         model: Any conditional network.
@@ -66,86 +68,148 @@ def save_model(model: OATModel, folder: str | Path, architecture: Architecture |
 
     Raises:
         TypeError: If ``model`` is not an ``OATModel``.
+        ValueError: If a tensor of it could not be loaded again: NaN, an infinite weight, a negative variance.
+        OSError: If a file cannot be written; names it.
     """
     check_model(model)
-    folder = Path(folder)
-    with replaced(folder / WEIGHTS) as partial:
-        safetensors.torch.save_model(model, str(partial))
+    state = model.state_dict()
+    refuse(_value_faults(state, dict(model.named_parameters())))
+    dtype = model.encoding.table.dtype
+    others = {name: it.dtype for name, it in state.items() if it.is_floating_point() and it.dtype != dtype}
     description = {
-        "format": _FORMAT,
+        "format": FORMAT,
         "class": type(model.network).__name__,
         "architecture": None if architecture is None else asdict(architecture),
         "conversion": model.conversion,
         "default_point": asdict(model.default_point),
         "is_lam_named": model.is_lam_named,
-        "dtype": str(model.encoding.table.dtype).removeprefix("torch."),
+        "dtype": _name(dtype),
+        "other_dtypes": {name: _name(other) for name, other in others.items()},
     }
-    write_json(folder / DESCRIPTION, description)
+    write_model(Path(folder), encoded(state), description)
 
 
-def load_model(folder: str | Path, network: nn.Module | None = None) -> OATModel:
+def weights_digest(model: OATModel) -> str:
+    """Return the SHA-256 of the ``model.safetensors`` that :func:`save_model` writes."""
+    return digest(encoded(model.state_dict()))
+
+
+def load_model(folder: str | Path, network: nn.Module | None = None, *, check: bool = True) -> OATModel:
     """Return the model that :func:`save_model` wrote, on the CPU, in evaluation mode.
+
+    Nothing that the files name is imported or run, and no random number is drawn.
 
     Args:
         folder: Holds ``model.safetensors`` and ``model.json``.
-        network: A plain network of the saved class; None where the architecture was saved, too. Nothing that the
-            files name is imported or run.
+        network: A plain network of the saved class; None where the architecture was saved, too.
+        check: Whether the files must be, by their SHA-256, what :func:`save_model` wrote. False for files of before
+            there were digests, and for what you changed yourself. Names, shapes, dtypes and values are checked anyway.
 
     Raises:
         FileNotFoundError: If a file is missing.
-        ValueError: If a network is needed, a file is damaged or of another version, or the weights do not fit.
+        ValueError: If a network is needed, a file is damaged, was changed or is of another version, or the weights do
+            not fit.
     """
     folder = Path(folder)
-    if missing := [name for name in (DESCRIPTION, WEIGHTS) if not (folder / name).is_file()]:
-        raise FileNotFoundError(
-            f"folder must hold what save_model wrote, but {' and '.join(missing)} cannot be found in {folder}."
-        )
-    description = _description(folder / DESCRIPTION)
-    saved = description["class"]
-    if network is None:
-        if description["architecture"] is None:
-            raise ValueError(f"network must be a {saved}: its architecture was not saved in {folder}.")
-        network = Architecture(**description["architecture"]).build()
-    check_network(network)
-    try:
-        model = to_conditional(network, **description["conversion"]).to(_DTYPES[description["dtype"]])
-        _load_weights(model, folder / WEIGHTS)
-    except (RuntimeError, ValueError, safetensors.SafetensorError) as error:
-        given, reason = type(network).__name__, " ".join(str(error).split())
-        raise ValueError(
-            f"network must be the {saved} that was saved in {folder}, got a {given} that the weights do not fit: "
-            f"{reason[:_MAX_REASON]}"
-        ) from error
-    initial = model.default_point
-    model.default_point = model.point(**description["default_point"])
+    description, saved = read_model(folder, check=check)
+    with borrowed_generators(torch.get_default_device()):
+        if network is None:
+            network = _built(description, saved, folder)
+        check_network(network)
+        try:
+            refuse(_size_faults(description["conversion"], saved))
+            model = to_conditional(network, **description["conversion"]).to(DTYPES[description["dtype"]])
+            _load_weights(model, saved, description["other_dtypes"])
+            initial = model.default_point
+            model.default_point = model.point(**description["default_point"])
+        except Exception as error:  # whatever files of another origin make of it
+            given, reason = type(network).__name__, one_line(error)
+            raise ValueError(
+                f"network must be the {description['class']} that was saved in {folder}, got a {given} that the "
+                f"weights do not fit: {reason}"
+            ) from error
     model.is_lam_named = description.get("is_lam_named", model.default_point.lam != initial.lam)  # older files: no word
     return model.eval()
 
 
-def _load_weights(model: OATModel, path: Path) -> None:
-    """Load a file; modules are told that it is of their own version, which safetensors does not keep.
+def _built(description: Mapping[str, Any], saved: Mapping[str, Tensor], folder: Path) -> nn.Module:
+    """Return the plain network, once it is known to be no larger than the weights in the file.
 
     Raises:
-        ValueError: If the file lacks a tensor that no other name stands for, or has one that the model lacks.
+        ValueError: If the architecture was not saved, cannot be built, or is larger.
     """
-    saved, state = safetensors.torch.load_file(path), model.state_dict()
+    if description["architecture"] is None:
+        raise ValueError(f"network must be a {description['class']}: its architecture was not saved in {folder}.")
+    nb_saved = sum(tensor.numel() for tensor in saved.values())
+    try:
+        architecture = Architecture(**description["architecture"])
+        with torch.device("meta"):
+            plain = architecture.build()
+        if (nb_plain := sum(it.numel() for it in plain.state_dict().values())) <= nb_saved:
+            return architecture.build()
+    except Exception as error:  # whatever files of another origin make of it
+        raise ValueError(f"{folder / DESCRIPTION} must describe a network, but: {one_line(error)}") from error
+    raise ValueError(
+        f"{folder / DESCRIPTION} must describe the network in {WEIGHTS}, but that would have {nb_plain} numbers, and "
+        f"the file has {nb_saved}."
+    )
+
+
+def _size_faults(conversion: Mapping[str, Any], saved: Mapping[str, Tensor]) -> list[str]:
+    """Say which arguments of the conversion ask for much more memory than the weights have."""
+    nb_saved = sum(tensor.numel() for tensor in saved.values())
+    dim, shape = conversion.get("code_dim"), conversion.get("input_shape") or ()
+    is_large = dim is not None and dim * dim > max(nb_saved, _LARGE)
+    faults = [f"code_dim must be at most the root of {max(nb_saved, _LARGE)}, got {dim}."] if is_large else []
+    if math.prod(shape) > _LARGE:
+        faults.append(f"input_shape must hold at most {_LARGE} numbers, got {shape}.")
+    return faults
+
+
+def _load_weights(model: OATModel, saved: dict[str, Tensor], dtypes: Mapping[str, str]) -> None:
+    """Load tensors; modules are told that they are of their own version, which safetensors does not keep.
+
+    Raises:
+        ValueError: If one is lacking that no other name stands for, is not known, or of another dtype or shape, or
+            holds what no model has.
+    """
+    tensors = dict(itertools.chain(model.named_parameters(), model.named_buffers()))
+    for name, dtype in dtypes.items():
+        tensors[name].data = tensors[name].data.to(DTYPES[dtype])
+    state = model.state_dict()
     found = {state[name].data_ptr() for name in saved.keys() & state.keys()}
-    missing = [name for name in state.keys() - saved.keys() if state[name].data_ptr() not in found]
-    if missing or saved.keys() - state.keys():
-        unexpected = sorted(saved.keys() - state.keys())
-        raise ValueError(f"missing are {sorted(missing)}, unexpected {unexpected}.")
+    missing = sorted(name for name in state.keys() - saved.keys() if state[name].data_ptr() not in found)
+    unexpected = sorted(saved.keys() - state.keys())
+    faults = [f"missing are {missing}, unexpected {unexpected}."] if missing or unexpected else []
+    for name in sorted(saved.keys() & state.keys()):
+        if (saved[name].dtype, saved[name].shape) != (state[name].dtype, state[name].shape):
+            faults.append(f"{name} must be {_kind(state[name])}, got {_kind(saved[name])}.")
+    refuse(faults + _value_faults(saved, dict(model.named_parameters())))
     for name in state.keys() - saved.keys():
         del state[name]
     state.update(saved)
     model.load_state_dict(state, strict=False)
 
 
-def _description(path: Path) -> dict[str, Any]:
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-        found = description.get("format")
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{path} must be what save_model wrote, but cannot be read: {error}") from error
-    if found != _FORMAT:
-        raise ValueError(f"{path} must have format {_FORMAT}, got {found}.")
-    return dict(description)
+def _value_faults(tensors: Mapping[str, Tensor], parameters: Container[str]) -> list[str]:
+    """Say which tensors hold NaN, which weights and statistics infinity, and which variances are negative."""
+    faults = []
+    for name, tensor in tensors.items():
+        is_statistic = name.endswith(("running_mean", "running_var"))
+        if not tensor.is_floating_point() or not tensor.numel():
+            continue
+        if bool(tensor.isnan().any()):
+            faults.append(f"{name} must hold numbers, got NaN.")
+        elif (is_statistic or name in parameters) and not bool(tensor.isfinite().all()):  # masks may be infinite
+            faults.append(f"{name} must be finite, got infinity.")
+        elif name.endswith("running_var") and bool((tensor < 0).any()):
+            faults.append(f"{name} must be at least 0, got {float(tensor.min()):g}.")
+    return faults
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{_name(tensor.dtype)} {list(tensor.shape)}"

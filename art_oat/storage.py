@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import errno
 import functools
+import glob
 import hashlib
 import json
 import math
+import os
 import re
+import secrets
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import CodeType, FunctionType, MethodType
 from typing import Any, TextIO, TypeVar, overload
@@ -25,6 +30,7 @@ Plain = None | bool | int | float | str | list[Any] | dict[str, Any]
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _DIGEST = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{56}\b")
 _NB_SHOWN = 5
+_LEFTOVER_AFTER = 3600.0  # seconds; no file takes that long to be written
 _MISSING = "not there"
 _CLASS, _UNSAID = "class", "unsaid"  # no field of a dataclass is called class
 
@@ -33,15 +39,56 @@ _CLASS, _UNSAID = "class", "unsaid"  # no field of a dataclass is called class
 def replaced(path: Path) -> Iterator[Path]:
     """Give a temporary path to write to, and put the file in place of ``path`` when the block ends well.
 
-    Folders on the way are made. Whatever goes wrong, an older file stays as it was.
+    Folders on the way are made. The temporary path is this call's own. The file is on the disk, not only in the memory
+    of the system, before it gets its name. Whatever goes wrong, an older file stays as it was.
+
+    Raises:
+        OSError: If it cannot be written; names ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.part{path.suffix}")
+    _remove_leftovers(path)
+    partial = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}.part{path.suffix}")
     try:
         yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
         partial.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(partial)):
+            raise
+        raise OSError(error.errno, f"cannot write: {error.strerror}", str(path)) from error  # a full disk has no name
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove temporary files for a path that processes left that were killed while they wrote."""
+    for leftover in path.parent.glob(f".{glob.escape(path.stem)}.*-*.part{glob.escape(path.suffix)}"):
+        with suppress(OSError):
+            if time.time() - leftover.stat().st_mtime > _LEFTOVER_AFTER:
+                leftover.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk, too, where the system can do that."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # of file systems that cannot
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all, and as :func:`replaced` does."""
+    with replaced(path) as partial, partial.open("wb") as file:
+        file.write(content)
 
 
 @contextmanager
@@ -56,6 +103,20 @@ def write_json(path: Path, content: Any) -> None:
     with write_whole(path) as file:
         json.dump(content, file, indent=2)
         file.write("\n")
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file holds.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If it holds no JSON; names it.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # no JSON, no text, or lists in lists without end
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise ValueError(f"{path} must hold JSON, but cannot be read: {reason}.") from error
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], last: Sequence[str] = ()) -> None:

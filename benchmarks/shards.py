@@ -1,6 +1,5 @@
 """How the weights of a network are kept in small files: large tensors in half precision, several files per network."""
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,8 +9,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from art_oat.model_io import DESCRIPTION, WEIGHTS
-from art_oat.storage import replaced, write_whole
+from art_oat.model_files import DESCRIPTION, WEIGHTS, write_model
+from art_oat.storage import read_json, replaced, write_whole
 
 LIMIT = 15 * 2**20
 """Bytes of tensors in one file; some more are for their names."""
@@ -54,10 +53,7 @@ def join(source: Path, name: str, folder: Path) -> None:
     for path in _all_of(source, name):
         tensors |= safetensors.torch.load_file(path)
     whole = {key: tensor.float() if tensor.dtype == torch.float16 else tensor for key, tensor in tensors.items()}
-    with replaced(folder / WEIGHTS) as partial:
-        safetensors.torch.save_file(whole, partial)
-    with write_whole(folder / DESCRIPTION) as file:
-        json.dump(json.loads((source / f"{name}.json").read_text(encoding="utf-8")), file, indent=2)
+    write_model(folder, safetensors.torch.save(whole), read_json(source / f"{name}.json"))
 
 
 def _all_of(source: Path, name: str) -> Sequence[Path]:

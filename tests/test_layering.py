@@ -14,7 +14,7 @@ import art_oat
 ROOT = Path(art_oat.__file__).parents[1]
 ORDER = [
     {"condition", "contexts", "rebuild", "checks", "storage", "models"},
-    {"data", "watch"},
+    {"data", "lock", "model_files", "watch"},
     {"layers"},
     {"pinned"},
     {"model"},

@@ -1,13 +1,20 @@
+import contextlib
+import copy
+import itertools
 import json
+import os
+import random
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
 from art_oat import OperatingPoint, load_model, save_model, to_conditional
-from art_oat.model_io import Architecture
+from art_oat.model_io import Architecture, weights_digest
 from art_oat.models import SmallCNN
+from art_oat.storage import digest
 from tests.edge_case_networks import Concatenates
 from tests.networks import WIDTHS, Bottleneck, Hourglass, Residual, SharedNorm, images, shaken
 
@@ -77,14 +84,18 @@ def test_whether_the_default_lam_was_named_comes_back(tmp_path, lam):
     save_model(model, tmp_path)
     assert load_model(tmp_path, Residual()).is_lam_named == (lam is not None)
     edit(tmp_path, "is_lam_named")  # older files do not say it
-    assert load_model(tmp_path, Residual()).is_lam_named == (lam == 0.3)
+    assert load_model(tmp_path, Residual(), check=False).is_lam_named == (lam == 0.3)
 
 
 def test_a_model_saved_before_widths_were_known_is_loaded_with_one(tmp_path):
     model = shaken(Residual())
     save_model(model, tmp_path)
-    edit(tmp_path, "widths", "heads", "full_width", "input_shape")
-    loaded = load_model(tmp_path, Residual())
+    edit(tmp_path, "widths", "heads", "full_width", "input_shape", "sha256", "other_dtypes")
+    with pytest.raises(
+        ValueError, match=r"must hold the SHA-256 of the model, but is of an earlier version.*check=False"
+    ):
+        load_model(tmp_path, Residual())
+    loaded = load_model(tmp_path, Residual(), check=False)
     assert loaded.widths == (1.0,)
     assert torch.equal(loaded(images(), lam=0.3), model(images(), lam=0.3))
 
@@ -93,7 +104,7 @@ def test_codes_are_those_that_were_saved_whatever_the_seed_draws(tmp_path):
     model = to_conditional(Residual(), seed=1)
     save_model(model, tmp_path)
     edit(tmp_path, seed=2)
-    assert torch.equal(load_model(tmp_path, Residual()).encoding.table, model.encoding.table)
+    assert torch.equal(load_model(tmp_path, Residual(), check=False).encoding.table, model.encoding.table)
 
 
 class Versioned(Residual):
@@ -130,7 +141,7 @@ def test_what_does_not_fit_the_files_is_refused(tmp_path, spoil, network, messag
     save_model(shaken(Residual(), widths=WIDTHS), tmp_path)
     spoil(tmp_path)
     with pytest.raises(ValueError, match=message):
-        load_model(tmp_path, network)
+        load_model(tmp_path, network, check=False)
     with pytest.raises(FileNotFoundError):
         load_model(tmp_path / "nowhere")
 
@@ -140,16 +151,197 @@ def test_an_unknown_architecture_is_refused():
         Architecture("os.system", {})
 
 
-def test_a_failed_save_leaves_the_old_files_alone(tmp_path, monkeypatch):
+@pytest.mark.parametrize("nb_before", range(12))
+def test_whenever_a_save_breaks_off_the_model_of_before_or_of_now_is_there(tmp_path, monkeypatch, nb_before):
+    """Every one of the twelve operations on files fails in turn, and whatever would clean up after it."""
+    old, new = shaken(Residual()), shaken(Residual())
+    new.default_point = OperatingPoint(0.3)
+    save_model(old, tmp_path)
+    numbers = itertools.count()
+
+    def failing(operation):
+        def call(*arguments, **options):
+            if next(numbers) >= nb_before:
+                raise OSError(28, "No space left on device")
+            return operation(*arguments, **options)
+
+        return call
+
+    for place, name in ((Path, "open"), (os, "fsync"), (Path, "replace"), (Path, "unlink")):
+        monkeypatch.setattr(place, name, failing(getattr(place, name)))
+    with contextlib.suppress(OSError):
+        save_model(new, tmp_path)
+    monkeypatch.undo()
+    loaded = load_model(tmp_path, Residual())
+    expected = old if loaded.default_point == old.default_point else new
+    assert loaded.default_point == expected.default_point
+    torch.testing.assert_close(loaded.state_dict(), expected.state_dict(), rtol=0, atol=0)
+    save_model(new, tmp_path)
+    assert load_model(tmp_path, Residual()).default_point == new.default_point
+
+
+def test_a_full_disk_is_told_of_with_the_file(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
     save_model(to_conditional(Residual()), tmp_path)
     before = (tmp_path / "model.safetensors").read_bytes()
-
-    def fail(model: nn.Module, path: str) -> None:
-        Path(path).write_bytes(b"half")
-        raise OSError("disk full")
-
-    monkeypatch.setattr("safetensors.torch.save_model", fail)
-    with pytest.raises(OSError, match="disk full"):
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"cannot write: No space left on device: .*model.*\.json"):
         save_model(to_conditional(Residual(), seed=1), tmp_path)
     assert (tmp_path / "model.safetensors").read_bytes() == before
     assert {path.name for path in tmp_path.iterdir()} == {"model.safetensors", "model.json"}
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.json"])
+def test_no_bit_of_a_file_changes_unnoticed(tmp_path, name):
+    model = to_conditional(SmallCNN(channels=(2,), nb_classes=2))
+    save_model(model, tmp_path, Architecture("SmallCNN", {"channels": [2], "nb_classes": 2}))
+    path, draw = tmp_path / name, random.Random(name)
+    good = path.read_bytes()
+    for _ in range(100):
+        flipped, place = bytearray(good), draw.randrange(len(good))
+        flipped[place] ^= 1 << draw.randrange(8)
+        path.write_bytes(flipped)
+        loaded = said = None
+        try:
+            loaded = load_model(tmp_path)
+        except ValueError as error:
+            said = str(error)
+        if loaded is None:
+            assert name in said
+            assert "\n" not in said
+        else:  # a tab for a space in the JSON says the same
+            assert json.loads(flipped) == json.loads(good)
+            torch.testing.assert_close(loaded.state_dict(), model.state_dict(), rtol=0, atol=0)
+
+
+def spoiled(change):
+    return lambda tensors: tensors | {name: change(it) for name, it in tensors.items() if name.endswith("head.weight")}
+
+
+def negative(tensors):
+    return tensors | {name: it - 9 for name, it in tensors.items() if name.endswith("running_var")}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (spoiled(lambda it: it.int()), r"head\.weight must be float32 \[3, 6\], got int32 \[3, 6\]"),
+        (spoiled(lambda it: it.half()), r"head\.weight must be float32 \[3, 6\], got float16 \[3, 6\]"),
+        (spoiled(lambda it: it[:, :5].contiguous()), r"head\.weight must be float32 \[3, 6\], got float32 \[3, 5\]"),
+        (spoiled(lambda it: it * float("nan")), r"head\.weight must hold numbers, got NaN"),
+        (spoiled(lambda it: it * float("inf")), r"head\.weight must be finite, got infinity"),
+        (negative, r"running_var must be at least 0, got -"),
+        (lambda tensors: {}, "missing are|would have"),
+        (lambda tensors: tensors | {"more": torch.ones(2)}, r"unexpected \['more'\]"),
+    ],
+)
+def test_weights_that_no_model_has_are_refused_by_name_also_unchecked(tmp_path, change, message):
+    save_model(shaken(SmallCNN(channels=(4, 6), nb_classes=3), torch.float32), tmp_path, ARCHITECTURE)
+    tensors = safetensors.torch.load_file(tmp_path / "model.safetensors")
+    safetensors.torch.save_file(change(tensors), tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="SHA-256 is another"):
+        load_model(tmp_path)
+    with pytest.raises(ValueError, match=message) as caught:
+        load_model(tmp_path, check=False)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_could_not_be_loaded_is_not_saved(tmp_path):
+    model = to_conditional(Residual())
+    with torch.no_grad():
+        next(model.parameters())[0] = float("nan")
+    with pytest.raises(ValueError, match="must hold numbers, got NaN"):
+        save_model(model, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"architecture": {"name": "SmallCNN", "arguments": {"channels": [20_000, 20_000]}}}, "would have 3600"),
+        ({"architecture": {"name": "SmallCNN", "arguments": {"channels": [10**400]}}}, "must describe a network, but"),
+        ({"architecture": {"name": "SmallCNN", "arguments": [1]}}, "must describe a network, but"),
+        ({"architecture": {"nom": 1}}, "must describe a network, but"),
+        ({"architecture": {"name": "SmallCNN", "arguments": {"channels": []}}}, "at least one convolution"),
+        ({"architecture": 3}, "but architecture in it is not"),
+        ({"conversion": {"code_dim": 10**6}}, "code_dim must be at most"),
+        ({"conversion": {"input_shape": [1, 10**5, 10**5]}}, "input_shape must hold at most"),
+        ({"conversion": {"lambs": [0, 1]}}, "that the weights do not fit: TypeError.*lambs"),
+        ({"conversion": []}, "but conversion in it is not"),
+        ({"default_point": {"lam": 9}}, "that the weights do not fit"),
+        ({"dtype": "int7"}, "must name dtypes of .*, got int7"),
+        ({"class": None}, "but class in it is not"),
+    ],
+)
+def test_a_description_of_another_origin_is_refused_in_one_line_before_it_takes_memory(tmp_path, change, message):
+    save_model(shaken(SmallCNN(channels=(4, 6), nb_classes=3), torch.float32), tmp_path, ARCHITECTURE)
+    path = tmp_path / "model.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=message) as caught:
+        load_model(tmp_path, check=False)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"3", b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize("name", ["model.safetensors", "model.json"])
+def test_files_of_another_kind_are_refused_by_name(tmp_path, name, content):
+    save_model(to_conditional(Residual()), tmp_path)
+    (tmp_path / name).write_bytes(content)
+    for check in (True, False):
+        with pytest.raises(ValueError, match=name.replace(".", r"\.")) as caught:
+            load_model(tmp_path, Residual(), check=check)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("heads", ["shared", "per-width"])
+def test_the_same_model_gives_the_same_bytes(tmp_path, heads):
+    model = shaken(Bottleneck(), **SLIMMABLE, heads=heads)
+    contents = set()
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        save_model(copy.deepcopy(model), folder)
+        contents.add(tuple((folder / name).read_bytes() for name in ("model.safetensors", "model.json")))
+    save_model(load_model(tmp_path / "a", Bottleneck()), tmp_path / "c")
+    contents.add(tuple((tmp_path / "c" / name).read_bytes() for name in ("model.safetensors", "model.json")))
+    assert len(contents) == 1
+    assert weights_digest(model) == digest(tmp_path / "a" / "model.safetensors")
+
+
+def test_tensors_that_several_names_share_are_written_once(tmp_path):
+    model = shaken(SharedNorm(), **SLIMMABLE)
+    save_model(model, tmp_path)
+    tensors = safetensors.torch.load_file(tmp_path / "model.safetensors").values()
+    own = [*model.parameters(), *(it for it in model.buffers())]  # each once
+    assert sum(it.numel() for it in tensors) == sum(it.numel() for it in own)
+
+
+def test_a_network_of_several_dtypes_comes_back_with_them(tmp_path):
+    def mixed() -> nn.Module:
+        network = Residual()
+        network.head.double()
+        network.head.register_forward_pre_hook(lambda _, inputs: (inputs[0].double(),))
+        return network
+
+    model = to_conditional(mixed()).eval()
+    save_model(model, tmp_path)
+    loaded = load_model(tmp_path, mixed())
+    assert {it.dtype for it in loaded.parameters()} == {torch.float32, torch.float64}
+    torch.testing.assert_close(loaded.state_dict(), model.state_dict(), rtol=0, atol=0)
+
+
+def test_a_mask_may_be_infinite(tmp_path):
+    def masked() -> nn.Module:
+        network = Residual()
+        network.register_buffer("mask", torch.full((2,), -torch.inf))
+        return network
+
+    save_model(to_conditional(masked()), tmp_path)
+    assert load_model(tmp_path, masked()).network.mask.isinf().all()
+
+
+def test_loading_draws_nothing_from_the_global_generator(tmp_path):
+    save_model(shaken(SmallCNN(channels=(4, 6), nb_classes=3)), tmp_path, ARCHITECTURE)
+    before = torch.get_rng_state()
+    load_model(tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -1,5 +1,7 @@
 import functools
 import json
+import os
+import stat
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -17,9 +19,11 @@ from art_oat.storage import (
     digest,
     fingerprint,
     parse_csv,
+    read_json,
     read_rows,
     replaced,
     unsaid,
+    write_bytes,
     write_rows,
     write_whole,
 )
@@ -44,6 +48,68 @@ def test_what_fails_leaves_an_older_file_and_nothing_else(tmp_path):
         fail_after_writing_half()
     assert [file.name for file in tmp_path.iterdir()] == ["image.png"]
     assert path.read_text() == "old"
+
+
+def test_two_writers_of_one_file_are_not_in_each_other_s_way(tmp_path):
+    path = tmp_path / "file.txt"
+    with replaced(path) as first, replaced(path) as second:
+        first.write_text("first")
+        second.write_text("second")
+    assert path.read_text() == "first"  # whose block ended last
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_writer_left_goes_when_it_is_old(tmp_path):
+    left = [tmp_path / name for name in (".file.12-ab.part.txt", ".file.13-cd.part.txt", ".other.12-ab.part.txt")]
+    for path in left:
+        path.touch()
+    for path in left[::2]:
+        os.utime(path, (0, 0))
+    write_bytes(tmp_path / "file.txt", b"")
+    assert {path.name for path in tmp_path.iterdir()} == {"file.txt", *(path.name for path in left[1:])}
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from art_oat.storage import write_json, write_rows
+path = Path(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))  # what a full disk does, with another number
+for write in (lambda: write_json(path, list(range(1000))), lambda: write_rows(path, [{"a": "x" * 1000}])):
+    try:
+        write()
+    except OSError as error:
+        print(error)
+"""
+
+
+def test_a_full_disk_names_the_file_that_was_to_be_written_and_leaves_nothing(tmp_path):
+    path = tmp_path / "file"
+    command = [sys.executable, "-c", FULL, str(path)]
+    run = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines() == [f"[Errno 27] cannot write: File too large: {str(path)!r}"] * 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_and_its_folder_are_on_the_disk_before_a_write_counts_as_done(tmp_path, monkeypatch):
+    done: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (done.append("folder" if is_folder(file) else "file"), fsync(file)))
+    monkeypatch.setattr(Path, "replace", lambda *paths: (done.append("name"), replace(*paths)))
+    write_bytes(tmp_path / "it", b"content")
+    assert done == ["file", "name", "folder"]
+
+
+def is_folder(descriptor: int) -> bool:
+    return stat.S_ISDIR(os.fstat(descriptor).st_mode)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
+def test_what_is_no_json_is_refused_in_one_line_that_names_the_file(tmp_path, content):
+    (tmp_path / "it.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"it\.json must hold JSON, but cannot be read") as caught:
+        read_json(tmp_path / "it.json")
+    assert "\n" not in str(caught.value)
 
 
 def test_rows_come_back_as_text_with_their_columns_in_order(tmp_path):

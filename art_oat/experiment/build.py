@@ -83,7 +83,7 @@ def fit(
         verbose=verbose,
     )
     classifier: OATClassifier = trainer.get_classifier()
-    if folder is not None and not keeps_best:
+    if folder is not None:  # also over what another program may have written since the best epoch
         save_model(classifier.model, folder, plain)
     return classifier
 

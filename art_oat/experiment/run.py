@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,10 +22,13 @@ from art_oat.data import Dataset
 from art_oat.evaluation import AutoAttackWarning, EvaluationOptions, ThreatModel, TradeoffCurve
 from art_oat.evaluation.report import write_reports
 from art_oat.experiment.build import fit, trainer_for, weights_file
+from art_oat.experiment.ledger import Ledger
 from art_oat.experiment.recipe import Recipe, described
+from art_oat.lock import Held, StaleLockWarning, locked
 from art_oat.model import OATModel
-from art_oat.model_io import DESCRIPTION, WEIGHTS, load_model
-from art_oat.storage import differences, digest, fingerprint, write_json
+from art_oat.model_files import DESCRIPTION, WEIGHTS
+from art_oat.model_io import load_model, weights_digest
+from art_oat.storage import differences, digest, fingerprint
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,8 @@ class Run:
 
     ``samples.csv`` says which attack broke which image. ``run.json`` holds the settings that all were made with. What
     was made with the same settings, and has not been changed since, is reused. ``training-state.pt`` is there while a
-    training is not complete, a folder ``evaluation-...`` while a measurement is not.
+    training is not complete, a folder ``evaluation-...`` while a measurement is not. One process at a time trains or
+    measures there.
 
     Args:
         folder: Where the files are, and go; made where it is missing.
@@ -90,7 +94,25 @@ class Run:
         self._training_state = self.folder / "training-state.pt"
         self._curve, self._samples = self.folder / "tradeoff.csv", self.folder / "samples.csv"
         self._measured = [self._curve, self._samples]
-        self._ledger = _Ledger(self.folder / "run.json")
+        self._ledger = Ledger(self.folder / "run.json")
+        self._held: Held | None = None
+
+    @contextmanager
+    def held(self) -> Iterator[Held]:
+        """Have the folder for this process alone while the block runs, for what comes of several steps, too.
+
+        Raises:
+            RuntimeError: If another process works there.
+        """
+        if self._held is not None:
+            yield self._held
+            return
+        with locked(self.folder, self.say) as held:
+            self._ledger, self._held = Ledger(self._ledger.path), held  # another process may have written since
+            try:
+                yield held
+            finally:
+                self._held = None
 
     @property
     def recipe(self) -> Recipe:
@@ -118,7 +140,12 @@ class Run:
 
         Raises:
             FileExistsError: If there is another, and it may not.
+            RuntimeError: If another process works in the folder.
         """
+        with self.held() as held:
+            return self._train(recipe, data, held, keeps_best=keeps_best, overwrites=overwrites)
+
+    def _train(self, recipe: Recipe, data: Dataset, held: Held, *, keeps_best: bool, overwrites: bool) -> OATModel:
         settings = _training(recipe, data)
         if self._ledger.holds("training", settings, self._models):
             self.say(f"Reusing the weights in {self.folder}: trained with the same settings.")
@@ -132,6 +159,9 @@ class Run:
         self._begin(recipe, data, begun, is_cut=is_cut)
         state_path = self._training_state
         model = fit(trainer, recipe, data, folder=self.folder, keeps_best=keeps_best, state_path=state_path).model
+        held.check()
+        if digest(self._models[0]) != weights_digest(model):
+            raise RuntimeError(f"{self._models[0]} must hold what was trained, but another process has written it.")
         self._ledger.forget("begun")
         self._ledger.keep("training", settings, self._models)
         state_path.unlink(missing_ok=True)
@@ -171,7 +201,14 @@ class Run:
             measurement: What to measure.
             data: The test part is measured on.
             nb_workers: How many shards to attack at once; None for one per core, or one where there is a GPU.
+
+        Raises:
+            RuntimeError: If another process works in the folder.
         """
+        with self.held() as held:
+            return self._measure(measurement, data, nb_workers, held)
+
+    def _measure(self, measurement: Measurement, data: Dataset, nb_workers: int | None, held: Held) -> TradeoffCurve:
         what = {**asdict(measurement), "model": digest(*self._models), "data": digest(*data.test)}
         settings = what | {"machine": _machine()}  # latency is another on another one
         if self._ledger.holds("measurement", settings, self._measured):
@@ -181,7 +218,9 @@ class Run:
             so_far = self.folder / f"evaluation-{digest(repr(fingerprint(what)).encode())[:8]}"
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", AutoAttackWarning)  # the points of the curve have them
+                warnings.simplefilter("ignore", StaleLockWarning)  # said of the whole folder
                 curve = self._attack(measurement, data, nb_workers, so_far)
+            held.check()
             curve.to_csv(self._curve)
             write_reports(curve.reports, self._samples)
             self._ledger.keep("measurement", settings, self._measured)
@@ -239,38 +278,3 @@ def _training(recipe: Recipe, data: Dataset) -> dict[str, Any]:
 
 def _machine() -> str:
     return f"{platform.platform()}, {platform.processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
-
-
-class _Ledger:
-    """Remembers with which settings the files in a folder were made, and what was in them."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            kept = json.loads(path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
-            kept = {}
-        self.kept: dict[str, Any] = kept if isinstance(kept, dict) else {}
-
-    def settings(self, name: str) -> dict[str, Any]:
-        """Return what something was made with; nothing where that is not known."""
-        entry = self.kept.get(name)
-        settings = entry.get("settings") if isinstance(entry, dict) else None
-        return settings if isinstance(settings, dict) else {}
-
-    def holds(self, name: str, settings: Mapping[str, Any], results: Sequence[Path] = ()) -> bool:
-        """Whether ``results`` were made with ``settings``, and are still what was made."""
-        return all(path.exists() for path in results) and self.kept.get(name) == _entry(settings, results)
-
-    def forget(self, name: str) -> None:
-        """Note nothing of something any more, from the next :meth:`keep` on."""
-        self.kept.pop(name, None)
-
-    def keep(self, name: str, settings: Mapping[str, Any], results: Sequence[Path] = ()) -> None:
-        """Note that ``results`` were made with ``settings``."""
-        self.kept[name] = _entry(settings, results)
-        write_json(self.path, self.kept)
-
-
-def _entry(settings: Mapping[str, Any], results: Sequence[Path]) -> dict[str, Any]:
-    return {"settings": fingerprint(settings), "sha256": digest(*results)}

@@ -3,19 +3,26 @@ import itertools
 import json
 import os
 import shutil
+import subprocess
+import sys
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from art_oat import TradeoffCurve, load_model
 from art_oat.data import Split
 from art_oat.evaluation.shards import Shard
+from art_oat.experiment import run
+from art_oat.experiment.ledger import Ledger
 from art_oat.experiment.recipe import Recipe
 from art_oat.experiment.run import Measurement, Run
+from art_oat.lock import LOCK
 from art_oat.training import Method
 from art_oat.training.step import Step
 
+ROOT = Path(__file__).parents[2]
 RECIPE = Recipe(
     data="digits",
     network="small-4-8",
@@ -46,8 +53,13 @@ def measure(folder, data=DATA, **changes) -> tuple[TradeoffCurve, str]:
     return curve, line.split()[0]
 
 
+def names(folder) -> set[str]:
+    """What lies in a folder, but for its lock."""
+    return {path.name for path in folder.iterdir()} - {LOCK}
+
+
 def contents(folder) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {name: (folder / name).read_bytes() for name in names(folder)}
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +76,7 @@ def folder(finished, tmp_path):
 
 
 def test_it_writes_what_it_says_and_knows_its_recipe(folder):
-    assert {path.name for path in folder.iterdir()} == FILES
+    assert names(folder) == FILES
     curve = TradeoffCurve.from_csv(folder / "tradeoff.csv")
     assert curve.eps == RECIPE.method.eps
     measured = [(point.width, point.lam) for point in curve.points]
@@ -137,7 +149,7 @@ def test_a_measurement_that_was_cut_goes_on_and_says_so(folder, monkeypatch):
     assert said == "Going"
     assert [point.robust for point in curve.points] == [point.robust for point in expected.points]
     assert len(judged) == len(expected.points)
-    assert {path.name for path in folder.iterdir()} == FILES
+    assert names(folder) == FILES
 
 
 def test_what_broke_each_image_is_written_down(folder):
@@ -232,7 +244,7 @@ def test_the_same_training_again_after_cuts_has_the_weights_of_the_uncut_one(tmp
         with cut_in(epoch):
             train(cut, LONGER, **options)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("art_oat.experiment.run._Ledger.forget", lambda *_: 1 / 0)  # trained to the end, and not noted
+        patch.setattr("art_oat.experiment.run.Ledger.forget", lambda *_: 1 / 0)  # trained to the end, and not noted
         with pytest.raises(ZeroDivisionError):
             train(cut, LONGER, **options)
     assert train(cut, LONGER, **options) == "Going on"
@@ -240,7 +252,7 @@ def test_the_same_training_again_after_cuts_has_the_weights_of_the_uncut_one(tmp
         assert (cut / name).read_bytes() == (whole / name).read_bytes()
     rows = [(folder / "training.csv").read_text().splitlines() for folder in (cut, whole)]
     assert len(rows[0]) == len(rows[1]) == 1 + LONGER.nb_epochs
-    assert {path.name for path in cut.iterdir()} == FILES - MEASURED
+    assert names(cut) == FILES - MEASURED
     assert train(cut, LONGER, **options) == "Reusing the"
 
 
@@ -256,7 +268,7 @@ def test_a_training_that_was_cut_short_is_replaced_by_another_on_demand_alone(tm
             train(tmp_path, other)
     assert contents(tmp_path) == before
     assert train(tmp_path, LONGER, overwrites=True) == "Training one"
-    assert {path.name for path in tmp_path.iterdir()} == FILES - MEASURED
+    assert names(tmp_path) == FILES - MEASURED
 
 
 def test_a_training_that_was_cut_short_before_its_first_epoch_ended_starts_anew_and_holds_nobody_up(tmp_path):
@@ -265,3 +277,52 @@ def test_a_training_that_was_cut_short_before_its_first_epoch_ended_starts_anew_
         with cut_in(1):
             train(tmp_path, recipe)
     assert train(tmp_path, other) == "Training one"
+
+
+def in_another_process(folder, call: str, *, during: str) -> str:
+    """Return what another process says to a call while this one is within a function."""
+    script = f"from tests.experiment.test_run import *; from pathlib import Path; print({call})"
+    unchanged, said = getattr(Run, during), []
+
+    def call_both(self, *arguments, **options):
+        command = [sys.executable, "-c", script, str(folder)]
+        said.append(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stderr)
+        return unchanged(self, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, during, call_both)
+        {"_train": train, "_measure": measure}[during](folder)
+    return said[0].splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("during", ["_train", "_measure"])
+@pytest.mark.parametrize("call", ["train(Path(sys.argv[1]), RECIPE, overwrites=True)", "measure(Path(sys.argv[1]))"])
+def test_of_two_processes_in_one_folder_the_second_is_refused_and_the_first_undisturbed(folder, during, call):
+    before = contents(folder)
+    assert "RuntimeError: one process at a time may work in" in in_another_process(folder, call, during=during)
+    after = contents(folder)
+    assert all(after[name] == before[name] for name in ("model.safetensors", "model.json", "run.json", "tradeoff.csv"))
+
+
+def test_the_record_never_vouches_for_weights_that_another_has_written(tmp_path, folder):
+    def fit_and_be_overwritten(*arguments, **options):
+        classifier = unchanged(*arguments, **options)
+        for name in ("model.safetensors", "model.json"):
+            shutil.copy(folder / name, tmp_path / "new" / name)
+        return classifier
+
+    unchanged, other = run.fit, RECIPE.changed(seed=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "fit", fit_and_be_overwritten)
+        with pytest.raises(RuntimeError, match="must hold what was trained, but another process has written it"):
+            train(tmp_path / "new", other)
+    assert not Ledger(tmp_path / "new" / "run.json").settings("training")
+    assert train(tmp_path / "new", other) == "Going on"
+
+
+def test_what_another_process_wrote_between_two_steps_of_one_is_not_forgotten(folder, tmp_path):
+    first = Run(tmp_path / "it", [].append)
+    shutil.copytree(folder, tmp_path / "it")
+    first.measure(replace(MEASUREMENT, seed=1), DATA, nb_workers=1)
+    assert train(tmp_path / "it") == "Reusing the"

@@ -1,0 +1,48 @@
+"""What a folder remembers of the files in it: with which settings they were made, and what was in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from art_oat.storage import digest, fingerprint, read_json, write_json
+
+
+class Ledger:
+    """Remembers with which settings the files in a folder were made, and what was in them.
+
+    Args:
+        path: The file that holds it; one that is damaged, or is not there, remembers nothing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            kept = read_json(path)
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            kept = {}
+        self.kept: dict[str, Any] = kept if isinstance(kept, dict) else {}
+
+    def settings(self, name: str) -> dict[str, Any]:
+        """Return what something was made with; nothing where that is not known."""
+        entry = self.kept.get(name)
+        settings = entry.get("settings") if isinstance(entry, dict) else None
+        return settings if isinstance(settings, dict) else {}
+
+    def holds(self, name: str, settings: Mapping[str, Any], results: Sequence[Path] = ()) -> bool:
+        """Whether ``results`` were made with ``settings``, and are still what was made."""
+        return all(path.exists() for path in results) and self.kept.get(name) == _entry(settings, results)
+
+    def forget(self, name: str) -> None:
+        """Note nothing of something any more, from the next :meth:`keep` on."""
+        self.kept.pop(name, None)
+
+    def keep(self, name: str, settings: Mapping[str, Any], results: Sequence[Path] = ()) -> None:
+        """Note that ``results`` were made with ``settings``."""
+        self.kept[name] = _entry(settings, results)
+        write_json(self.path, self.kept)
+
+
+def _entry(settings: Mapping[str, Any], results: Sequence[Path]) -> dict[str, Any]:
+    return {"settings": fingerprint(settings), "sha256": digest(*results)}

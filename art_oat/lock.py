@@ -1,0 +1,164 @@
+"""A lock on a folder: one process works there at a time, says who it is, and is missed when it dies."""
+
+from __future__ import annotations
+
+import os
+import platform
+import secrets
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from art_oat.checks import warn_caller
+from art_oat.storage import read_json, write_json
+
+LOCK, OWNER = ".lock", ".owner.json"
+STALE_AFTER = 120.0
+"""Seconds without a sign of life after which an owner on another machine counts as dead."""
+_SIGN_EVERY = 15.0
+
+
+class StaleLockWarning(UserWarning):
+    """A folder was left by a process that died."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who works in a folder: a process, since when, and a token that no other has."""
+
+    host: str
+    pid: int
+    command: str
+    since: str
+    token: str
+
+    @classmethod
+    def this_process(cls) -> Owner:
+        """Return a fresh mark of the process that calls."""
+        command = " ".join([Path(sys.argv[0] or "python").name, *sys.argv[1:2]])
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        return cls(platform.node(), os.getpid(), command, since, secrets.token_hex(8))
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host} ({self.command}, since {self.since})"
+
+
+class Held:
+    """A lock that is held; gives signs of life until it is released."""
+
+    def __init__(self, folder: Path, owner: Owner) -> None:
+        self.folder, self.owner = folder, owner
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._give_signs, daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """Make sure that nobody has taken the folder over.
+
+        Raises:
+            RuntimeError: If another process has, as it can where a network folder locks nothing.
+        """
+        found = _read(self.folder)
+        if found != self.owner:
+            other = "somebody deleted its mark" if found is None else f"{found} has taken it over"
+            raise RuntimeError(f"{self.folder} must be this process's alone, but {other}. Nothing more is written.")
+
+    def _give_signs(self) -> None:
+        while not self._is_over.wait(_SIGN_EVERY):
+            if _read(self.folder) == self.owner:
+                with suppress(OSError):
+                    os.utime(self.folder / OWNER)
+
+    def release(self) -> None:
+        """End the signs of life, and take the own mark away."""
+        self._is_over.set()
+        self._thread.join()
+        if _read(self.folder) == self.owner:
+            (self.folder / OWNER).unlink(missing_ok=True)
+
+
+def _warn(message: str) -> None:
+    warn_caller(message, StaleLockWarning)
+
+
+@contextmanager
+def locked(folder: Path, say: Callable[[str], object] = _warn) -> Iterator[Held]:
+    """Have a folder, which is made where it is missing, for this process alone while the block runs.
+
+    The operating system locks ``.lock`` and frees it when the process dies, however it dies. ``.owner.json`` names the
+    process. Where a network folder locks for each machine alone, that file is what others go by: its time is renewed
+    every 15 s, and after two minutes without that its process counts as dead.
+
+    Args:
+        folder: What to lock.
+        say: Is told where the folder is taken over from a process that died.
+
+    Raises:
+        RuntimeError: If another process, or another thread, works there.
+    """
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK, thread_local=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise _in_use(folder) from None
+    try:
+        held = _taken(folder, say)
+        try:
+            yield held
+        finally:
+            held.release()
+    finally:
+        if made and [path.name for path in folder.iterdir()] == [LOCK]:
+            (folder / LOCK).unlink()  # nothing came of it
+        lock.release()
+        for each in made:
+            with suppress(OSError):  # it holds something
+                each.rmdir()
+
+
+def _taken(folder: Path, say: Callable[[str], object]) -> Held:
+    """Write down that the folder is this process's, unless one on another machine is alive."""
+    own, left = Owner.this_process(), _read(folder)
+    age = 0.0 if left is None else _age(folder / OWNER)
+    if left is not None and left.host != own.host and age < STALE_AFTER:
+        raise _in_use(folder)
+    write_json(folder / OWNER, asdict(own))
+    if left is not None:
+        say(f"Taking over {folder} from {left}, which ended without a word; last sign of life {age:.0f} s ago.")
+    return Held(folder, own)
+
+
+def _in_use(folder: Path) -> RuntimeError:
+    owner = _read(folder)
+    who = "another process" if owner is None else f"{owner}, last sign of life {_age(folder / OWNER):.0f} s ago,"
+    return RuntimeError(
+        f"one process at a time may work in {folder}, but {who} does. Wait for it, or name another folder."
+    )
+
+
+def _read(folder: Path) -> Owner | None:
+    try:
+        return Owner(**read_json(folder / OWNER))
+    except (OSError, ValueError, TypeError):  # none, or of another version
+        return None
+
+
+def _age(path: Path) -> float:
+    """Return how old a file is, in seconds by the clock of whoever keeps the folder."""
+    probe = path.with_name(f".{secrets.token_hex(8)}.now")
+    try:
+        probe.touch()
+        return max(0.0, probe.stat().st_mtime - path.stat().st_mtime)
+    except OSError:
+        return 0.0
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)

@@ -1,0 +1,112 @@
+"""The two files of a model, as they lie in a folder: weights in safetensors, and a signed JSON that describes them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from art_oat.checks import one_line
+from art_oat.storage import digest, read_json, write_bytes, write_json
+
+WEIGHTS = "model.safetensors"
+DESCRIPTION = "model.json"
+FORMAT = 1
+DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_NEXT = ".model.next.json"
+_SIGNATURE = "sha256"
+_NB_TRIES = 3
+_FIELDS: dict[str, Any] = {
+    "class": str,
+    "architecture": dict | None,
+    "conversion": dict,
+    "default_point": dict,
+    "dtype": str,
+}
+_UNCHECKED = "load_model(..., check=False) takes it all the same."
+
+
+def write_model(folder: Path, weights: bytes, description: Mapping[str, Any]) -> None:
+    """Write encoded weights and their description, signed; a reader finds both of before, or both of now."""
+    unsigned = {name: value for name, value in description.items() if name != _SIGNATURE}
+    signed = unsigned | {_SIGNATURE: {"weights": digest(weights), "description": _description_digest(unsigned)}}
+    write_json(folder / _NEXT, signed)  # what a reader goes by if this process dies between the next two lines
+    write_bytes(folder / WEIGHTS, weights)
+    write_json(folder / DESCRIPTION, signed)
+    (folder / _NEXT).unlink(missing_ok=True)
+
+
+def encoded(state: Mapping[str, Tensor]) -> bytes:
+    """Return tensors as safetensors, one that has several names by its first one."""
+    names: dict[Any, str] = {}
+    for name, tensor in state.items():
+        place = tensor.data_ptr() if tensor.numel() else name
+        names.setdefault((place, tensor.dtype, tensor.shape, tensor.stride()), name)
+    return safetensors.torch.save({name: state[name].detach().cpu().contiguous().clone() for name in names.values()})
+
+
+def _description_digest(unsigned: Mapping[str, Any]) -> str:
+    return digest(json.dumps(unsigned, sort_keys=True).encode())
+
+
+def read_model(folder: Path, *, check: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the description, with what older ones lack, and the weights that it describes.
+
+    Raises:
+        FileNotFoundError: If one is missing.
+        ValueError: If the description is none, or a digest is another.
+    """
+    if missing := [name for name in (DESCRIPTION, WEIGHTS) if not (folder / name).is_file()]:
+        raise FileNotFoundError(
+            f"folder must hold what save_model wrote, but {' and '.join(missing)} cannot be found in {folder}."
+        )
+    for _ in range(_NB_TRIES):  # another process may be between its two files
+        weights = (folder / WEIGHTS).read_bytes()
+        paths = [path for path in (folder / DESCRIPTION, folder / _NEXT) if path.is_file()]
+        found = [_description(path, check=check) for path in paths]
+        for description in found:
+            if description[_SIGNATURE].get("weights") == digest(weights):
+                return description, _decoded(folder / WEIGHTS, weights)
+    if not check:
+        return found[0], _decoded(folder / WEIGHTS, weights)
+    raise ValueError(
+        f"{folder / WEIGHTS} must be what save_model wrote with {DESCRIPTION}, but its SHA-256 is another: it is "
+        f"damaged, or was changed. {_UNCHECKED}"
+    )
+
+
+def _description(path: Path, *, check: bool) -> dict[str, Any]:
+    """Read a description, with what older ones lack.
+
+    Raises:
+        ValueError: If it is none, of another version, or not what was written.
+    """
+    description = read_json(path)
+    found = description.get("format") if isinstance(description, dict) else None
+    if found != FORMAT:
+        raise ValueError(f"{path} must have format {FORMAT}, got {found}.")
+    faulty = [name for name, kind in _FIELDS.items() if not isinstance(description.get(name), kind)]
+    signature = description.pop(_SIGNATURE, {})
+    actual = _description_digest(description)
+    description = {"other_dtypes": {}, **description}
+    if faulty or not isinstance(signature, dict) or not isinstance(description["other_dtypes"], dict):
+        raise ValueError(f"{path} must be what save_model wrote, but {', '.join(faulty) or _SIGNATURE} in it is not.")
+    if unknown := {description["dtype"], *map(str, description["other_dtypes"].values())} - DTYPES.keys():
+        raise ValueError(f"{path} must name dtypes of {tuple(DTYPES)}, got {', '.join(sorted(unknown))}.")
+    if check and not signature:
+        raise ValueError(f"{path} must hold the SHA-256 of the model, but is of an earlier version. {_UNCHECKED}")
+    if check and signature.get("description") != actual:
+        raise ValueError(f"{path} must be as save_model wrote it, but is damaged, or was changed. {_UNCHECKED}")
+    return description | {_SIGNATURE: signature}
+
+
+def _decoded(path: Path, weights: bytes) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load(weights)
+    except Exception as error:  # whatever the library raises
+        raise ValueError(f"{path} must hold safetensors, but cannot be read: {one_line(error)}") from error
