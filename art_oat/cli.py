@@ -154,6 +154,9 @@ def _evaluate(
     nb_workers: Annotated[
         int | None, typer.Option(min=1, help="Shards of images to attack at once; one per core if not given.")
     ] = None,
+    trust_network: Annotated[
+        bool, typer.Option("--trust-network", help="Import the code that the folder names as its network.")
+    ] = False,
     **given: Any,
 ) -> None:
     from art_oat.experiment.options import read
@@ -163,7 +166,7 @@ def _evaluate(
         chosen = read(Measurement, given)
         if chosen.get("norm") == "L1":
             chosen = {"attacks": ("autoattack",), **chosen}  # PGD knows no L1
-        trained, measurement = Run(run, typer.echo), Measurement(**chosen)
+        trained, measurement = Run(run, typer.echo, trusts_network=trust_network), Measurement(**chosen)
         measurement.check(trained.recipe)
         with trained.held():
             curve = trained.measure(measurement, trained.recipe.dataset(), nb_workers=nb_workers)

@@ -17,10 +17,13 @@ from art_oat.checks import one_line, refuse
 from art_oat.contexts import borrowed_generators
 from art_oat.model import OATModel
 from art_oat.model_files import DESCRIPTION, DTYPES, FORMAT, WEIGHTS, encoded, read_model, write_model
+from art_oat.models.registry import network_kind
 from art_oat.network_kinds import check_model
 from art_oat.storage import digest
 from art_oat.surgery import to_conditional
 from art_oat.surgery.convert import check_network
+
+_BUILDERS = tuple(name for name in models.__all__ if name not in ("ImageTask", "Logits", "register_network"))
 
 _LARGE = 2**24
 """Numbers that a description may ask memory for, 64 MiB in float32, where the weights do not say how many."""
@@ -42,8 +45,13 @@ class Architecture:
     arguments: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        if self.name not in models.__all__:
-            raise ValueError(f"architecture must be one of {models.__all__}, got {self.name!r}.")
+        if self.name not in _BUILDERS:
+            raise ValueError(f"architecture must be one of {_BUILDERS}, got {self.name!r}.")
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether it may be built because a file says so: whether that imports no code of the file's choice."""
+        return self.name != "network_named" or network_kind(self.arguments["name"]).is_trusted
 
     def kind(self) -> str:
         """Return the name of the class that is built."""
@@ -94,16 +102,19 @@ def weights_digest(model: OATModel) -> str:
     return digest(encoded(model.state_dict()))
 
 
-def load_model(folder: str | Path, network: nn.Module | None = None, *, check: bool = True) -> OATModel:
+def load_model(
+    folder: str | Path, network: nn.Module | None = None, *, check: bool = True, trusts_network: bool = False
+) -> OATModel:
     """Return the model that :func:`save_model` wrote, on the CPU, in evaluation mode.
 
-    Nothing that the files name is imported or run, and no random number is drawn.
+    Nothing that the files name is imported or run, unless ``trusts_network``, and no random number is drawn.
 
     Args:
         folder: Holds ``model.safetensors`` and ``model.json``.
         network: A plain network of the saved class; None where the architecture was saved, too.
         check: Whether the files must be, by their SHA-256, what :func:`save_model` wrote. False for files of before
             there were digests, and for what you changed yourself. Names, shapes, dtypes and values are checked anyway.
+        trusts_network: Whether a network that was saved as ``"package.module:factory"`` is imported and called.
 
     Raises:
         FileNotFoundError: If a file is missing.
@@ -114,7 +125,7 @@ def load_model(folder: str | Path, network: nn.Module | None = None, *, check: b
     description, saved = read_model(folder, check=check)
     with borrowed_generators(torch.get_default_device()):
         if network is None:
-            network = _built(description, saved, folder)
+            network = _built(description, saved, folder, trusts_network=trusts_network)
         check_network(network)
         try:
             refuse(_size_faults(description["conversion"], saved))
@@ -132,7 +143,9 @@ def load_model(folder: str | Path, network: nn.Module | None = None, *, check: b
     return model.eval()
 
 
-def _built(description: Mapping[str, Any], saved: Mapping[str, Tensor], folder: Path) -> nn.Module:
+def _built(
+    description: Mapping[str, Any], saved: Mapping[str, Tensor], folder: Path, *, trusts_network: bool
+) -> nn.Module:
     """Return the plain network, once it is known to be no larger than the weights in the file.
 
     Raises:
@@ -143,6 +156,13 @@ def _built(description: Mapping[str, Any], saved: Mapping[str, Tensor], folder: 
     nb_saved = sum(tensor.numel() for tensor in saved.values())
     try:
         architecture = Architecture(**description["architecture"])
+        if not architecture.is_trusted:
+            if trusts_network:
+                return architecture.build()
+            raise ValueError(
+                f"its network is {architecture.arguments['name']}, and loading it would run that code. If you trust "
+                "it: load_model(..., trusts_network=True), or art-oat evaluate --trust-network"
+            )
         with torch.device("meta"):
             plain = architecture.build()
         if (nb_plain := sum(it.numel() for it in plain.state_dict().values())) <= nb_saved:

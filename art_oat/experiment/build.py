@@ -97,6 +97,7 @@ def _model(recipe: Recipe, data: Dataset) -> OATModel:
         network,
         recipe.lambdas,
         **({"film_on": ()} if recipe.film is None else {"film": recipe.film}),
+        statistics=recipe.statistics,
         widths=recipe.widths,
         heads=recipe.heads,
         input_shape=data.input_shape,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any, Literal, Self, get_args
 import torch
 from torch import nn
 
-from art_oat import models
 from art_oat.checks import count_faults, refusals, refuse
 from art_oat.classifier import OATClassifier
 from art_oat.condition import is_finite_number
@@ -23,6 +21,8 @@ from art_oat.layers.encoding import check_lambdas
 from art_oat.layers.slimmable import check_widths
 from art_oat.model import OATModel
 from art_oat.model_io import Architecture
+from art_oat.models.registry import check_network_name, spelled
+from art_oat.surgery.builder import Conditioning
 from art_oat.surgery.convert import Heads
 from art_oat.training import Method, StratifiedSampling, parameter_groups, schedule_by_name
 from art_oat.training.param_groups import ALL_KINDS, ParameterKind
@@ -34,8 +34,6 @@ OptimizerName = Literal["sgd", "adamw"]
 _USUAL: dict[OptimizerName, tuple[float, float]] = {"sgd": (0.1, 5e-4), "adamw": (1e-3, 0.05)}
 """Learning rate and weight decay where none are given."""
 _CLIP_VALUES = (0, 1)  # of the images of every data set
-_SMALL = re.compile(r"small((?:-[1-9]\d*)*)")
-_WIDE = re.compile(r"wrn-(\d+)-(\d+)")
 
 
 def _shown(number: int) -> str:
@@ -56,10 +54,11 @@ class Recipe:
     Attributes:
         data: As :func:`art_oat.data.load` takes it.
         nb_train: Images are kept in the classes' shares; None for all.
-        network: ``"wrn-16-8"`` stands for any depth and widen factor.
+        network: As :func:`art_oat.models.network_named` takes it, from this library or another.
         pretrained: A ``state_dict`` as ``.safetensors`` or as ``torch.save`` writes it; None for random weights.
         film: As :func:`~art_oat.to_conditional` takes it; None to leave FiLM out. With one lam, that is the training of
             the plain network at a fixed lam: adversarial training at 1, natural training at 0.
+        statistics: As :class:`~art_oat.surgery.Conditioning` takes it.
         heads: As :func:`~art_oat.to_conditional` takes it.
         method: What is learned; attacks and loss by name, the perturbation of weights as a number, no augmentation.
         schedule: As :func:`art_oat.training.schedule_by_name` takes it.
@@ -79,11 +78,15 @@ class Recipe:
     data: str = described(f"One of {', '.join(NAMES)}, or a path that ends in .npz.", default=MISSING)
     data_folder: str | None = described("Where the data set lies; ART's data folder if not given.")
     nb_train: int | None = described("Training images to keep; all if not given.")
-    network: str = described("small, small-16-32-64 (channels), resnet18, resnet34, wrn-16-8.", default="resnet18")
+    network: str = described(f"One of {spelled()}.", default="resnet18")
     pretrained: str | None = described(
         "Weights of the plain network to start from, .safetensors or .pt; best with slow-start."
     )
     film: str | None = "linear"
+    statistics: str = described(
+        "dual: statistics and weights of norms for lam 0 and above it; shared: only weights; single: FiLM alone.",
+        default="dual",
+    )
     lambdas: tuple[float, ...] = described("The lams to train, in [0, 1].", default=DEFAULT_LAMBDAS)
     widths: tuple[float, ...] = described("Fractions of channels to train, such as 0.5 0.75 1.", default=(1.0,))
     heads: Heads = described("shared: one last layer for all widths; per-width: one for each.", default="shared")
@@ -112,7 +115,8 @@ class Recipe:
             if isinstance(values := getattr(self, name), Iterable):  # a file gives a list
                 object.__setattr__(self, name, tuple(values))
         faults = refusals(
-            lambda: architecture(self.network, in_channels=1, nb_classes=2),
+            lambda: Conditioning(statistics=self.statistics),
+            lambda: check_network_name(self.network),
             self.scheduler,
             lambda: check_lambdas(self.lambdas),
             lambda: check_widths(self.widths),
@@ -195,7 +199,9 @@ class Recipe:
 
     def architecture(self, data: Dataset) -> Architecture:
         """Return the plain network for images of this kind."""
-        return architecture(self.network, in_channels=data.input_shape[0], nb_classes=data.nb_classes)
+        in_channels, *image_size = data.input_shape
+        task = {"in_channels": in_channels, "nb_classes": data.nb_classes, "image_size": image_size}
+        return Architecture("network_named", {"name": self.network, **task})
 
     def scheduler(self) -> Schedule:
         """Return what the learning rate goes by."""
@@ -216,22 +222,3 @@ class Recipe:
         """Return the classifier of a model for this data."""
         loss = nn.CrossEntropyLoss(label_smoothing=self.label_smoothing)
         return OATClassifier(model, loss, data.input_shape, data.nb_classes, optimizer, clip_values=_CLIP_VALUES)
-
-
-def architecture(name: str, *, in_channels: int, nb_classes: int) -> Architecture:
-    """Return the network of :mod:`art_oat.models` that a short name means; see :class:`Recipe`.
-
-    Raises:
-        ValueError: If the name means none, or the network cannot be built so.
-    """
-    arguments: dict[str, Any] = {"in_channels": in_channels, "nb_classes": nb_classes}
-    if match := _SMALL.fullmatch(name):
-        channels = [int(part) for part in match[1].split("-") if part]
-        return Architecture("SmallCNN", arguments | ({"channels": channels} if channels else {}))
-    if match := _WIDE.fullmatch(name):
-        sizes = {"depth": int(match[1]), "widen_factor": int(match[2])}
-        models.WideResNet(**sizes)  # refuses depths that there are not
-        return Architecture("WideResNet", arguments | sizes)
-    if name in ("resnet18", "resnet34"):
-        return Architecture(name, arguments)
-    raise ValueError(f"network must be small, small-16-32-64 (channels), resnet18, resnet34 or wrn-16-8, got {name!r}.")

@@ -80,13 +80,15 @@ class Run:
     Args:
         folder: Where the files are, and go; made where it is missing.
         say: Is told what happens, one line at a time.
+        trusts_network: Whether code is imported that the folder names as its network.
 
     Raises:
         NotADirectoryError: If ``folder`` is a file.
     """
 
-    def __init__(self, folder: str | Path, say: Callable[[str], None]) -> None:
+    def __init__(self, folder: str | Path, say: Callable[[str], None], *, trusts_network: bool = False) -> None:
         self.folder = Path(folder)
+        self.trusts_network = trusts_network
         if self.folder.is_file():
             raise NotADirectoryError(f"a run must lie in a folder, but {self.folder} is a file.")
         self.say = say
@@ -150,7 +152,7 @@ class Run:
         if self._ledger.holds("training", settings, self._models):
             self.say(f"Reusing the weights in {self.folder}: trained with the same settings.")
             self._training_state.unlink(missing_ok=True)  # of a process that ended between its last two steps
-            return load_model(self.folder)
+            return load_model(self.folder, trusts_network=True)  # the caller's recipe names the network
         begun = {**settings, "keeps_best": keeps_best}
         is_cut = not overwrites and self._ledger.holds("begun", begun)
         if not overwrites and not is_cut:
@@ -243,7 +245,7 @@ class Run:
             nb_robust=measurement.nb_robust,
         )
         return TradeoffCurve.measure(
-            recipe.classifier(load_model(self.folder), data),
+            recipe.classifier(load_model(self.folder, trusts_network=self.trusts_network), data),
             *data.test,
             eps=measurement.threat(recipe),
             attack=measurement.attacks,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from art_oat.models.initialization import initialize
+from art_oat.models.registry import ImageTask, register_network
 
 
 class BasicBlock(nn.Module):
@@ -84,3 +85,8 @@ def resnet18(in_channels: int = 3, nb_classes: int = 10) -> ResNet:
 def resnet34(in_channels: int = 3, nb_classes: int = 10) -> ResNet:
     """Return ResNet-34 for small images: 21.28 M parameters, the CIFAR-10 network of Wang et al. 2020."""
     return ResNet((3, 4, 6, 3), in_channels=in_channels, nb_classes=nb_classes)
+
+
+@register_network(r"resnet(18|34)", "resnet18", "resnet34")
+def _resnet(task: ImageTask, depth: str) -> ResNet:
+    return {"18": resnet18, "34": resnet34}[depth](task.in_channels, task.nb_classes)

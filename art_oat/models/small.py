@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from art_oat.models.registry import ImageTask, register_network
+
 
 class SmallCNN(nn.Module):
     """3x3 convolutions with batch norm and ReLU, global average pooling, one linear layer.
@@ -36,3 +38,9 @@ class SmallCNN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return scores ``[N, K]`` for images ``[N, in_channels, H, W]``."""
         return torch.as_tensor(self.head(self.features(x).mean(dim=(2, 3))))
+
+
+@register_network(r"small((?:-[1-9]\d*)*)", "small", "small-16-32-64 (channels)")
+def _small(task: ImageTask, channels: str) -> SmallCNN:
+    chosen = [int(part) for part in channels.split("-") if part]
+    return SmallCNN(task.in_channels, task.nb_classes, **({"channels": chosen} if chosen else {}))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from art_oat.models.initialization import initialize
+from art_oat.models.registry import ImageTask, register_network
 
 _STEM_CHANNELS = 16
 
@@ -99,3 +100,8 @@ def wrn_16_8(in_channels: int = 3, nb_classes: int = 10, dropout: float = 0.3) -
 def wrn_40_2(in_channels: int = 3, nb_classes: int = 10, dropout: float = 0.3) -> WideResNet:
     """Return WRN-40-2, 2.24 M parameters: the STL-10 network of Wang et al. 2020, with their dropout."""
     return WideResNet(40, 2, dropout=dropout, in_channels=in_channels, nb_classes=nb_classes)
+
+
+@register_network(r"wrn-(\d+)-(\d+)", "wrn-16-8 (depth, widen factor)")
+def _wide_resnet(task: ImageTask, depth: str, widen_factor: str) -> WideResNet:
+    return WideResNet(int(depth), int(widen_factor), in_channels=task.in_channels, nb_classes=task.nb_classes)

@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 from art_oat import PGD, OperatingPoint, fold, load_model, parameter_groups
 from art_oat.data import Split
 from art_oat.experiment.build import train, trainer_for
-from art_oat.experiment.recipe import Recipe, architecture
+from art_oat.experiment.recipe import Recipe
 from art_oat.models import ResNet
 from art_oat.training import Method
 
@@ -57,7 +57,7 @@ def test_without_film_one_lam_trains_the_plain_network(lam):
 def plain():
     with torch.random.fork_rng():
         torch.manual_seed(7)
-        return architecture(RECIPE.network, in_channels=1, nb_classes=10).build()
+        return RECIPE.architecture(RECIPE.dataset()).build()
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "weights.pt"])
