@@ -22,6 +22,7 @@ SMOKES = {
     "dial": "knows lam",
     "judges": "carried on",
     "latency": "ratio of MACs",
+    "norms --networks convnext": "two weights",
     "oats widths": "head per width",
     "oats sampling": "sandwich, distilled",
     "scaling memory": "MB peak",
