@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -71,6 +72,7 @@ class _FilledCommand(_Command):
 
 
 Out = Annotated[Path, typer.Option(help="Folder for weights, log, table and picture.")]
+Device = Annotated[str, typer.Option(help="cpu, gpu, or auto: a GPU where torch sees one.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace weights of another training in --out.")]
 
 
@@ -88,6 +90,7 @@ def demo(
     nb_epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")] = None,
     nb_robust: Annotated[int, typer.Option(min=10, max=1800, help="Test images to attack.")] = 200,
     attack: Annotated[list[str] | None, typer.Option(help="As for art-oat evaluate; may be repeated.")] = None,
+    device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
     """Train on digits that lie on photographs, attack the result at every lam and width, show the trade-off."""
@@ -100,7 +103,8 @@ def demo(
         recipe = replace(recipe, seed=seed, nb_epochs=nb_epochs or recipe.nb_epochs)
         measurement = replace(MEASUREMENT, attacks=tuple(attack or MEASUREMENT.attacks), nb_robust=nb_robust)
         measurement.check(recipe)
-        run, data = Run(out or usual_folder, typer.echo), recipe.dataset()
+        run = Run(out or usual_folder, typer.echo, device_type=device)
+        data = recipe.dataset()
         with run.held():
             run.train(recipe, data, keeps_best=False, overwrites=overwrite or out is None)
             curve = run.measure(measurement, data)
@@ -125,19 +129,23 @@ def _train(
         typer.Option(help="A method, such as dial, published, robust (AWP, averaged) or fast (one step, guarded)."),
     ] = "dial",
     download: Annotated[bool, typer.Option("--download", help="Download the data set where it is missing.")] = False,
+    device: Device = "auto",
     overwrite: Overwrite = False,
     **given: Any,
 ) -> None:
     from art_oat.experiment.options import recipe_from
     from art_oat.experiment.run import Run
+    from art_oat.models.registry import network_kind
 
     started = time.perf_counter()
+    _search_here()  # for a network of the caller's own
     with _refusals():
-        settings, run = recipe_from(recipe, given), Run(out, typer.echo)
+        settings, run = recipe_from(recipe, given), Run(out, typer.echo, device_type=device)
         images = settings.dataset(download=download)
         run.train(settings, images, overwrites=overwrite)
     typer.echo(f"Done in {time.perf_counter() - started:.0f} s. Weights and log are in {out}. Now measure them:")
-    typer.echo(f"  art-oat evaluate {out} --nb-robust {min(1000, len(images.test.x))}")
+    trust = "" if network_kind(settings.network).is_trusted else " --trust-network"
+    typer.echo(f"  art-oat evaluate {out} --nb-robust {min(1000, len(images.test.x))}{trust}")
 
 
 @app.command(cls=_FilledCommand)
@@ -157,16 +165,20 @@ def _evaluate(
     trust_network: Annotated[
         bool, typer.Option("--trust-network", help="Import the code that the folder names as its network.")
     ] = False,
+    device: Device = "auto",
     **given: Any,
 ) -> None:
     from art_oat.experiment.options import read
     from art_oat.experiment.run import Measurement, Run
 
+    if trust_network:
+        _search_here()
     with _refusals():
         chosen = read(Measurement, given)
         if chosen.get("norm") == "L1":
             chosen = {"attacks": ("autoattack",), **chosen}  # PGD knows no L1
-        trained, measurement = Run(run, typer.echo, trusts_network=trust_network), Measurement(**chosen)
+        trained = Run(run, typer.echo, trusts_network=trust_network, device_type=device)
+        measurement = Measurement(**chosen)
         measurement.check(trained.recipe)
         with trained.held():
             curve = trained.measure(measurement, trained.recipe.dataset(), nb_workers=nb_workers)
@@ -177,13 +189,19 @@ def _evaluate(
 _FILLED: dict[str, Callable[..., None]] = {"train": _train, "evaluate": _evaluate}
 
 
+def _search_here() -> None:
+    """Let modules in the working directory be imported, as ``python -m`` does and a command does not."""
+    if "" not in sys.path:
+        sys.path.append("")
+
+
 @contextmanager
 def _refusals() -> Iterator[None]:
     """Show what is refused as one message, without a traceback."""
     try:
         yield
     except (ValueError, TypeError, ImportError, OSError, RuntimeError) as error:
-        message = str(error).replace("allow_large_eps=True", "--allow-large-eps")
+        message = str(error).replace("allow_large_eps=True", "--allow-large-eps").replace("device_type", "--device")
         raise typer.BadParameter(message) from error
 
 

@@ -205,3 +205,24 @@ def test_a_training_takes_options_before_the_recipe_s_and_radii_as_fractions(tmp
     assert large.exit_code == 2
     assert "--allow-large-eps" in large.output
     assert "Linf, eps 8," in call("evaluate", str(out), *MEASURING, "--eps", "8", "--allow-large-eps").output
+
+
+def test_a_device_that_is_not_there_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    result = call(*DIGITS, "--device", "gpu", "--out", str(tmp_path / "run"))
+    assert result.exit_code == 2
+    assert "--device must be 'cpu' or 'auto' where torch sees no GPU, got 'gpu'" in said(result)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_of_the_users_own_is_trained_by_name_and_evaluated_where_its_code_is_trusted(tmp_path):
+    name, out = "tests.models.test_external:tiny", str(tmp_path)
+    words = ["train", "--data", "digits", "--nb-train", "50", *TRAINED[2:], "--network", name, "--out", out]
+    trained = call(*words, "--device", "cpu")
+    assert trained.exit_code == 0, trained.output
+    assert f"on the CPU ({torch.get_num_threads()} threads)" in said(trained)
+    refused = call("evaluate", out, *MEASURING)
+    assert refused.exit_code == 2
+    assert f"its network is {name}, and loading it would run that code" in said(refused)
+    assert call("evaluate", out, *MEASURING, "--trust-network").exit_code == 0
+    assert call(*words).exit_code == 0

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from art_oat.checks import Array, as_array, count_faults, input_faults, label_faults, refuse
 from art_oat.classifier.base import Run, data_faults, data_tensors
 from art_oat.classifier.default_point import DefaultPointClassifier
+from art_oat.classifier.device import check_device
 from art_oat.condition import OperatingPoint
 from art_oat.model import OATModel
 from art_oat.network_kinds import check_model
@@ -41,12 +42,14 @@ class OATClassifier(DefaultPointClassifier):
         nb_classes: ``K``, at least 2.
         optimizer: Holds parameters of ``model`` (of the converted network, not of the one it was made from); needed
             for training only.
-        use_amp: As in ``PyTorchClassifier``, like all that follow.
+        use_amp: As in ``PyTorchClassifier``, like all that follow but the last.
+        device_type: ``"cpu"``; ``"gpu"``, with a warning where there is none; or ``"auto"``, a GPU where torch sees
+            one. Which it is stands in ``classifier.device``.
 
     Raises:
         TypeError: If ``model`` is not an ``OATModel``.
-        ValueError: If ``optimizer`` holds no parameter of ``model``, or the network does not map ``input_shape`` to
-            ``nb_classes`` scores; names every fault.
+        ValueError: If ``device_type`` is not as above, ``optimizer`` holds no parameter of ``model``, or the network
+            does not map ``input_shape`` to ``nb_classes`` scores; names every fault.
     """
 
     def __init__(
@@ -64,9 +67,10 @@ class OATClassifier(DefaultPointClassifier):
         preprocessing_defences: Any = None,
         postprocessing_defences: Any = None,
         preprocessing: Any = (0.0, 1.0),
-        device_type: str = "gpu",
+        device_type: str = "auto",
     ) -> None:
         check_model(model)
+        check_device(device_type)
         super().__init__(
             model,
             loss,

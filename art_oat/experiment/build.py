@@ -30,11 +30,12 @@ NB_VALIDATIONS = 5
 """How often a training is measured, at most; each time costs about half an epoch."""
 
 
-def trainer_for(recipe: Recipe, data: Dataset) -> OATTrainer:
+def trainer_for(recipe: Recipe, data: Dataset, *, device_type: str = "auto") -> OATTrainer:
     """Return what trains by a recipe; whatever cannot work together is refused here, before anything is written."""
     model = _model(recipe, data)
     method = replace(recipe.method, augmentation=recipe.augment(data))
-    return OATTrainer(recipe.classifier(model, data, recipe.optimizer_for(model)), method, seed=recipe.seed)
+    classifier = recipe.classifier(model, data, recipe.optimizer_for(model), device_type=device_type)
+    return OATTrainer(classifier, method, seed=recipe.seed)
 
 
 def train(

@@ -217,8 +217,14 @@ class Recipe:
         return torch.optim.SGD(groups, rate, momentum=0.9, nesterov=True)
 
     def classifier(
-        self, model: OATModel, data: Dataset, optimizer: torch.optim.Optimizer | None = None
+        self,
+        model: OATModel,
+        data: Dataset,
+        optimizer: torch.optim.Optimizer | None = None,
+        *,
+        device_type: str = "auto",
     ) -> OATClassifier:
-        """Return the classifier of a model for this data."""
+        """Return the classifier of a model for this data; ``device_type`` is as :class:`OATClassifier` takes it."""
         loss = nn.CrossEntropyLoss(label_smoothing=self.label_smoothing)
-        return OATClassifier(model, loss, data.input_shape, data.nb_classes, optimizer, clip_values=_CLIP_VALUES)
+        parts = (model, loss, data.input_shape, data.nb_classes, optimizer)
+        return OATClassifier(*parts, clip_values=_CLIP_VALUES, device_type=device_type)

@@ -18,6 +18,7 @@ import torch
 from art_oat.attacks import Norm
 from art_oat.attacks.registry import name_faults, spelled
 from art_oat.checks import refuse
+from art_oat.classifier.device import device_fault, named_device
 from art_oat.data import Dataset
 from art_oat.evaluation import AutoAttackWarning, EvaluationOptions, ThreatModel, TradeoffCurve
 from art_oat.evaluation.report import write_reports
@@ -81,13 +82,23 @@ class Run:
         folder: Where the files are, and go; made where it is missing.
         say: Is told what happens, one line at a time.
         trusts_network: Whether code is imported that the folder names as its network.
+        device_type: ``"cpu"``, ``"gpu"``, or ``"auto"`` for a GPU where torch sees one.
 
     Raises:
         NotADirectoryError: If ``folder`` is a file.
+        ValueError: If ``device_type`` is not as above, or torch sees no GPU.
     """
 
-    def __init__(self, folder: str | Path, say: Callable[[str], None], *, trusts_network: bool = False) -> None:
-        self.folder = Path(folder)
+    def __init__(
+        self,
+        folder: str | Path,
+        say: Callable[[str], None],
+        *,
+        trusts_network: bool = False,
+        device_type: str = "auto",
+    ) -> None:
+        refuse([fault] if (fault := device_fault(device_type)) else [])
+        self.folder, self.device_type = Path(folder), device_type
         self.trusts_network = trusts_network
         if self.folder.is_file():
             raise NotADirectoryError(f"a run must lie in a folder, but {self.folder} is a file.")
@@ -157,8 +168,9 @@ class Run:
         is_cut = not overwrites and self._ledger.holds("begun", begun)
         if not overwrites and not is_cut:
             self._refuse_another(begun)
-        trainer = trainer_for(recipe, data)  # refuses what cannot work, before anything is replaced
-        self._begin(recipe, data, begun, is_cut=is_cut)
+        # refuses what cannot work, before anything is replaced
+        trainer = trainer_for(recipe, data, device_type=self.device_type)
+        self._begin(recipe, data, begun, trainer.get_classifier().device, is_cut=is_cut)
         state_path = self._training_state
         model = fit(trainer, recipe, data, folder=self.folder, keeps_best=keeps_best, state_path=state_path).model
         held.check()
@@ -180,14 +192,16 @@ class Run:
         why = f": {different}" if different else ""
         raise FileExistsError(f"{self.folder} holds {what}{why}. Name another --out, or add --overwrite.")
 
-    def _begin(self, recipe: Recipe, data: Dataset, begun: dict[str, Any], *, is_cut: bool) -> None:
+    def _begin(
+        self, recipe: Recipe, data: Dataset, begun: dict[str, Any], device: torch.device, *, is_cut: bool
+    ) -> None:
         """Say what comes, and remove what must not pass for a result of it."""
         stale = [*self._measured, self.folder / "tradeoff.png"]
         if is_cut and self._training_state.exists():
-            self.say(f"Going on with the training in {self.folder}, which was cut short ...")
+            self.say(f"Going on with the training in {self.folder}, cut short, on {named_device(device)} ...")
         else:
             what = f"{_every(recipe.widths)} on {len(data.train.x)} images, {recipe.nb_epochs} epochs"
-            self.say(f"Training one network for {what} ...")
+            self.say(f"Training one network for {what}, on {named_device(device)} ...")
             stale += [*self._models, self.folder / "training.csv", self._training_state]
         for path in stale:
             path.unlink(missing_ok=True)
@@ -236,16 +250,19 @@ class Run:
         widths = recipe.widths if measurement.widths is None else measurement.widths
         nb_images, nb_attacked = len(data.test.x), measurement.nb_robust or len(data.test.x)
         begin = "Going on attacking" if so_far.exists() else "Attacking"
-        self.say(f"{begin} {nb_attacked} of {nb_images} test images at {_every(widths)} ...")
+        network = load_model(self.folder, trusts_network=self.trusts_network)
+        classifier = recipe.classifier(network, data, device_type=self.device_type)
+        where = f"{_every(widths)}, on {named_device(classifier.device)}"
+        self.say(f"{begin} {nb_attacked} of {nb_images} test images at {where} ...")
         options = EvaluationOptions(
             shard_size=measurement.shard_size,
             seed=measurement.seed,
             state=so_far,
-            nb_workers=nb_workers or _nb_workers(-(-nb_attacked // measurement.shard_size)),
+            nb_workers=nb_workers or _nb_workers(classifier.device, -(-nb_attacked // measurement.shard_size)),
             nb_robust=measurement.nb_robust,
         )
         return TradeoffCurve.measure(
-            recipe.classifier(load_model(self.folder, trusts_network=self.trusts_network), data),
+            classifier,
             *data.test,
             eps=measurement.threat(recipe),
             attack=measurement.attacks,
@@ -255,9 +272,9 @@ class Run:
         )
 
 
-def _nb_workers(nb_shards: int) -> int:
+def _nb_workers(device: torch.device, nb_shards: int) -> int:
     """Return how many processes it is worth having: a GPU is not shared."""
-    return 1 if torch.cuda.is_available() else min(os.cpu_count() or 1, nb_shards)
+    return min(os.cpu_count() or 1, nb_shards) if device.type == "cpu" else 1
 
 
 def _every(widths: tuple[float, ...]) -> str:
