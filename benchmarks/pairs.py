@@ -24,7 +24,7 @@ from torch import nn
 
 from art_oat import PGD, OATTrainer, OperatingPoint, fold, to_conditional
 from art_oat.experiment.build import train, trainer_for
-from art_oat.models import WideResNet, resnet34
+from art_oat.models import WideResNet, network_named, resnet34
 from benchmarks.configs import DIGITS_RECIPE
 from benchmarks.official import Settings, contestants
 from benchmarks.steps import (
@@ -118,6 +118,17 @@ def against_art(build: Callable[[nn.Module, int], Any]) -> Callable[[Given], Pai
             partial(own.fit, x, y, batch_size=size, nb_epochs=1, verbose=False),
             partial(theirs.fit, x, labels, batch_size=size, nb_epochs=1),
         )
+
+    return pair
+
+
+def against_plain(network: str) -> Callable[[Given], Pair]:
+    """Compare a step with one of plain adversarial training of the same network, for lam 1 alone; a registered name."""
+
+    def pair(given: Given) -> Pair:
+        x, y = batch(given.size(64))
+        alone = StepSettings(lambdas=(1.0,), has_film=False)
+        return tuple(partial(step_of(network_named(network), settings), x, y) for settings in (StepSettings(), alone))
 
     return pair
 

@@ -74,6 +74,7 @@ def trainer(name: str, promise: float, pair: Callable[[Given], Pair]) -> Compari
 
 
 ART = "ART's plain classifier"
+PLAIN = "a step of plain adversarial training"
 ROWS = (
     published("wrn-16-2", None, 0.88, 64, StepSettings()),
     published("wrn-16-2, channels last", 0.72, 0.82, 64),
@@ -83,6 +84,8 @@ ROWS = (
     published("wrn-16-2, bf16", 0.45, 0.5, 64, BF16),
     published("resnet-34, bf16", 0.6, 0.6, 16, BF16),
     published("wrn-16-2, n-fgsm, bf16", 0.22, 0.27, 64, replace(BF16, attack=NFGSM())),
+    Comparison("step convnext", PLAIN, 1.05, 1.05, pairs.against_plain("convnext"), 9),
+    Comparison("step vit", PLAIN, 1.05, 1.05, pairs.against_plain("vit"), 9),
     trainer("Madry", 0.63, pairs.against_art(pairs.madry)),
     trainer("TRADES", 0.54, pairs.against_art(pairs.trades)),
     trainer("AWP", 0.55, pairs.against_art(pairs.awp)),
