@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from art_oat import PGD, OATClassifier, OATModel, OATTrainer, WeightPerturbation, to_conditional
 from art_oat.layers import DualBatchNorm, FollowedNorm
-from art_oat.models import ResNet, SmallCNN
+from art_oat.models import ConvNeXt, ImageTask, ResNet, SmallCNN, ViT
 from art_oat.training import RestoreBest
 
 LAMBDAS = (0.0, 0.1, 0.2, 0.3, 0.4, 1.0)
@@ -205,7 +205,31 @@ def root_norm() -> nn.Module:
     return nn.BatchNorm2d(1)
 
 
-NETWORKS = (Residual, SharedNorm, Dense, MobileSqueezeExcite, sequential, root_norm)
+class Grouped(nn.Module):
+    """Group norm with groups of two channels, and instance norm; no batch norm."""
+
+    def __init__(self, width: float = 1.0) -> None:
+        super().__init__()
+        few, many = kept(width, 8), kept(width, 6)
+        self.body = nn.Sequential(conv(1, few), nn.GroupNorm(few // 2, few), nn.ReLU(inplace=True), conv(few, many))
+        self.norm = nn.InstanceNorm2d(many, affine=True)
+        self.head = nn.Linear(many, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.relu(self.norm(self.body(x))).amax(dim=(2, 3)))
+
+
+def convnext() -> nn.Module:
+    """Layer norms over channels, with channels last and first."""
+    return ConvNeXt((1, 1), (4, 6), in_channels=1, nb_classes=5)
+
+
+def transformer() -> nn.Module:
+    """Layer norms over tokens, attention, and a class token."""
+    return ViT(32, 2, 1, task=ImageTask(1, 5, (6, 6)), patch_size=2, pooling="token")
+
+
+NETWORKS = (Residual, SharedNorm, Dense, MobileSqueezeExcite, sequential, root_norm, Grouped, convnext, transformer)
 SLIMMABLE = (Residual, SharedNorm, MobileSqueezeExcite, sequential, Bottleneck, Hourglass, small_cnn, resnet)
 """Each builds itself at any width."""
 

@@ -164,7 +164,7 @@ def masked(model: OATModel, point: OperatingPoint) -> nn.Module:
     """
     full, narrow = fold(model, OperatingPoint(point.lam)), dict(fold(model, point).named_modules())
     for path, layer in full.named_modules():
-        if isinstance(layer, _NormBase):
+        if isinstance(layer, _NormBase | nn.GroupNorm):
             _widen(layer, narrow[path])
         nb_inputs, nb_outputs = (
             next((getattr(narrow[path], name) for name in names if hasattr(layer, name)), None)

@@ -25,6 +25,7 @@ from tests.networks import (
     SLIMMABLE,
     WIDTHS,
     Bottleneck,
+    Grouped,
     Hourglass,
     MobileSqueezeExcite,
     Residual,
@@ -33,6 +34,7 @@ from tests.networks import (
     images,
     resnet,
     shaken,
+    transformer,
 )
 from tests.pairs import parametrize_in_pairs
 
@@ -65,7 +67,7 @@ def built_at(make, model: OATModel, point: OperatingPoint) -> nn.Module:
 OPTIONS = [{}, {"statistics": "shared", "film": "published"}, {"heads": "per-width", "film": "published"}]
 
 
-@parametrize_in_pairs(make=SLIMMABLE, width=WIDTHS, lam=[0.0, 0.7], options=OPTIONS)
+@parametrize_in_pairs(make=(*SLIMMABLE, Grouped), width=WIDTHS, lam=[0.0, 0.7], options=OPTIONS)
 def test_every_form_equals_the_plain_network_built_at_the_width(make, lam, width, options):
     model, x, point = oats(make, **options), images(), OperatingPoint(lam, width)
     plain = built_at(make, model, point)
@@ -127,7 +129,7 @@ def assert_trained_alike(wide: OATModel, narrow: OATModel, width: float) -> None
     assert set(kinds) == {Switch, Slimmable}
 
 
-@networks()
+@networks(*SLIMMABLE, Grouped)
 @pytest.mark.parametrize("width", SMALLER)
 def test_a_width_equals_the_full_network_whose_layers_get_zeros_for_dropped_channels(make, width):
     model, x, point = oats(make), images(), OperatingPoint(0.7, width)
@@ -668,3 +670,21 @@ def test_what_cannot_be_slimmed_and_what_cannot_be_converted_are_named_together(
     ):
         to_conditional(network, widths=(0.5, 1), film_on=["0.4"])
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_where_layer_norm_gets_all_channels_only_what_lies_inside_of_blocks_is_cut():
+    network = transformer().double().eval()
+    with pytest.raises(UnsupportedModuleError, match=r"blocks\.0\.norm1 \(LayerNorm\): .*not those of all with"):
+        to_conditional(network, (0, 1), widths=(0.5, 1), input_shape=(1, 6, 6))
+    hidden = {path for path, layer in network.named_modules() if path.endswith("mix.0")}
+
+    def is_kept(path: str, _: nn.Module) -> bool:
+        return path not in hidden
+
+    model = shaken(network, widths=(0.5, 1), full_width=is_kept, input_shape=(1, 6, 6))
+    point = OperatingPoint(0.7, 0.5)
+    folded = fold(model, point)
+    for path in hidden:
+        assert folded.get_submodule(path).out_features == 64
+    for form in (folded, model.pinned(point)):
+        torch.testing.assert_close(form(images()), model(images(), *point))

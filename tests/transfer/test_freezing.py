@@ -22,6 +22,7 @@ from tests.networks import (
     WIDTHS,
     Dense,
     Functional,
+    Grouped,
     Hourglass,
     MobileSqueezeExcite,
     Residual,
@@ -29,6 +30,7 @@ from tests.networks import (
     SharedNorm,
     changed,
     conv,
+    convnext,
     images,
     labels,
     shaken,
@@ -48,12 +50,14 @@ FREEZINGS = [
     (MobileSqueezeExcite, "squeeze", {"expand", "depthwise"}),
     (small_cnn, "features.6", {f"features.{index}" for index in range(6)}),
     (Hourglass, "up", {"stem", "down", "across"}),
+    (Grouped, "norm", {"body"}),
+    (convnext, "stages.1", {"stem", "stages.0"}),
 ]
 
 
 @pytest.mark.parametrize(("make", "path", "below"), FREEZINGS, ids=lambda it: getattr(it, "__name__", None))
 def test_what_is_frozen_does_not_move_by_one_bit_while_all_else_is_trained_conditional(make, path, below):
-    model = shaken(make(), torch.float32, widths=WIDTHS if make in SLIMMABLE else (1.0,), input_shape=SHAPE)
+    model = shaken(make(), torch.float32, widths=WIDTHS if make in (*SLIMMABLE, Grouped) else (1.0,), input_shape=SHAPE)
     assert set(freeze_below(model, path)) == below
     before = state(model)
     train_by_everything(model, width_sampling="all")
