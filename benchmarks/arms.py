@@ -101,7 +101,7 @@ def train(name: str, config: Config, part: Part, folder: Path, *, callback: Call
         record = json.loads(kept.read_text(encoding="utf-8"))
         if record.pop("settings") != settings:
             raise ValueError(f"{folder} must hold a training of the same settings, but has another. Name other --runs.")
-        return Trained(load_model(folder), **record)
+        return Trained(load_model(folder, trusts_network=True), **record)
     trained = _train_anew(name, recipe, part.data, folder, callback)
     write_json(kept, {"settings": settings} | {key: value for key, value in vars(trained).items() if key != "model"})
     (folder / STATE).unlink(missing_ok=True)

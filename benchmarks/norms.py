@@ -3,6 +3,9 @@
     python -m benchmarks.norms --data digits                          # ... minutes on one core
     python -m benchmarks.norms --data cifar10 --data-folder FOLDER    # ... minutes on one core
 
+"dropout" and "matched dropout" (digits, ViT alone) drop a tenth of the values and branches; matched, the clean and the
+attacked pass of a step draw alike.
+
 "both" is the one network as ``to_conditional`` makes it: two sets of weights per norm, and FiLM. "table" has one set
 of weights, "two weights" no FiLM. "lam-0" and "lam-1" are dedicated networks, plain, with the same optimizer, schedule
 and batches, and as many epochs as the one network.
@@ -14,9 +17,11 @@ training would change.
 
 import argparse
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from art_oat import StratifiedSampling
 from art_oat.experiment.recipe import Recipe
+from art_oat.models import ImageTask, ViT
 from art_oat.training import Method
 from benchmarks.comparison import compare
 from benchmarks.configs import Config
@@ -25,10 +30,14 @@ from benchmarks.study import Found, data_options, run
 from benchmarks.tables import Row
 
 LAMBDAS = (0.0, 0.2, 1.0)
-VARIANTS: Mapping[str, Mapping[str, str | None]] = {
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "both": {},
     "table": {"statistics": "single"},
     "two weights": {"film": None},
+}
+DROPPING: Mapping[str, Mapping[str, Any]] = {
+    "dropout": {"network": "benchmarks.norms:dropping"},
+    "matched dropout": {"network": "benchmarks.norms:dropping", "matches_dropout": True},
 }
 DEDICATED = ("lam-0", "lam-1")
 CORNER = (1 / 10, 0.0)
@@ -54,6 +63,12 @@ NETWORKS = {
 """The learning rate was looked at with seed 100 on validation images, once for each, and not tuned further."""
 
 
+def dropping(in_channels: int, nb_classes: int, image_size: tuple[int, int]) -> ViT:
+    """Return the ViT with dropout and stochastic depth."""
+    height, width = image_size
+    return ViT(64, 4, 2, task=ImageTask(in_channels, nb_classes, (height, width)), dropout=0.1, drop_path=0.1)
+
+
 def config_of(recipe: Recipe) -> Config:
     """Return what is compared of one network."""
     return Config(
@@ -62,7 +77,7 @@ def config_of(recipe: Recipe) -> Config:
         seeds=(0, 1),
         nb_robust=100,
         judges=("autoattack",),
-        variants=VARIANTS,
+        variants={**VARIANTS, **DROPPING},
     )
 
 
@@ -99,7 +114,8 @@ def measure(given: argparse.Namespace) -> Found:
             continue
         asked = config.in_folder(given.data_folder)
         asked = asked.shortened() if given.smoke else asked
-        table += rows(name, compare(asked, (*VARIANTS, *DEDICATED), given.runs / given.data / name))
+        arms = (*VARIANTS, *DEDICATED, *(DROPPING if (given.data, name) == ("digits", "vit") else ()))
+        table += rows(name, compare(asked, arms, given.runs / given.data / name))
     return Found({f"norms_{given.data}": table}, (0, 1), key=("network", "arm", "lam"))
 
 
