@@ -16,7 +16,7 @@ EPS = 0.2  # Linf, images in [0, 1]
 
 
 class YourNetwork(nn.Module):
-    """Anything with batch norm: this one has two residual blocks with squeeze-and-excitation."""
+    """Anything with norms: this one has two residual blocks with squeeze-and-excitation."""
 
     def __init__(self) -> None:
         super().__init__()

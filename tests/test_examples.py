@@ -24,4 +24,5 @@ def test_there_are_examples():
         "torchattacks_trainer",
         "train_and_dial",
         "transfer",
+        "vision_transformer",
     }
