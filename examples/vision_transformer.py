@@ -18,7 +18,7 @@ EPS = 0.2  # Linf, images in [0, 1]
 
 def main(*, is_smoke: bool) -> None:
     data = digits()
-    # or any network with layer norm: one of timm ("timm:vit_tiny_patch16_224"), of transformers in art_oat.models.Logits
+    # or one of timm ("timm:vit_tiny_patch16_224"), or one of transformers in art_oat.models.Logits
     network = network_named("vit-32-2" if is_smoke else "vit-64-4", in_channels=1, image_size=(8, 8))
     model = to_conditional(network, lambdas=(0, 0.2, 1))
     print(f"{model.overhead:.3f} times the parameters while it is trained")
