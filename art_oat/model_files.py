@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -110,3 +110,38 @@ def _decoded(path: Path, weights: bytes) -> dict[str, Tensor]:
         return safetensors.torch.load(weights)
     except Exception as error:  # whatever the library raises
         raise ValueError(f"{path} must hold safetensors, but cannot be read: {one_line(error)}") from error
+
+
+def form_faults(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    """Say which tensors that both have are of another dtype or shape than expected."""
+    pairs = {name: (found[name], expected[name]) for name in sorted(found.keys() & expected.keys())}
+    return [
+        f"{name} must be {_kind(own)}, got {_kind(it)}."
+        for name, (it, own) in pairs.items()
+        if (it.dtype, it.shape) != (own.dtype, own.shape)
+    ]
+
+
+def value_faults(tensors: Mapping[str, Tensor], parameters: Container[str]) -> list[str]:
+    """Say which tensors hold NaN, which weights and statistics infinity, and which variances are negative."""
+    faults = []
+    for name, tensor in tensors.items():
+        is_statistic = name.endswith(("running_mean", "running_var"))
+        if not tensor.is_floating_point() or not tensor.numel():
+            continue
+        if bool(tensor.isnan().any()):
+            faults.append(f"{name} must hold numbers, got NaN.")
+        elif (is_statistic or name in parameters) and not bool(tensor.isfinite().all()):  # masks may be infinite
+            faults.append(f"{name} must be finite, got infinity.")
+        elif name.endswith("running_var") and bool((tensor < 0).any()):
+            faults.append(f"{name} must be at least 0, got {float(tensor.min()):g}.")
+    return faults
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return such as "float32"."""
+    return str(dtype).removeprefix("torch.")
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{dtype_name(tensor.dtype)} {list(tensor.shape)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,18 @@ from art_oat import models
 from art_oat.checks import one_line, refuse
 from art_oat.contexts import borrowed_generators
 from art_oat.model import OATModel
-from art_oat.model_files import DESCRIPTION, DTYPES, FORMAT, WEIGHTS, encoded, read_model, write_model
+from art_oat.model_files import (
+    DESCRIPTION,
+    DTYPES,
+    FORMAT,
+    WEIGHTS,
+    dtype_name,
+    encoded,
+    form_faults,
+    read_model,
+    value_faults,
+    write_model,
+)
 from art_oat.models.registry import network_kind
 from art_oat.network_kinds import check_model
 from art_oat.storage import digest
@@ -81,7 +92,7 @@ def save_model(model: OATModel, folder: str | Path, architecture: Architecture |
     """
     check_model(model)
     state = model.state_dict()
-    refuse(_value_faults(state, dict(model.named_parameters())))
+    refuse(value_faults(state, dict(model.named_parameters())))
     dtype = model.encoding.table.dtype
     others = {name: it.dtype for name, it in state.items() if it.is_floating_point() and it.dtype != dtype}
     description = {
@@ -91,8 +102,8 @@ def save_model(model: OATModel, folder: str | Path, architecture: Architecture |
         "conversion": model.conversion,
         "default_point": asdict(model.default_point),
         "is_lam_named": model.is_lam_named,
-        "dtype": _name(dtype),
-        "other_dtypes": {name: _name(other) for name, other in others.items()},
+        "dtype": dtype_name(dtype),
+        "other_dtypes": {name: dtype_name(other) for name, other in others.items()},
     }
     write_model(Path(folder), encoded(state), description)
 
@@ -201,35 +212,8 @@ def _load_weights(model: OATModel, saved: dict[str, Tensor], dtypes: Mapping[str
     missing = sorted(name for name in state.keys() - saved.keys() if state[name].data_ptr() not in found)
     unexpected = sorted(saved.keys() - state.keys())
     faults = [f"missing are {missing}, unexpected {unexpected}."] if missing or unexpected else []
-    for name in sorted(saved.keys() & state.keys()):
-        if (saved[name].dtype, saved[name].shape) != (state[name].dtype, state[name].shape):
-            faults.append(f"{name} must be {_kind(state[name])}, got {_kind(saved[name])}.")
-    refuse(faults + _value_faults(saved, dict(model.named_parameters())))
+    refuse(faults + form_faults(saved, state) + value_faults(saved, dict(model.named_parameters())))
     for name in state.keys() - saved.keys():
         del state[name]
     state.update(saved)
     model.load_state_dict(state, strict=False)
-
-
-def _value_faults(tensors: Mapping[str, Tensor], parameters: Container[str]) -> list[str]:
-    """Say which tensors hold NaN, which weights and statistics infinity, and which variances are negative."""
-    faults = []
-    for name, tensor in tensors.items():
-        is_statistic = name.endswith(("running_mean", "running_var"))
-        if not tensor.is_floating_point() or not tensor.numel():
-            continue
-        if bool(tensor.isnan().any()):
-            faults.append(f"{name} must hold numbers, got NaN.")
-        elif (is_statistic or name in parameters) and not bool(tensor.isfinite().all()):  # masks may be infinite
-            faults.append(f"{name} must be finite, got infinity.")
-        elif name.endswith("running_var") and bool((tensor < 0).any()):
-            faults.append(f"{name} must be at least 0, got {float(tensor.min()):g}.")
-    return faults
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def _kind(tensor: Tensor) -> str:
-    return f"{_name(tensor.dtype)} {list(tensor.shape)}"

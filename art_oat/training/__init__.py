@@ -10,7 +10,7 @@ from art_oat.training.options import Validation
 from art_oat.training.param_groups import parameter_groups
 from art_oat.training.recalibration import recalibrate
 from art_oat.training.records import EpochMetrics, EpochRecord
-from art_oat.training.resume import ResumeFile
+from art_oat.training.resume_file import ResumeFile
 from art_oat.training.sampling import StratifiedSampling, WidthSampling
 from art_oat.training.schedule import OneCycle, Piecewise, SlowStart, WarmUp, WarmupCosine, schedule_by_name
 from art_oat.training.statistics import StatisticsWarning

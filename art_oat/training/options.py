@@ -17,7 +17,8 @@ from art_oat.training.layout import layout_faults
 from art_oat.training.lr_stepper import PerStep, Scheduler, is_schedule, scheduler_faults
 from art_oat.training.method import Method
 from art_oat.training.preprocessing import preprocessing_faults
-from art_oat.training.resume import ResumeFile, state_faults
+from art_oat.training.resume import state_faults
+from art_oat.training.resume_file import ResumeFile
 from art_oat.training.schedule import Schedule
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from art_oat.checks import one_line
 from art_oat.classifier import OATClassifier
-from art_oat.storage import Plain, differences, fingerprint, replaced
-from art_oat.training.callbacks import Callback, file_faults
+from art_oat.storage import Plain, fingerprint
+from art_oat.training.callbacks import Callback
 from art_oat.training.guard import Guard
 from art_oat.training.lr_stepper import LRStepper, is_schedule
 from art_oat.training.phases import Phases
@@ -79,6 +80,19 @@ class TrainingState:
             found.setdefault(type(callback).__name__, []).append(callback)
         return found
 
+    def restore(self, state: Mapping[str, Any], source: str) -> None:
+        """Continue from a state of another origin, or leave everything as it is.
+
+        Raises:
+            ValueError: If it is of another form; names the source.
+        """
+        before = copy.deepcopy(self.state_dict())
+        try:
+            self.load_state_dict(state)
+        except Exception as error:  # whatever schedulers, optimizers and callbacks raise
+            self.load_state_dict(before)
+            raise ValueError(f"{source} must hold a state of this training, but does not: {one_line(error)}") from error
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what :meth:`state_dict` of the same training returned, perhaps on another device."""
         self.nb_done, self.nb_steps = state["nb_done"], state["nb_steps"]
@@ -98,60 +112,6 @@ class TrainingState:
         torch.set_rng_state(state["cpu_generator"])
         if self.classifier.device.type == "cuda" and state["cuda_generator"] is not None:
             torch.cuda.set_rng_state(state["cuda_generator"], self.classifier.device)
-
-
-class ResumeFile(Callback):
-    """Writes all that a training needs to continue, after every epoch, when the other callbacks were told.
-
-    If the file is there, ``fit`` continues after the last epoch in it, in whatever trainer and network, and comes to
-    the very same result as if it had never been cut. That of a finished training gives the result back, and trains no
-    more. Delete it to train anew. The settings must be those of the training in the file; the data are not compared.
-
-    Exact for arrays. A ``DataLoader`` or a generator of ART's shuffles by its own randomness, and an attack, an
-    augmentation or a function that remembers something starts anew. A scheduler with ``step()`` needs ``state_dict()``
-    and ``load_state_dict()``.
-
-    Args:
-        path: The file.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = path
-
-    def read(self, settings: Mapping[str, Plain]) -> dict[str, Any] | None:
-        """Return what :meth:`write` was given last for the same settings, tensors on the CPU; None without a file.
-
-        Raises:
-            ValueError: If the file is of something else, or of a training with other settings; names them.
-        """
-        path = Path(self.path)
-        if not path.exists():
-            return None
-        try:
-            kept = torch.load(path, map_location="cpu", weights_only=True)
-            found, content = dict(kept["settings"]), dict(kept["content"])
-        except OSError:
-            raise
-        except Exception as error:  # whatever unpickling raises
-            raise ValueError(
-                f"ResumeFile must name a file that fit wrote, or none yet, got {path}, which is none: {error!r}."
-            ) from error
-        if found.get("scheduler") != settings["scheduler"]:  # which decides what can be said of the optimizer's groups
-            found, settings = {**found, "optimizer": None}, {**settings, "optimizer": None}
-        if different := differences(found, settings):
-            raise ValueError(
-                f"ResumeFile must name a file of this training, got {path}, of one with other settings: {different}. "
-                "Go on with the settings of that one, or delete the file to start anew."
-            )
-        return content
-
-    def write(self, settings: Mapping[str, Plain], content: Mapping[str, Any]) -> None:
-        """Replace the file, whole or not at all."""
-        with replaced(Path(self.path)) as partial:
-            torch.save({"settings": dict(settings), "content": dict(content)}, partial)
-
-    def faults(self, classifier: OATClassifier) -> list[str]:  # noqa: D102
-        return file_faults("ResumeFile", self.path)
 
 
 def described(parts: Mapping[str, Any], classifier: OATClassifier, scheduler: Any) -> dict[str, Plain]:

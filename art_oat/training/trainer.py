@@ -154,7 +154,7 @@ class OATTrainer(Trainer):
     def _train(self, batches: Batches, options: FitOptions, *, verbose: bool) -> None:
         settings = self._settings(batches, options)
         file = options.resume_file
-        saved = None if file is None else file.read(settings)  # refuses another training before anything is touched
+        saved = None if file is None else file.read(settings, self.classifier)  # refuses before anything is touched
         count = nb_batches(batches)
         nb_steps = None if count is None else options.nb_epochs * count
         nb_before = sum(not record.is_undone for record in self.history) if saved is None else saved["nb_before"]
@@ -183,8 +183,8 @@ class OATTrainer(Trainer):
                 for callback in callbacks:
                     callback.on_fit_start(self.classifier.model, self.history)
                     started.append(callback)
-                if saved is not None:
-                    state.load_state_dict(saved)
+                if file is not None and saved is not None:
+                    state.restore(saved, str(file.path))
                 Loop(state, batches, options, settings, validation, judge, self.seed).run()
             finally:
                 self.best_epoch = None if state.best is None else state.best.epoch

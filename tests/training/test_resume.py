@@ -1,8 +1,10 @@
 import copy
 import dataclasses
 import functools
+import io
 import math
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -30,6 +32,7 @@ from art_oat import (
     WeightPerturbation,
     to_conditional,
 )
+from art_oat.storage import digest
 from art_oat.training import (
     EarlyStopping,
     OneCycle,
@@ -40,6 +43,7 @@ from art_oat.training import (
     WarmupCosine,
     hybrid_loss,
 )
+from art_oat.training.resume_file import _HEAD
 from art_oat.training.step import Step
 from tests.networks import LAMBDAS, WIDTHS, MobileSqueezeExcite
 from tests.training.trained import X, Y
@@ -220,7 +224,7 @@ def test_a_training_gone_on_with_that_diverges_at_once_goes_back_to_where_it_wen
         trainer = trainer_of(with_dropout(seed), ema=None, loss=diverging_in(step))
         with pytest.raises(RuntimeError, match="training must stay finite, got a loss of nan in epoch 2"):
             fit(trainer, tmp_path / "state.pt", restores=False)
-        trained[seed] = torch.load(tmp_path / "state.pt")["content"]["step"]["tensors"]
+        trained[seed] = torch.load(io.BytesIO(contents(tmp_path / "state.pt")))["content"]["step"]["tensors"]
     assert_same([*trainer.classifier.model.parameters(), *trainer.classifier.model.buffers()], trained[1])
     assert_same(trained[0], trained[1])
 
@@ -328,25 +332,148 @@ def test_a_file_runs_nothing_when_it_is_read(tmp_path):
         def __reduce__(self):
             return Path.touch, (tmp_path / "ran",)
 
-    torch.save({"settings": Evil(), "content": {}}, tmp_path / "state.pt")
-    with pytest.raises(ValueError, match="ResumeFile must name a file that fit wrote"):
-        fit(trainer_of(), tmp_path / "state.pt")
+    for write in (torch.save, write_signed):
+        write({"settings": Evil(), "content": {}}, tmp_path / "state.pt")
+        with pytest.raises(ValueError, match="ResumeFile must name a file that fit wrote"):
+            fit(trainer_of(), tmp_path / "state.pt")
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_cut_while_the_file_is_written_leaves_the_one_before(tmp_path):
-    path, save, nb_saved = tmp_path / "state.pt", torch.save, []
+def contents(path: Path) -> bytes:
+    """What torch wrote, without the line before it."""
+    return path.read_bytes().partition(b"\n")[2]
 
-    def save_half(content, file, *arguments):
-        if isinstance(file, Path):
-            nb_saved.append(1)
-        if len(nb_saved) == 2:
-            file.write_bytes(b"half")
+
+def write_signed(kept: dict, path: Path) -> None:
+    """Write what one likes with the digest that belongs to it."""
+    file = io.BytesIO()
+    torch.save(kept, file)
+    path.write_bytes(_HEAD + digest(file.getvalue()).encode() + b"\n" + file.getvalue())
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("written") / "state.pt"
+    with cut_in(5):
+        fit(trainer_of(), path)
+    return path
+
+
+def everything(trainer: OATTrainer) -> tuple:
+    """What a refusal must leave as it is: weights, optimizer, generators, modes and history."""
+    classifier = trainer.classifier
+    tensors = [*classifier.model.parameters(), *classifier.model.buffers(), torch.get_rng_state()]
+    modes = [module.training for module in classifier.model.modules()]
+    return (
+        [it.detach().clone() for it in tensors],
+        copy.deepcopy(classifier.optimizer.state_dict()),
+        trainer._generator.get_state(),
+        modes,
+        list(trainer.history),
+    )
+
+
+def test_no_bit_of_a_file_changes_unnoticed(tmp_path, written):
+    path, good, draw = tmp_path / "state.pt", written.read_bytes(), random.Random(0)
+    trainer = trainer_of(with_dropout(seed=1))
+    before = everything(trainer)
+    for _ in range(100):
+        flipped, place = bytearray(good), draw.randrange(len(good))
+        flipped[place] ^= 1 << draw.randrange(8)
+        path.write_bytes(flipped)
+        with pytest.raises(ValueError, match=r"ResumeFile must name a file that fit wrote, .*state\.pt, which is"):
+            fit(trainer, path)
+    torch.testing.assert_close(everything(trainer), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("length", [0, 10, 100, 5000])
+def test_a_file_that_is_cut_off_is_refused(tmp_path, written, length):
+    (tmp_path / "state.pt").write_bytes(written.read_bytes()[:length])
+    with pytest.raises(ValueError, match="ResumeFile must name a file that fit wrote, or none yet, got"):
+        fit(trainer_of(), tmp_path / "state.pt")
+
+
+def set_nan(content) -> None:
+    content["step"]["tensors"][0][0] = math.nan
+
+
+def take_momentum_of_another(content) -> None:
+    content["optimizer"]["state"][0]["momentum_buffer"] = torch.zeros(2)
+
+
+FORGED = {
+    **{f"no {name}": (lambda content, name=name: content.pop(name), name) for name in ("optimizer", "history", "step")},
+    "too many epochs": (lambda content: content.update(nb_done=99), "nb_done must be what fit wrote"),
+    "epochs below 0": (lambda content: content.update(nb_done=-1), "nb_done must be what fit wrote"),
+    "more epochs before than there are records": (
+        lambda content: content.update(nb_before=9),
+        "nb_before must be what fit wrote",
+    ),
+    "a learning rate of NaN": (
+        lambda content: content["optimizer"]["param_groups"][0].update(lr=math.nan),
+        "optimizer must be what fit wrote",
+    ),
+    "no number": (lambda content: content.update(nb_steps="3"), "nb_steps must be what fit wrote"),
+    "NaN": (set_nan, "weights: .* must hold numbers, got NaN"),
+    "too few": (lambda content: content["step"]["tensors"].pop(), r"weights must hold \d+ tensors, got \d+"),
+    "another shape": (
+        lambda content: content["step"]["tensors"].__setitem__(0, torch.zeros(2)),
+        r"weights: .* must be float32 .*, got float32 \[2\]",
+    ),
+    "another dtype": (
+        lambda content: content["step"]["tensors"].__setitem__(0, content["step"]["tensors"][0].double()),
+        "weights: .* must be float32 .*, got float64",
+    ),
+    "another average": (lambda content: content["step"]["average"]["averages"].pop(), "average must hold"),
+    "another best": (
+        lambda content: content["callbacks"]["RestoreBest"][0]["tensors"].pop(),
+        "best weights must hold",
+    ),
+    "another optimizer": (take_momentum_of_another, "optimizer must be what fit wrote"),
+    "another generator": (lambda content: content.update(generator=torch.zeros(3)), "generator must be what fit wrote"),
+    "another history": (lambda content: content["history"][0].pop("loss"), "history must be what fit wrote"),
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_a_state_that_no_training_can_have_come_to_is_refused_and_nothing_is_touched(tmp_path, written, name):
+    spoil, message = FORGED[name]
+    kept = torch.load(io.BytesIO(contents(written)))
+    spoil(kept["content"])
+    write_signed(kept, tmp_path / "state.pt")
+    trainer = trainer_of(with_dropout(seed=1))
+    before = everything(trainer)
+    with pytest.raises(ValueError, match=message) as caught:
+        fit(trainer, tmp_path / "state.pt")
+    assert "state.pt" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    torch.testing.assert_close(everything(trainer), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("change", [{"callbacks": {"RestoreBest": [{"tensor": 1}]}}, {"stepper": {"last_epoch": 1}}])
+def test_a_state_that_a_part_of_the_training_cannot_take_in_leaves_weights_and_optimizer(tmp_path, written, change):
+    kept = torch.load(io.BytesIO(contents(written)))
+    kept["content"] |= change
+    write_signed(kept, tmp_path / "state.pt")
+    trainer = trainer_of(with_dropout(seed=1))
+    before = everything(trainer)
+    with pytest.raises(ValueError, match=r"state\.pt must hold a state of this training, but does not"):
+        fit(trainer, tmp_path / "state.pt")
+    weights, optimizer, _, _, history = everything(trainer)
+    torch.testing.assert_close((weights, optimizer, history), (*before[:2], before[4]), rtol=0, atol=0)
+
+
+def test_a_cut_while_the_file_is_written_leaves_the_one_before(tmp_path):
+    path, replace, nb_written = tmp_path / "state.pt", Path.replace, []
+
+    def cut_the_second(partial, target):
+        nb_written.append(target)
+        if len(nb_written) == 2:
             raise KeyboardInterrupt
-        save(content, file, *arguments)
+        return replace(partial, target)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch, "save", save_half)
+        patch.setattr(Path, "replace", cut_the_second)
         with pytest.raises(KeyboardInterrupt):
             fit(trainer_of(), path)
     assert [file.name for file in tmp_path.iterdir()] == ["state.pt"]
