@@ -125,7 +125,7 @@ class _Conversion:
         joined = {norm: next(iter(at.values())) if len(at) == 1 else Switch(at) for norm, at in layers.items()}
         converted = rebuild(self.network, lambda module: joined.get(id(module)), clone_tensor)
         converted = make_slimmable(converted, slimming, has_own_heads=self.heads == "per-width")
-        like = _like(next(iter(self.layers.values())))
+        like = self._like(next(iter(self.layers.values())))
         model = OATModel(converted, self.encoding.to(like), self.widths, self.arguments(), self.network)
         # another start than the identity changes the answers, but the folded network changes with them
         starts_alike = FILMS[self.conditioning.film].starts_as_identity
@@ -164,13 +164,12 @@ class _Conversion:
     def _builder(self, layer: nn.Module) -> LayerBuilder:
         has_film = any(filmed is layer for filmed in self.filmed.values())
         film, statistics = self.conditioning.film, self.conditioning.statistics
-        return LayerBuilder(film, statistics, self.encoding.dim, has_film, _like(layer))
+        return LayerBuilder(film, statistics, self.encoding.dim, has_film, self._like(layer))
 
-
-def _like(norm: nn.Module) -> Tensor:
-    """Return a tensor of the dtype and on the device that a norm computes with."""
-    tensors = chain(norm.parameters(), norm.buffers())
-    return next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
+    def _like(self, layer: nn.Module) -> Tensor:
+        """Return a tensor of the dtype and on the device that a layer computes with; without any, its network."""
+        tensors = chain(layer.parameters(), layer.buffers(), self.network.parameters(), self.network.buffers())
+        return next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
 
 
 def _with_others(fault: UnsupportedModuleError, step: Callable[[], Any]) -> UnsupportedModuleError:

@@ -17,9 +17,10 @@ from art_oat.rebuild import clone_tensor, same_tensor
 def fold(model: OATModel, point: OperatingPoint | float | None = None) -> nn.Module:
     """Return an independent, ordinary network that answers as the model does at one point, in evaluation mode.
 
-    Every norm is an ordinary batch norm whose weight and bias hold FiLM, too. The network is of the original class, and
-    at width 1 its ``state_dict`` loads into a fresh network of that class (but between lam = 0 and the smallest trained
-    lam above it, a norm without affine weights gets some). It no longer follows the model.
+    Every norm is an ordinary one of its own class whose weight and bias hold FiLM, too. The network is of the original
+    class, and at width 1 its ``state_dict`` loads into a fresh network of that class (but a norm without affine weights
+    gets some where it has a FiLM, or between lam = 0 and the smallest trained lam above it). It no longer follows the
+    model.
 
     Args:
         model: The conditional network; it is left untouched.

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from art_oat.layers import ConvertedLayer, NormLayer
+from art_oat.layers import ConvertedLayer, NormLayer, SampleNorm
 from art_oat.surgery.errors import UnsupportedModuleError
 from art_oat.surgery.selection import holders
 
@@ -38,7 +38,8 @@ def tie(network: nn.Module, layers: Mapping[int, ConvertedLayer]) -> None:
     if faults := [" and ".join(map(str, places)) for places in shared if not _can_tie(places)]:
         raise UnsupportedModuleError(
             "a converted layer can have a tensor in common with other converted norms only, under the same name, "
-            f"of as many channels at every width, all of them or none with a FiLM, got {'; '.join(faults)}. "
+            "all of one sample or all of a batch, of as many channels at every width, all of them or none with a FiLM, "
+            f"got {'; '.join(faults)}. "
             "Untie them, or name the norms in keep or in film_on."
         )
     for places in shared:
@@ -64,7 +65,10 @@ def _shared_places(network: nn.Module, layers: Mapping[int, ConvertedLayer]) -> 
 
 def _can_tie(places: list[_Place]) -> bool:
     layers = [place.layer for place in places if isinstance(place.layer, NormLayer)]
-    kinds = {place.name for place in places}, {(layer.film is None, layer.nb_channels) for layer in layers}
+    kinds = (
+        {place.name for place in places},
+        {(layer.film is None, layer.nb_channels, isinstance(layer, SampleNorm)) for layer in layers},
+    )
     return len(layers) == len(places) and all(len(kind) == 1 for kind in kinds)
 
 

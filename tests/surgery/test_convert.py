@@ -54,6 +54,24 @@ def test_dtype_and_training_flags_carry_over():
     assert all(part.training for part in model.network.norm.modules())
 
 
+WITHOUT_WEIGHTS = {
+    "layer": nn.LayerNorm([4, 6, 6], elementwise_affine=False),
+    "group": nn.GroupNorm(2, 4, affine=False),
+    "instance": nn.InstanceNorm2d(4),
+}
+
+
+@pytest.mark.parametrize("kind", WITHOUT_WEIGHTS)
+@pytest.mark.parametrize("place", [torch.float64, torch.bfloat16, "meta"])
+def test_a_norm_without_weights_computes_where_its_network_does(kind, place):
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), WITHOUT_WEIGHTS[kind], nn.Flatten(), nn.Linear(144, 2)).to(place)
+    model = to_conditional(network, input_shape=(3, 8, 8))
+    tensors = [*model.parameters(), model.encoding.table]
+    assert {(tensor.dtype, tensor.device) for tensor in tensors} == {
+        (network[0].weight.dtype, network[0].weight.device)
+    }
+
+
 def test_the_device_carries_over():
     model = to_conditional(Residual().to("meta"))
     assert {tensor.device.type for tensor in (*model.parameters(), *model.buffers())} == {"meta"}

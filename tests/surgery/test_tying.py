@@ -52,9 +52,16 @@ def with_one_activation() -> nn.Module:
     return network
 
 
+def with_a_layer_norm_tied_to_a_batch_norm() -> nn.Module:
+    network = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 6), nn.LayerNorm(6))
+    network[3].weight = network[1].weight
+    return network
+
+
 @pytest.mark.parametrize(
     ("make", "options", "message"),
     [
+        (with_a_layer_norm_tied_to_a_batch_norm, {}, r"got 1\.weight and 3\.weight"),
         (with_a_foreign_owner, {}, r"got norm1\.bias and norm2\.bias and scaled\.bias"),
         (with_one_activation, {}, r"norm1\.activation\.weight and norm2\.activation\.weight"),
         (TiedNorms, {"film_on": ["norm1"]}, r"all of them or none with a FiLM, got norm1\.weight and norm2"),
