@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +31,7 @@ from art_oat.evaluation.options import EvaluationOptions, ThreatModel
 from art_oat.evaluation.report import RobustnessReport
 from art_oat.evaluation.shards import Progress, Shard, ShardResult, Tell
 from art_oat.evaluation.suite import AttackSuite
-from art_oat.storage import differences, digest, fingerprint, unsaid, write_json
+from art_oat.storage import differences, digest, fingerprint, read_json, unsaid, write_json
 
 Point = OperatingPoint | None
 """Where a conditional network is attacked; None for a plain one."""
@@ -141,8 +140,8 @@ def _kept_settings(path: Path) -> Any:
             raise ValueError(f"state must be a folder of this evaluation, but {path.parent} is none. Name another.")
         return None
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:  # no JSON, or no text
+        kept = read_json(path)
+    except ValueError:
         kept = None
     if not isinstance(kept, dict):
         raise ValueError(f"state must be a folder of this evaluation, but {path} is damaged. Delete the folder.")

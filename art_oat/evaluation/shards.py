@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import math
 import time
-import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,8 +18,9 @@ from torch import Tensor, nn
 
 from art_oat.attacks import ClipValues, TensorAttack, is_correct, within_ball
 from art_oat.attacks.autoattack import AutoAttack
+from art_oat.checks import one_line
 from art_oat.evaluation.options import EvaluationOptions, ThreatModel
-from art_oat.storage import replaced
+from art_oat.storage import digest, replaced
 
 ROBUST = ""
 """What broke a sample that nothing broke."""
@@ -139,29 +141,49 @@ class Shard:
         """Take in the results and the examples of an ``.npz`` file that :meth:`write` wrote, if it is there.
 
         Raises:
-            ValueError: If the file is damaged.
+            ValueError: If the file is damaged, or does not hold one result for each of these very samples.
         """
         if not path.exists():
             return
+        content = path.read_bytes()
         try:
-            with np.load(path, allow_pickle=False) as file:
-                self._take({name: file[name] for name in file.files})
-        except (EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+            with np.load(io.BytesIO(content), allow_pickle=False) as file:
+                results, examples = self._taken({name: file[name] for name in file.files})
+        except Exception as error:  # whatever zipfile, zlib and NumPy raise
             raise ValueError(
-                f"state must hold whole files, but {path} is damaged. Delete it, and its samples are attacked again."
+                f"state must hold whole files, but {path} is damaged. Delete it, and its samples are attacked again. "
+                f"{one_line(error)}"
             ) from error
+        self.results |= results
+        self.examples |= examples
 
-    def _take(self, kept: dict[str, NDArray[Any]]) -> None:
+    def _taken(self, kept: dict[str, NDArray[Any]]) -> tuple[dict[str, ShardResult], dict[str, Examples]]:
+        """Return what arrays hold, if it is of these samples.
+
+        Raises:
+            KeyError: If something is missing.
+            ValueError: If something is of another form.
+        """
+        if str(kept["samples"]) != digest(self.x, self.y):
+            raise ValueError("It is of other samples.")
+        results, examples = {}, {}
         for key in kept["keys"].tolist():
             broken_by, seconds, notices = (kept[f"{name}:{key}"] for name in ("broken_by", "seconds", "notices"))
-            self.results[key] = ShardResult(broken_by, float(seconds), tuple(notices.tolist()))
+            if broken_by.dtype.kind != "U" or broken_by.shape != (len(self.x),) or not 0 <= float(seconds) < math.inf:
+                raise ValueError(f"{key} must hold {len(self.x)} results, got {broken_by.dtype} {broken_by.shape}.")
+            results[key] = ShardResult(broken_by, float(seconds), tuple(notices.tolist()))
         for suite in kept["suites"].tolist():
             x_adv, is_found = (torch.from_numpy(kept[f"{name}:{suite}"]) for name in ("x_adv", "is_found"))
-            self.examples[suite] = Examples(x_adv.to(self.x), is_found.to(self.x.device))
+            is_like_x = (x_adv.dtype, x_adv.shape) == (self.x.dtype, self.x.shape) and bool(x_adv.isfinite().all())
+            if not is_like_x or (is_found.dtype, is_found.shape) != (torch.bool, self.y.shape):
+                raise ValueError(f"{suite} must hold {len(self.x)} finite examples, got {x_adv.dtype} {x_adv.shape}.")
+            examples[suite] = Examples(x_adv.to(self.x), is_found.to(self.x.device))
+        return results, examples
 
     def write(self, path: Path) -> None:
         """Write the results and the examples, in place of an older file."""
         arrays: dict[str, Any] = {"keys": np.array([*self.results]), "suites": np.array([*self.examples])}
+        arrays["samples"] = np.array(digest(self.x, self.y))
         for name, it in self.results.items():
             notices = np.array(it.notices, dtype=np.str_)
             arrays |= {f"broken_by:{name}": it.broken_by, f"seconds:{name}": it.seconds, f"notices:{name}": notices}

@@ -182,6 +182,52 @@ def test_a_damaged_file_is_named_with_what_to_do(tmp_path):
             shard().read(path)
 
 
+FORGED = {
+    "too few results": (lambda kept: kept.update({"broken_by:1.0 a": kept["broken_by:1.0 a"][:-1]}), "must hold"),
+    "too many results": (lambda kept: kept.update({"broken_by:1.0 a": np.array(["x"] * 99)}), "must hold"),
+    "results that are no names": (lambda kept: kept.update({"broken_by:1.0 a": np.zeros(len(X))}), "must hold"),
+    "a time of NaN": (lambda kept: kept.update({"seconds:1.0 a": np.array(np.nan)}), "must hold"),
+    "too few examples": (lambda kept: kept.update({"x_adv:a": kept["x_adv:a"][1:]}), "finite examples"),
+    "examples of NaN": (lambda kept: kept["x_adv:a"].fill(np.nan), "finite examples"),
+    "examples in float64": (lambda kept: kept.update({"x_adv:a": kept["x_adv:a"].astype(float)}), "finite examples"),
+    "numbers for truths": (lambda kept: kept.update({"is_found:a": np.ones(len(X))}), "finite examples"),
+    "the samples of another shard": (lambda kept: kept.update(samples=np.array("0")), "other samples"),
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_a_file_that_does_not_hold_one_result_for_each_sample_is_refused_whole(tmp_path, name):
+    path, (spoil, message) = tmp_path / "shard.npz", FORGED[name]
+    written(path)
+    with np.load(path) as file:
+        kept = dict(file)
+    spoil(kept)
+    np.savez(path, **kept)
+    whole = shard()
+    with pytest.raises(ValueError, match=rf"shard\.npz is damaged\. Delete it.*{message}"):
+        whole.read(path)
+    assert whole.results == whole.examples == {}
+
+
+def test_a_flipped_bit_of_a_file_is_refused_or_changes_nothing(tmp_path):
+    path, draw = tmp_path / "shard.npz", random.Random(0)
+    expected, good = written(path), path.read_bytes()
+    for _ in range(100):
+        flipped, place = bytearray(good), draw.randrange(len(good))
+        flipped[place] ^= 1 << draw.randrange(8)
+        path.write_bytes(flipped)
+        whole = shard()
+        try:
+            whole.read(path)
+        except ValueError as error:
+            assert "shard.npz is damaged" in str(error)  # noqa: PT017
+        else:
+            for key, result in expected.results.items():
+                assert whole.results[key].broken_by.tolist() == result.broken_by.tolist()
+            for suite, examples in expected.examples.items():
+                assert torch.equal(whole.examples[suite].x_adv, examples.x_adv)
+
+
 def test_a_file_of_something_else_is_named_as_damaged(tmp_path):
     path = tmp_path / "shard.npz"
     for arrays in ({}, {"keys": np.array(["a"])}, {"keys": np.array(["a"]), "suites": np.array([])}):
