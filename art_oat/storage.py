@@ -47,7 +47,7 @@ def replaced(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}.part{path.suffix}")
+    partial = _beside(path)
     try:
         yield partial
         with partial.open("rb+") as file:
@@ -61,6 +61,26 @@ def replaced(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}.part{path.suffix}")
+
+
+def writing_fault(path: Path) -> str | None:
+    """Say why a file could not be written; None if it could. An empty one is tried where its folder is, or will be."""
+    try:
+        if path.is_dir():
+            return "it is a folder"
+        folder = next(each for each in path.absolute().parents if each.exists())
+        probe = folder / _beside(path).name
+        try:
+            probe.touch(exist_ok=False)
+        finally:
+            probe.unlink(missing_ok=True)
+    except (OSError, ValueError) as error:  # such as no permission; a name with a null byte
+        return str(getattr(error, "strerror", None) or error)
+    return None
 
 
 def _remove_leftovers(path: Path) -> None:

@@ -26,6 +26,7 @@ from art_oat.storage import (
     write_bytes,
     write_rows,
     write_whole,
+    writing_fault,
 )
 
 
@@ -89,6 +90,39 @@ def test_a_full_disk_names_the_file_that_was_to_be_written_and_leaves_nothing(tm
     run = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
     assert run.stdout.splitlines() == [f"[Errno 27] cannot write: File too large: {str(path)!r}"] * 2
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["new", "old", "new/folder/below", "a [b] *"])
+def test_where_a_file_can_be_written_there_is_no_fault_and_nothing_is_left(tmp_path, name):
+    (tmp_path / "old").write_text("it")
+    assert writing_fault(tmp_path / name) is None
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+    write_bytes(tmp_path / name, b"")
+
+
+UNWRITABLE = {
+    "folder": "it is a folder",
+    "file/below": "Not a directory",
+    "file/far/below": "Not a directory",
+    "n" * 250: "File name too long",
+    "n" * 300 + "/file": "File name too long",
+    "nu\0ll": "null",
+    "locked/file": "Permission denied",
+}
+
+
+@pytest.mark.parametrize("name", UNWRITABLE)
+def test_why_a_file_cannot_be_written_is_found_without_writing_it(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "locked").mkdir(mode=0o500)
+    if name == "locked/file" and os.access(tmp_path / "locked", os.W_OK):
+        pytest.skip("this user may write everywhere")
+    before = sorted(tmp_path.rglob("*"))
+    assert UNWRITABLE[name] in writing_fault(tmp_path / name)
+    with pytest.raises((OSError, ValueError)):
+        write_bytes(tmp_path / name, b"")
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_file_and_its_folder_are_on_the_disk_before_a_write_counts_as_done(tmp_path, monkeypatch):

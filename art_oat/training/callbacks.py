@@ -14,8 +14,9 @@ from tqdm.auto import tqdm
 from art_oat.checks import count_faults, refuse
 from art_oat.classifier import OATClassifier
 from art_oat.model import OATModel
+from art_oat.model_files import WEIGHTS
 from art_oat.model_io import Architecture, save_model
-from art_oat.storage import write_rows
+from art_oat.storage import write_rows, writing_fault
 from art_oat.training.records import EpochMetrics, EpochRecord
 
 
@@ -128,9 +129,11 @@ class CSVLogger(Callback):
 
 
 def file_faults(name: str, path: Any) -> list[str]:
-    """Say why a path cannot be that of a file."""
-    is_fitting = isinstance(path, str | Path) and not Path(path).is_dir()
-    return [] if is_fitting else [f"{name} must name a file, got {path!r}."]
+    """Say why a path cannot be that of a file that is written."""
+    if not isinstance(path, str | Path):
+        return [f"{name} must name a file, got {path!r}."]
+    fault = writing_fault(Path(path))
+    return [] if fault is None else [f"{name} must name a file, got {str(path)!r}, which cannot be written: {fault}."]
 
 
 class Checkpoint(Callback):
@@ -160,8 +163,8 @@ class Checkpoint(Callback):
 
     def faults(self, classifier: OATClassifier) -> list[str]:
         faults = []
-        if any(path.is_file() for path in (Path(self.folder), *Path(self.folder).parents)):
-            faults.append(f"Checkpoint must name a folder, got {str(self.folder)!r}, where a file is in the way.")
+        if (fault := writing_fault(Path(self.folder) / WEIGHTS)) is not None:
+            faults.append(f"Checkpoint must name a folder to write to, got {str(self.folder)!r}: {fault}.")
         expected = type(classifier.model.network).__name__
         if self.architecture is not None and (built := self.architecture.kind()) != expected:
             faults.append(f"the checkpoint's architecture must be a {expected}, as is trained, got a {built}.")

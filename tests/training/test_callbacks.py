@@ -1,5 +1,7 @@
 import contextlib
 import copy
+import errno
+import os
 
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch
 from art_oat import PGD, OATTrainer, load_model, to_conditional
 from art_oat.frontier import MeasuredPoint
 from art_oat.model_io import Architecture
-from art_oat.training import Callback, Checkpoint, EarlyStopping, RestoreBest, ResumeFile, Validation
+from art_oat.training import Callback, Checkpoint, CSVLogger, EarlyStopping, RestoreBest, ResumeFile, Validation
 from tests.conftest import make_classifier
 from tests.networks import WIDTHS, Residual
 from tests.training.trained import X, Y, classifier_of
@@ -101,6 +103,32 @@ def test_a_checkpoint_of_other_kinds_is_refused(tmp_path):
         Checkpoint(3)
     with pytest.raises(TypeError, match="architecture must be an Architecture or None, got str"):
         Checkpoint(tmp_path, "SmallCNN")
+
+
+WRITERS = {"CSVLogger": CSVLogger, "Checkpoint": Checkpoint, "ResumeFile": ResumeFile}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("path", ["file/below", "file/far/below", "n" * 256])
+def test_a_path_that_cannot_be_written_is_refused_before_training(classifier, tmp_path, name, path):
+    (tmp_path / "file").touch()
+    before = copy.deepcopy(classifier.model.state_dict())
+    with pytest.raises(ValueError, match=f"{name} must name a .*: (Not a directory|File name too long)"):
+        fit(classifier, WRITERS[name](tmp_path / path), nb_epochs=1)
+    torch.testing.assert_close(classifier.model.state_dict(), before, rtol=0, atol=0)
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_disk_that_is_full_during_training_is_told_of_with_the_file(classifier, tmp_path, monkeypatch, name):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"cannot write: No space left on device: .*it") as caught:
+        fit(classifier, WRITERS[name](tmp_path / "it"), nb_epochs=1)
+    assert caught.value.errno == errno.ENOSPC
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize(("patience", "nb_epochs"), [(1, 3), (2, 4), (3, 5), (4, 5)])

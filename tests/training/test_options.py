@@ -27,7 +27,7 @@ def test_a_checkpoint_that_could_not_be_written_or_read_is_refused_beforehand(cl
     (tmp_path / "file").write_text("")
     validation = {"validation_data": (X, Y)}
     below = Checkpoint(tmp_path / "file" / "below")
-    assert "where a file is in the way" in fault(classifier, callbacks=[below], **validation)
+    assert "Not a directory" in fault(classifier, callbacks=[below], **validation)
     wrong = Checkpoint(tmp_path, Architecture("SmallCNN", {}))
     message = fault(classifier, callbacks=[wrong], **validation)
     assert "architecture must be a Residual, as is trained, got a SmallCNN" in message
