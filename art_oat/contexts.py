@@ -24,8 +24,9 @@ def evaluating(*networks: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def exact_arithmetic(device: torch.device) -> Iterator[None]:
-    """Compute in the precision of the tensors, without a graph, whatever mode the caller is in."""
-    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
+    """Compute in the precision of the tensors, without a graph, whatever mode or transform the caller is in."""
+    outside = torch._C._DisableFuncTorch()  # transforms of torch.func, which would wrap what is kept
+    with outside, torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
         yield
 
 

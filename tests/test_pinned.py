@@ -239,6 +239,21 @@ def test_autocast_around_one_call_leaves_nothing_behind(point):
     torch.testing.assert_close(folded(x), model(x, *point), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("change", [write_in_place, exchange_layer], ids=["a weight", "a layer"])
+def test_a_change_noticed_within_a_transform_of_torch_func_is_followed_there_and_after_it(model, point, change):
+    pinned, x = model.pinned(point), images()
+    change(model, point)
+
+    def score(x: Tensor) -> Tensor:
+        return pinned(x).square().sum()
+
+    found = torch.func.grad(score)(x)
+    leaf = x.clone().requires_grad_()
+    score(leaf).backward()
+    torch.testing.assert_close(found, leaf.grad)
+    torch.testing.assert_close(pinned(x), model(x, *point))
+
+
 def test_a_training_pass_is_followed_even_if_it_was_read_in_the_middle(model, point, monkeypatch):
     pinned, batch_norm = model.pinned(point), nn.functional.batch_norm
 
