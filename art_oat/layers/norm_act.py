@@ -55,7 +55,7 @@ class Rest(nn.Module):
         assert isinstance(norm, _BatchNorm)
         module = copy.deepcopy(self.module)
         for name in _TENSORS:
-            del module._buffers[name]
+            delattr(module, name)  # torch forgets with it that it was not to be saved; exports look that up
             value = getattr(norm, name)
             if value is None or isinstance(value, nn.Parameter):
                 module.register_parameter(name, value)

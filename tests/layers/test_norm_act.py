@@ -40,6 +40,13 @@ def test_the_parts_of_a_split_norm_do_what_the_whole_does_and_make_it_again():
     torch.testing.assert_close(restored(x), norm(x))
 
 
+def test_a_norm_made_again_of_its_parts_can_be_exported():
+    norm, x = lived().eval(), torch.randn(4, 3, 5, 5)
+    plain, rest = split(copy.deepcopy(norm))
+    exported = torch.export.export(rest.restored(plain), (x,)).module()
+    torch.testing.assert_close(exported(x), norm(x))
+
+
 class Before(nn.BatchNorm2d):
     def forward(self, x):
         return super().forward(x.relu())
