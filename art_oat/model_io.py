@@ -118,7 +118,8 @@ def load_model(
 ) -> OATModel:
     """Return the model that :func:`save_model` wrote, on the CPU, in evaluation mode.
 
-    Nothing that the files name is imported or run, unless ``trusts_network``, and no random number is drawn.
+    Of what the files name, nothing is imported or run but networks of this library, of timm and of torchvision, unless
+    ``trusts_network``. No random number is drawn.
 
     Args:
         folder: Holds ``model.safetensors`` and ``model.json``.

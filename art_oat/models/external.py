@@ -24,10 +24,12 @@ _SYNONYMS: Mapping[str, tuple[str, ...]] = {
 class Logits(nn.Module):
     """A network of which only the scores are wanted, of the answers that transformers' networks give.
 
-    Its ``state_dict`` is that of the network it holds, with names that begin with ``network.``.
+    Its ``state_dict`` is that of the network it holds, with names that begin with ``network.``; of a folded one,
+    ``fold(model, point).network`` is what the weights come back in.
 
     Args:
-        network: Gives an object or a mapping with ``logits``, ``[N, K]``.
+        network: Gives an object or a mapping with ``logits``, ``[N, K]``. It gets the images as ``pixel_values`` where
+            its ``forward`` takes such, or else as its first argument.
 
     Example:
         >>> from transformers import ViTConfig, ViTForImageClassification         # doctest: +SKIP
@@ -37,6 +39,7 @@ class Logits(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
+        self.takes_pixel_values = "pixel_values" in inspect.signature(network.forward).parameters
         self.train(network.training)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -45,7 +48,7 @@ class Logits(nn.Module):
         Raises:
             TypeError: If what the network gives has no ``logits``.
         """
-        answer = self.network(x)
+        answer = self.network(pixel_values=x) if self.takes_pixel_values else self.network(x)
         found = answer.get("logits") if isinstance(answer, Mapping) else getattr(answer, "logits", None)
         if not isinstance(found, torch.Tensor):
             raise TypeError(f"the network must answer with something that has logits, got {type(answer).__name__}.")
@@ -86,10 +89,12 @@ def _torchvision(task: ImageTask, name: str) -> nn.Module:
 def _factory(task: ImageTask, module: str, name: str) -> nn.Module:
     """Call a function or class with what it takes of the number of channels, of classes and the size of images."""
     called = f"{module}:{name}"
-    factory = getattr(_imported(module, called), name, None)
+    known = vars(_imported(module, called))
+    factory = known.get(name)
     if not callable(factory):
         raise ValueError(
             f"network must name something to call, got {called!r}: {module} has no such function or class."
+            f"{near(name, [it for it in known if callable(known[it])])}"
         )
     network = factory(**_arguments(factory, task))
     if not isinstance(network, nn.Module):
@@ -101,8 +106,21 @@ def _imported(module: str, network: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except Exception as error:  # not only ImportError: torchvision's wheel fails beside a CPU build of torch
-        reason = " ".join(str(error).split())
-        raise ValueError(f"network {network!r} needs {module}, which cannot be imported: {reason}.") from error
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise ValueError(
+            f"network {network!r} needs {module}, which cannot be imported: {reason}.{_advice(error, module)}"
+        ) from error
+
+
+def _advice(error: Exception, module: str) -> str:
+    """Say what to do about a package that cannot be imported."""
+    root = module.partition(".")[0]
+    if isinstance(error, ModuleNotFoundError) and error.name == root:
+        here = "" if root in ("timm", "torchvision") else ", or run where it is"
+        return f" Install it: pip install {root}{here}."
+    if "torchvision" in str(error):
+        return f" torchvision must be built for the torch that is here, {torch.__version__}."
+    return ""
 
 
 def _arguments(factory: Callable[..., Any], task: ImageTask) -> dict[str, Any]:

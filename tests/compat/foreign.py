@@ -20,6 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from art_oat import PGD, OATClassifier, OATModel, OATTrainer, fold, load_model, save_model, to_conditional
 from art_oat.contexts import borrowed_generators
 from art_oat.layers import DualBatchNorm, FollowedNorm
+from art_oat.models import Logits
 from tests.compat.borrowed_torchvision import torchvision_importable
 from tests.networks import state
 
@@ -316,18 +317,6 @@ def _timm(name: str, **arguments: Any) -> Callable[[], nn.Module]:
         return network
 
     return make
-
-
-class Logits(nn.Module):
-    """A network of transformers that returns its scores alone."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        scores: Tensor = self.network(x).logits
-        return scores
 
 
 def _transformers(name: str, **configuration: Any) -> Callable[[], nn.Module]:

@@ -1,3 +1,4 @@
+import importlib
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -7,7 +8,7 @@ from torch import nn
 
 from art_oat import fold, load_model, save_model, to_conditional
 from art_oat.model_io import Architecture
-from art_oat.models import Logits, network_named
+from art_oat.models import ImageTask, Logits, external, network_named
 from tests.compat.borrowed_torchvision import torchvision_importable
 from tests.networks import SmallCNN
 
@@ -72,7 +73,11 @@ def test_a_network_of_torchvision_fits_the_classes(timm):
         (f"{__name__}:number", "must return a torch.nn.Module, got int"),
         (f"{__name__}:unresponsive", r"must give 10 scores for an image, got \[2, 3\] for two"),
         (f"{__name__}:wordy", "got SimpleNamespace for two.*Logits takes the scores"),
-        ("no_such_package.networks:make", "needs no_such_package.networks, which cannot be imported: No module named"),
+        (f"{__name__}:tiney", "no such function or class.*Did you mean tiny"),
+        (
+            "no_such_package.networks:make",
+            "needs no_such_package.networks, which cannot be imported: No module named .*pip install no_such_package",
+        ),
         ("resnet", "network must be one of .*Did you mean resnet"),
     ],
 )
@@ -86,6 +91,25 @@ def test_a_package_that_does_not_load_is_named_with_the_reason(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(ValueError, match=r"network 'timm:resnet18' needs timm, which cannot be imported: .*timm"):
         network_named("timm:resnet18", **DIGITS)
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (
+            RuntimeError("operator torchvision::nms does not exist"),
+            "must be built for the torch that is here",
+        ),
+        (ModuleNotFoundError("No module named 'torchvision'", name="torchvision"), "pip install torchvision"),
+    ],
+)
+def test_it_is_said_what_to_do_about_a_torchvision_that_does_not_load(monkeypatch, error, advice):
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr("importlib.import_module", fail)
+    with pytest.raises(ValueError, match=rf"'torchvision:resnet18' needs .* cannot be imported: {error}\. .*{advice}"):
+        external._torchvision(ImageTask(), "resnet18")
 
 
 def test_names_that_a_package_does_not_have_are_refused_with_those_near(monkeypatch):
@@ -109,6 +133,43 @@ def test_scores_are_taken_out_of_an_answer_and_the_network_is_conditional_and_fo
     model = to_conditional(network, (0, 1), input_shape=(1, 8, 8)).eval()
     torch.testing.assert_close(fold(model, 1.0)(x), network(x))
     assert {name.partition(".")[0] for name in network.state_dict()} == {"network"}
+
+
+TRANSFORMERS = {
+    "ViT": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32},
+    "DeiT": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32},
+    "ConvNext": {"hidden_sizes": [8, 16], "depths": [1, 1], "num_stages": 2},
+    "Swin": {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 2},
+}
+
+
+@pytest.mark.parametrize("family", TRANSFORMERS)
+def test_a_network_of_transformers_is_conditional_and_its_folded_weights_load_into_its_own_class(family):
+    with torchvision_importable():
+        library = importlib.import_module("transformers")
+        sizes = {"image_size": 8, "patch_size": 2, "num_channels": 1, "num_labels": 5}
+        configuration = getattr(library, f"{family}Config")(**sizes, **TRANSFORMERS[family])
+        make = getattr(library, f"{family}ForImageClassification")
+        original, fresh = make(configuration).eval(), make(configuration).eval()
+    x = torch.rand(3, 1, 8, 8)
+    model = to_conditional(Logits(original), (0, 1), input_shape=(1, 8, 8)).eval()
+    torch.testing.assert_close(model(x, 1.0), original(x).logits)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    folded = fold(model, 1.0)
+    fresh.load_state_dict(folded.network.state_dict())
+    torch.testing.assert_close(fresh(x).logits, model(x, 1.0), rtol=1e-4, atol=1e-5)
+
+
+class Keyed(nn.Module):
+    def forward(self, input_ids=None, pixel_values=None):
+        return {"logits": pixel_values.sum(dim=(2, 3))}
+
+
+def test_images_go_to_the_argument_for_pixels_wherever_it_stands():
+    x = torch.rand(2, 3, 4, 4)
+    torch.testing.assert_close(Logits(Keyed())(x), x.sum(dim=(2, 3)))
 
 
 def test_an_answer_without_scores_is_refused():
