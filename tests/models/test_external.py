@@ -23,6 +23,11 @@ def unresponsive() -> nn.Module:
     return SmallCNN(1, 3, [4])
 
 
+def graded(in_channels: int, nb_classes: int) -> nn.Module:
+    """Reads numbers off a tensor, as many a network does for its stochastic depth: not possible on device meta."""
+    return SmallCNN(in_channels, nb_classes, [int(channels) for channels in torch.linspace(2, 4, 2)])
+
+
 def number() -> int:
     return 3
 
@@ -51,6 +56,12 @@ def timm():
 def test_a_factory_is_told_what_it_takes_of_channels_classes_and_size():
     network = network_named(f"{__name__}:tiny", **DIGITS)
     assert network(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+
+
+def test_the_class_of_a_network_that_reads_tensors_is_known_and_nothing_is_drawn_for_it():
+    before = torch.get_rng_state()
+    assert Architecture("network_named", {"name": f"{__name__}:graded", **DIGITS}).kind() == "SmallCNN"
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_network_of_timm_fits_the_images(timm):
