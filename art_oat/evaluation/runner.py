@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from multiprocessing import Manager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from art_oat.evaluation.options import EvaluationOptions, ThreatModel
 from art_oat.evaluation.report import RobustnessReport
 from art_oat.evaluation.shards import Progress, Shard, ShardResult, Tell
 from art_oat.evaluation.suite import AttackSuite
+from art_oat.evaluation.workers import end_with, manager
 from art_oat.storage import differences, digest, fingerprint, read_json, unsaid, write_json
 
 Point = OperatingPoint | None
@@ -64,7 +65,7 @@ class Evaluation:
         is_pinned = isinstance(self.classifier, OATClassifier | PinnedClassifier)  # always in evaluation mode
         mode = nullcontext() if is_pinned else evaluating(self.classifier.model)
         with bar, mode, _telling(bar, self.options.nb_workers) as tell:
-            tasks = (delayed(self.run_shard)(number, folder, tell) for number in range(nb_shards))
+            tasks = (delayed(self._work)(os.getpid(), number, folder, tell) for number in range(nb_shards))
             shards = list(Parallel(self.options.nb_workers, return_as="generator")(tasks))
         reports = []
         for point, suite in itertools.product(self.points, self.suites):
@@ -74,6 +75,11 @@ class Evaluation:
         for warning in dict.fromkeys(warning for report in reports for warning in report.warnings):
             warnings.warn(warning, AutoAttackWarning, stacklevel=3)  # where evaluate or measure was called
         return reports
+
+    def _work(self, owner: int, number: int, folder: Path | None, tell: Tell) -> dict[str, ShardResult]:
+        """Attack one shard for a process, and not without it."""
+        end_with(owner)
+        return self.run_shard(number, folder, tell)
 
     def run_shard(self, number: int, folder: Path | None, tell: Tell) -> dict[str, ShardResult]:
         """Attack one shard at every point by every suite, as far as that is not done; keep each result at once."""
@@ -189,8 +195,8 @@ def _telling(bar: Any, nb_workers: int) -> Iterator[Tell]:
     if nb_workers == 1:
         yield partial(_show, bar)
         return
-    with Manager() as manager, ThreadPoolExecutor(1) as listener:
-        queue = manager.Queue()
+    with manager() as shared, ThreadPoolExecutor(1) as listener:
+        queue = shared.Queue()
         listener.submit(_listen, queue, bar)
         try:
             yield queue.put
