@@ -89,14 +89,17 @@ def _torchvision(task: ImageTask, name: str) -> nn.Module:
 def _factory(task: ImageTask, module: str, name: str) -> nn.Module:
     """Call a function or class with what it takes of the number of channels, of classes and the size of images."""
     called = f"{module}:{name}"
-    known = vars(_imported(module, called))
-    factory = known.get(name)
+    imported = _imported(module, called)
+    factory = getattr(imported, name, None)  # some make what they hold when it is asked for
     if not callable(factory):
         raise ValueError(
             f"network must name something to call, got {called!r}: {module} has no such function or class."
-            f"{near(name, [it for it in known if callable(known[it])])}"
+            f"{near(name, [it for it, held in vars(imported).items() if callable(held)])}"
         )
-    network = factory(**_arguments(factory, task))
+    try:
+        network = factory(**_arguments(factory, task))
+    except Exception as error:  # whatever code of others may raise
+        raise ValueError(f"network {called!r} must be made without further arguments, but: {_told(error)}") from error
     if not isinstance(network, nn.Module):
         raise ValueError(f"{called} must return a torch.nn.Module, got {type(network).__name__}.")
     return _tried(network, task, called)
@@ -106,9 +109,8 @@ def _imported(module: str, network: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except Exception as error:  # not only ImportError: torchvision's wheel fails beside a CPU build of torch
-        reason = " ".join(str(error).split()).rstrip(".")
         raise ValueError(
-            f"network {network!r} needs {module}, which cannot be imported: {reason}.{_advice(error, module)}"
+            f"network {network!r} needs {module}, which cannot be imported: {_told(error)}.{_advice(error, module)}"
         ) from error
 
 
@@ -121,6 +123,11 @@ def _advice(error: Exception, module: str) -> str:
     if "torchvision" in str(error):
         return f" torchvision must be built for the torch that is here, {torch.__version__}."
     return ""
+
+
+def _told(error: Exception) -> str:
+    """Return what an error says, in one line, without a full stop."""
+    return " ".join(str(error).split()).rstrip(".")
 
 
 def _arguments(factory: Callable[..., Any], task: ImageTask) -> dict[str, Any]:
@@ -144,8 +151,7 @@ def _tried(network: nn.Module, task: ImageTask, name: str) -> nn.Module:
         with torch.no_grad():
             answer = network.eval()(torch.zeros(shape, dtype=parameter.dtype, device=parameter.device))
     except Exception as error:  # whatever a network of others may raise
-        reason = " ".join(str(error).split())
-        raise ValueError(f"network {name!r} must take images {list(shape[1:])}, but: {reason}") from error
+        raise ValueError(f"network {name!r} must take images {list(shape[1:])}, but: {_told(error)}") from error
     finally:
         network.train(is_training)
     given = list(answer.shape) if isinstance(answer, torch.Tensor) else type(answer).__name__

@@ -28,6 +28,14 @@ def graded(in_channels: int, nb_classes: int) -> nn.Module:
     return SmallCNN(in_channels, nb_classes, [int(channels) for channels in torch.linspace(2, 4, 2)])
 
 
+def needy(depth, num_classes):
+    raise AssertionError
+
+
+def faulty(num_classes):
+    raise LookupError("no weights\nfound")
+
+
 def number() -> int:
     return 3
 
@@ -81,6 +89,9 @@ def test_a_network_of_torchvision_fits_the_classes(timm):
             f"{__name__}:missing",
             "must name something to call, got .* has no such function",
         ),
+        (f"{__name__}:needy", "needy' must be made without further arguments, but: .*'depth'"),
+        (f"{__name__}:faulty", "faulty' must be made without further arguments, but: .*no weights found"),
+        ("builtins:dict", "must be made without further arguments, but: no signature"),
         (f"{__name__}:number", "must return a torch.nn.Module, got int"),
         (f"{__name__}:unresponsive", r"must give 10 scores for an image, got \[2, 3\] for two"),
         (f"{__name__}:wordy", "got SimpleNamespace for two.*Logits takes the scores"),
@@ -96,6 +107,13 @@ def test_what_cannot_be_built_is_refused_in_one_line(name, message):
     with pytest.raises(ValueError, match=message) as refusal:
         network_named(name, **DIGITS)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_factory_that_its_module_makes_when_asked_is_found(monkeypatch):
+    module = ModuleType("lazy")
+    module.__getattr__ = {"make": lambda nb_classes: SmallCNN(1, nb_classes, [4])}.__getitem__
+    monkeypatch.setitem(sys.modules, "lazy", module)
+    assert isinstance(network_named("lazy:make", **DIGITS), SmallCNN)
 
 
 def test_a_package_that_does_not_load_is_named_with_the_reason(monkeypatch):
