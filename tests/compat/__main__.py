@@ -1,6 +1,6 @@
 """Write the tables of what others' networks and attacks do with this library: ``python -m tests.compat NAME``.
 
-Names: ``attacks`` (3 minutes), ``fuzz`` (10), ``foreign`` (20), ``overhead`` (3) and ``zoo`` (20 to 40), on two cores.
+Names: ``attacks`` (3 minutes), ``fuzz`` (10), ``foreign`` (40), ``overhead`` (3) and ``zoo`` (20 to 40), on two cores.
 Nothing is downloaded. A table goes to ``benchmarks/results``; a fault ends the command with an error after that.
 """
 
@@ -25,11 +25,13 @@ from torch import nn
 from tqdm import tqdm
 
 from art_oat import to_conditional
-from art_oat.layers import BatchNormLayer
+from art_oat.layers import NormLayer
+from art_oat.layers.filmed import FilmedLayer, nb_outputs
 from art_oat.storage import write_rows, write_whole
 from tests.compat import foreign, fuzz, zoo
 from tests.compat.attack_cases import EXTRAS, LIBRARIES
 from tests.compat.comparison import LAM, SEED, data
+from tests.compat.foreign_today import TODAY
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 PACKAGES = ("torch", "numpy", "adversarial-robustness-toolbox", "torchattacks", "torchvision", "timm", "transformers")
@@ -98,7 +100,7 @@ def _fuzz_outcome(seed: int) -> str:
 
 def trained() -> tuple[list[Row], list[str]]:
     """Train every network of other libraries for two steps by PGD-2, in every dtype and layout."""
-    networks = (*foreign.QUICK, *foreign.SLOW)
+    networks = (*foreign.QUICK, *foreign.SLOW, *TODAY)
     cases = list(itertools.product(networks, foreign.DTYPES, foreign.LAYOUTS))
     found = Parallel(n_jobs=-1, return_as="generator")(delayed(_trained_row)(*case) for case in cases)
     rows = list(tqdm(found, total=len(cases), unit="training"))
@@ -114,7 +116,8 @@ def _trained_row(it: foreign.Foreign, dtype: str, layout: str) -> Row:
     row = {"network": it.name, "source": it.source, "dtype": dtype, "layout": layout}
     try:
         with tempfile.TemporaryDirectory() as folder:
-            trained = foreign.train(it, foreign.DTYPES[dtype], foreign.LAYOUTS[layout], Path(folder))
+            exports = it in TODAY and layout == "contiguous"
+            trained = foreign.train(it, foreign.DTYPES[dtype], foreign.LAYOUTS[layout], Path(folder), exports=exports)
     except Exception as error:  # noqa: BLE001 - a network that fails is a result
         build = it.build(foreign.DTYPES[dtype], foreign.LAYOUTS[layout])
         paths = foreign.untrainable_layers(build, foreign.DTYPES[dtype], foreign.LAYOUTS[layout])
@@ -124,7 +127,9 @@ def _trained_row(it: foreign.Foreign, dtype: str, layout: str) -> Row:
         "verdict": "; ".join(trained.faults(it.exact(dtype))) or RIGHT,
         "norms": trained.nb_norms,
         "parameters": trained.nb_plain,
+        "overhead": f"{trained.overhead:.3f}",
         "difference": f"{max(trained.differences.values()):.1e}",
+        "onnx": f"{trained.differences['onnx']:.1e}" if "onnx" in trained.differences else "",
         "seconds": f"{trained.seconds / 2:.3f}",
     }
 
@@ -147,19 +152,22 @@ def overhead() -> tuple[list[Row], list[str]]:
     plain = (torch.float32, torch.contiguous_format)
     others = [
         (it.source, it.name, it.build(*plain), {**it.options, "input_shape": it.input_shape})
-        for it in (*foreign.QUICK, *foreign.SLOW)
+        for it in (*foreign.QUICK, *foreign.SLOW, *TODAY)
     ]
     rows = [_overhead_row(*it) for it in tqdm((*families, *others), unit="network")]
     for source in dict.fromkeys(row["source"] for row in rows):
         ratios = [float(row["ratio"]) for row in rows if row["source"] == source]
-        print(f"{source}: {sum(it <= 1.25 for it in ratios)} of {len(ratios)} at most 1.25 times as large")
+        small, smaller = (sum(it <= bound for it in ratios) for bound in (1.25, 1.1))
+        print(f"{source}: of {len(ratios)}, {small} at most 1.25 and {smaller} at most 1.1 times as large")
     return rows, []
 
 
 def _overhead_row(source: str, name: str, network: nn.Module, conversion: Mapping[str, Any]) -> Row:
     plain = nb_parameters(network)
     model = to_conditional(network, **conversion)
-    films = {layer.film: layer.nb_channels for layer in model.modules() if isinstance(layer, BatchNormLayer)}
+    films = {layer.film: layer.nb_channels for layer in model.modules() if isinstance(layer, NormLayer)}
+    filmed = [layer for layer in model.modules() if isinstance(layer, FilmedLayer)]
+    films |= {layer.modulation.film: nb_outputs(layer.layer) for layer in filmed}
     larger = sum(_two_layers(size) - nb_parameters(film) for film, size in films.items() if film is not None)
     return {
         "source": source,

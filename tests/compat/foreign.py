@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,9 +19,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from art_oat import PGD, OATClassifier, OATModel, OATTrainer, fold, load_model, save_model, to_conditional
 from art_oat.contexts import borrowed_generators
-from art_oat.layers import DualBatchNorm, FollowedNorm
+from art_oat.layers import FollowedNorm, NormLayer
+from art_oat.layers.filmed import FilmedLayer, Modulation
 from art_oat.models import Logits
 from tests.compat.borrowed_torchvision import torchvision_importable
+from tests.compat.exports import NO_ONNX, exported_differences
 from tests.networks import state
 
 LAMBDAS = (0.0, 0.3, 1.0)
@@ -89,14 +91,19 @@ class Trained:
 
     Attributes:
         nb_plain: Parameters of the plain network.
-        nb_norms: How many norms were converted.
+        overhead: How many times as many the conditional one has.
+        nb_norms: How many norms were converted; without any, how many layers got a FiLM.
         differences: Largest difference of each form from the conditional network, relative to the largest answer:
-            ``pinned``, ``folded``, and ``loaded``, a fresh network of the original class with the folded weights.
+            ``pinned``, ``folded``, and ``loaded``, a fresh network of the original class with the folded weights;
+            ``mixed``, the conditional network asked for one lam per sample. And ``gradient``, that of the pinned
+            network's loss with respect to inputs, from the conditional network's, relative to the largest;
+            ``exported`` and ``onnx``, see ``exported_differences``.
         others: What else is not as it must be.
         seconds: How long the two steps took, with their attacks.
     """
 
     nb_plain: int
+    overhead: float
     nb_norms: int
     differences: Mapping[str, float]
     others: tuple[str, ...]
@@ -108,7 +115,9 @@ class Trained:
         return [*(f"{form} differs by {value:.1e}" for form, value in large.items()), *self.others]
 
 
-def train(foreign: Foreign, dtype: torch.dtype, layout: torch.memory_format, folder: Path) -> Trained:
+def train(
+    foreign: Foreign, dtype: torch.dtype, layout: torch.memory_format, folder: Path, *, exports: bool = False
+) -> Trained:
     """Convert a network, train it for two steps, and try all its forms, an attack, and a way to disk and back.
 
     Args:
@@ -116,6 +125,7 @@ def train(foreign: Foreign, dtype: torch.dtype, layout: torch.memory_format, fol
         dtype: Of its weights.
         layout: Of its weights.
         folder: Where it is saved.
+        exports: Whether what is folded is exported, too.
     """
     x, y = _data(foreign, seed=0)
     network = lived(foreign.build(dtype, layout), torch.as_tensor(x).to(dtype))
@@ -135,11 +145,14 @@ def train(foreign: Foreign, dtype: torch.dtype, layout: torch.memory_format, fol
     # float32 images round a radius of 0.002 in its fifth digit
     faults[f"the attack went {radius} times as far as allowed"] = not radius <= 1 + 1e-4
     faults[f"the attack lowered the loss by {-gain:.1e}"] = not gain >= 0
-    differences = _differences(foreign, model, images, layout)
+    differences = _differences(foreign, model, images, layout) | _live_differences(model, images, labels)
+    if exports:
+        differences |= exported_differences(fold(model, UNSEEN), images, has_onnx=foreign.name not in NO_ONNX)
     faults["comes back from disk changed"] = not _comes_back(foreign, model, images, layout, folder)
     return Trained(
         nb_plain=sum(parameter.numel() for parameter in network.parameters()),
-        nb_norms=sum(isinstance(layer, DualBatchNorm) for layer in model.modules()),
+        overhead=model.overhead,
+        nb_norms=sum(isinstance(layer, NormLayer | Modulation) for layer in model.modules()),
         differences=differences,
         others=tuple(fault for fault, is_found in faults.items() if is_found),
         seconds=seconds,
@@ -201,18 +214,23 @@ def still(model: OATModel, before: Mapping[str, Tensor], expected: set[str]) -> 
     after = model.network.state_dict()
     moved = {name for name, tensor in after.items() if not torch.equal(tensor, before[f"network.{name}"])}
     norms = {_original(path, model): path for path in _norms(model)}
+    filmed = {path for path, layer in model.network.named_modules() if isinstance(layer, FilmedLayer)}
+    films = {owner: f"{path}.film" for owner, path in norms.items()} | {it: f"{it}.modulation.film" for it in filmed}
     wanted: set[str] = set()
     for name in expected:
         owner, _, leaf = name.rpartition(".")
-        wanted |= {f"{norms[owner]}.{side}.{leaf}" for side in SIDES} if owner in norms else {name}
-        if owner in norms and leaf == "weight" and not any(other.startswith(f"{norms[owner]}.film") for other in moved):
-            wanted.add(f"{norms[owner]}.film")
+        if owner in norms:
+            wanted |= {f"{norms[owner]}.{side}.{leaf}" for side in SIDES}
+        else:
+            wanted.add(f"{owner}.layer.{leaf}" if owner in filmed else name)
+        if owner in films and leaf == "weight" and not any(other.startswith(films[owner]) for other in moved):
+            wanted.add(films[owner])
     return sorted(wanted - moved)
 
 
-def _norms(model: OATModel) -> dict[str, DualBatchNorm]:
+def _norms(model: OATModel) -> dict[str, NormLayer]:
     """Every converted norm, by its path in the network."""
-    return {path: layer for path, layer in model.network.named_modules() if isinstance(layer, DualBatchNorm)}
+    return {path: layer for path, layer in model.network.named_modules() if isinstance(layer, NormLayer)}
 
 
 def _original(path: str, model: OATModel) -> str:
@@ -243,6 +261,20 @@ def _differences(foreign: Foreign, model: OATModel, x: Tensor, layout: torch.mem
                 difference = float((form(x) - expected).abs().max() / expected.abs().max())
                 worst[name] = max(worst[name], difference) if math.isfinite(difference) else math.inf
     return worst
+
+
+def _live_differences(model: OATModel, x: Tensor, y: Tensor) -> dict[str, float]:
+    """Largest differences of one lam per sample from single ones, and of the pinned network's gradients."""
+    lams = torch.tensor([*LAMBDAS, UNSEEN]).to(x).repeat(len(x))[: len(x)]
+    gradients: list[Tensor] = []
+    with torch.no_grad():
+        mixed = model(x, lam=lams)
+        alone = torch.cat([model(sample, lam=float(lam)) for sample, lam in zip(x.split(1), lams, strict=True)])
+    for form in (model.pinned(UNSEEN), partial(model, lam=UNSEEN)):
+        images = x.detach().clone().requires_grad_()
+        gradients += torch.autograd.grad(nn.functional.cross_entropy(form(images), y), images)
+    pairs = {"mixed": (mixed, alone), "gradient": (gradients[0], gradients[1])}
+    return {name: float((got - wanted).abs().max() / wanted.abs().max()) for name, (got, wanted) in pairs.items()}
 
 
 def _comes_back(foreign: Foreign, model: OATModel, x: Tensor, layout: torch.memory_format, folder: Path) -> bool:
@@ -470,6 +502,9 @@ QUICK = (
             ),
             64,
         ),
+    ),
+    *_of(
+        "transformers",
         (
             "Levit",
             _transformers(
@@ -478,6 +513,7 @@ QUICK = (
             ),
             64,
         ),
+        rounding=1e-8,  # x moved by one rounding in float64 moves its gradient by 3e-9
     ),
     *_of(
         "transformers",

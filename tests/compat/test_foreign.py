@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from torch import nn
 
 from art_oat import to_conditional
@@ -12,9 +13,11 @@ from art_oat.storage import read_rows
 from art_oat.surgery import UnsupportedModuleError
 from tests.compat.__main__ import RESULTS, nb_right
 from tests.compat.borrowed_torchvision import torchvision_importable
+from tests.compat.exports import NO_ONNX, exported_differences
 from tests.compat.foreign import (
     CHECKPOINTED,
     DTYPES,
+    EXACT,
     LAYOUTS,
     NOT_YET,
     QUICK,
@@ -23,6 +26,7 @@ from tests.compat.foreign import (
     train,
     untrainable_layers,
 )
+from tests.compat.foreign_today import TODAY
 
 README = Path(__file__).parents[2] / "README.md"
 COMBINATIONS = [(dtype, layout) for dtype in DTYPES for layout in LAYOUTS]
@@ -33,6 +37,13 @@ TAKE_SECONDS = (
     "mobilenetv3_small_050", "mobilenetv4_conv_small_035", "mobilevit_xxs", "resdropresnet20_cifar10",
     "resnest14d, narrow", "seresnet20_cifar10", "vgg11_bn, narrow",
 )  # fmt: skip
+QUICK_TODAY = (
+    "ConvNeXt", "vit_tiny, small", "ViT", "vit_tiny, RMSNorm", "vit_base_patch16_rope_reg1_gap, small", "DINOv2",
+    "DeiT", "BEiT", "cait_xxs24, small", "Swin", "swinv2_tiny, small", "convnext_atto_rms, narrow", "mixer, small",
+    "gmlp, small", "resmlp, small", "nfnet, small", "PoolFormer", "FocalNet", "convnext, small", "resnet50_gn, narrow",
+    "maxvit, small, all norms",
+)  # fmt: skip
+A_FEW = [next(it for it in TODAY if it.name == name) for name in QUICK_TODAY]
 
 
 def cases(networks, *, is_full):
@@ -48,7 +59,7 @@ def cases(networks, *, is_full):
     return found
 
 
-def assert_trains(foreign: Foreign, dtype: str, layout: str, folder) -> None:
+def assert_trains(foreign: Foreign, dtype: str, layout: str, folder, *, exports=False) -> None:
     network = foreign.build(DTYPES[dtype], LAYOUTS[layout])
     untrainable = untrainable_layers(network, DTYPES[dtype], LAYOUTS[layout])
     if untrainable:
@@ -56,7 +67,7 @@ def assert_trains(foreign: Foreign, dtype: str, layout: str, folder) -> None:
             train(foreign, DTYPES[dtype], LAYOUTS[layout], folder)
         assert all(path in str(refusal.value) for path in untrainable)
     else:
-        trained = train(foreign, DTYPES[dtype], LAYOUTS[layout], folder)
+        trained = train(foreign, DTYPES[dtype], LAYOUTS[layout], folder, exports=exports)
         assert trained.nb_norms >= 4
         assert trained.faults(foreign.exact(dtype)) == []
 
@@ -67,9 +78,36 @@ def test_a_foreign_network_trains_and_answers_alike_in_every_form(foreign, dtype
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("foreign", "dtype", "layout"), cases((*QUICK, *SLOW), is_full=True))
+@pytest.mark.parametrize(("foreign", "dtype", "layout"), cases((*QUICK, *SLOW, *TODAY), is_full=True))
 def test_a_foreign_network_trains_in_every_dtype_and_layout(foreign, dtype, layout, tmp_path):
+    assert_trains(foreign, dtype, layout, tmp_path, exports=foreign in TODAY and layout == "contiguous")
+
+
+@pytest.mark.parametrize(("foreign", "dtype", "layout"), cases(A_FEW, is_full=False))
+def test_a_foreign_network_without_batch_norm_trains_and_answers_alike_in_every_form(foreign, dtype, layout, tmp_path):
     assert_trains(foreign, dtype, layout, tmp_path)
+
+
+@pytest.mark.parametrize("foreign", A_FEW[:2], ids=lambda foreign: foreign.name)
+def test_a_foreign_network_is_exported_by_torch_and_run_by_onnxruntime(foreign, tmp_path):
+    assert_trains(foreign, "float32", "contiguous", tmp_path, exports=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NO_ONNX)
+def test_what_torch_does_not_export_right_as_onnx_it_does_not_before_conversion_either(name):
+    foreign = next(it for it in TODAY if it.name == name)
+    network = foreign.build(DTYPES["float32"], LAYOUTS["contiguous"]).eval()
+    x = torch.rand(2, *foreign.input_shape, generator=torch.Generator().manual_seed(0))
+    with pytest.raises((AssertionError, torch.onnx.OnnxExporterError)):
+        assert exported_differences(network, x, has_onnx=True)["onnx"] < EXACT["float32"]
+
+
+def test_at_least_30_foreign_networks_normalize_by_layers_or_groups():
+    assert len({(foreign.source, foreign.name) for foreign in TODAY}) == len(TODAY)
+    assert len(TODAY) >= 30
+    assert {*NO_ONNX, *QUICK_TODAY} <= {foreign.name for foreign in TODAY}
+    assert {foreign.source for foreign in TODAY} == {"timm", "torchvision", "transformers"}
 
 
 def test_the_networks_are_at_least_40_from_four_libraries():
