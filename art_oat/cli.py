@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,8 +24,13 @@ if TYPE_CHECKING:
 
 # The library takes seconds to import, which --help need not wait for: commands import what they need.
 
+_TERMINATED = 128 + signal.SIGTERM
+
 app = typer.Typer(
-    help="One network whose robustness and cost are dialed after training.", no_args_is_help=True, add_completion=False
+    help="One network whose robustness and cost are dialed after training.",
+    epilog="Exit codes: 0 done, 2 refused with the reason, 130 stopped by Ctrl+C, 143 by SIGTERM, 1 any other error.",
+    no_args_is_help=True,
+    add_completion=False,
 )
 
 
@@ -98,7 +105,7 @@ def demo(
     from art_oat.experiment.run import Run
 
     started = time.perf_counter()
-    with _refusals():
+    with _refusals(), _terminable():
         recipe, usual_folder = recipe_and_folder(numbers("widths", widths) or (1.0,))
         recipe = replace(recipe, seed=seed, nb_epochs=nb_epochs or recipe.nb_epochs)
         measurement = replace(MEASUREMENT, attacks=tuple(attack or MEASUREMENT.attacks), nb_robust=nb_robust)
@@ -139,7 +146,7 @@ def _train(
 
     started = time.perf_counter()
     _search_here()  # for a network of the caller's own
-    with _refusals():
+    with _refusals(), _terminable():
         settings, run = recipe_from(recipe, given), Run(out, typer.echo, device_type=device)
         images = settings.dataset(download=download)
         run.train(settings, images, overwrites=overwrite)
@@ -173,7 +180,7 @@ def _evaluate(
 
     if trust_network:
         _search_here()
-    with _refusals():
+    with _refusals(), _terminable():
         chosen = read(Measurement, given)
         if chosen.get("norm") == "L1":
             chosen = {"attacks": ("autoattack",), **chosen}  # PGD knows no L1
@@ -201,8 +208,26 @@ def _refusals() -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, ImportError, OSError, RuntimeError) as error:
-        message = str(error).replace("allow_large_eps=True", "--allow-large-eps").replace("device_type", "--device")
+        message = " ".join(str(error).split()) or type(error).__name__
+        message = message.replace("allow_large_eps=True", "--allow-large-eps").replace("device_type", "--device")
         raise typer.BadParameter(message) from error
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl+C does: what was found so far is kept, and the folder is freed."""
+
+    def end(*_: Any) -> None:
+        raise SystemExit(_TERMINATED)
+
+    if threading.current_thread() is not threading.main_thread():  # no other may say what a signal does
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _show(curve: TradeoffCurve) -> None:

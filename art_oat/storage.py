@@ -160,12 +160,11 @@ def parse_csv(path: Path, parse: Callable[[list[dict[str, str]]], Parsed]) -> Pa
     """Return what a function makes of the rows of a CSV that a ``to_csv`` wrote.
 
     Raises:
-        ValueError: If the function fails on what a file of another kind lacks.
+        ValueError: If it is no CSV, or the function fails on what a file of another kind lacks.
     """
-    rows = read_rows(path)
     try:
-        return parse(rows)
-    except (KeyError, TypeError, IndexError, ValueError) as error:
+        return parse(read_rows(path))
+    except (KeyError, TypeError, IndexError, ValueError, csv.Error) as error:
         raise ValueError(f"{path} must be a CSV that to_csv wrote, but reading it failed: {error!r}.") from error
 
 

@@ -1,5 +1,6 @@
 import itertools
 import os
+import signal
 from importlib.metadata import version
 
 import numpy as np
@@ -83,6 +84,7 @@ def test_a_faulty_option_is_refused_before_anything_is_written(tmp_path, argumen
     [
         (["--version"], f"art-oat {version('art-oat')}"),
         (["--help"], "evaluate"),
+        (["--help"], "Exit codes: 0 done, 2 refused"),
         (["train", "--help"], "--weight-decay"),
         (["evaluate", "--help"], "--shard-size"),
     ],
@@ -118,17 +120,26 @@ def test_widths_are_trained_as_asked_and_evaluated_where_asked(tmp_path):
     assert [(point.lam, point.width) for point in points] == [(1.0, 0.25), (1.0, 1.0)]
 
 
-def test_the_same_command_goes_on_with_a_training_that_was_cut_short(tmp_path, monkeypatch):
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("stop", "code"), [(interrupt, 130), (lambda: os.kill(os.getpid(), signal.SIGTERM), 143)], ids=["Ctrl+C", "SIGTERM"]
+)
+def test_the_same_command_goes_on_with_a_training_that_was_cut_short(tmp_path, monkeypatch, stop, code):
     arguments = (*DIGITS, "--out", str(tmp_path), "--nb-epochs", "2", "--precision", "bf16", "--channels-last")
-    unchanged = Step.start_epoch
+    unchanged, handler = Step.start_epoch, signal.getsignal(signal.SIGTERM)
 
     def start_epoch(self, epoch, **options):
         if epoch == 2:
-            raise KeyboardInterrupt
+            stop()
         unchanged(self, epoch, **options)
 
     monkeypatch.setattr(Step, "start_epoch", start_epoch)
-    assert call(*arguments).exit_code != 0
+    assert call(*arguments).exit_code == code
+    assert signal.getsignal(signal.SIGTERM) is handler
+    assert not (tmp_path / ".owner.json").exists()
     monkeypatch.undo()
     result = call(*arguments)
     assert result.exit_code == 0, result.output

@@ -146,6 +146,14 @@ def test_what_is_no_json_is_refused_in_one_line_that_names_the_file(tmp_path, co
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"a\n" + b"1" * 200_000, b'a,b\n"1'])
+def test_what_is_no_table_of_ours_is_refused_in_one_line_that_names_the_file(tmp_path, content):
+    (tmp_path / "it.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=r"it\.csv must be a CSV that to_csv wrote") as caught:
+        parse_csv(tmp_path / "it.csv", lambda rows: [float(row["b"]) for row in rows] or rows[0])
+    assert "\n" not in str(caught.value)
+
+
 def test_rows_come_back_as_text_with_their_columns_in_order(tmp_path):
     path = tmp_path / "table.csv"
     write_rows(path, [{"a": 1, "made by": "x"}, {"a": 2, "b": "1,5", "made by": "x"}], last=["made by"])

@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from art_oat.checks import one_line
 from art_oat.classifier import OATClassifier
 from art_oat.contexts import borrowed_generators
 from art_oat.data import Dataset
@@ -130,5 +131,5 @@ def _load_weights(network: nn.Module, path: Path) -> None:
         raise
     except Exception as error:  # whatever reading raises
         raise ValueError(
-            f"pretrained must hold weights of a {type(network).__name__}, {path} does not: {error}"
+            f"pretrained must hold weights of a {type(network).__name__}, {path} does not: {one_line(error)}"
         ) from error

@@ -77,8 +77,9 @@ def test_pretrained_weights_that_do_not_fit_are_refused(tmp_path, plain):
     with pytest.raises(FileNotFoundError, match="pretrained must name a file with weights"):
         trainer_for(recipe, data)
     torch.save(plain.state_dict(), path)
-    with pytest.raises(ValueError, match="pretrained must hold weights of a SmallCNN"):
+    with pytest.raises(ValueError, match="pretrained must hold weights of a SmallCNN") as caught:
         trainer_for(recipe.changed(network="small-4"), data)
+    assert "\n" not in str(caught.value)
     path.write_bytes(b"not weights")
     with pytest.raises(ValueError, match="pretrained must hold weights"):
         trainer_for(recipe, data)
