@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from zipfile import BadZipFile, is_zipfile
+from zipfile import is_zipfile
 
 import numpy as np
 
-from art_oat.checks import Array, class_indices, label_faults, refuse
+from art_oat.checks import Array, class_indices, label_faults, one_line, refuse
 from art_oat.data.dataset import Dataset, Parts
 
 _IMAGE_AXES, _ONE_HOT_AXES = 4, 2
@@ -45,12 +44,15 @@ def _load_arrays(path: Path) -> tuple[dict[str, Array], list[str]]:
         if not is_zipfile(file):
             raise ValueError(f"{path} must be an archive of arrays, as numpy.savez writes it.")
     arrays, faults = {}, []
-    with np.load(path, allow_pickle=False) as archive:
-        for name in archive.files:
-            try:
-                arrays[name] = np.asarray(archive[name])
-            except (ValueError, EOFError, BadZipFile, zlib.error) as error:
-                faults.append(f"{name} must be an array of numbers, but: {error}.")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            for name in archive.files:
+                try:
+                    arrays[name] = np.asarray(archive[name])
+                except Exception as error:  # noqa: BLE001 - whatever zipfile, zlib and NumPy raise
+                    faults.append(f"{name} must be an array of numbers, but: {one_line(error)}.")
+    except Exception as error:
+        raise ValueError(f"{path} must be an archive of arrays, but cannot be read: {one_line(error)}") from error
     return arrays, faults
 
 

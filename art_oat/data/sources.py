@@ -10,10 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from pickle import UnpicklingError
 from tempfile import TemporaryDirectory
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -76,7 +74,9 @@ def read_source(name: str, folder: Path | None = None, *, download: bool = False
         raise FileNotFoundError(_how_to_get(name, folder))
     try:
         return _read_svhn(folder) if name == "svhn" else _read_through_art(name, folder)
-    except (ValueError, KeyError, EOFError, BadZipFile, UnpicklingError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # whatever pickle, zipfile, NumPy and SciPy raise
         raise ValueError(f"{name} in {folder} must be as published, but {error!r}. {source.origin}.") from error
 
 

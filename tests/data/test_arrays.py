@@ -1,3 +1,5 @@
+import random
+
 import numpy as np
 import pytest
 
@@ -124,9 +126,26 @@ def test_a_damaged_array_is_refused_by_name(tmp_path):
     content = bytearray(path.read_bytes())
     content[content.index(IMAGES.tobytes()[:50])] ^= 1
     path.write_bytes(content)
-    assert "x_train must be an array of numbers, but: Bad CRC-32" in faults_of(path)
+    assert "x_train must be an array of numbers, but: BadZipFile: Bad CRC-32" in faults_of(path)
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no .*nowhere\.npz"):
         read_arrays(tmp_path / "nowhere.npz")
+
+
+def test_a_changed_or_missing_byte_is_refused_in_one_line_or_changes_nothing(tmp_path):
+    path, draw = saved(tmp_path, x=IMAGES, y=LABELS), random.Random(0)
+    good, (x, y) = path.read_bytes(), read_arrays(tmp_path / "mine.npz")["train"]
+    for number in range(200):
+        place = draw.randrange(len(good))
+        rest = good[place + 1 :] if number % 2 else b""
+        path.write_bytes(good[:place] + bytes([good[place] ^ 1 << draw.randrange(8)]) + rest)
+        try:
+            parts = read_arrays(path)
+        except ValueError as error:
+            assert str(path) in str(error)  # noqa: PT017
+            assert "\n" not in str(error)  # noqa: PT017
+        else:
+            np.testing.assert_array_equal(parts["train"][0], x)
+            np.testing.assert_array_equal(parts["train"][1], y)
