@@ -29,8 +29,9 @@ _ADVICE = (
 )
 _MIXES = (
     "with one lam per sample, its samples are not answered by lams of their own. A network may make several samples of "
-    "each inside, always as many, those of one side by side or in turn; before a converted norm it may neither leave "
-    "some out nor reorder them. Name the norms where that happens in keep"
+    "each inside, always as many, those of one side by side or in turn; at a converted norm they must lie along the "
+    "first axis (batch_first=True in torch's transformers), none left out, none reordered. Name the norms where that "
+    "does not hold in keep"
 )
 
 

@@ -307,6 +307,16 @@ def test_a_network_in_which_samples_change_places_is_refused_unless_the_norms_th
     assert_all_forms_agree(trained_on(kind(), keep=["norm2"]))
 
 
+@pytest.mark.parametrize("nb_tokens", [1, 2, 4])
+def test_a_norm_over_tokens_before_samples_is_refused_with_the_way_out(nb_tokens):
+    class TokensFirst(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.transpose(0, 1)).mean(dim=0)
+
+    with pytest.raises(UnsupportedModuleError, match="batch_first=True"):
+        to_conditional(TokensFirst(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2)), input_shape=(nb_tokens, 3))
+
+
 class Ghost(nn.BatchNorm2d):
     """A norm over parts of the batch, in training."""
 
