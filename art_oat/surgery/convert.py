@@ -28,6 +28,9 @@ from art_oat.surgery.tying import tie
 
 Heads = Literal["shared", "per-width"]
 
+_ADVICE = {True: "Norms named in keep stay as they are.", False: "Leave layers that are no norms out of film_on."}
+"""What to do about a layer that cannot be converted, by whether it is a norm."""
+
 
 def to_conditional(
     network: nn.Module,
@@ -100,7 +103,8 @@ class _Conversion:
         if not self.layers:
             raise UnsupportedModuleError(
                 f"{type(network).__name__} holds no norm to convert: its weights are what depends on lam. Name the "
-                "convolutions and linear layers to put a FiLM after in film_on, or add norms."
+                "convolutions and linear layers to put a FiLM after in film_on, or call register_conversion for the "
+                "type of its norms."
             )
 
     def arguments(self) -> dict[str, Any]:
@@ -158,7 +162,8 @@ class _Conversion:
                 faults[path] = str(error)
             else:
                 layers[id(layer)] = {width: at[width] for width in slimming.widths}
-        refuse_layers("convert", faults, self.network, "Norms named in keep stay as they are.")
+        advice = {path in self.norms: _ADVICE[path in self.norms] for path in faults}
+        refuse_layers("convert", faults, self.network, " ".join(advice.values()))
         return layers
 
     def _builder(self, layer: nn.Module) -> LayerBuilder:
