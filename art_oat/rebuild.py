@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 _ATOMIC = (type, FunctionType, BuiltinFunctionType, ModuleType, Tensor)
@@ -143,6 +144,17 @@ def without_hooks(module: nn.Module) -> nn.Module:
     bare = shallow_copy(module)
     vars(bare).update({name: OrderedDict() for name, hooks in hooks_of(module).items() if isinstance(hooks, dict)})
     return bare
+
+
+def in_float64(module: nn.Module) -> nn.Module:
+    """Return a copy on the processor, in float64 and evaluation, to be tried; on "meta", without values, of ones."""
+    twin = copy.deepcopy(module)
+    if any(tensor.is_meta for tensor in (*twin.parameters(), *twin.buffers())):
+        twin.to_empty(device="cpu")
+        with torch.no_grad():
+            for tensor in (*twin.parameters(), *twin.buffers()):
+                tensor.fill_(1)
+    return twin.cpu().double().eval()
 
 
 def same_tensor(tensor: Tensor, part: tuple[slice, ...] = ()) -> Tensor:

@@ -15,6 +15,7 @@ from art_oat.layers.base import AffineLayer, ConvertedLayer
 from art_oat.layers.channel_affine import ChannelAffine, channel_affine
 from art_oat.layers.conversion import LayerBuilder
 from art_oat.layers.film import FiLM
+from art_oat.rebuild import in_float64
 
 _CANDIDATES = (("gain", 0), ("weight", 0), ("weight", 1))
 """Parameters that may scale the outputs of a layer, and the axis of its outputs in them."""
@@ -125,7 +126,7 @@ def film_layer(layer: nn.Module, build: LayerBuilder) -> FilmedLayer:
 
 def _scaled_parameter(layer: nn.Module) -> _Scaled:
     """Find out on random inputs which parameter scales the outputs; some layers standardize their weights."""
-    subject = copy.deepcopy(layer).cpu().double().eval()
+    subject = in_float64(layer)
     generator = torch.Generator().manual_seed(0)
     scale, shift = (torch.rand(nb_outputs(layer), dtype=torch.float64, generator=generator) + 0.5 for _ in range(2))
     shift = shift if layer.bias is not None else torch.zeros_like(shift)

@@ -13,6 +13,7 @@ from art_oat.condition import Condition
 from art_oat.contexts import borrowed_generators
 from art_oat.layers.base import ConvertedLayer
 from art_oat.layers.norm import NormLayer
+from art_oat.rebuild import in_float64
 
 _TENSORS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 _KINDS = {
@@ -121,7 +122,7 @@ def _is_split(norm: _BatchNorm, plain: _BatchNorm, rest: Rest, shape: tuple[int,
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(shape[0], norm.num_features, *shape[1:], dtype=torch.float64, generator=generator)
     try:
-        whole, parts = copy.deepcopy(norm).cpu().double(), copy.deepcopy(nn.Sequential(plain, rest)).cpu().double()
+        whole, parts = in_float64(norm), in_float64(nn.Sequential(plain, rest))
         for name in _TENSORS[:-1]:  # as they are after conversion, weights and statistics may look like the identity
             if getattr(norm, name) is not None:
                 value = torch.rand(norm.num_features, dtype=torch.float64, generator=generator)

@@ -16,7 +16,7 @@ from art_oat.layers.channel_affine import channel_affine
 from art_oat.layers.conversion import LayerBuilder, refuse_inner_norms, register_conversion
 from art_oat.layers.norm_act import FollowedNorm
 from art_oat.layers.sample_norm import SampleNorm, affine_of, affine_shape, with_affine
-from art_oat.rebuild import shallow_copy
+from art_oat.rebuild import in_float64, shallow_copy
 
 _TRAILING_FORWARDS = (nn.LayerNorm.forward, nn.RMSNorm.forward)
 _LEADING_FORWARDS = (nn.GroupNorm.forward, _InstanceNorm.forward)
@@ -96,7 +96,7 @@ def _lies(norm: nn.Module, *, is_trailing: bool) -> bool:
     """Whether a norm answers alike where its weight and bias are applied by hand along these axes."""
     generator = torch.Generator().manual_seed(0)
     shape = affine_shape(norm)
-    subject = _in_float64(norm)
+    subject = in_float64(norm)
     weight, bias = (torch.randn(shape, dtype=torch.float64, generator=generator) for _ in range(2))
     has_bias = affine_of(norm)[1] is not None
     bias = bias if has_bias else torch.zeros_like(bias)
@@ -135,7 +135,7 @@ def _bare(norm: nn.Module) -> nn.Module:
         return norm
     bare = shallow_copy(norm)
     bare._modules = {name: None if child is None else nn.Identity() for name, child in norm._modules.items()}
-    whole, parts = _in_float64(norm), nn.Sequential(_in_float64(bare), Held(_in_float64(norm)))
+    whole, parts = in_float64(norm), nn.Sequential(in_float64(bare), Held(in_float64(norm)))
     for is_trailing in (True, False):
         for size in _shapes(affine_shape(norm), is_trailing=is_trailing):
             x = torch.randn(size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -155,10 +155,6 @@ def _comes_after(whole: nn.Module, parts: nn.Module, x: Tensor) -> bool:
         except Exception:  # noqa: BLE001 - as above
             return False
     return _are_alike(*answers)
-
-
-def _in_float64(norm: nn.Module) -> nn.Module:
-    return copy.deepcopy(norm).cpu().double().eval()
 
 
 def _are_alike(got: Tensor, expected: Tensor) -> bool:

@@ -7,7 +7,7 @@ from torch import nn
 from art_oat import to_conditional
 from art_oat.layers import DualBatchNorm
 from art_oat.surgery import Conditioning, UnsupportedModuleError
-from tests.edge_case_networks import Head
+from tests.edge_case_networks import Head, NormActivation
 from tests.networks import LAMBDAS, NETWORKS, TRAINED_AND_UNSEEN, Residual, SharedNorm, images
 
 
@@ -74,6 +74,18 @@ def test_a_norm_without_weights_computes_where_its_network_does(kind, place):
 
 def test_the_device_carries_over():
     model = to_conditional(Residual().to("meta"))
+    assert {tensor.device.type for tensor in (*model.parameters(), *model.buffers())} == {"meta"}
+
+
+class OwnLayerNorm(nn.LayerNorm):
+    def forward(self, x):
+        return nn.functional.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+
+
+@pytest.mark.parametrize("norm", [NormActivation(4), OwnLayerNorm((6, 6))], ids=["batch", "layer"])
+def test_norms_of_a_class_of_their_own_and_layers_with_film_convert_where_tensors_have_no_values(norm):
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.Flatten(), nn.Linear(144, 2)).to("meta")
+    model = to_conditional(network, film_on=["0", "1"])
     assert {tensor.device.type for tensor in (*model.parameters(), *model.buffers())} == {"meta"}
 
 
