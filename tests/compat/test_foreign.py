@@ -143,7 +143,7 @@ def test_the_readme_gives_the_figure_of_the_study():
     studied = {(row["source"], row["network"], row["dtype"], row["layout"]) for row in rows}
     assert studied == {
         (foreign.source, foreign.name, dtype, layout)
-        for foreign, (dtype, layout) in itertools.product((*QUICK, *SLOW), COMBINATIONS)
+        for foreign, (dtype, layout) in itertools.product((*QUICK, *SLOW, *TODAY), COMBINATIONS)
     }
     text = " ".join(README.read_text(encoding="utf-8").split())
     assert "{} of {} convert and train".format(*nb_right(rows)) in text
