@@ -122,7 +122,7 @@ def _is_split(norm: _BatchNorm, plain: _BatchNorm, rest: Rest, shape: tuple[int,
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(shape[0], norm.num_features, *shape[1:], dtype=torch.float64, generator=generator)
     try:
-        whole, parts = in_float64(norm), in_float64(nn.Sequential(plain, rest))
+        whole, parts = in_float64(norm), nn.Sequential(in_float64(plain), in_float64(rest))
         for name in _TENSORS[:-1]:  # as they are after conversion, weights and statistics may look like the identity
             if getattr(norm, name) is not None:
                 value = torch.rand(norm.num_features, dtype=torch.float64, generator=generator)
