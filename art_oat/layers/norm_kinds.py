@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterator
 
 import torch
@@ -93,7 +94,7 @@ def weight_is_trailing(norm: nn.Module) -> bool:
 
 
 def _lies(norm: nn.Module, *, is_trailing: bool) -> bool:
-    """Whether a norm answers alike where its weight and bias are applied by hand along these axes."""
+    """Whether a norm, in either mode, answers alike where weight and bias are applied by hand along these axes."""
     generator = torch.Generator().manual_seed(0)
     shape = affine_shape(norm)
     subject = in_float64(norm)
@@ -103,7 +104,8 @@ def _lies(norm: nn.Module, *, is_trailing: bool) -> bool:
     whole = with_affine(subject, weight, bias if has_bias else None)
     unit = with_affine(subject, torch.ones_like(weight), torch.zeros_like(bias) if has_bias else None)
     answers = []
-    for size in _shapes(shape, is_trailing=is_trailing):
+    for is_training, size in itertools.product((False, True), _shapes(shape, is_trailing=is_trailing)):
+        whole.training = unit.training = is_training
         x = torch.randn(size, dtype=torch.float64, generator=generator)
         try:
             with torch.no_grad():

@@ -123,6 +123,10 @@ class ViT(nn.Module):
             if table is not None:
                 nn.init.normal_(table, std=_POSITION_STD)
 
+    def no_weight_decay(self) -> set[str]:
+        """Return the names of what weight decay should spare, as timm's networks do: positions and the class token."""
+        return {"positions", "token"}
+
     def forward(self, x: Tensor) -> Tensor:
         """Return scores ``[N, K]`` for images ``[N, C, H, W]``.
 

@@ -62,6 +62,14 @@ class NormTwice(nn.LayerNorm):
         return super().forward(super().forward(x))
 
 
+class NormInEvaluation(nn.LayerNorm):
+    """Does something else in training."""
+
+    def forward(self, x):
+        result = super().forward(x)
+        return result.tanh() if self.training else result
+
+
 class Scale(nn.Module):
     def __init__(self, nb_channels):
         super().__init__()
@@ -88,7 +96,9 @@ def test_where_the_weight_lies_is_found_by_running(norm, is_trailing):
     assert weight_is_trailing(norm) is is_trailing
 
 
-@pytest.mark.parametrize("norm", [NormOfBatch(3), NormTwice(3), ResponseNorm(3)], ids=lambda it: type(it).__name__)
+@pytest.mark.parametrize(
+    "norm", [NormOfBatch(3), NormTwice(3), ResponseNorm(3), NormInEvaluation(3)], ids=lambda it: type(it).__name__
+)
 def test_what_is_no_norm_of_one_sample_that_ends_with_its_weight_is_told_apart(norm):
     with pytest.raises(ValueError, match="no norm of each sample alone that applies its weight and bias last"):
         weight_is_trailing(norm)

@@ -4,6 +4,7 @@ from torch import nn
 
 from art_oat.models import ImageTask, ViT, network_named
 from art_oat.models.vit import SelfAttention, TransformerBlock, patch_side
+from art_oat.training import parameter_groups
 from tests.models.published import nb_parameters
 
 SMALL = ImageTask(in_channels=2, nb_classes=5, image_size=(8, 12))
@@ -89,3 +90,10 @@ def test_faulty_arguments_are_refused_at_once_and_images_of_another_shape():
         ViT(12, 1, 2, task=SMALL, patch_size=4)(torch.zeros(1, 2, 8, 8))
     with pytest.raises(ValueError, match="must be a multiple of 32, got 40"):
         network_named("vit-40-2")
+
+
+def test_positions_and_class_token_do_not_decay():
+    network = ViT(32, 1, 1, pooling="token")
+    decaying, spared = parameter_groups(network, 0.1)
+    assert decaying["weight_decay"] == 0.1
+    assert {id(network.positions), id(network.token)} <= {id(parameter) for parameter in spared["params"]}
