@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable
 from numbers import Integral
@@ -16,19 +17,26 @@ from art_oat.condition import is_finite_number
 EncodingKind = Literal["scalar", "one-hot", "dct", "random-orthogonal"]
 DEFAULT_LAMBDAS = (0.0, 0.1, 0.2, 0.3, 0.4, 1.0)
 _PUBLISHED_DIM = 128
+_CLOSEST = 1e-6
 
 
 def check_lambdas(lambdas: Iterable[float]) -> tuple[float, ...]:
     """Return the trained lams in ascending order.
 
     Raises:
-        ValueError: If there is none, one lies outside ``[0, 1]`` or is NaN, or one occurs twice.
+        ValueError: If there is none, one lies outside ``[0, 1]`` or is NaN, or two are less than 1e-6 apart.
     """
     values = tuple(lambdas) if isinstance(lambdas, Iterable) else ()
     faulty = [value for value in values if not (is_finite_number(value) and 0 <= value <= 1)]
-    if faulty or not values or len(set(values)) != len(values):
+    if faulty or not values:
         raise ValueError(f"lambdas must hold distinct numbers in [0, 1], at least one, got {lambdas!r}.")
-    return tuple(sorted(float(value) for value in values))
+    ascending = tuple(sorted(float(value) for value in values))
+    if any(high - low < _CLOSEST for low, high in itertools.pairwise(ascending)):
+        raise ValueError(
+            f"lambdas must hold distinct numbers, at least {_CLOSEST:g} apart: float32 could not tell them from each "
+            f"other, got {lambdas!r}."
+        )
+    return ascending
 
 
 class Encoding(nn.Module):

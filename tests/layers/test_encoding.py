@@ -62,6 +62,7 @@ def test_codes_are_drawn_from_the_seed_and_travel_with_the_weights():
     ("arguments", "message"),
     [
         *(((lams,), "lambdas must hold distinct") for lams in ((), (0.1, 0.1), (-0.1,), (1.5,), (math.nan,), ("a",))),
+        *(((lams,), "at least 1e-06 apart") for lams in ((0.5, 0.5 + 1e-9), (0.0, 1e-40, 1.0), (1.0, 1 - 1e-8))),
         ((LAMBDAS, "fourier"), "encoding must be one of"),
         ((LAMBDAS, "one-hot", 5), "code_dim must be a whole number, at least 6"),
     ],
