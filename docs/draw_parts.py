@@ -84,14 +84,16 @@ def draw(path: Path) -> None:
     for part, place in places.items():
         color = "#dde9f7" if part in FOUNDATIONS else "#fff4dc"
         box = {"boxstyle": "round,pad=0.5", "facecolor": color, "edgecolor": "0.4"}
-        boxes[part] = axes.text(*place, label(part), ha="center", va="center", fontsize=9, bbox=box).get_bbox_patch()
+        written = axes.text(*place, label(part), ha="center", va="center", fontsize=9, bbox=box, zorder=3)
+        boxes[part] = written.get_bbox_patch()
     for part, other in [(start, end) for start in places for end in arrows(start)]:
         ends = {"patchA": boxes[part], "patchB": boxes[other], "shrinkA": 2, "shrinkB": 2}
         style = {"arrowstyle": "->", "color": "0.55", "connectionstyle": "arc3,rad=0.05", **ends}
-        axes.annotate("", places[other], places[part], arrowprops=style)
+        axes.annotate("", places[other], places[part], arrowprops=style, zorder=1)
     axes.set(xlim=(-0.6, max(columns) + 0.6), ylim=(-1.02, 0.0))
     axes.set_title("The parts of art_oat. A part uses what stands left of it; blue ones are used by nearly all.")
     axes.axis("off")
+    figure.canvas.draw()  # boxes know their size, at which arrows end, only after they were drawn
     figure.savefig(path)
 
 
