@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -80,6 +81,8 @@ class Step:
         self.average = None if method.ema is None else WeightAverage(self.safeguard.tensors, method.ema)
         self.layout = InputLayout(classifier)
         self.statistics = StatisticsWatch(self.model)
+        buffers = self.model.named_buffers()
+        self._running = [buffer for name, buffer in buffers if name.endswith(("running_mean", "running_var"))]
         self.metrics = EpochMetrics()
         self.epoch, self.is_clean = 0, False
         self._is_ahead = False  # whether the weights hold a step that the average does not
@@ -125,6 +128,8 @@ class Step:
                     target = logits.softmax(dim=1)
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         check_finite("gradient", nn.utils.get_total_norm(gradients), self.epoch)
+        if self._running:
+            check_finite("running statistic", nn.utils.get_total_norm(self._running, math.inf), self.epoch)
         if self.method.clip_grad_norm is not None:
             parameters = [it for group in self.classifier.optimizer.param_groups for it in group["params"]]
             nn.utils.clip_grad_norm_(parameters, self.method.clip_grad_norm)

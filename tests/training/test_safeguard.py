@@ -145,3 +145,18 @@ def test_a_network_that_answers_by_more_than_scores_in_training_is_refused_and_l
     with pytest.raises(TypeError, match=rf"scores \[N, 5\] also in training mode, {got}.*wrap it"):
         fit(classifier)
     assert is_same(state(classifier), before)
+
+
+def test_statistics_that_are_not_finite_are_told_of_and_undone_though_loss_and_gradient_are():
+    model = to_conditional(Residual().float(), (0, 1), input_shape=(1, 6, 6))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    classifier = OATClassifier(model, nn.CrossEntropyLoss(), (1, 6, 6), 5, optimizer)  # no clip values
+    step = Step(
+        classifier, Method(attack=PGD(0.1, nb_steps=1)), bind(PGD(0.1, nb_steps=1), classifier), torch.Generator()
+    )
+    step.start_epoch(1)
+    before = state(classifier)
+    x = 1e20 * torch.rand(8, 1, 6, 6)  # its square is beyond float32
+    with pytest.raises(RuntimeError, match="training must stay finite, got a running statistic of inf in epoch 1"):
+        step(x, torch.arange(8) % 5)
+    assert is_same(state(classifier), before)
