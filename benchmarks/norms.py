@@ -17,17 +17,21 @@ training would change.
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from art_oat import StratifiedSampling
+from art_oat.attacks import format_eps
 from art_oat.experiment.recipe import Recipe
 from art_oat.models import ConvNeXt
 from art_oat.training import Method
 from benchmarks.comparison import compare
 from benchmarks.configs import Config
+from benchmarks.figures import plot
 from benchmarks.frontiers import Arm, accuracies, at, frontier, resampled
 from benchmarks.study import Found, data_options, run
-from benchmarks.tables import Row
+from benchmarks.tables import DOCS, Row
 
 LAMBDAS = (0.0, 0.2, 1.0)
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
@@ -115,14 +119,19 @@ def rows(network: str, found: Sequence[Arm]) -> list[Row]:
 
 def measure(given: argparse.Namespace) -> Found:
     table: list[Row] = []
-    configs = {name: config_of(recipe) for name, recipe in NETWORKS[given.data].items()}
-    for name, config in configs.items():
+    figures = {}
+    for name, recipe in NETWORKS[given.data].items():
         if given.networks and name not in given.networks:
             continue
-        asked = config.in_folder(given.data_folder)
-        asked = asked.shortened() if given.smoke else asked
-        table += rows(name, compare(asked, arms_of(given.data, name), given.runs / given.data / name))
-    return Found({f"norms_{given.data}": table}, (0, 1), key=("network", "arm", "lam"))
+        config = config_of(recipe).in_folder(given.data_folder)
+        config = config.shortened() if given.smoke else config
+        found = compare(config, arms_of(given.data, name), given.runs / given.data / name)
+        table += rows(name, found)
+        drawn = [replace(arm, name="oat") if arm.name == "both" else arm for arm in found]
+        drawn = [arm for arm in drawn if arm.name in ("oat", *DEDICATED)]
+        title = f"{recipe.network}, {given.data}, AutoAttack at eps {format_eps(recipe.method.eps)}; bars: one s.e."
+        figures[DOCS / f"norms_{given.data}_{name}.png"] = partial(plot, drawn, title)
+    return Found({f"norms_{given.data}": table}, (0, 1), figures, key=("network", "arm", "lam"))
 
 
 OPTIONS = {
