@@ -73,12 +73,12 @@ def dropping(in_channels: int, nb_classes: int) -> ConvNeXt:
     return ConvNeXt((2, 2, 2), (16, 32, 64), dropout=0.1, drop_path=0.1, **sizes)
 
 
-def config_of(recipe: Recipe) -> Config:
+def config_of(recipe: Recipe, seeds: Sequence[int]) -> Config:
     """Return what is compared of one network."""
     return Config(
         recipe,
         nb_epochs_dedicated=recipe.nb_epochs,
-        seeds=(0, 1),
+        seeds=tuple(seeds),
         nb_robust=50 if recipe.network.startswith("vit") else 100,  # attention is dear to attack
         judges=("autoattack",),
         variants={**VARIANTS, **DROPPING},
@@ -123,7 +123,7 @@ def measure(given: argparse.Namespace) -> Found:
     for name, recipe in NETWORKS[given.data].items():
         if given.networks and name not in given.networks:
             continue
-        config = config_of(recipe).in_folder(given.data_folder)
+        config = config_of(recipe, given.seeds).in_folder(given.data_folder)
         config = config.shortened() if given.smoke else config
         found = compare(config, arms_of(given.data, name), given.runs / given.data / name)
         table += rows(name, found)
@@ -131,11 +131,12 @@ def measure(given: argparse.Namespace) -> Found:
         drawn = [arm for arm in drawn if arm.name in ("oat", *DEDICATED)]
         title = f"{recipe.network}, {given.data}, AutoAttack at eps {format_eps(recipe.method.eps)}; bars: one s.e."
         figures[DOCS / f"norms_{given.data}_{name}.png"] = partial(plot, drawn, title)
-    return Found({f"norms_{given.data}": table}, (0, 1), figures, key=("network", "arm", "lam"))
+    return Found({f"norms_{given.data}": table}, given.seeds, figures, key=("network", "arm", "lam"))
 
 
 OPTIONS = {
     **data_options("norms"),
+    "--seeds": {"nargs": "+", "type": int, "default": (0, 1)},
     "--networks": {"nargs": "+", "choices": ("convnext", "vit"), "help": "these alone; rows of the other stay"},
 }
 
