@@ -3,8 +3,8 @@
     python -m benchmarks.norms --data digits                          # ... minutes on one core
     python -m benchmarks.norms --data cifar10 --data-folder FOLDER    # ... minutes on one core
 
-"dropout" and "matched dropout" (digits, ConvNeXt alone) drop a tenth of the values and branches; matched, the clean and
-the attacked pass of a step draw alike. The ViT on CIFAR-10 is compared with dedicated networks alone.
+"dropout" and "matched dropout" (``--dropout``; digits, ConvNeXt alone) drop a tenth of the values and branches; matched,
+the clean and the attacked pass of a step draw alike. The ViT on CIFAR-10 is compared with dedicated networks alone.
 
 "both" is the one network as ``to_conditional`` makes it: two sets of weights per norm, and FiLM. "table" has one set
 of weights, "two weights" no FiLM. "lam-0" and "lam-1" are dedicated networks, plain, with the same optimizer, schedule
@@ -85,11 +85,12 @@ def config_of(recipe: Recipe, seeds: Sequence[int]) -> Config:
     )
 
 
-def arms_of(data: str, network: str) -> tuple[str, ...]:
+def arms_of(data: str, network: str, *, has_dropout: bool) -> tuple[str, ...]:
     """Return what is compared there: all of it takes long."""
     if (data, network) == ("cifar10", "vit"):
         return ("both", *DEDICATED)
-    return (*VARIANTS, *DEDICATED, *(DROPPING if (data, network) == ("digits", "convnext") else ()))
+    is_dropping = has_dropout and (data, network) == ("digits", "convnext")
+    return (*VARIANTS, *DEDICATED, *(DROPPING if is_dropping else ()))
 
 
 def rows(network: str, found: Sequence[Arm]) -> list[Row]:
@@ -125,7 +126,7 @@ def measure(given: argparse.Namespace) -> Found:
             continue
         config = config_of(recipe, given.seeds).in_folder(given.data_folder)
         config = config.shortened() if given.smoke else config
-        found = compare(config, arms_of(given.data, name), given.runs / given.data / name)
+        found = compare(config, arms_of(given.data, name, has_dropout=given.dropout), given.runs / given.data / name)
         table += rows(name, found)
         drawn = [replace(arm, name="oat") if arm.name == "both" else arm for arm in found]
         drawn = [arm for arm in drawn if arm.name in ("oat", *DEDICATED)]
@@ -136,6 +137,7 @@ def measure(given: argparse.Namespace) -> Found:
 
 OPTIONS = {
     **data_options("norms"),
+    "--dropout": {"action": "store_true", "help": "with the two arms that drop values (digits, ConvNeXt)"},
     "--seeds": {"nargs": "+", "type": int, "default": (0, 1)},
     "--networks": {"nargs": "+", "choices": ("convnext", "vit"), "help": "these alone; rows of the other stay"},
 }
