@@ -1,7 +1,7 @@
 """What of a layer norm should depend on lam: its weights, the table of FiLM, or both; on a small ConvNeXt and ViT.
 
-    python -m benchmarks.norms --data digits                          # ... minutes on one core
-    python -m benchmarks.norms --data cifar10 --data-folder FOLDER    # ... minutes on one core
+    python -m benchmarks.norms --data digits                         # an hour on one core
+    python -m benchmarks.norms --data cifar10 --data-folder FOLDER   # an hour on one core
 
 "dropout" and "matched dropout" (``--dropout``; digits, ConvNeXt alone) drop a tenth of the values and branches; matched,
 the clean and the attacked pass of a step draw alike. The ViT on CIFAR-10 is compared with dedicated networks alone.
