@@ -3,8 +3,8 @@
     python -m benchmarks.norms --data digits                         # an hour on one core
     python -m benchmarks.norms --data cifar10 --data-folder FOLDER   # an hour on one core
 
-"dropout" and "matched dropout" (``--dropout``; digits, ConvNeXt alone) drop a tenth of the values and branches; matched,
-the clean and the attacked pass of a step draw alike. The ViT on CIFAR-10 is compared with dedicated networks alone.
+"dropout" and "matched dropout" (``--dropout``; digits, ConvNeXt alone) drop a tenth of the values and branches; if
+matched, clean and attacked pass of a step draw alike. The ViT on CIFAR-10 is compared with dedicated networks alone.
 
 "both" is the one network as ``to_conditional`` makes it: two sets of weights per norm, and FiLM. "table" has one set
 of weights, "two weights" no FiLM. "lam-0" and "lam-1" are dedicated networks, plain, with the same optimizer, schedule
