@@ -55,9 +55,10 @@ def wordy(nb_classes: int = 10) -> nn.Module:
 
 @pytest.fixture
 def timm():
+    before = set(sys.modules)
     with torchvision_importable():
         yield
-        for name in [name for name in sys.modules if name.partition(".")[0] == "timm"]:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "timm" and name not in before]:
             del sys.modules[name]
 
 
