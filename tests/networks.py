@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from art_oat import PGD, OATClassifier, OATModel, OATTrainer, WeightPerturbation, to_conditional
-from art_oat.layers import DualBatchNorm, FollowedNorm
+from art_oat.layers import FollowedNorm, NormLayer
 from art_oat.models import ConvNeXt, ImageTask, ResNet, SmallCNN, ViT
 from art_oat.training import RestoreBest
 
@@ -284,4 +284,4 @@ def counterpart(network: nn.Module, name: str, side: str) -> str:
     layer = network.get_submodule(path)
     if isinstance(layer, FollowedNorm):
         return f"{path}.norm.{side}.{leaf}"
-    return f"{path}.{side}.{leaf}".lstrip(".") if isinstance(layer, DualBatchNorm) else name
+    return f"{path}.{side}.{leaf}".lstrip(".") if isinstance(layer, NormLayer) else name

@@ -57,6 +57,8 @@ class Foreign:
         frames: How many of them a sample has; None for single images.
         options: What ``to_conditional`` is called with.
         rounding: How exact it is itself, relative to its largest answer, where it is less exact than its dtype.
+        has_rough_gradient: Whether inputs moved by one rounding move its own gradient by more than two forms may
+            differ; then theirs may differ by as much.
     """
 
     source: str
@@ -66,6 +68,7 @@ class Foreign:
     frames: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     rounding: float = 0.0
+    has_rough_gradient: bool = False
 
     def exact(self, dtype: str) -> float:
         """How far two of its forms may differ, see ``EXACT``."""
@@ -146,7 +149,7 @@ def train(
     # float32 images round a radius of 0.002 in its fifth digit
     faults[f"the attack went {radius} times as far as allowed"] = not radius <= 1 + 1e-4
     faults[f"the attack lowered the loss by {-gain:.1e}"] = not gain >= 0
-    differences = _differences(foreign, model, images, layout) | _live_differences(model, images, labels)
+    differences = _differences(foreign, model, images, layout) | _live_differences(foreign, model, images, labels)
     if exports:
         differences |= exported_differences(fold(model, UNSEEN), images, has_onnx=foreign.name not in NO_ONNX)
     faults["comes back from disk changed"] = not _comes_back(foreign, model, images, layout, folder)
@@ -264,18 +267,37 @@ def _differences(foreign: Foreign, model: OATModel, x: Tensor, layout: torch.mem
     return worst
 
 
-def _live_differences(model: OATModel, x: Tensor, y: Tensor) -> dict[str, float]:
+def _live_differences(foreign: Foreign, model: OATModel, x: Tensor, y: Tensor) -> dict[str, float]:
     """Largest differences of one lam per sample from single ones, and of the pinned network's gradients."""
     lams = torch.tensor([*LAMBDAS, UNSEEN]).to(x).repeat(len(x))[: len(x)]
-    gradients: list[Tensor] = []
     with torch.no_grad():
         mixed = model(x, lam=lams)
         alone = torch.cat([model(sample, lam=float(lam)) for sample, lam in zip(x.split(1), lams, strict=True)])
-    for form in (model.pinned(UNSEEN), partial(model, lam=UNSEEN)):
-        images = x.detach().clone().requires_grad_()
-        gradients += torch.autograd.grad(nn.functional.cross_entropy(form(images), y), images)
-    pairs = {"mixed": (mixed, alone), "gradient": (gradients[0], gradients[1])}
-    return {name: float((got - wanted).abs().max() / wanted.abs().max()) for name, (got, wanted) in pairs.items()}
+    conditional = partial(model, lam=UNSEEN)
+    wanted = _input_gradient(conditional, x, y)
+    difference = _difference(_input_gradient(model.pinned(UNSEEN), x, y), wanted)
+    if foreign.has_rough_gradient:
+        own = [_difference(_input_gradient(conditional, moved, y), wanted) for moved in _moved_by_rounding(x)]
+        difference = max(difference - max(own), 0.0)
+    return {"mixed": _difference(mixed, alone), "gradient": difference}
+
+
+def _difference(got: Tensor, wanted: Tensor) -> float:
+    return float((got - wanted).abs().max() / wanted.abs().max())
+
+
+def _input_gradient(form: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
+    images = x.detach().clone().requires_grad_()
+    return torch.autograd.grad(nn.functional.cross_entropy(form(images), y), images)[0]
+
+
+def _moved_by_rounding(x: Tensor) -> list[Tensor]:
+    """Return inputs of which every number is the next one up or down, at random."""
+    generator, moved = torch.Generator().manual_seed(0), []
+    for _ in range(4):
+        up = torch.rand(x.shape, generator=generator) < 0.5
+        moved.append(torch.where(up, x.nextafter(torch.full_like(x, math.inf)), x.nextafter(torch.full_like(x, -1.0))))
+    return moved
 
 
 def _comes_back(foreign: Foreign, model: OATModel, x: Tensor, layout: torch.memory_format, folder: Path) -> bool:
@@ -514,7 +536,7 @@ QUICK = (
             ),
             64,
         ),
-        rounding=1e-8,  # x moved by one rounding in float64 moves its gradient by 3e-9
+        has_rough_gradient=True,  # one rounding of x moves it by 5e-3 in float32, by 5e-9 in float64
     ),
     *_of(
         "transformers",

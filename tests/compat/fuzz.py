@@ -447,14 +447,16 @@ COMMON: Sequence[type[Block]] = (
 REFUSED: Mapping[type[Block], tuple[str, str]] = {
     Closure: ("a function holds a layer of the network", ""),
     ReplacedForward: ("a forward was replaced by a function that holds the old one", ""),
-    OtherNorm: ("a norm of another kind", "cannot convert"),
     Checkpointed: ("gradient checkpointing", "Gradient checkpointing"),
 }
 """What cannot be converted or trained: why, and what the error must say of it."""
 
+LAST: Sequence[type[Block]] = (Closure, ReplacedForward, OtherNorm, Checkpointed)
+"""What a network may end with: what must be refused, and what once had to be."""
+
 
 class Network(nn.Module):
-    """A stem, some blocks at random, the last one perhaps one that is refused, and a head.
+    """A stem, some blocks at random, perhaps one of ``LAST``, and a head.
 
     Attributes:
         refusal: Why it must be refused, and what the error must say; None where it must not be.
@@ -471,9 +473,9 @@ class Network(nn.Module):
             nb_channels = blocks[-1].nb_channels
         self.refusal: tuple[str, str] | None = None
         if draw.random.random() < 0.2:
-            kind = draw.random.choice(list(REFUSED))
+            kind = draw.random.choice(LAST)
             blocks.append(kind(draw, nb_channels))
-            self.refusal = REFUSED[kind]
+            self.refusal = REFUSED.get(kind)
         self.blocks = nn.ModuleList(blocks)
         self.head = nn.Linear(nb_channels, NB_CLASSES)
 
