@@ -25,10 +25,10 @@ def check_device(device_type: str) -> None:
         ValueError: If ``device_type`` is none of :data:`DEVICE_TYPES`.
     """
     fault = device_fault(device_type)
-    if fault and device_type in DEVICE_TYPES:
-        warn_caller(f"{fault} The classifier computes on the CPU.", UserWarning)
-    elif fault:
+    if device_type not in DEVICE_TYPES:
         raise ValueError(fault)
+    if fault:
+        warn_caller(f"{fault} The classifier computes on the CPU.", UserWarning)
 
 
 def named_device(device: torch.device) -> str:

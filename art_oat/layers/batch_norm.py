@@ -19,7 +19,7 @@ from art_oat.contexts import recomputed
 from art_oat.layers.base import AffineLayer
 from art_oat.layers.channel_affine import channel_affine
 from art_oat.layers.film import FiLM
-from art_oat.layers.norm import Affine, NormLayer, affine_of_side, of_side
+from art_oat.layers.norm import Affine, NormLayer, affine_of_side, of_side, side_of
 
 
 class BatchNormLayer(NormLayer, AffineLayer):
@@ -144,7 +144,7 @@ class DualAffineBatchNorm(BatchNormLayer):
     def fold(self, condition: Condition) -> nn.Module:
         """Return the statistics with the weights of the side of ``lam`` as an ordinary batch norm of its class."""
         norm = copy.deepcopy(self.statistics)
-        side = self.clean if condition.nb_clean or self.adversarial is None else self.adversarial
+        side = side_of(condition, self.clean, self.adversarial)
         assert side.bias is not None
         _set_affine(norm, side.weight, side.bias)
         return self._with_film(norm, condition)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.parametrize import is_parametrized
 
 from art_oat.layers.base import ConvertedLayer
 from art_oat.layers.batch_norm import BatchNormLayer, DualAffineBatchNorm, DualBatchNorm, SingleBatchNorm
@@ -88,6 +89,19 @@ def register_conversion(kind: type[nn.Module]) -> Callable[[Conversion], Convers
 def conversion_of(module: nn.Module) -> Conversion | None:
     """Return the conversion of the closest registered base class; None where there is none."""
     return next((_CONVERSIONS[kind] for kind in type(module).__mro__ if kind in _CONVERSIONS), None)
+
+
+def refuse_computed(layer: nn.Module) -> None:
+    """Refuse a layer whose weights are computed from others, as by pruning.
+
+    Raises:
+        ValueError: Saying so, and what to do.
+    """
+    if is_parametrized(layer) or "weight" not in layer._parameters:
+        raise ValueError(
+            "its weights are computed from others, so nothing can be folded into them: make pruning or a "
+            "parametrization permanent first, as torch.nn.utils.prune.remove does"
+        )
 
 
 def refuse_inner_norms(norm: nn.Module) -> None:

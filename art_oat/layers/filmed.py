@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
-from torch.nn.utils.parametrize import is_parametrized
 
 from art_oat.condition import Condition, current_condition
 from art_oat.layers.base import AffineLayer, ConvertedLayer
 from art_oat.layers.channel_affine import ChannelAffine, channel_affine
-from art_oat.layers.conversion import LayerBuilder
+from art_oat.layers.conversion import LayerBuilder, refuse_computed
 from art_oat.layers.film import FiLM
 from art_oat.rebuild import in_float64
 
@@ -115,10 +114,7 @@ def film_layer(layer: nn.Module, build: LayerBuilder) -> FilmedLayer:
     Raises:
         ValueError: If FiLM could not be folded into the weights of the layer; says why.
     """
-    if is_parametrized(layer):
-        raise ValueError(
-            "its weights are computed from others, so nothing can be folded into them: make that permanent"
-        )
+    refuse_computed(layer)
     film = build.film(nb_outputs(layer))
     assert film is not None
     return FilmedLayer(layer, film)

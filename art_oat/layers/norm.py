@@ -96,6 +96,11 @@ def of_side(condition: Condition, clean: Tensor, adversarial: Tensor) -> Tensor:
     return torch.where(condition.is_clean.unsqueeze(1), clean, adversarial)
 
 
+def side_of(condition: Condition, clean: Affine, adversarial: Affine | None) -> Affine:
+    """Return the side that the one lam of a condition belongs to; the one there is, without another."""
+    return clean if condition.nb_clean or adversarial is None else adversarial
+
+
 def affine_of_side(condition: Condition, clean: Affine, adversarial: Affine | None) -> tuple[Tensor, Tensor]:
     """Return for each lam the weight and the bias of its side, flat, each ``[G, C]``; without another side, of the one.
 

@@ -9,12 +9,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.instancenorm import _InstanceNorm
-from torch.nn.utils.parametrize import is_parametrized
 
 from art_oat.contexts import borrowed_generators
 from art_oat.layers.base import ConvertedLayer
 from art_oat.layers.channel_affine import channel_affine
-from art_oat.layers.conversion import LayerBuilder, refuse_inner_norms, register_conversion
+from art_oat.layers.conversion import LayerBuilder, refuse_computed, refuse_inner_norms, register_conversion
 from art_oat.layers.norm_act import FollowedNorm
 from art_oat.layers.sample_norm import SampleNorm, affine_of, affine_shape, with_affine
 from art_oat.rebuild import in_float64, shallow_copy
@@ -65,10 +64,7 @@ def convert_sample_norm(norm: nn.Module, build: LayerBuilder) -> ConvertedLayer:
     Raises:
         ValueError: If it is none, or its weights are computed from others.
     """
-    if is_parametrized(norm) or "weight" not in norm._parameters:
-        raise ValueError(
-            "its weights are computed from others, so nothing can be folded into them: make that permanent"
-        )
+    refuse_computed(norm)
     refuse_inner_norms(norm)
     bare = _bare(norm)
     is_trailing = weight_is_trailing(bare)

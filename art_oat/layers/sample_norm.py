@@ -14,7 +14,7 @@ from art_oat.condition import Condition, Layout, current_condition, repeated
 from art_oat.contexts import recomputed
 from art_oat.layers.channel_affine import channel_affine
 from art_oat.layers.film import FiLM
-from art_oat.layers.norm import Affine, NormLayer, affine_of_side
+from art_oat.layers.norm import Affine, NormLayer, affine_of_side, side_of
 from art_oat.rebuild import shallow_copy
 
 _FLAGS = ("elementwise_affine", "affine")
@@ -112,7 +112,7 @@ class SampleNorm(NormLayer):
 
     def fold(self, condition: Condition) -> nn.Module:
         """Return a norm of the original class whose weight and bias hold FiLM, too."""
-        side = self.clean if condition.nb_clean or self.adversarial is None else self.adversarial
+        side = side_of(condition, self.clean, self.adversarial)
         with torch.no_grad():
             at_once = self._at_once(*self.affine(condition))
         norm = copy.deepcopy(self.norm)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.lazy import LazyModuleMixin
-from torch.nn.utils.parametrize import is_parametrized
 
 from art_oat.layers import (
     FILMS,
@@ -21,7 +20,14 @@ from art_oat.layers import (
     is_sample_norm,
     split,
 )
-from art_oat.layers.conversion import STATISTICS, LayerBuilder, conversion_of, refuse_inner_norms, register_conversion
+from art_oat.layers.conversion import (
+    STATISTICS,
+    LayerBuilder,
+    conversion_of,
+    refuse_computed,
+    refuse_inner_norms,
+    register_conversion,
+)
 from art_oat.rebuild import clone_tensor, rebuild, without_hooks
 from art_oat.surgery.selection import Selector, select
 
@@ -110,11 +116,7 @@ def norms_of(network: nn.Module) -> dict[str, nn.Module]:
 @register_conversion(nn.SyncBatchNorm)
 def _convert_batch_norm(norm: nn.Module, build: LayerBuilder) -> ConvertedLayer:
     assert isinstance(norm, _BatchNorm)
-    if is_parametrized(norm) or "weight" not in norm._parameters:
-        raise ValueError(
-            "its weights are computed from others, so nothing can be folded into them: make pruning or a "
-            "parametrization permanent first, as torch.nn.utils.prune.remove does"
-        )
+    refuse_computed(norm)
     if "forward" in vars(norm):
         raise ValueError("its forward was replaced on the instance, so it may do more than normalize: make it a class")
     refuse_inner_norms(norm)
