@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from art_oat.numbers import KindFault, plain, seed_faults
 
 Array = NDArray[Any]
 
@@ -39,20 +41,33 @@ def refuse(faults: Sequence[str]) -> None:
     """Raise one error that names all faults; do nothing where there is none.
 
     Raises:
-        ValueError: If ``faults`` holds any.
+        TypeError: If ``faults`` holds some, and each is one of kind.
+        ValueError: If it holds others.
     """
     if faults:
-        raise ValueError(" ".join(faults))
+        is_of_kind = all(isinstance(fault, KindFault) for fault in faults)
+        raise (TypeError if is_of_kind else ValueError)(" ".join(faults))
+
+
+def checked_seed(seed: Any) -> int:
+    """Return a seed as Python's own number.
+
+    Raises:
+        TypeError: If it is no whole number.
+        ValueError: If it is not in ``[0, 2**32)``.
+    """
+    refuse(seed_faults(seed))
+    return int(plain(seed))
 
 
 def refusals(*checks: Callable[[], Any]) -> list[str]:
-    """Return what checks refuse: the texts of the ``ValueError``s that they raise."""
+    """Return what checks refuse: the texts of what they raise, of ``TypeError`` as faults of kind."""
     faults = []
     for check in checks:
         try:
             check()
-        except ValueError as error:
-            faults.append(str(error))
+        except (TypeError, ValueError) as error:
+            faults.append(KindFault(error) if isinstance(error, TypeError) else str(error))
     return faults
 
 
@@ -141,15 +156,6 @@ def _some_outside(y: Array, nb_classes: int) -> str:
     outside = np.unique(y[~((y >= 0) & (y < nb_classes) & (y == np.floor(y)))])
     shown = outside[:3]
     return ", ".join(map(str, shown.tolist())) + (", ..." if len(outside) > len(shown) else "")
-
-
-def count_faults(counts: Mapping[str, Any]) -> list[str]:
-    """Say which counts, by name, are no whole numbers of at least 1."""
-    return [
-        f"{name} must be a whole number, at least 1, got {count!r}."
-        for name, count in counts.items()
-        if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1
-    ]
 
 
 def class_indices(y: Array, nb_classes: int) -> NDArray[np.int64]:

@@ -175,8 +175,9 @@ def _evaluate(
     device: Device = "auto",
     **given: Any,
 ) -> None:
+    from art_oat.experiment.measurement import Measurement
     from art_oat.experiment.options import read
-    from art_oat.experiment.run import Measurement, Run
+    from art_oat.experiment.run import Run
 
     if trust_network:
         _search_here()

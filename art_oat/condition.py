@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import cached_property
-from numbers import Real
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+
+from art_oat.numbers import is_number, plain, shown
 
 _FARTHEST_LAM = 2.0
 _ROUNDING = torch.finfo(torch.float32).eps
@@ -53,9 +54,12 @@ class OperatingPoint:
 
 
 def _number(value: object, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be one number, got {type(value).__name__} {value!r}.")
-    return float(value)
+    if not is_number(value):
+        raise TypeError(f"{name} must be one number, got {type(value).__name__} {shown(value)}.")
+    try:
+        return float(plain(value))  # type: ignore[arg-type]
+    except OverflowError:
+        return math.inf  # which is out of range, too
 
 
 @dataclass(frozen=True)
@@ -262,8 +266,3 @@ def conditioned(condition: Condition) -> Iterator[None]:
         yield
     finally:
         _current.reset(token)
-
-
-def is_finite_number(value: object) -> bool:
-    """Whether ``value`` is one real number that is neither NaN nor infinite."""
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)

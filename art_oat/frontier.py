@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Self
 
 from art_oat.checks import refuse
-from art_oat.condition import OperatingPoint, is_finite_number
+from art_oat.condition import OperatingPoint
+from art_oat.numbers import is_finite_number
 from art_oat.storage import parse_csv, write_rows
 
 _ATTACK_PREFIX = "robust:"

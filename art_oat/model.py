@@ -171,7 +171,7 @@ class OATModel(nn.Module):
             width = self.point(None, width).width
             lams = self.lams(lam, len(x))
         else:
-            point = self.point(lam.item() if isinstance(lam, Tensor) else lam, width)
+            point = self.point(lam, width)  # type: ignore[arg-type]
             lams, width = self.encoding.table.new_full((1,), point.lam), point.width
         return self._pass(x, lams, width)
 

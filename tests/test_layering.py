@@ -13,6 +13,7 @@ import art_oat
 
 ROOT = Path(art_oat.__file__).parents[1]
 ORDER = [
+    {"numbers"},
     {"condition", "contexts", "rebuild", "checks", "storage", "models"},
     {"data", "lock", "model_files", "watch"},
     {"layers"},
@@ -29,7 +30,7 @@ ORDER = [
 ]
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
 TORCH_SIDE = {"layers", "pinned", "model", "network_kinds", "surgery", "models"}
-TORCH_ALONE = {"condition", "contexts", "rebuild", "watch"} | TORCH_SIDE
+TORCH_ALONE = {"numbers", "condition", "contexts", "rebuild", "watch"} | TORCH_SIDE
 NOT_TORCH = {"art", "numpy", "sklearn", "torchattacks", "pyautoattack"}
 MODULES = sorted(
     path for path in (ROOT / "art_oat").rglob("*.py") if path.parent != ROOT / "art_oat" or path.stem != "__init__"

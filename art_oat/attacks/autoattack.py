@@ -20,6 +20,7 @@ from art_oat.attacks.registry import AttackKind, register
 from art_oat.attacks.unit_images import UnitImages, unit_range_faults
 from art_oat.checks import refuse
 from art_oat.contexts import borrowed_generators
+from art_oat.numbers import plain_fields
 
 _MIN_CLASSES = 4
 _PARTS = {
@@ -71,6 +72,7 @@ class AutoAttack:
     """It continues with a part of the batch, and so cannot be bound to several lams at once."""
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         faults = ball_faults(self.eps, self.norm)
         if self.version not in _PARTS:
             faults.append(f"version must be 'standard' or 'plus', got {self.version!r}.")

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from art_oat.attacks.protocol import ClipValues, Norm, Objective
 from art_oat.attacks.radius import ball_faults, step_faults
 from art_oat.attacks.registry import AttackKind, AttackSpec, Use, register
-from art_oat.checks import count_faults, refuse
-from art_oat.condition import is_finite_number
+from art_oat.checks import refuse
+from art_oat.numbers import count_faults, number_faults, plain_fields
 
 _KL_START = 0.001
 """Standard deviation of the start for ``"kl"``, whose gradient is 0 at ``x``; in units of ``x``, as published."""
@@ -55,6 +55,7 @@ class PGD:
     objective: Objective = "cross-entropy"
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         faults = ball_faults(self.eps, self.norm, ("Linf", "L2")) + step_faults(self.eps_step)
         faults += count_faults({"nb_steps": self.nb_steps})
         if self.objective not in get_args(Objective):
@@ -150,10 +151,9 @@ class NFGSM:
     noise: float = 2.0
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         faults = ball_faults(self.eps, "Linf") + step_faults(self.eps_step)
-        if not (is_finite_number(self.noise) and self.noise > 0):
-            faults.append(f"noise must be a number above 0, got {self.noise!r}.")
-        refuse(faults)
+        refuse(faults + number_faults({"noise": self.noise}, "be a number above 0", lambda it: it > 0))
 
     def scaled(self, factor: float) -> NFGSM:
         """Return the attack with radius and step, and so the noise, times a factor."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from art_oat.attacks.protocol import ClipValues, Norm
 from art_oat.checks import refuse, warn_caller
-from art_oat.condition import is_finite_number
+from art_oat.numbers import is_finite_number, number_faults, plain
 
 _NB_LEVELS = 255
 """Steps of an image of bytes; radii are commonly counted in these."""
@@ -39,7 +39,7 @@ def format_eps(eps: Any) -> str:
     """
     if not is_finite_number(eps):
         return str(eps)
-    eps = float(eps)
+    eps = float(plain(eps))
     decimal = f"{eps:.3g}" if abs(eps) < 1000 else f"{eps:.0f}"  # noqa: PLR2004 - no exponent
     half_levels = round(2 * _NB_LEVELS * eps)
     is_fraction = half_levels != 0 and abs(eps - half_levels / (2 * _NB_LEVELS)) <= _ROUNDING
@@ -152,9 +152,7 @@ class Radius:
 
 def ball_faults(eps: Any, norm: Any, norms: tuple[Norm, ...] = get_args(Norm)) -> list[str]:
     """Say why nothing can be attacked in the ball of a radius and one of some norms."""
-    faults = []
-    if not (is_finite_number(eps) and eps > 0):
-        faults.append(f"eps must be a number above 0, got {eps}.")
+    faults = number_faults({"eps": eps}, "be a number above 0", lambda it: it > 0)
     if norm not in norms:
         faults.append(f"norm must be one of {norms}, got {norm!r}.")
     return faults
@@ -162,9 +160,9 @@ def ball_faults(eps: Any, norm: Any, norms: tuple[Norm, ...] = get_args(Norm)) -
 
 def step_faults(eps_step: Any) -> list[str]:
     """Say why nothing can step as far as that; None is the step of the attack's choice."""
-    if eps_step is None or (is_finite_number(eps_step) and eps_step > 0):
+    if eps_step is None:
         return []
-    return [f"eps_step must be a number above 0, or None, got {eps_step}."]
+    return number_faults({"eps_step": eps_step}, "be a number above 0, or None", lambda it: it > 0)
 
 
 def check_radii(radii: Sequence[Radius], *, allow_large_eps: bool) -> None:

@@ -16,13 +16,13 @@ from art_oat.checks import (
     Array,
     as_array,
     class_indices,
-    count_faults,
     input_faults,
     label_faults,
     range_faults,
     refuse,
 )
 from art_oat.classifier.preprocessing import PreprocessedNetwork
+from art_oat.numbers import count_faults, plain
 
 Run = Callable[[Tensor, slice], Tensor]
 """Answers a batch, given which of the samples it holds."""
@@ -110,6 +110,7 @@ class PointClassifier(PyTorchClassifier):
     def _predict(self, x: Array, batch_size: int, run: Run) -> NDArray[np.float32]:
         """Predict in batches; ART's loader would draw from torch's global generator."""
         refuse(count_faults({"batch_size": batch_size}))
+        batch_size = plain(batch_size)
         preprocessed, _ = self._apply_preprocessing(as_array(x), y=None, fit=False)
         scores = [np.empty((0, self.nb_classes), dtype=np.float32)]
         for start in range(0, len(x), batch_size):

@@ -11,13 +11,14 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from art_oat.checks import Array, as_array, count_faults, input_faults, label_faults, refuse
+from art_oat.checks import Array, as_array, input_faults, label_faults, refuse
 from art_oat.classifier.base import Run, data_faults, data_tensors
 from art_oat.classifier.default_point import DefaultPointClassifier
 from art_oat.classifier.device import check_device
 from art_oat.condition import OperatingPoint
 from art_oat.model import OATModel
 from art_oat.network_kinds import check_model
+from art_oat.numbers import count_faults
 from art_oat.surgery import fold
 from art_oat.surgery.convert_check import try_out
 
@@ -176,7 +177,7 @@ class OATClassifier(DefaultPointClassifier):
             raise TypeError(f"predict takes lam and width as keywords, got {', '.join(sorted(unknown))}.")
         refuse([*input_faults(x, self.input_shape), *count_faults({"batch_size": batch_size})])
         if lam is None or np.ndim(lam) == 0:
-            number: Any = lam.item() if isinstance(lam, np.ndarray | Tensor) else lam
+            number: Any = lam
             run = self._run_at(self.model.point(number, width), training_mode)
         else:
             width = self.model.point(None, width).width

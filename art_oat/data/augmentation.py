@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from art_oat.checks import refuse
+from art_oat.numbers import count_faults, plain_fields
+
 _IMAGE_AXES = 4
 
 
@@ -24,15 +27,16 @@ class RandomCropFlip:
         has_flip: Whether images are mirrored left to right; digits and letters should not be.
 
     Raises:
-        ValueError: If ``padding`` is no whole number of at least 0.
+        TypeError: If ``padding`` is no whole number.
+        ValueError: If it is below 0.
     """
 
     padding: int = 4
     has_flip: bool = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.padding, bool) or not isinstance(self.padding, int) or self.padding < 0:
-            raise ValueError(f"padding must be a whole number, at least 0, got {self.padding!r}.")
+        plain_fields(self)
+        refuse(count_faults({"padding": self.padding}, least=0))
 
     def __call__(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return changed copies of images, each by a draw of its own.

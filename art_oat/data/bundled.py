@@ -10,6 +10,7 @@ from scipy.ndimage import zoom
 from sklearn.datasets import load_digits, load_sample_images
 from sklearn.model_selection import train_test_split
 
+from art_oat.checks import checked_seed
 from art_oat.data.dataset import Dataset, Split
 
 _SIZE = 16
@@ -29,6 +30,7 @@ def digits(seed: int = 0) -> Dataset:
     bunch = load_digits()
     x = (bunch.images[:, np.newaxis] / 16).astype(np.float32)
     y = bunch.target.astype(np.int64)
+    seed = checked_seed(seed)
     x, x_test, y, y_test = train_test_split(x, y, test_size=450, stratify=y, random_state=seed)
     x, x_validation, y, y_validation = train_test_split(x, y, test_size=135, stratify=y, random_state=seed)
     return Dataset(Split(x, y), Split(x_validation, y_validation), Split(x_test, y_test))
@@ -45,6 +47,7 @@ def textured_digits(seed: int = 0) -> Dataset:
     Args:
         seed: What the split of the digits and the patches are drawn from; the tiles are always the same.
     """
+    seed = checked_seed(seed)
     plain, photographs = digits(seed), [_halved(photograph) for photograph in load_sample_images().images]
     parts = {}
     for number, name in enumerate(Dataset._fields):

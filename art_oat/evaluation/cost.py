@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from art_oat.checks import count_faults, refuse
-from art_oat.condition import is_finite_number
+from art_oat.checks import refuse
 from art_oat.contexts import evaluating
+from art_oat.numbers import count_faults, number_faults, plain
 
 _MIN_ROUNDS = 5
 _PREFIXES = {"T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3, "": 1.0, "m": 1e-3}
@@ -53,11 +53,12 @@ def measure_costs(
         A cost per network, under the same keys.
 
     Raises:
-        ValueError: If ``batch_size`` or ``seconds`` is not as above.
+        TypeError: If ``batch_size`` or ``seconds`` is of another kind.
+        ValueError: If either is not as above.
     """
-    is_valid = is_finite_number(seconds) and seconds > 0
-    seconds_faults = [] if is_valid else [f"seconds must be a number above 0, got {seconds}."]
-    refuse([*count_faults({"batch_size": batch_size}), *seconds_faults])
+    above_0 = number_faults({"seconds": seconds}, "be a number above 0", lambda it: it > 0)
+    refuse([*count_faults({"batch_size": batch_size}), *above_0])
+    batch_size, seconds = plain(batch_size), plain(seconds)
     with evaluating(*networks.values()), torch.no_grad():
         macs = {key: _count_macs(network, input_shape) for key, network in networks.items()}
         latencies = _time({key: (it, _batch(it, batch_size, input_shape)) for key, it in networks.items()}, seconds)

@@ -18,6 +18,7 @@ from art_oat.evaluation.report import RobustnessReport
 from art_oat.evaluation.runner import Evaluation, Point
 from art_oat.evaluation.suite import suites_of
 from art_oat.model import OATModel
+from art_oat.numbers import KindFault
 
 _UNUSED = ("carries_examples", "nb_robust", "latency_batch_size")
 
@@ -118,5 +119,5 @@ def checked_points(
         try:
             points.append(model.point(*pair))
         except (TypeError, ValueError) as error:
-            faults.append(str(error))
+            faults.append(KindFault(error) if isinstance(error, TypeError) else str(error))
     return list(dict.fromkeys(points)), list(dict.fromkeys(faults))

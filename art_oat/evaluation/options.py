@@ -6,11 +6,10 @@ from collections.abc import Collection
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-import numpy as np
 from art.estimators.classification import PyTorchClassifier
 
 from art_oat.attacks import Norm, Radius
-from art_oat.checks import count_faults
+from art_oat.numbers import count_faults, plain_fields, seed_faults
 
 
 @dataclass(frozen=True)
@@ -28,6 +27,9 @@ class ThreatModel:
     norm: Norm = "Linf"
     allow_large_eps: bool = False
 
+    def __post_init__(self) -> None:
+        plain_fields(self)
+
     @classmethod
     def of(cls, eps: float | ThreatModel) -> ThreatModel:
         """Return what is meant by a radius, or by a threat model itself."""
@@ -44,7 +46,7 @@ class EvaluationOptions:
 
     Attributes:
         shard_size: How many samples are attacked at once, and kept together.
-        seed: What the attacks draw from, and the subset of ``nb_robust``; at least 0.
+        seed: What the attacks draw from, and the subset of ``nb_robust``; in ``[0, 2**32)``.
         verbose: Whether to show progress.
         state: Folder where every finished shard is kept. An evaluation that was stopped continues from there, and
             attacks nothing twice. A folder of other settings, weights or data is refused. None to keep nothing.
@@ -65,14 +67,15 @@ class EvaluationOptions:
     nb_robust: int | None = None
     latency_batch_size: int = 1
 
+    def __post_init__(self) -> None:
+        plain_fields(self)
+
     def faults(self, *, unused: Collection[str] = ()) -> list[str]:
         """Say all that is wrong with the options of a measurement that makes no use of some."""
         names = ("shard_size", "nb_workers", "latency_batch_size", "nb_robust")
         counts = {name: getattr(self, name) for name in names if name not in unused}
         faults = count_faults({name: count for name, count in counts.items() if (name, count) != ("nb_robust", None)})
-        is_whole = isinstance(self.seed, int | np.integer) and not isinstance(self.seed, bool)
-        if not is_whole or self.seed < 0:
-            faults.append(f"seed must be a whole number, at least 0, got {self.seed!r}.")
+        faults += seed_faults(self.seed)
         idle = [it.name for it in fields(self) if it.name in unused and getattr(self, it.name) != it.default]
         if idle:
             faults.append(f"{' and '.join(idle)} must be left out here: this measurement does not use it.")

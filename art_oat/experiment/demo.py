@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from art_oat.experiment.measurement import Measurement
 from art_oat.experiment.recipe import Recipe
-from art_oat.experiment.run import Measurement
 from art_oat.training import Method, StratifiedSampling
 
 FOLDER = Path("runs/demo")

@@ -11,9 +11,9 @@ from typing import Annotated, Any, get_args, get_type_hints
 import typer
 
 from art_oat.attacks import format_eps
+from art_oat.experiment.measurement import Measurement
 from art_oat.experiment.numbers import numbers, radius
 from art_oat.experiment.recipe import Recipe
-from art_oat.experiment.run import Measurement
 from art_oat.training import Method, StratifiedSampling
 from art_oat.training.method import METHODS
 

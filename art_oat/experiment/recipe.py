@@ -10,9 +10,8 @@ from typing import Any, Literal, Self, get_args
 import torch
 from torch import nn
 
-from art_oat.checks import count_faults, refusals, refuse
+from art_oat.checks import refusals, refuse
 from art_oat.classifier import OATClassifier
-from art_oat.condition import is_finite_number
 from art_oat.data import Dataset, load
 from art_oat.data.augmentation import RandomCropFlip
 from art_oat.data.loader import NAMES
@@ -22,6 +21,7 @@ from art_oat.layers.slimmable import check_widths
 from art_oat.model import OATModel
 from art_oat.model_io import Architecture
 from art_oat.models.registry import check_network_name, spelled
+from art_oat.numbers import count_faults, number_faults, plain, plain_fields, seed_faults
 from art_oat.surgery.builder import Conditioning
 from art_oat.surgery.convert import Heads
 from art_oat.training import Method, StratifiedSampling, parameter_groups, schedule_by_name
@@ -111,9 +111,10 @@ class Recipe:
     seed: int = described("Seed of the split, the weights and the training.", default=0)
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         for name in ("lambdas", "widths", "exempt"):
             if isinstance(values := getattr(self, name), Iterable):  # a file gives a list
-                object.__setattr__(self, name, tuple(values))
+                object.__setattr__(self, name, tuple(plain(value) for value in values))
         faults = refusals(
             lambda: Conditioning(statistics=self.statistics),
             lambda: check_network_name(self.network),
@@ -132,15 +133,13 @@ class Recipe:
         faults = count_faults(counts | ({} if self.nb_train is None else {"nb_train": self.nb_train}))
         if self.batch_size == 1:
             faults.append("batch_size must be at least 2, got 1: lam = 0 would get every batch.")
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
-            faults.append(f"seed must be a whole number in [0, 2**32), got {self.seed!r}.")
-        if not (is_finite_number(self.label_smoothing) and 0 <= self.label_smoothing < 1):
-            faults.append(f"label_smoothing must lie in [0, 1), got {self.label_smoothing!r}.")
+        faults += seed_faults(self.seed)
+        faults += number_faults({"label_smoothing": self.label_smoothing}, "lie in [0, 1)", lambda it: 0 <= it < 1)
         rate, decay = self.learning_rate, self.weight_decay
-        if rate is not None and not (is_finite_number(rate) and rate > 0):
-            faults.append(f"learning_rate must be a number above 0, or None, got {rate!r}.")
-        if decay is not None and not (is_finite_number(decay) and decay >= 0):
-            faults.append(f"weight_decay must be a number of at least 0, or None, got {decay!r}.")
+        if rate is not None:
+            faults += number_faults({"learning_rate": rate}, "be a number above 0, or None", lambda it: it > 0)
+        if decay is not None:
+            faults += number_faults({"weight_decay": decay}, "be a number of at least 0, or None", lambda it: it >= 0)
         return faults
 
     def _choice_faults(self) -> list[str]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable
-from numbers import Integral
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from art_oat.condition import is_finite_number
+from art_oat.checks import checked_seed, refuse
+from art_oat.numbers import count_faults, is_finite_number, plain
 
 EncodingKind = Literal["scalar", "one-hot", "dct", "random-orthogonal"]
 DEFAULT_LAMBDAS = (0.0, 0.1, 0.2, 0.3, 0.4, 1.0)
@@ -27,10 +27,10 @@ def check_lambdas(lambdas: Iterable[float]) -> tuple[float, ...]:
         ValueError: If there is none, one lies outside ``[0, 1]`` or is NaN, or two are less than 1e-6 apart.
     """
     values = tuple(lambdas) if isinstance(lambdas, Iterable) else ()
-    faulty = [value for value in values if not (is_finite_number(value) and 0 <= value <= 1)]
+    faulty = [value for value in values if not (is_finite_number(value) and 0 <= plain(value) <= 1)]
     if faulty or not values:
         raise ValueError(f"lambdas must hold distinct numbers in [0, 1], at least one, got {lambdas!r}.")
-    ascending = tuple(sorted(float(value) for value in values))
+    ascending = tuple(sorted(float(plain(value)) for value in values))
     if any(high - low < _CLOSEST for low, high in itertools.pairwise(ascending)):
         raise ValueError(
             f"lambdas must hold distinct numbers, at least {_CLOSEST:g} apart: float32 could not tell them from each "
@@ -52,7 +52,7 @@ class Encoding(nn.Module):
             published default).
         dim: Length ``D`` of a code; at least ``len(lambdas)``, except for ``"scalar"``, which ignores it. None for just
             that with ``"one-hot"``, and for the published 128 with the others.
-        seed: What random rows are drawn from.
+        seed: What random rows are drawn from, in ``[0, 2**32)``.
 
     Raises:
         ValueError: If ``lambdas``, ``kind`` or ``dim`` is not as above.
@@ -73,11 +73,11 @@ class Encoding(nn.Module):
             raise ValueError(f"encoding must be one of {get_args(EncodingKind)}, got {kind!r}.")
         if dim is None:
             dim = len(self.lambdas) if kind == "one-hot" else _PUBLISHED_DIM
-        if kind != "scalar" and (not isinstance(dim, Integral) or dim < len(self.lambdas)):
-            raise ValueError(f"code_dim must be a whole number, at least {len(self.lambdas)} (one per lam), got {dim}.")
+        if kind != "scalar":
+            refuse(count_faults({"code_dim": dim}, least=len(self.lambdas)))  # one per lam
         self.kind: EncodingKind = kind
-        self.dim = 1 if kind == "scalar" else int(dim)
-        self.seed = seed
+        self.dim = 1 if kind == "scalar" else plain(dim)
+        self.seed = checked_seed(seed)
         self.register_buffer("table", torch.empty(len(self.lambdas), self.dim))
         self.reset_parameters()
 

@@ -8,8 +8,9 @@ from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 
-from art_oat.condition import current_condition, is_finite_number
+from art_oat.condition import current_condition
 from art_oat.layers.slim_rules import Channels, rule_of
+from art_oat.numbers import is_finite_number, plain
 from art_oat.rebuild import rebuild, same_tensor, shallow_copy, with_own_children
 
 
@@ -19,7 +20,7 @@ def check_widths(widths: Iterable[float]) -> tuple[float, ...]:
     Raises:
         ValueError: If one lies outside ``(0, 1]`` or is NaN, one occurs twice, or 1 is not among them.
     """
-    values = tuple(widths) if isinstance(widths, Iterable) else ()
+    values = tuple(plain(width) for width in widths) if isinstance(widths, Iterable) else ()
     faulty = [value for value in values if not (is_finite_number(value) and 0 < value <= 1)]
     if faulty or 1 not in values or len(set(values)) != len(values):
         raise ValueError(f"widths must hold distinct numbers in (0, 1], 1 among them, got {widths!r}.")

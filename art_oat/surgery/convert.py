@@ -58,7 +58,7 @@ def to_conditional(
         heads: ``"shared"``, or ``"per-width"`` for a last layer of each width (SOLAR, arXiv:2509.16833).
         full_width: Which convolutions and linear layers keep all channels at every width: paths, or a predicate.
         input_shape: Shape of one sample to try the result on; None to try common image sizes.
-        seed: What random codes and the start of FiLM are drawn from.
+        seed: What random codes and the start of FiLM are drawn from, in ``[0, 2**32)``.
         parts: Fields of :class:`Conditioning` by name, such as ``film="two-layer"``.
 
     Raises:
@@ -87,8 +87,9 @@ class _Conversion:
         if heads not in get_args(Heads):
             raise ValueError(f"heads must be one of {get_args(Heads)}, got {heads!r}.")
         _check_shape(input_shape)
-        self.network, self.heads, self.input_shape, self.seed = network, heads, input_shape, seed
+        self.network, self.heads, self.input_shape = network, heads, input_shape
         self.encoding = Encoding(lambdas, conditioning.encoding, conditioning.code_dim, seed)
+        self.seed = self.encoding.seed
         self.widths = check_widths(widths)
         every_norm = norms_of(network)
         kept = select(conditioning.keep, every_norm, "keep")

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from art_oat.checks import refuse
-from art_oat.condition import is_finite_number
 from art_oat.contexts import borrowed_generators
+from art_oat.numbers import count_faults, number_faults, plain_fields
 from art_oat.training.loss import Loss, hybrid_loss, total_weight
 
 
@@ -44,12 +44,9 @@ class WeightPerturbation:
     warmup_epochs: int = 0
 
     def __post_init__(self) -> None:
-        faults = []
-        if not (is_finite_number(self.gamma) and self.gamma > 0):
-            faults.append(f"gamma must be a number above 0, got {self.gamma!r}.")
-        if isinstance(self.warmup_epochs, bool) or not isinstance(self.warmup_epochs, int) or self.warmup_epochs < 0:
-            faults.append(f"warmup_epochs must be a whole number of at least 0, got {self.warmup_epochs!r}.")
-        refuse(faults)
+        plain_fields(self)
+        faults = number_faults({"gamma": self.gamma}, "be a number above 0", lambda it: it > 0)
+        refuse(faults + count_faults({"warmup_epochs": self.warmup_epochs}, least=0))
 
     def is_due(self, epoch: int) -> bool:
         """Whether epoch ``epoch``, from 1, is perturbed."""

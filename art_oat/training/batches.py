@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from art_oat.checks import Array, as_array, count_faults, is_soft, refuse
+from art_oat.checks import Array, as_array, is_soft, refuse
 from art_oat.classifier import OATClassifier
+from art_oat.numbers import count_faults, plain
 
 _NB_AT_ONCE = 1024
 
@@ -34,7 +35,7 @@ def source_faults(x: Any, y: Any, batch_size: Any, classifier: OATClassifier) ->
         return [*faults, "generator must know its size, got None."] if is_endless else faults
     faults = count_faults({"batch_size": batch_size})
     lambdas = classifier.model.lambdas
-    if batch_size == 1 and 0 in lambdas and len(lambdas) > 1:
+    if plain(batch_size) == 1 and 0 in lambdas and len(lambdas) > 1:
         faults.append("batch_size must be at least 2, got 1: lam = 0 would get every batch.")
     if y is None:
         return [*faults, "y must hold the labels of x, got None."]
@@ -45,7 +46,7 @@ def as_batches(x: Any, y: Any, batch_size: int, classifier: OATClassifier, gener
     """Return the batches of a checked source; arrays are shuffled by ``generator``."""
     if isinstance(x, DataLoader) or is_generator(x):
         return CheckedBatches(x, classifier)
-    return ArrayBatches(*_as_tensors(as_array(x), as_array(y), classifier), batch_size, generator)
+    return ArrayBatches(*_as_tensors(as_array(x), as_array(y), classifier), plain(batch_size), generator)
 
 
 def nb_batches(source: Any) -> int | None:

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from art_oat.checks import count_faults, refuse
+from art_oat.checks import refuse
 from art_oat.classifier import OATClassifier
 from art_oat.model import OATModel
 from art_oat.model_files import WEIGHTS
 from art_oat.model_io import Architecture, save_model
+from art_oat.numbers import count_faults, plain
 from art_oat.storage import write_rows, writing_fault
 from art_oat.training.records import EpochMetrics, EpochRecord
 
@@ -217,7 +218,7 @@ class EarlyStopping(Callback):
 
     def __init__(self, patience: int) -> None:
         refuse(count_faults({"patience": patience}))
-        self.patience = patience
+        self.patience = plain(patience)
 
     def on_epoch_end(self, record: EpochRecord) -> bool:
         validated = [each for each in self.history if each.validation]

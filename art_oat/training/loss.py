@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from art_oat.attacks import Objective
-from art_oat.condition import is_finite_number
+from art_oat.checks import refuse
+from art_oat.numbers import number_faults, plain_fields
 
 
 class Loss(Protocol):
@@ -90,6 +91,7 @@ class TRADESLoss:
     objective = "kl"
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         _check_beta(self.beta)
 
     def __call__(
@@ -126,6 +128,7 @@ class MARTLoss:
     objective = "cross-entropy"
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         _check_beta(self.beta)
 
     def __call__(
@@ -171,8 +174,8 @@ def is_separable(loss: Loss) -> bool:
 
 
 def _check_beta(beta: float) -> None:
-    if not (is_finite_number(beta) and beta > 0):
-        raise ValueError(f"beta must be a number above 0, got {beta!r}. At 0 nothing would make the network robust.")
+    what = "be a number above 0, without which nothing would make the network robust"
+    refuse(number_faults({"beta": beta}, what, lambda it: it > 0))
 
 
 def _attacked(logits_adv: Tensor, y: Tensor, lam: Tensor) -> Tensor:

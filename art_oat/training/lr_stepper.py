@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
-from art_oat.condition import is_finite_number
+from art_oat.numbers import is_finite_number
 from art_oat.training.schedule import Schedule
 
 

@@ -13,9 +13,10 @@ from art_oat.attacks import Attack, Norm, Radius, attack_named, radii_of, scalin
 from art_oat.attacks.registry import spelled
 from art_oat.checks import refusals, refuse
 from art_oat.classifier import OATClassifier
+from art_oat.numbers import plain_fields
 from art_oat.training.awp import WeightPerturbation
 from art_oat.training.loss import LOSSES, Loss, TRADESLoss, loss_by_name, objective_of
-from art_oat.training.method_faults import attack_faults, claim_faults, kind_faults, number_faults, step_of
+from art_oat.training.method_faults import attack_faults, claim_faults, kind_faults, size_faults, step_of
 from art_oat.training.precision import Precision, precision_faults, weight_faults
 from art_oat.training.sampling import StratifiedSampling, WidthSampling, width_sampling_faults
 
@@ -143,6 +144,7 @@ class Method:
     )
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         if kinds := kind_faults(
             sampling=self.sampling,
             weight_perturbation=self.weight_perturbation,
@@ -154,7 +156,7 @@ class Method:
             attack_faults(self.attack, self.fallback, eps=self.eps, norm=self.norm, eps_step=self.eps_step)
             + refusals(lambda: self.loss_function, lambda: self.perturbation)
             + claim_faults(allow_large_eps=self.allow_large_eps, matches_dropout=self.matches_dropout)
-            + number_faults(
+            + size_faults(
                 ema=self.ema,
                 clip_grad_norm=self.clip_grad_norm,
                 clean_share=self.clean_share,

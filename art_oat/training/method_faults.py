@@ -6,7 +6,7 @@ from typing import Any
 
 from art_oat.attacks import NFGSM, Norm
 from art_oat.attacks.registry import is_one_step, name_faults
-from art_oat.condition import is_finite_number
+from art_oat.numbers import KindFault, number_faults, shown
 from art_oat.training.awp import WeightPerturbation
 from art_oat.training.sampling import StratifiedSampling
 
@@ -50,21 +50,17 @@ def step_of(attack: Any, fallback: Any, eps_step: float | None) -> float | None:
     return None if is_single and fallback is not None else eps_step
 
 
-def number_faults(*, ema: Any, clip_grad_norm: Any, **shares: Any) -> list[str]:
+def size_faults(*, ema: Any, clip_grad_norm: Any, **shares: Any) -> list[str]:
     """Say which numbers are out of range; shares, by name, are those of epochs."""
-    faults = []
-    if ema is not None and not (is_finite_number(ema) and 0 < ema < 1):
-        faults.append(f"ema must be a decay in (0, 1), such as 0.999, or None, got {ema!r}.")
-    if clip_grad_norm is not None and not (is_finite_number(clip_grad_norm) and clip_grad_norm > 0):
-        faults.append(f"clip_grad_norm must be a number above 0, or None, got {clip_grad_norm!r}.")
-    return faults + [
-        f"{name} must lie in [0, 1), got {share!r}."
-        for name, share in shares.items()
-        if not (is_finite_number(share) and 0 <= share < 1)
-    ]
+    faults = number_faults(shares, "lie in [0, 1)", lambda it: 0 <= it < 1)
+    if ema is not None:
+        faults += number_faults({"ema": ema}, "be a decay in (0, 1), such as 0.999, or None", lambda it: 0 < it < 1)
+    if clip_grad_norm is not None:
+        faults += number_faults({"clip_grad_norm": clip_grad_norm}, "be a number above 0, or None", lambda it: it > 0)
+    return faults
 
 
 def claim_faults(**claims: Any) -> list[str]:
     """Say which claims, by name, are neither true nor false."""
     wrong = {name: claim for name, claim in claims.items() if not isinstance(claim, bool)}
-    return [f"{name} must be True or False, got {claim!r}." for name, claim in wrong.items()]
+    return [KindFault(f"{name} must be True or False, got {shown(claim)}.") for name, claim in wrong.items()]

@@ -9,8 +9,9 @@ from typing import Any
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 
-from art_oat.checks import Array, as_array, count_faults
+from art_oat.checks import Array, as_array
 from art_oat.classifier import OATClassifier
+from art_oat.numbers import count_faults, plain, plain_fields
 from art_oat.training.batches import is_pair, nb_batches
 from art_oat.training.callbacks import as_callbacks
 from art_oat.training.layout import layout_faults
@@ -36,6 +37,9 @@ class Validation:
     y: Array
     interval: int = 1
 
+    def __post_init__(self) -> None:
+        plain_fields(self)
+
 
 class FitOptions:
     """The options of :meth:`OATTrainer.fit`, which documents them."""
@@ -48,7 +52,7 @@ class FitOptions:
         callbacks: Iterable[Any],
         method: Method,
     ) -> None:
-        self.nb_epochs = nb_epochs
+        self.nb_epochs = plain(nb_epochs)
         self.scheduler: Any = scheduler.scheduler if isinstance(scheduler, PerStep) else scheduler
         self.interval = "step" if isinstance(scheduler, PerStep) else "epoch"
         self.validation: Any = Validation(*validation_data) if is_pair(validation_data) else validation_data

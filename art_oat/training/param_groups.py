@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from art_oat.checks import refuse
-from art_oat.condition import is_finite_number
 from art_oat.layers import ConditionalLayer, FiLM, is_sample_norm
 from art_oat.layers.conversion import conversion_of
+from art_oat.numbers import number_faults, plain
 
 ParameterKind = Literal["norm", "film", "bias", "embedding"]
 ALL_KINDS: tuple[ParameterKind, ...] = get_args(ParameterKind)
@@ -51,14 +51,12 @@ def parameter_groups(
     refuse(_faults(weight_decay, exempt, nb_trainable=len(kinds)))
     decayed = [parameter for parameter, found in kinds.items() if not found & set(exempt)]
     spared = [parameter for parameter, found in kinds.items() if found & set(exempt)]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
+    groups = [{"params": decayed, "weight_decay": plain(weight_decay)}, {"params": spared, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
 
 
 def _faults(weight_decay: float, exempt: Collection[ParameterKind], nb_trainable: int) -> list[str]:
-    faults = []
-    if not (is_finite_number(weight_decay) and weight_decay >= 0):
-        faults.append(f"weight_decay must be a number of at least 0, got {weight_decay!r}.")
+    faults = number_faults({"weight_decay": weight_decay}, "be a number of at least 0", lambda it: it >= 0)
     if isinstance(exempt, str) or not set(exempt) <= set(ALL_KINDS):
         faults.append(f"exempt must be a collection of some of {ALL_KINDS}, got {exempt!r}.")
     if not nb_trainable:

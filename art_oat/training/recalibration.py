@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
 
 from art_oat.attacks import TensorAttack, bind, is_tensor_attack
+from art_oat.checks import checked_seed
 from art_oat.classifier import OATClassifier
 from art_oat.contexts import evaluating
 from art_oat.model import OATModel
@@ -36,7 +37,7 @@ def recalibrate(
             read once.
         attack: An attack on tensors, such as :class:`~art_oat.PGD`, on the network as it was. Needs pairs, and a
             classifier for its clip values.
-        seed: Of the draws of the attack.
+        seed: Of the draws of the attack, in ``[0, 2**32)``.
 
     Raises:
         TypeError: If ``model`` is neither, or ``attack`` no attack on tensors, or given without a classifier.
@@ -46,6 +47,7 @@ def recalibrate(
     classifier = model if isinstance(model, OATClassifier) else None
     network = model if classifier is None else classifier.model
     check_model(network)
+    seed = checked_seed(seed)
     if attack is None:
         batches = _inputs(loader, network, classifier)
     elif classifier is None or not is_tensor_attack(attack):

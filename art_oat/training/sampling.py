@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from art_oat.condition import is_finite_number
+from art_oat.numbers import is_finite_number, plain
 
 WidthSampling = Literal["all", "sandwich", "random"]
 _NB_IN_SANDWICH = 3
@@ -29,12 +29,16 @@ class StratifiedSampling:
             draw. More weight on lam = 1 buys robustness there.
 
     Raises:
+        TypeError: If ``weights`` is no mapping.
         ValueError: If a weight is not a number above 0, or is for a lam outside ``(0, 1]``.
     """
 
     weights: Mapping[float, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.weights, Mapping):
+            raise TypeError(f"weights must map lams to numbers, got {type(self.weights).__name__}.")
+        object.__setattr__(self, "weights", {plain(lam): plain(weight) for lam, weight in self.weights.items()})
         faulty = {
             lam: weight
             for lam, weight in self.weights.items()

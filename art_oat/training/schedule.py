@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from art_oat.checks import refuse
-from art_oat.condition import is_finite_number
+from art_oat.numbers import is_finite_number, number_faults, plain, plain_fields
 
 Schedule = Callable[[float], float]
 """Maps the share of the training that lies behind, in ``[0, 1]``, to a factor on the learning rates, at least 0."""
@@ -71,10 +71,9 @@ class WarmupCosine:
     end: float = 0.0
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         faults = _factor_faults(start=self.start, end=self.end)
-        if not (is_finite_number(self.warmup) and 0 <= self.warmup < 1):
-            faults.append(f"warmup must be a number in [0, 1), got {self.warmup!r}.")
-        refuse(faults)
+        refuse(faults + number_faults({"warmup": self.warmup}, "be a number in [0, 1)", lambda it: 0 <= it < 1))
 
     def __call__(self, progress: float) -> float:
         """Return the factor at a progress in ``[0, 1]``."""
@@ -99,6 +98,9 @@ class Piecewise:
     factors: Mapping[float, float] = field(default_factory=lambda: {0.5: 0.1, 0.75: 0.01})
 
     def __post_init__(self) -> None:
+        if not isinstance(self.factors, Mapping):
+            raise TypeError(f"factors must map progress to numbers, got {type(self.factors).__name__}.")
+        object.__setattr__(self, "factors", {plain(point): plain(factor) for point, factor in self.factors.items()})
         faulty = {
             point: factor
             for point, factor in self.factors.items()
@@ -135,9 +137,9 @@ class SlowStart:
     end: float = 1 / 32
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         faults = _factor_faults(start=self.start)
-        if not (is_finite_number(self.end) and 0 < self.end <= 1):
-            faults.append(f"end must be a number in (0, 1], got {self.end!r}.")
+        faults += number_faults({"end": self.end}, "be a number in (0, 1]", lambda it: 0 < it <= 1)
         refuse(faults + _inner_faults(peak_at=self.peak_at))
 
     def __call__(self, progress: float) -> float:
@@ -176,6 +178,7 @@ class WarmUp:
         if not callable(self.then):
             kind = type(self.then).__name__
             raise TypeError(f"then must be a function of progress, such as OneCycle(), got {kind}.")
+        plain_fields(self)
         refuse(_inner_faults(share=self.share) + _factor_faults(start=self.start))
 
     def __call__(self, progress: float) -> float:
@@ -190,19 +193,11 @@ def _eased(start: float, end: float, share: float) -> float:
 
 
 def _factor_faults(**factors: Any) -> list[str]:
-    return [
-        f"{name} must be a number in [0, 1], got {factor!r}."
-        for name, factor in factors.items()
-        if not (is_finite_number(factor) and 0 <= factor <= 1)
-    ]
+    return number_faults(factors, "be a number in [0, 1]", lambda it: 0 <= it <= 1)
 
 
 def _inner_faults(**points: Any) -> list[str]:
-    return [
-        f"{name} must be a number in (0, 1), got {point!r}."
-        for name, point in points.items()
-        if not (is_finite_number(point) and 0 < point < 1)
-    ]
+    return number_faults(points, "be a number in (0, 1)", lambda it: 0 < it < 1)
 
 
 SCHEDULES: dict[str, Callable[[], Schedule]] = {

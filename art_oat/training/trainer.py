@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from art_oat.attacks import Attack, BoundAttack, bind, check_radii
-from art_oat.checks import Array, refuse
+from art_oat.checks import Array, checked_seed, refuse
 from art_oat.classifier import OATClassifier
 from art_oat.contexts import borrowed_generators
 from art_oat.storage import Plain
@@ -57,9 +57,9 @@ class OATTrainer(Trainer):
             honored) and the optimizer. Weights are those it has: train again to train on.
         method: What is learned, and by which attack; None for ``Method()``, which is OAT as published. An attack, as
             ART's ``AdversarialTrainer`` takes it here, stands for ``Method(attack=...)``.
-        seed: What the order of samples, the lams, the widths, augmentation, the attack's random starts and dropout are
-            drawn from. The same seed and weights give exactly the same training on the same machine, but for a
-            ``DataLoader`` or a generator of ART's that shuffles by its own randomness.
+        seed: In ``[0, 2**32)``; what the order of samples, the lams, the widths, augmentation, the attack's random
+            starts and dropout are drawn from. The same seed and weights give exactly the same training on the same
+            machine, but for a ``DataLoader`` or a generator of ART's that shuffles by its own randomness.
         **parts: Fields of :class:`Method` to exchange, such as ``attack=PGD(0.2)`` or ``loss="trades"``.
 
     Attributes:
@@ -81,14 +81,14 @@ class OATTrainer(Trainer):
         self, classifier: OATClassifier, method: Method | str | Attack | None = None, *, seed: int = 0, **parts: Any
     ) -> None:
         _check_classifier(classifier)
+        self.seed = checked_seed(seed)
         super().__init__(classifier)
         self.method = _method_of(method, parts).resolved(classifier)
         refuse(self.method.faults(classifier))
         check_radii(self.method.radii(classifier), allow_large_eps=True)  # warns of what is next to nothing
-        self.seed = seed
         self.history: list[EpochRecord] = []
         self.best_epoch: int | None = None
-        self._generator = torch.Generator().manual_seed(seed)
+        self._generator = torch.Generator().manual_seed(self.seed)
 
     def fit(
         self,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral
 from typing import Literal, get_args
 
 from torch import nn
 
+from art_oat.checks import refuse
 from art_oat.model import OATModel
+from art_oat.numbers import count_faults, plain, seed_faults
 from art_oat.surgery.fold import fold
 from art_oat.transfer.freezing import freeze, set_trainable, unfreeze
 from art_oat.transfer.head import Network, head_path, with_new_head
@@ -38,7 +39,7 @@ def replace_head(
         nb_classes: ``K`` of the new task, at least 2.
         head: Dotted path of the head, as in the plain network; None to find it, see :func:`find_head`.
         input_shape: Shape of one sample on which that is tried out; None to try common image sizes.
-        seed: What the new weights are drawn from, on any device alike; the global generator is left alone.
+        seed: In ``[0, 2**32)``; what the new weights are drawn from, on any device alike, and no global generator.
 
     Raises:
         TypeError: If ``network`` is of another kind.
@@ -50,8 +51,8 @@ def replace_head(
         >>> replace_head(SmallCNN(), nb_classes=5).head
         Linear(in_features=128, out_features=5, bias=True)
     """
-    _check_classes(nb_classes)
-    return with_new_head(network, head_path(network, head, input_shape), int(nb_classes), seed)
+    nb_classes, seed = _checked(nb_classes, seed)
+    return with_new_head(network, head_path(network, head, input_shape), nb_classes, seed)
 
 
 def adapt(
@@ -87,9 +88,9 @@ def adapt(
     """
     if protocol not in get_args(Protocol):
         raise ValueError(f"protocol must be one of {get_args(Protocol)}, got {protocol!r}.")
-    _check_classes(nb_classes)
+    nb_classes, seed = _checked(nb_classes, seed)
     path = head_path(source, head, input_shape)
-    network = with_new_head(_at_point(source, lam, width), path, int(nb_classes), seed)
+    network = with_new_head(_at_point(source, lam, width), path, nb_classes, seed)
     _apply(protocol, network, path)
     return network
 
@@ -113,6 +114,7 @@ def _apply(protocol: Protocol, network: nn.Module, path: str) -> None:
         set_trainable(root.get_submodule(path), True)
 
 
-def _check_classes(nb_classes: int) -> None:
-    if isinstance(nb_classes, bool) or not isinstance(nb_classes, Integral) or nb_classes < _LEAST_CLASSES:
-        raise ValueError(f"nb_classes must be a whole number, at least {_LEAST_CLASSES}, got {nb_classes!r}.")
+def _checked(nb_classes: int, seed: int) -> tuple[int, int]:
+    """Return number of classes and seed as Python's own numbers."""
+    refuse(count_faults({"nb_classes": nb_classes}, least=_LEAST_CLASSES) + seed_faults(seed))
+    return plain(nb_classes), plain(seed)

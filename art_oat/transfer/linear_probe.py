@@ -17,15 +17,14 @@ from art_oat.checks import (
     Array,
     as_array,
     class_indices,
-    count_faults,
     input_faults,
     label_faults,
     refuse,
     warn_caller,
 )
-from art_oat.condition import is_finite_number
 from art_oat.contexts import evaluating
 from art_oat.model import OATModel
+from art_oat.numbers import count_faults, is_finite_number, plain
 from art_oat.surgery.tracing import real_tensors
 from art_oat.transfer.head import head_path
 
@@ -178,7 +177,7 @@ class LinearProbe:
 
     def _features(self, x: Array, batch_size: int, *, verbose: bool = False) -> Tensor:
         like = next(it for it in self.network.parameters() if it.is_floating_point())
-        batches = torch.from_numpy(as_array(x)).split(batch_size)
+        batches = torch.from_numpy(as_array(x)).split(plain(batch_size))
         found: list[Tensor] = []
         scores: list[Tensor] = []
 

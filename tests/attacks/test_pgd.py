@@ -140,7 +140,7 @@ def test_the_default_is_the_published_training_attack():
     ],
 )
 def test_every_faulty_argument_is_named(make, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         make()
 
 

@@ -6,9 +6,9 @@ import pytest
 
 from art_oat import StratifiedSampling
 from art_oat.experiment import options
+from art_oat.experiment.measurement import Measurement
 from art_oat.experiment.options import read, recipe_from, with_options
 from art_oat.experiment.recipe import Recipe, described
-from art_oat.experiment.run import Measurement
 from art_oat.training import Method
 
 

@@ -16,8 +16,9 @@ from art_oat.data import Split
 from art_oat.evaluation.shards import Shard
 from art_oat.experiment import run
 from art_oat.experiment.ledger import Ledger
+from art_oat.experiment.measurement import Measurement
 from art_oat.experiment.recipe import Recipe
-from art_oat.experiment.run import Measurement, Run
+from art_oat.experiment.run import Run
 from art_oat.lock import LOCK
 from art_oat.training import Method
 from art_oat.training.step import Step

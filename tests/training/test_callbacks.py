@@ -140,7 +140,7 @@ def test_training_ends_when_the_area_has_not_grown_for_as_many_validations_as_th
 
 @pytest.mark.parametrize("patience", [0, 1.5])
 def test_patience_is_a_count(patience):
-    with pytest.raises(ValueError, match="patience must be a whole number, at least 1"):
+    with pytest.raises((TypeError, ValueError), match="patience must be a whole number, at least 1"):
         EarlyStopping(patience)
 
 

@@ -230,7 +230,7 @@ def test_losses_and_gradients_stay_finite_with_scores_of_any_size(loss, size):
 @pytest.mark.parametrize("make", [TRADESLoss, MARTLoss])
 @pytest.mark.parametrize("beta", [0, -1.0, math.nan, math.inf, True, None, "6"])
 def test_a_beta_that_is_no_number_above_0_is_refused(make, beta):
-    with pytest.raises(ValueError, match="beta must be a number above 0, got "):
+    with pytest.raises((TypeError, ValueError), match=r"beta must be a number above 0, .* got "):
         make(beta)
 
 

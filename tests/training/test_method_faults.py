@@ -1,6 +1,6 @@
 import pytest
 
-from art_oat.training.method_faults import attack_faults, claim_faults, number_faults, step_of
+from art_oat.training.method_faults import attack_faults, claim_faults, size_faults, step_of
 
 
 def test_a_step_that_is_meant_for_the_fallback_is_none_for_an_attack_of_one_step():
@@ -16,9 +16,9 @@ def test_a_fault_that_both_attacks_have_is_named_once():
 
 @pytest.mark.parametrize("limit", [1e-6, 1, 100.0, None])
 def test_numbers_in_range_have_no_faults(limit):
-    assert number_faults(ema=0.5, clip_grad_norm=limit, clean_share=0, eps_warmup=0.99) == []
+    assert size_faults(ema=0.5, clip_grad_norm=limit, clean_share=0, eps_warmup=0.99) == []
 
 
 def test_every_number_and_claim_that_is_none_is_named():
-    faults = number_faults(ema=1, clip_grad_norm=0, clean_share=1) + claim_faults(first=True, second="yes")
-    assert [fault.partition(" must ")[0] for fault in faults] == ["ema", "clip_grad_norm", "clean_share", "second"]
+    faults = size_faults(ema=1, clip_grad_norm=0, clean_share=1) + claim_faults(first=True, second="yes")
+    assert [fault.partition(" must ")[0] for fault in faults] == ["clean_share", "ema", "clip_grad_norm", "second"]
