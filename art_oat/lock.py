@@ -16,6 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from art_oat.checks import warn_caller
+from art_oat.leftovers import remove_leftovers_of_the_dead
 from art_oat.storage import read_json, write_json
 
 LOCK, OWNER = ".lock", ".owner.json"
@@ -93,7 +94,8 @@ def locked(folder: Path, say: Callable[[str], object] = _warn) -> Iterator[Held]
 
     The operating system locks ``.lock`` and frees it when the process dies, however it dies. ``.owner.json`` names the
     process. Where a network folder locks for each machine alone, that file is what others go by: its time is renewed
-    every 15 s, and after two minutes without that its process counts as dead.
+    every 15 s, and after two minutes without that its process counts as dead. Temporary files go that processes of
+    this machine left which were killed while they wrote.
 
     Args:
         folder: What to lock.
@@ -130,6 +132,7 @@ def _taken(folder: Path, say: Callable[[str], object]) -> Held:
     age = 0.0 if left is None else _age(folder / OWNER)
     if left is not None and left.host != own.host and age < STALE_AFTER:
         raise _in_use(folder)
+    remove_leftovers_of_the_dead(folder)
     write_json(folder / OWNER, asdict(own))
     if left is not None:
         say(f"Taking over {folder} from {left}, which ended without a word; last sign of life {age:.0f} s ago.")

@@ -6,14 +6,11 @@ import csv
 import dataclasses
 import errno
 import functools
-import glob
 import hashlib
 import json
 import math
 import os
 import re
-import secrets
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +20,8 @@ from typing import Any, TextIO, TypeVar, overload
 import numpy as np
 import torch
 
+from art_oat.leftovers import beside, remove_leftovers
+
 Parsed = TypeVar("Parsed")
 Plain = None | bool | int | float | str | list[Any] | dict[str, Any]
 """What JSON can hold."""
@@ -30,7 +29,6 @@ Plain = None | bool | int | float | str | list[Any] | dict[str, Any]
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _DIGEST = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{56}\b")
 _NB_SHOWN = 5
-_LEFTOVER_AFTER = 3600.0  # seconds; no file takes that long to be written
 _MISSING = "not there"
 _CLASS, _UNSAID = "class", "unsaid"  # no field of a dataclass is called class
 
@@ -46,8 +44,8 @@ def replaced(path: Path) -> Iterator[Path]:
         OSError: If it cannot be written; names ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(path)
-    partial = _beside(path)
+    remove_leftovers(path)
+    partial = beside(path)
     try:
         yield partial
         with partial.open("rb+") as file:
@@ -63,17 +61,13 @@ def replaced(path: Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}.part{path.suffix}")
-
-
 def writing_fault(path: Path) -> str | None:
     """Say why a file could not be written; None if it could. An empty one is tried where its folder is, or will be."""
     try:
         if path.is_dir():
             return "it is a folder"
         folder = next(each for each in path.absolute().parents if each.exists())
-        probe = folder / _beside(path).name
+        probe = folder / beside(path).name
         try:
             probe.touch(exist_ok=False)
         finally:
@@ -81,14 +75,6 @@ def writing_fault(path: Path) -> str | None:
     except (OSError, ValueError) as error:  # such as no permission; a name with a null byte
         return str(getattr(error, "strerror", None) or error)
     return None
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Remove temporary files for a path that processes left that were killed while they wrote."""
-    for leftover in path.parent.glob(f".{glob.escape(path.stem)}.*-*.part{glob.escape(path.suffix)}"):
-        with suppress(OSError):
-            if time.time() - leftover.stat().st_mtime > _LEFTOVER_AFTER:
-                leftover.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -13,7 +13,7 @@ import art_oat
 
 ROOT = Path(art_oat.__file__).parents[1]
 ORDER = [
-    {"numbers"},
+    {"leftovers", "numbers"},
     {"condition", "contexts", "rebuild", "checks", "storage", "models"},
     {"data", "lock", "model_files", "watch"},
     {"layers"},

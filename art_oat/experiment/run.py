@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from art_oat.experiment.build import fit, trainer_for, weights_file
 from art_oat.experiment.ledger import Ledger
 from art_oat.experiment.measurement import Measurement
 from art_oat.experiment.recipe import Recipe
+from art_oat.leftovers import remove_folders
 from art_oat.lock import Held, StaleLockWarning, locked
 from art_oat.model import OATModel
 from art_oat.model_files import DESCRIPTION, WEIGHTS
@@ -188,21 +188,21 @@ class Run:
     def _measure(self, measurement: Measurement, data: Dataset, nb_workers: int | None, held: Held) -> TradeoffCurve:
         what = {**asdict(measurement), "model": digest(*self._models), "data": digest(*data.test)}
         settings = what | {"machine": _machine()}  # latency is another on another one
+        so_far = self.folder / f"evaluation-{digest(repr(fingerprint(what)).encode())[:8]}"
         if self._ledger.holds("measurement", settings, self._measured):
             self.say(f"Reusing the measurements in {self._curve}: taken of the same weights with the same settings.")
-            curve = TradeoffCurve.from_csv(self._curve)
+            curve, done = TradeoffCurve.from_csv(self._curve), [so_far]
         else:
-            so_far = self.folder / f"evaluation-{digest(repr(fingerprint(what)).encode())[:8]}"
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", AutoAttackWarning)  # the points of the curve have them
                 warnings.simplefilter("ignore", StaleLockWarning)  # said of the whole folder
                 curve = self._attack(measurement, data, nb_workers, so_far)
             held.check()
+            done = [*self.folder.glob("evaluation-*")]  # this one, and those that were given up
             curve.to_csv(self._curve)
             write_reports(curve.reports, self._samples)
             self._ledger.keep("measurement", settings, self._measured)
-            for done in self.folder.glob("evaluation-*"):  # this one, and those that were given up
-                shutil.rmtree(done)
+        remove_folders(done)
         curve.plot(self.folder / "tradeoff.png")
         return curve
 

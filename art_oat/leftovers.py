@@ -1,0 +1,66 @@
+"""Temporary files beside those that they become, and what processes leave that are killed meanwhile."""
+
+from __future__ import annotations
+
+import glob
+import os
+import platform
+import re
+import secrets
+import shutil
+import time
+import zlib
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+_AFTER = 3600.0  # seconds; no file takes that long to be written
+_OF_PROCESS = re.compile(r"-(\d+)-[0-9a-f]{8}\.part(\.[^.]*)?$")
+
+
+def beside(path: Path) -> Path:
+    """Return a path for a temporary file, which says whose it is: this call's alone."""
+    return path.with_name(f".{path.stem}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.part{path.suffix}")
+
+
+def _host() -> str:
+    return f"{zlib.crc32(platform.node().encode()):08x}"
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove temporary files for a path that processes left that were killed while they wrote."""
+    for leftover in path.parent.glob(f".{glob.escape(path.stem)}.*-*.part{glob.escape(path.suffix)}"):
+        with suppress(OSError):
+            if time.time() - leftover.stat().st_mtime > _AFTER:
+                leftover.unlink()
+
+
+def remove_leftovers_of_the_dead(folder: Path) -> None:
+    """Remove temporary files in a folder of processes of this machine that are no more."""
+    if os.name != "posix":  # elsewhere nobody can ask whether a process lives
+        return
+    for leftover in folder.glob(f".*.{_host()}-*-*.part*"):
+        if (found := _OF_PROCESS.search(leftover.name)) and not _is_alive(int(found[1])):
+            with suppress(OSError):
+                leftover.unlink()
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # of somebody else
+        pass
+    return True
+
+
+def remove_folders(folders: Iterable[Path]) -> None:
+    """Remove folders; half of one, left by a process that is killed here, passes for none, and goes the next time."""
+    for folder in folders:
+        gone = folder.with_name(f".{folder.name}.gone")
+        if folder.exists():
+            shutil.rmtree(gone, ignore_errors=True)
+            folder.rename(gone)
+        if gone.exists():
+            shutil.rmtree(gone)
