@@ -63,18 +63,18 @@ def fit(
     *,
     folder: Path | None,
     keeps_best: bool,
-    state_path: Path | None = None,
+    resume_file: ResumeFile | None = None,
     verbose: bool = True,
 ) -> OATClassifier:
-    """Let a trainer made for a recipe do its work; see :func:`train`; ``state_path`` is that of a ``ResumeFile``."""
+    """Let a trainer made for a recipe do its work, perhaps from a file on; see :func:`train`."""
     plain = recipe.architecture(data)
     callbacks: list[Callback] = [RestoreBest()] if keeps_best else []
     if folder is not None:
         callbacks.append(CSVLogger(folder / "training.csv"))
     if folder is not None and keeps_best:
         callbacks.append(Checkpoint(folder, plain))
-    if state_path is not None:
-        callbacks.append(ResumeFile(state_path))
+    if resume_file is not None:
+        callbacks.append(resume_file)
     trainer.fit(
         *data.train,
         validation_data=Validation(*data.validation, interval=-(-recipe.nb_epochs // NB_VALIDATIONS)),

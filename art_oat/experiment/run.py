@@ -29,6 +29,7 @@ from art_oat.model import OATModel
 from art_oat.model_files import DESCRIPTION, WEIGHTS
 from art_oat.model_io import load_model, weights_digest
 from art_oat.storage import differences, digest, fingerprint
+from art_oat.training import ResumeFile
 
 
 class Run:
@@ -102,7 +103,16 @@ class Run:
             pass
         raise FileNotFoundError(f"{self.folder} must hold a run, made by art-oat train --out {self.folder}.")
 
-    def train(self, recipe: Recipe, data: Dataset, *, keeps_best: bool = True, overwrites: bool = False) -> OATModel:
+    def train(
+        self,
+        recipe: Recipe,
+        data: Dataset,
+        *,
+        keeps_best: bool = True,
+        overwrites: bool = False,
+        checkpoint_steps: int | None = None,
+        checkpoint_minutes: float | None = None,
+    ) -> OATModel:
         """Train, or go on where the same training was cut short, unless it is done already; return the model.
 
         Args:
@@ -111,15 +121,20 @@ class Run:
             keeps_best: Whether the weights are those of the best epoch on validation data, or of the last.
             overwrites: Whether another training, also one that was cut short, may be replaced; then this one starts
                 anew, too, if it was cut short.
+            checkpoint_steps: What a cut loses at most; see ``every_steps`` of :class:`~art_oat.training.ResumeFile`.
+            checkpoint_minutes: Likewise, see its ``every_minutes``.
 
         Raises:
             FileExistsError: If there is another, and it may not.
             RuntimeError: If another process works in the folder.
         """
         with self.held() as held:
-            return self._train(recipe, data, held, keeps_best=keeps_best, overwrites=overwrites)
+            file = ResumeFile(self._training_state, every_steps=checkpoint_steps, every_minutes=checkpoint_minutes)
+            return self._train(recipe, data, held, file, keeps_best=keeps_best, overwrites=overwrites)
 
-    def _train(self, recipe: Recipe, data: Dataset, held: Held, *, keeps_best: bool, overwrites: bool) -> OATModel:
+    def _train(
+        self, recipe: Recipe, data: Dataset, held: Held, file: ResumeFile, *, keeps_best: bool, overwrites: bool
+    ) -> OATModel:
         settings = _training(recipe, data)
         if self._ledger.holds("training", settings, self._models):
             self.say(f"Reusing the weights in {self.folder}: trained with the same settings.")
@@ -132,14 +147,13 @@ class Run:
         # refuses what cannot work, before anything is replaced
         trainer = trainer_for(recipe, data, device_type=self.device_type)
         self._begin(recipe, data, begun, trainer.get_classifier().device, is_cut=is_cut)
-        state_path = self._training_state
-        model = fit(trainer, recipe, data, folder=self.folder, keeps_best=keeps_best, state_path=state_path).model
+        model = fit(trainer, recipe, data, folder=self.folder, keeps_best=keeps_best, resume_file=file).model
         held.check()
         if digest(self._models[0]) != weights_digest(model):
             raise RuntimeError(f"{self._models[0]} must hold what was trained, but another process has written it.")
         self._ledger.forget("begun")
         self._ledger.keep("training", settings, self._models)
-        state_path.unlink(missing_ok=True)
+        self._training_state.unlink(missing_ok=True)
         return model
 
     def _refuse_another(self, asked: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -230,17 +231,29 @@ class EarlyStopping(Callback):
 
 
 class ProgressBar(Callback):
-    """Shows steps, epoch and means; ``fit`` makes one where it is to be verbose."""
+    """Shows steps, epoch and means; ``fit`` makes one where it is to be verbose.
 
-    def __init__(self, nb_epochs: int, nb_steps: int | None, nb_done: int) -> None:
+    Args:
+        nb_epochs: Of this call of ``fit``.
+        nb_steps: Likewise; None where that is not known.
+        nb_done: Epochs that were done before.
+        initial: Steps that were.
+        origin: A line that says what is gone on with.
+    """
+
+    def __init__(
+        self, nb_epochs: int, nb_steps: int | None, nb_done: int = 0, initial: int = 0, origin: str | None = None
+    ) -> None:
         self.nb_epochs, self.nb_done = nb_epochs, nb_done
-        self.nb_steps = nb_steps
+        self.nb_steps, self.initial = nb_steps, initial
+        self.origin = origin
         self._area: dict[str, str] = {}
 
     def on_fit_start(self, model: OATModel, history: Sequence[EpochRecord]) -> None:
         super().on_fit_start(model, history)
-        initial = (self.nb_steps or 0) * self.nb_done // self.nb_epochs
-        self._bar = tqdm(total=self.nb_steps, initial=initial, unit="step")
+        if self.origin is not None:
+            tqdm.write(self.origin, file=sys.stderr)
+        self._bar = tqdm(total=self.nb_steps, initial=self.initial, unit="step")
         self._describe()
 
     def _describe(self) -> None:

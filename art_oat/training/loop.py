@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 import time
@@ -18,10 +17,11 @@ from art_oat.checks import warn_caller
 from art_oat.classifier import OATClassifier
 from art_oat.frontier import MeasuredPoint
 from art_oat.storage import Plain
-from art_oat.training.batches import Batches
+from art_oat.training.batches import Batches, nb_batches
 from art_oat.training.callbacks import Callback
 from art_oat.training.guard import CatastrophicOverfittingWarning
 from art_oat.training.options import FitOptions
+from art_oat.training.place import Place
 from art_oat.training.records import EpochRecord, mean_area
 from art_oat.training.resume import TrainingState
 from art_oat.training.step import Step
@@ -43,12 +43,13 @@ class Loop:
         """Train from where the state is."""
         state, options = self.state, self.options
         for epoch in range(state.nb_done + 1, options.nb_epochs + 1):
-            started = self._run_guarded_epoch()
+            self._run_guarded_epoch()
             trained = time.perf_counter()
             with state.step.averaged():
                 points = self._measured() if options.is_validated_after(epoch) else ()
-                record = self._record(started, trained, points)
+                record = self._record(trained, points)
                 told = [callback.on_epoch_end(record) for callback in state.callbacks]
+            state.place = Place()
             is_ended = any(answer is True for answer in told)
             state.nb_done = options.nb_epochs if is_ended else epoch
             if options.resume_file is not None:
@@ -56,19 +57,30 @@ class Loop:
             if is_ended:
                 return
 
-    def _run_guarded_epoch(self) -> float:
-        """Run an epoch, and again by the fallback where robustness collapsed; return when the last run began."""
-        state, guard, started = self.state, self.state.guard, time.perf_counter()
-        is_early = state.phases.is_clean(state.next_epoch) or state.phases.eps_share(state.nb_steps) < 1
-        if guard is None or guard.has_tripped or is_early:  # early on, nothing is robust that could collapse
-            self._run_epoch()
-            return started
-        last_good = copy.deepcopy(state.state_dict())
+    def _run_guarded_epoch(self) -> None:
+        """Run an epoch, or the rest of it; and again by the fallback where robustness collapsed."""
+        state = self.state
+        if not state.place.nb_batches:
+            state.begin_epoch(may_be_undone=self._is_guarded())
         self._run_epoch()
-        if not guard.has_collapsed():
-            return started
-        record = replace(self._record(started, time.perf_counter()), is_undone=True)
-        state.load_state_dict(last_good)
+        if self._is_guarded() and state.guard is not None and state.guard.has_collapsed():
+            self._fall_back()
+            state.begin_epoch(may_be_undone=False)
+            self._run_epoch()
+
+    def _is_guarded(self) -> bool:
+        """Whether a collapse is looked for after the epoch; early on, nothing is robust that could collapse."""
+        state = self.state
+        is_early = state.phases.is_clean(state.next_epoch) or state.phases.eps_share(state.nb_steps_before) < 1
+        return not (state.guard is None or state.guard.has_tripped or is_early)
+
+    def _fall_back(self) -> None:
+        """Undo the epoch, and let the fallback train from here on."""
+        state, guard = self.state, self.state.guard
+        assert guard is not None
+        assert state.place.undo is not None
+        record = replace(self._record(time.perf_counter()), is_undone=True)
+        state.load_state_dict(state.place.undo)
         state.history.append(record)
         guard.has_tripped = True
         state.step.attack = guard.strong
@@ -78,35 +90,54 @@ class Loop:
             f"The epoch is undone, and training goes on by {self.options.method.fallback}.",
             CatastrophicOverfittingWarning,
         )
-        started = time.perf_counter()
-        self._run_epoch()
-        return started
 
     def _run_epoch(self) -> None:
         state, step, epoch = self.state, self.state.step, self.state.next_epoch
-        step.start_epoch(epoch, is_clean=state.phases.is_clean(epoch))
-        for x, y in self.batches:
+        step.start_epoch(epoch, is_clean=state.phases.is_clean(epoch), is_new=not state.place.nb_batches)
+        for x, y in self._batches_to_come():
             step(x, y, eps_share=state.phases.eps_share(state.nb_steps))
             state.stepper.end_step()
             state.nb_steps += 1
+            state.place.nb_batches += 1
             for callback in state.callbacks:
                 callback.on_step_end(state.nb_steps, step.metrics)
+            self._write_if_due()
         if not step.metrics.nb_samples:
             raise ValueError("an epoch must hold at least one batch, got none. Is drop_last set?")
         step.end_epoch()
         state.stepper.end_epoch(step.metrics.loss)
 
+    def _batches_to_come(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Return the batches of the epoch, without those that were trained on before a cut."""
+        state, nb_taken = self.state, self.state.place.nb_batches
+        batches = iter(self.batches)
+        if nb_taken:
+            now = state.generators()
+            state.set_generators(state.place.begun)
+            if (nb_there := sum(1 for _ in itertools.islice(batches, nb_taken))) < nb_taken:
+                raise ValueError(f"an epoch must hold the {nb_taken} batches that were taken of it, got {nb_there}.")
+            state.set_generators(now)
+        return batches
+
+    def _write_if_due(self) -> None:
+        """Write the file to go on from within an epoch, but nothing that has diverged."""
+        state, file = self.state, self.options.resume_file
+        if file is None or state.place.nb_batches == nb_batches(self.batches) or not file.is_due(state.nb_steps):
+            return
+        if state.step.is_finite():
+            file.write(self.settings, state.state_dict())
+
     def _measured(self) -> tuple[MeasuredPoint, ...]:
         assert self.validation is not None
         return tuple(measure(self.state.classifier, *self.validation, self.judge, self.seed))
 
-    def _record(self, started: float, trained: float, points: tuple[MeasuredPoint, ...] = ()) -> EpochRecord:
-        """Write down an epoch that started and was trained at the given times."""
+    def _record(self, trained: float, points: tuple[MeasuredPoint, ...] = ()) -> EpochRecord:
+        """Write down an epoch that was trained at the given time."""
         state, metrics = self.state, self.state.step.metrics
         area = mean_area(points, state.classifier.nb_classes)
         record = EpochRecord(
             epoch=state.next_epoch,
-            seconds=trained - started,
+            seconds=trained - state.place.started,
             validation_seconds=time.perf_counter() - trained,
             learning_rate=float(state.classifier.optimizer.param_groups[0]["lr"]),
             loss=metrics.loss,

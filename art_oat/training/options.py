@@ -91,9 +91,11 @@ class FitOptions:
             faults.append(f"callbacks must hold one ResumeFile at most, got {nb_files}.")
         for callback in self.callbacks:
             faults += callback.faults(classifier)
-        if is_schedule(self.scheduler) and isinstance(x, DataLoader) and nb_batches(x) is None:
+        if is_schedule(self.scheduler) and _is_endless(x):
             faults.append("scheduler must have step() with a loader of unknown length: progress cannot be told.")
-        if self.method.eps_warmup and isinstance(x, DataLoader) and nb_batches(x) is None:
+        if self.resume_file is not None and self.resume_file.is_for_steps and _is_endless(x):
+            faults.append("ResumeFile must be without every_steps and every_minutes with a loader of unknown length.")
+        if self.method.eps_warmup and _is_endless(x):
             faults.append("eps_warmup must be 0 with a loader of unknown length: progress cannot be told.")
         faults += [*layout_faults(classifier.model), *preprocessing_faults(classifier)]
         return faults + self._validation_faults(classifier)
@@ -112,3 +114,8 @@ class FitOptions:
         faults = count_faults({"interval of the validation": self.validation.interval})
         x, y = as_array(self.validation.x), as_array(self.validation.y)
         return faults + classifier.data_faults(x, y, ("validation x", "validation y"))
+
+
+def _is_endless(source: Any) -> bool:
+    """Whether this is a loader of unknown length."""
+    return isinstance(source, DataLoader) and nb_batches(source) is None

@@ -6,10 +6,11 @@ import copy
 import io
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from art_oat.checks import one_line
 from art_oat.classifier import OATClassifier
@@ -18,10 +19,11 @@ from art_oat.training.callbacks import Callback
 from art_oat.training.guard import Guard
 from art_oat.training.lr_stepper import LRStepper, is_schedule
 from art_oat.training.phases import Phases
+from art_oat.training.place import Place
 from art_oat.training.records import EpochRecord
 from art_oat.training.step import Step
 
-_FORMAT = 5  # of 4, callbacks of one class had one state
+_FORMAT = 6  # of 5, there was no place within an epoch
 
 
 @dataclass
@@ -41,11 +43,17 @@ class TrainingState:
     phases: Phases
     nb_done: int = 0
     nb_steps: int = 0
+    place: Place = field(default_factory=Place)
 
     @property
     def next_epoch(self) -> int:
         """The number of the epoch to come; one that was undone gives its number to the one that is run again."""
         return 1 + sum(not record.is_undone for record in self.history)
+
+    @property
+    def nb_steps_before(self) -> int:
+        """How many steps were taken when the epoch began."""
+        return self.nb_steps - self.place.nb_batches
 
     @property
     def best(self) -> EpochRecord | None:
@@ -54,8 +62,7 @@ class TrainingState:
         return found[-1] if found else None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything, between two epochs, within the block that borrows torch's global generators."""
-        device = self.classifier.device
+        """Return everything, between two steps, within the block that borrows torch's global generators."""
         return {
             "nb_before": self.phases.nb_before,
             "nb_done": self.nb_done,
@@ -68,10 +75,30 @@ class TrainingState:
             "step": self.step.state_dict(),
             "stepper": self.stepper.state_dict(),
             "optimizer": self.classifier.optimizer.state_dict(),
+            "place": self.place.state_dict(),
+            **self.generators(),
+        }
+
+    def generators(self) -> dict[str, Tensor | None]:
+        """Return the states of the generators that a training draws from."""
+        device = self.classifier.device
+        return {
             "generator": self.generator.get_state(),
             "cpu_generator": torch.get_rng_state(),
             "cuda_generator": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
         }
+
+    def set_generators(self, states: Mapping[str, Any]) -> None:
+        """Draw from here on what :meth:`generators` said, which may have been on another device."""
+        self.generator.set_state(states["generator"])
+        torch.set_rng_state(states["cpu_generator"])
+        if self.classifier.device.type == "cuda" and states["cuda_generator"] is not None:
+            torch.cuda.set_rng_state(states["cuda_generator"], self.classifier.device)
+
+    def begin_epoch(self, *, may_be_undone: bool) -> None:
+        """Note how an epoch begins, and all of the state where it may have to be undone."""
+        undo = copy.deepcopy(self.state_dict()) if may_be_undone else None
+        self.place = Place(self.generators(), undo)
 
     def _callbacks_by_class(self) -> dict[str, list[Callback]]:
         """Return the callbacks by the name of their class, in their order."""
@@ -108,10 +135,8 @@ class TrainingState:
             for callback, kept in zip(alike, state["callbacks"].get(name, ()), strict=False):
                 if kept:
                     callback.load_state_dict(kept)
-        self.generator.set_state(state["generator"])
-        torch.set_rng_state(state["cpu_generator"])
-        if self.classifier.device.type == "cuda" and state["cuda_generator"] is not None:
-            torch.cuda.set_rng_state(state["cuda_generator"], self.classifier.device)
+        self.place = Place.from_state(state["place"])
+        self.set_generators(state)
 
 
 def described(parts: Mapping[str, Any], classifier: OATClassifier, scheduler: Any) -> dict[str, Plain]:

@@ -5,20 +5,22 @@ from __future__ import annotations
 import io
 import itertools
 import math
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from art_oat.checks import one_line, refuse
+from art_oat.checks import count_faults, one_line, refuse
 from art_oat.classifier import OATClassifier
+from art_oat.condition import is_finite_number
 from art_oat.model import OATModel
 from art_oat.model_files import form_faults, value_faults
 from art_oat.storage import Plain, differences, digest, write_bytes
 from art_oat.training.callbacks import Callback, file_faults
-from art_oat.training.records import EpochRecord
+from art_oat.training.records import EpochMetrics, EpochRecord
 
 _HEAD = b"art_oat training state, SHA-256 of the rest: "
 _LIKE_WEIGHTS = {"momentum_buffer", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "square_avg", "grad_avg", "acc_delta"}
@@ -28,20 +30,53 @@ _LIKE_WEIGHTS = {"momentum_buffer", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "
 class ResumeFile(Callback):
     """Writes all that a training needs to continue, after every epoch, when the other callbacks were told.
 
-    If the file is there, ``fit`` continues after the last epoch in it, in whatever trainer and network, and comes to
-    the very same result as if it had never been cut. That of a finished training gives the result back, and trains no
-    more. Delete it to train anew. The settings must be those of the training in the file; the data are not compared.
+    If the file is there, ``fit`` continues after the last epoch or step in it, in whatever trainer and network, and
+    comes to the very same result as if it had never been cut. That of a finished training gives the result back, and
+    trains no more. Delete it to train anew. The settings must be those of the training in the file; how often it is
+    written is none of them, and the data are not compared.
 
-    Exact for arrays. A ``DataLoader`` or a generator of ART's shuffles by its own randomness, and an attack, an
-    augmentation or a function that remembers something starts anew. A scheduler with ``step()`` needs ``state_dict()``
-    and ``load_state_dict()``.
+    Exact for arrays, also within an epoch, whose order is drawn again. An attack, an augmentation or a function that
+    remembers something starts anew. A scheduler with ``step()`` needs ``state_dict()`` and ``load_state_dict()``.
+
+    A ``DataLoader`` or a generator of ART's is gone on with by taking as many batches from it as were trained on, which
+    takes the time to load them. That is exact where its order comes from torch's global generator, as with
+    ``shuffle=True`` and no generator of its own, or is the same in every pass. With randomness of its own, some samples
+    of the epoch that was cut come twice in it, and others do not.
 
     Args:
-        path: The file.
+        path: The file. It holds the weights and what the optimizer keeps; within an epoch, the weights twice, and where
+            the epoch may have to be undone, the state at its beginning, too.
+        every_steps: Write within an epoch, too, whenever the steps of this call of ``fit`` are a multiple of this.
+        every_minutes: Likewise, whenever so much time has passed since the file was written. With both, whichever comes
+            first; with neither, after epochs alone. Needs a loader that knows its length, like ``every_steps``.
+
+    Raises:
+        ValueError: If a number is not above 0, or ``every_steps`` not whole.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, every_steps: int | None = None, every_minutes: float | None = None) -> None:
+        faults = [] if every_steps is None else count_faults({"every_steps": every_steps})
+        if every_minutes is not None and not (is_finite_number(every_minutes) and every_minutes > 0):
+            faults.append(f"every_minutes must be a number above 0, or None, got {every_minutes!r}.")
+        refuse(faults)
         self.path = path
+        self.every_steps, self.every_minutes = every_steps, every_minutes
+        self._written = time.monotonic()
+
+    @property
+    def is_for_steps(self) -> bool:
+        """Whether it is written within epochs, too."""
+        return self.every_steps is not None or self.every_minutes is not None
+
+    def on_fit_start(self, model: OATModel, history: Sequence[EpochRecord]) -> None:  # noqa: D102
+        super().on_fit_start(model, history)
+        self._written = time.monotonic()
+
+    def is_due(self, nb_steps: int) -> bool:
+        """Whether to write after so many steps of ``fit``, within an epoch."""
+        if self.every_steps is not None and nb_steps % self.every_steps == 0:
+            return True
+        return self.every_minutes is not None and time.monotonic() - self._written >= 60 * self.every_minutes
 
     def read(self, settings: Mapping[str, Plain], classifier: OATClassifier) -> dict[str, Any] | None:
         """Return what :meth:`write` was given last for the same settings, tensors on the CPU; None without a file.
@@ -71,6 +106,18 @@ class ResumeFile(Callback):
         torch.save({"settings": dict(settings), "content": dict(content)}, packed)
         whole = packed.getvalue()
         write_bytes(Path(self.path), _HEAD + digest(whole).encode() + b"\n" + whole)
+        self._written = time.monotonic()
+
+    def origin(self, content: Mapping[str, Any], nb_epochs: int, nb_batches: int | None) -> str:
+        """Say what a training goes on with, from the file and what it holds."""
+        written = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(Path(self.path).stat().st_mtime))
+        nb_done, place = content["nb_done"], content["place"]
+        if nb_done == nb_epochs:
+            return f"The training in {self.path}, written {written}, is complete."
+        where = f"after epoch {nb_done} of {nb_epochs}"
+        if place is not None:
+            where = f"in epoch {nb_done + 1} of {nb_epochs}, after step {place['nb_batches']} of {nb_batches}"
+        return f"Going on {where}, from {self.path}, written {written}."
 
     def faults(self, classifier: OATClassifier) -> list[str]:  # noqa: D102
         return file_faults("ResumeFile", self.path)
@@ -109,7 +156,8 @@ def content_faults(content: Mapping[str, Any], classifier: OATClassifier, nb_epo
         "history": lambda it: all(EpochRecord.from_state(record) for record in it),
         "guard": lambda it: it is None or (_are_numbers(it["best"]) and isinstance(it["has_tripped"], bool)),
         "callbacks": lambda it: all(isinstance(one, dict) for alike in it.values() for one in alike),
-        "step": lambda it: it["average"] is None or (_is_count(it["average"]["nb_updates"])),
+        "step": _is_of_step,
+        "place": lambda it: _is_place(it, content["nb_steps"]),
         "stepper": lambda it: isinstance(it, dict),
         "optimizer": lambda it: _is_of(it, classifier.optimizer),
         "generator": _is_generator_state,
@@ -117,7 +165,11 @@ def content_faults(content: Mapping[str, Any], classifier: OATClassifier, nb_epo
         "cuda_generator": lambda it: it is None or it.dtype == torch.uint8,
     }
     faults = [f"{name} must be what fit wrote." for name, check in checks.items() if not _holds(check, content, name)]
-    return faults or _tensor_faults(content, classifier.model)
+    if faults or content["place"] is None:
+        return faults or _tensor_faults(content, classifier.model)
+    undo = content["place"]["undo"]
+    faults = _tensor_faults(content, classifier.model)
+    return faults + ([] if undo is None else content_faults({**undo, "place": None}, classifier, nb_epochs))
 
 
 def _holds(check: Callable[[Any], Any], content: Mapping[str, Any], name: str) -> bool:
@@ -133,6 +185,23 @@ def _is_count(value: Any) -> bool:
 
 def _are_numbers(values: Mapping[Any, Any]) -> bool:
     return all(isinstance(value, float) and math.isfinite(value) for value in values.values())
+
+
+def _is_of_step(state: Mapping[str, Any]) -> bool:
+    is_counted = state["average"] is None or _is_count(state["average"]["nb_updates"])
+    metrics = EpochMetrics(**state["metrics"])
+    counts = (metrics.nb_samples, metrics.nb_correct, metrics.nb_attacked, metrics.nb_robust)
+    return is_counted and all(map(_is_count, counts)) and _are_numbers({"loss_sum": metrics.loss_sum})
+
+
+def _is_place(state: Mapping[str, Any] | None, nb_steps: int) -> bool:
+    """Whether it is that of an epoch, some of whose batches were taken."""
+    if state is None:
+        return True
+    begun, nb_batches = state["begun"], state["nb_batches"]
+    are_generators = all(_is_generator_state(begun[name]) for name in ("generator", "cpu_generator"))
+    is_counted = _is_count(nb_batches) and 0 < nb_batches <= nb_steps
+    return are_generators and "cuda_generator" in begun and is_counted and _are_numbers({"seconds": state["seconds"]})
 
 
 def _is_generator_state(state: Tensor) -> bool:
@@ -159,7 +228,7 @@ def _tensor_faults(content: Mapping[str, Any], model: OATModel) -> list[str]:
     own = dict(itertools.chain(model.named_parameters(), model.named_buffers()))
     parameters = dict(model.named_parameters())
     step = content["step"]
-    groups = {"weights": step["tensors"]}
+    groups = {"weights": step["tensors"]} | ({} if step["good"] is None else {"good weights": step["good"]})
     groups |= {} if step["average"] is None else {"average": step["average"]["averages"]}
     for one in content["callbacks"].get("RestoreBest", ()):
         groups |= {"best weights": one["tensors"]} if one.get("tensors") else {}

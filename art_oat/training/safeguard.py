@@ -38,23 +38,23 @@ def check_finite(what: str, value: Tensor, epoch: int) -> None:
 
 
 class Safeguard:
-    """Keeps the last weights and statistics that had a finite loss and gradient; ``tensors`` are the live ones."""
+    """Keeps as ``good`` the last weights and statistics that had a finite loss and gradient; ``tensors`` are live."""
 
     def __init__(self, model: OATModel, optimizer: Optimizer) -> None:
         self.optimizer = optimizer
         self.tensors = [*model.parameters(), *model.buffers()]
-        self._good = [tensor.detach().clone() for tensor in self.tensors]
+        self.good = [tensor.detach().clone() for tensor in self.tensors]
 
     @torch.no_grad()
     def keep(self) -> None:
         """Take the weights and statistics for good as they are."""
-        torch._foreach_copy_(self._good, self.tensors)
+        torch._foreach_copy_(self.good, self.tensors)
 
     @torch.no_grad()
-    def load(self, tensors: list[Tensor]) -> None:
-        """Take others for good, and put them in the network."""
+    def load(self, tensors: list[Tensor], good: list[Tensor] | None) -> None:
+        """Put others in the network, and take these for good, or others yet."""
         torch._foreach_copy_(self.tensors, tensors)
-        torch._foreach_copy_(self._good, tensors)
+        torch._foreach_copy_(self.good, tensors if good is None else good)
 
     @contextmanager
     def undone_where_unfit(self) -> Iterator[None]:
@@ -66,7 +66,7 @@ class Safeguard:
             yield
         except Exception as error:
             with torch.no_grad():
-                torch._foreach_copy_(self.tensors, self._good)
+                torch._foreach_copy_(self.tensors, self.good)
             self.optimizer.zero_grad()
             if isinstance(error, UnfitError):
                 raise error.error from None

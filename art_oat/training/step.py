@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -90,10 +90,11 @@ class Step:
         self._largest_score = torch.zeros(())  # read at the end of an epoch: a GPU need not wait for it in each step
         self._nb_steps = 0
 
-    def start_epoch(self, epoch: int, *, is_clean: bool = False) -> None:
-        """Count anew; a clean epoch trains every lam on clean inputs alone."""
+    def start_epoch(self, epoch: int, *, is_clean: bool = False, is_new: bool = True) -> None:
+        """Count anew, if it is new; a clean epoch trains every lam on clean inputs alone."""
         self.epoch, self.is_clean = epoch, is_clean
-        self.metrics = EpochMetrics()
+        if is_new:
+            self.metrics = EpochMetrics()
 
     def __call__(self, x: Tensor, y: Tensor, *, eps_share: float = 1.0) -> None:
         """Train on one batch: ``x [N, ...]``, class indices ``[N]`` or probabilities ``[N, K]``.
@@ -247,18 +248,29 @@ class Step:
         """Let the network hold the average within the block, if there is one."""
         return nullcontext() if self.average is None else self.average.installed()
 
+    def is_finite(self) -> bool:
+        """Whether the weights are finite after the last step; if not, the next one will tell."""
+        weights = [weight.detach() for weight in self.model.parameters()]
+        return bool(nn.utils.get_total_norm(weights).isfinite())
+
     def finish(self) -> None:
         """Leave the average in the network, if there is one."""
         if self.average is not None:
             self.average.install()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return weights and statistics as trained, and the average; to be asked for between epochs."""
-        average = None if self.average is None else self.average.state_dict()
-        return {"tensors": [tensor.detach() for tensor in self.safeguard.tensors], "average": average}
+        """Return weights and statistics as trained, those known to be good where a step is not yet, and the average."""
+        return {
+            "tensors": [tensor.detach() for tensor in self.safeguard.tensors],
+            "good": self.safeguard.good if self._is_ahead else None,
+            "average": None if self.average is None else self.average.state_dict(),
+            "metrics": asdict(self.metrics),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what :meth:`state_dict` of a step of the same network and method returned."""
-        self.safeguard.load(state["tensors"])
+        self.safeguard.load(state["tensors"], state["good"])
+        self._is_ahead = state["good"] is not None
+        self.metrics = EpochMetrics(**state["metrics"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from types import MethodType
@@ -167,8 +167,7 @@ class OATTrainer(Trainer):
         step = Step(self.classifier, self.method, attack, self._generator)
         callbacks = options.callbacks
         if verbose:
-            nb_done = 0 if saved is None else saved["nb_done"]
-            callbacks = (*callbacks, ProgressBar(options.nb_epochs, nb_steps, nb_done))
+            callbacks = (*callbacks, _progress_bar(options, count, saved))
         self.best_epoch = None
         with (
             self._seeded(),
@@ -209,6 +208,17 @@ class OATTrainer(Trainer):
                 yield
             finally:
                 self.classifier.model.eval()
+
+
+def _progress_bar(options: FitOptions, nb_batches: int | None, saved: Mapping[str, Any] | None) -> ProgressBar:
+    """Return what shows a training, also one that goes on."""
+    nb_epochs, file = options.nb_epochs, options.resume_file
+    nb_steps = None if nb_batches is None else nb_epochs * nb_batches
+    if saved is None or file is None:
+        return ProgressBar(nb_epochs, nb_steps)
+    nb_done = saved["nb_done"]
+    initial = nb_steps if nb_steps is not None and nb_done == nb_epochs else saved["nb_steps"]
+    return ProgressBar(nb_epochs, nb_steps, nb_done, initial, file.origin(saved, nb_epochs, nb_batches))
 
 
 def _method_of(given: Any, parts: dict[str, Any]) -> Method:

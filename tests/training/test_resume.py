@@ -74,12 +74,12 @@ def trainer_of(classifier: OATClassifier | None = None, **options) -> OATTrainer
 
 
 def fit(trainer: OATTrainer, path, source=(X, Y), *, restores=True, callbacks=(), **options) -> OATTrainer:
-    """Three epochs of two steps each."""
+    """Three epochs of two steps each; the path may be a whole ResumeFile."""
     arguments = {
         "batch_size": 10, "nb_epochs": 3, "scheduler": OneCycle(), "validation_data": (X[:10], Y[:10]),
         "verbose": False, **options,
     }  # fmt: skip
-    files = [] if path is None else [ResumeFile(path)]
+    files = [] if path is None else [path if isinstance(path, ResumeFile) else ResumeFile(path)]
     trainer.fit(*source, callbacks=[*files, *([RestoreBest()] if restores else []), *callbacks], **arguments)
     return trainer
 
