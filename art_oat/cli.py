@@ -142,7 +142,7 @@ def _train(
         int | None, typer.Option(help="Write what to go on from after so many steps, too; else after every epoch.")
     ] = None,
     checkpoint_minutes: Annotated[
-        float | None, typer.Option(help="Likewise, after so many minutes; 0 for after epochs alone.")
+        float, typer.Option(help="Likewise, after so many minutes; 0 for after epochs alone.")
     ] = 10.0,
     **given: Any,
 ) -> None:
@@ -155,8 +155,13 @@ def _train(
     with _refusals(), _terminable():
         settings, run = recipe_from(recipe, given), Run(out, typer.echo, device_type=device)
         images = settings.dataset(download=download)
-        cadence = {"checkpoint_steps": checkpoint_steps, "checkpoint_minutes": checkpoint_minutes or None}
-        run.train(settings, images, overwrites=overwrite, **cadence)
+        run.train(
+            settings,
+            images,
+            overwrites=overwrite,
+            checkpoint_steps=checkpoint_steps,
+            checkpoint_minutes=checkpoint_minutes or None,
+        )
     typer.echo(f"Done in {time.perf_counter() - started:.0f} s. Weights and log are in {out}. Now measure them:")
     trust = "" if network_kind(settings.network).is_trusted else " --trust-network"
     typer.echo(f"  art-oat evaluate {out} --nb-robust {min(1000, len(images.test.x))}{trust}")

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from art_oat.checks import count_faults, one_line, refuse
+from art_oat.checks import one_line, refuse
 from art_oat.classifier import OATClassifier
-from art_oat.condition import is_finite_number
 from art_oat.model import OATModel
 from art_oat.model_files import form_faults, value_faults
+from art_oat.numbers import count_faults, number_faults, plain
 from art_oat.storage import Plain, differences, digest, write_bytes
 from art_oat.training.callbacks import Callback, file_faults
 from art_oat.training.records import EpochMetrics, EpochRecord
@@ -51,16 +51,17 @@ class ResumeFile(Callback):
             first; with neither, after epochs alone. Needs a loader that knows its length, like ``every_steps``.
 
     Raises:
-        ValueError: If a number is not above 0, or ``every_steps`` not whole.
+        TypeError: If ``every_steps`` is no whole number, or ``every_minutes`` none.
+        ValueError: If a number is not above 0.
     """
 
     def __init__(self, path: str | Path, *, every_steps: int | None = None, every_minutes: float | None = None) -> None:
         faults = [] if every_steps is None else count_faults({"every_steps": every_steps})
-        if every_minutes is not None and not (is_finite_number(every_minutes) and every_minutes > 0):
-            faults.append(f"every_minutes must be a number above 0, or None, got {every_minutes!r}.")
+        if every_minutes is not None:
+            faults += number_faults({"every_minutes": every_minutes}, "be a number above 0, or None", lambda it: it > 0)
         refuse(faults)
         self.path = path
-        self.every_steps, self.every_minutes = every_steps, every_minutes
+        self.every_steps, self.every_minutes = plain(every_steps), plain(every_minutes)
         self._written = time.monotonic()
 
     @property
