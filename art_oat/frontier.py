@@ -209,7 +209,7 @@ class Frontier:
     def to_csv(self, path: str | Path) -> None:
         """Write one row per point; an attack's own accuracy is the column ``robust:NAME``.
 
-        Costs and warnings have columns where there are any.
+        Costs and warnings have columns where there are any, and the last column is a digest of all rows.
         """
         always = ("lam", "width", "clean", "robust", "nb_clean", "nb_robust")
         known = [name for name in _COSTS if any(getattr(point, name) is not None for point in self.points)]
@@ -219,7 +219,7 @@ class Frontier:
             row = self._header() | {name: getattr(point, name) for name in (*always, *known)}
             row |= {_ATTACK_PREFIX + name: share for name, share in point.by_attack.items()}
             rows.append(row | ({"warnings": _SEPARATOR.join(point.warnings)} if has_warnings else {}))
-        write_rows(Path(path), rows, last=["warnings"])
+        write_rows(Path(path), rows, last=["warnings"], is_signed=True)
 
     def _header(self) -> dict[str, str | float]:
         """Columns that are the same for all points."""
@@ -230,7 +230,7 @@ class Frontier:
         """Read what :meth:`to_csv` wrote.
 
         Raises:
-            ValueError: If a column is missing or a value is no number.
+            ValueError: If a column is missing, a value is no number, or the digest in it is another.
         """
         return parse_csv(Path(path), cls._from_rows)
 

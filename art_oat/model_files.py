@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,13 @@ import torch
 from torch import Tensor
 
 from art_oat.checks import one_line
-from art_oat.storage import digest, read_json, write_bytes, write_json
+from art_oat.storage import SIGNATURE, digest, plain_digest, read_json, write_bytes, write_json
 
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
 FORMAT = 1
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _NEXT = ".model.next.json"
-_SIGNATURE = "sha256"
 _NB_TRIES = 3
 _FIELDS: dict[str, Any] = {
     "class": str,
@@ -33,8 +31,8 @@ _UNCHECKED = "load_model(..., check=False) takes it all the same."
 
 def write_model(folder: Path, weights: bytes, description: Mapping[str, Any]) -> None:
     """Write encoded weights and their description, signed; a reader finds both of before, or both of now."""
-    unsigned = {name: value for name, value in description.items() if name != _SIGNATURE}
-    signed = unsigned | {_SIGNATURE: {"weights": digest(weights), "description": _description_digest(unsigned)}}
+    unsigned = {name: value for name, value in description.items() if name != SIGNATURE}
+    signed = unsigned | {SIGNATURE: {"weights": digest(weights), "description": plain_digest(unsigned)}}
     write_json(folder / _NEXT, signed)  # what a reader goes by if this process dies between the next two lines
     write_bytes(folder / WEIGHTS, weights)
     write_json(folder / DESCRIPTION, signed)
@@ -48,10 +46,6 @@ def encoded(state: Mapping[str, Tensor]) -> bytes:
         place = tensor.data_ptr() if tensor.numel() else name
         names.setdefault((place, tensor.dtype, tensor.shape, tensor.stride()), name)
     return safetensors.torch.save({name: state[name].detach().cpu().contiguous().clone() for name in names.values()})
-
-
-def _description_digest(unsigned: Mapping[str, Any]) -> str:
-    return digest(json.dumps(unsigned, sort_keys=True).encode())
 
 
 def read_model(folder: Path, *, check: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -70,7 +64,7 @@ def read_model(folder: Path, *, check: bool) -> tuple[dict[str, Any], dict[str, 
         paths = [path for path in (folder / DESCRIPTION, folder / _NEXT) if path.is_file()]
         found = [_description(path, check=check) for path in paths]
         for description in found:
-            if description[_SIGNATURE].get("weights") == digest(weights):
+            if description[SIGNATURE].get("weights") == digest(weights):
                 return description, _decoded(folder / WEIGHTS, weights)
     if not check:
         return found[0], _decoded(folder / WEIGHTS, weights)
@@ -91,18 +85,18 @@ def _description(path: Path, *, check: bool) -> dict[str, Any]:
     if found != FORMAT:
         raise ValueError(f"{path} must have format {FORMAT}, got {found}.")
     faulty = [name for name, kind in _FIELDS.items() if not isinstance(description.get(name), kind)]
-    signature = description.pop(_SIGNATURE, {})
-    actual = _description_digest(description)
+    signature = description.pop(SIGNATURE, {})
+    actual = plain_digest(description)
     description = {"other_dtypes": {}, **description}
     if faulty or not isinstance(signature, dict) or not isinstance(description["other_dtypes"], dict):
-        raise ValueError(f"{path} must be what save_model wrote, but {', '.join(faulty) or _SIGNATURE} in it is not.")
+        raise ValueError(f"{path} must be what save_model wrote, but {', '.join(faulty) or SIGNATURE} in it is not.")
     if unknown := {description["dtype"], *map(str, description["other_dtypes"].values())} - DTYPES.keys():
         raise ValueError(f"{path} must name dtypes of {tuple(DTYPES)}, got {', '.join(sorted(unknown))}.")
     if check and not signature:
         raise ValueError(f"{path} must hold the SHA-256 of the model, but is of an earlier version. {_UNCHECKED}")
     if check and signature.get("description") != actual:
         raise ValueError(f"{path} must be as save_model wrote it, but is damaged, or was changed. {_UNCHECKED}")
-    return description | {_SIGNATURE: signature}
+    return description | {SIGNATURE: signature}
 
 
 def _decoded(path: Path, weights: bytes) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ import dataclasses
 import errno
 import functools
 import hashlib
+import io
 import json
 import math
 import os
@@ -25,6 +26,8 @@ from art_oat.leftovers import beside, remove_leftovers
 Parsed = TypeVar("Parsed")
 Plain = None | bool | int | float | str | list[Any] | dict[str, Any]
 """What JSON can hold."""
+SIGNATURE = "sha256"
+"""Under which name a file holds the digest of the rest of it."""
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _DIGEST = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{56}\b")
@@ -125,15 +128,30 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path} must hold JSON, but cannot be read: {reason}.") from error
 
 
-def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], last: Sequence[str] = ()) -> None:
-    """Write rows as CSV: the columns in the order in which they first occur, but ``last`` ones at the end."""
-    rows = list(rows)
+def write_rows(
+    path: Path, rows: Iterable[Mapping[str, Any]], last: Sequence[str] = (), *, is_signed: bool = False
+) -> None:
+    """Write rows as CSV: the columns in the order in which they first occur, but ``last`` ones at the end.
+
+    Signed ones have a column more, the last: the same digest of all rows in each, by which :func:`parse_csv` knows
+    whether anything was changed.
+    """
+    text = _as_csv(list(rows), last)
+    if is_signed:
+        plain = list(csv.DictReader(io.StringIO(text, newline="")))
+        text = _as_csv([{**row, SIGNATURE: plain_digest(plain)} for row in plain])
+    with write_whole(path) as file:
+        file.write(text)
+
+
+def _as_csv(rows: Sequence[Mapping[str, Any]], last: Sequence[str] = ()) -> str:
     columns = list(dict.fromkeys(name for row in rows for name in row))
     columns.sort(key=lambda name: name in last)  # stable
-    with write_whole(path) as file:
-        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -146,10 +164,18 @@ def parse_csv(path: Path, parse: Callable[[list[dict[str, str]]], Parsed]) -> Pa
     """Return what a function makes of the rows of a CSV that a ``to_csv`` wrote.
 
     Raises:
-        ValueError: If it is no CSV, or the function fails on what a file of another kind lacks.
+        ValueError: If it is no CSV, is signed but was changed, or the function fails on what a file of another kind
+            lacks.
     """
     try:
-        return parse(read_rows(path))
+        if not (rows := read_rows(path)):
+            raise ValueError("it holds no row")
+        if any(None in row or None in row.values() for row in rows):
+            raise ValueError("a row holds more or fewer values than there are columns")
+        signatures = {row.pop(SIGNATURE) for row in rows if SIGNATURE in row}
+        if not signatures or signatures == {plain_digest(rows)}:
+            return parse(rows)
+        raise ValueError(f"it is damaged, or was changed; without its column {SIGNATURE}, it is read all the same")
     except (KeyError, TypeError, IndexError, ValueError, csv.Error) as error:
         raise ValueError(f"{path} must be a CSV that to_csv wrote, but reading it failed: {error!r}.") from error
 
@@ -167,6 +193,11 @@ def digest(*parts: Any) -> str:
         else:
             found.update(part.read_bytes() if isinstance(part, Path) else part)
     return found.hexdigest()
+
+
+def plain_digest(content: Any) -> str:
+    """Return the SHA-256 of what JSON can hold, whatever the order of names."""
+    return digest(json.dumps(content, sort_keys=True).encode())
 
 
 @overload

@@ -1,4 +1,5 @@
 import functools
+import itertools
 import json
 import os
 import stat
@@ -162,6 +163,50 @@ def test_rows_come_back_as_text_with_their_columns_in_order(tmp_path):
     assert parse_csv(path, lambda rows: [float(row["a"]) for row in rows]) == [1.0, 2.0]
     with pytest.raises(ValueError, match=r"table.csv must be a CSV that to_csv wrote.*KeyError\('c'\)"):
         parse_csv(path, lambda rows: rows[0]["c"])
+
+
+SIGNED = [{"a": 1.25, "b": "x"}, {"a": 2.5, "c": "1,5"}]
+
+
+def test_every_changed_bit_of_a_signed_table_is_noticed_or_changes_nothing_that_is_read(tmp_path):
+    path = tmp_path / "it.csv"
+    write_rows(path, SIGNED, is_signed=True)
+    whole, expected = path.read_bytes(), parse_csv(path, without_signature)
+    assert expected == [{"a": "1.25", "b": "x", "c": ""}, {"a": "2.5", "b": "", "c": "1,5"}]
+    found = []
+    for place, bit in itertools.product(range(len(whole)), range(8)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
+        found.append(read_or_refused(path))
+    assert all(it == expected or "it.csv must be a CSV that to_csv wrote" in it for it in found)
+    assert found.count(expected) < 8 * len("sha256,,\n")  # the name of the column, and quotes that are not needed
+
+
+def read_or_refused(path):
+    try:
+        return parse_csv(path, without_signature)
+    except ValueError as error:
+        return str(error)
+
+
+def without_signature(rows):
+    """What a reader takes of a table: the columns that it knows."""
+    return [{name: row[name] for name in "abc"} for row in rows]
+
+
+def test_every_cut_of_a_signed_table_is_noticed_but_that_of_the_last_line_break(tmp_path):
+    path = tmp_path / "it.csv"
+    write_rows(path, SIGNED, is_signed=True)
+    whole = path.read_bytes()
+    for length in range(len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r"it\.csv must be a CSV"):
+            parse_csv(path, without_signature)
+
+
+def test_a_table_without_its_signature_is_read_as_one_of_somebody_else(tmp_path):
+    path = tmp_path / "it.csv"
+    write_rows(path, SIGNED)
+    assert len(parse_csv(path, without_signature)) == len(SIGNED)
 
 
 @pytest.mark.parametrize("other", [[2.0, 1.0], [[1.0, 2.0]], [1.0, 2.0, 0.0]])

@@ -156,7 +156,7 @@ class TransferMatrix(CrossAnswers):
         for (a, b), bits in zip(np.ndindex(self.right.shape[:2]), self.right.reshape(-1, self.nb_images), strict=True):
             entry = {"attacked_at": attacked_at[a], "answered_at": self.lambdas[b], "robust": self.shares[a, b]}
             rows.append({**own, **entry, "right": np.packbits(bits).tobytes().hex()})
-        write_rows(Path(path), rows)
+        write_rows(Path(path), rows, is_signed=True)
 
     @classmethod
     def from_csv(cls, path: str | Path) -> Self:

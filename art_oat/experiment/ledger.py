@@ -6,23 +6,32 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from art_oat.storage import digest, fingerprint, read_json, write_json
+from art_oat.storage import SIGNATURE, digest, fingerprint, plain_digest, read_json, write_json
 
 
 class Ledger:
     """Remembers with which settings the files in a folder were made, and what was in them.
 
     Args:
-        path: The file that holds it; one that is damaged, or is not there, remembers nothing.
+        path: The file that holds it, with its own SHA-256; one that is damaged, or is not there, remembers nothing.
+
+    Attributes:
+        fault: What is wrong with the file; empty if nothing is.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.fault = path, ""
+        self.kept: dict[str, Any] = {}
         try:
             kept = read_json(path)
-        except (FileNotFoundError, NotADirectoryError, ValueError):
-            kept = {}
-        self.kept: dict[str, Any] = kept if isinstance(kept, dict) else {}
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except ValueError:
+            kept = None
+        if isinstance(kept, dict) and kept.pop(SIGNATURE, None) == plain_digest(kept):
+            self.kept = kept
+        else:
+            self.fault = f"{path} is damaged, or was changed"
 
     def settings(self, name: str) -> dict[str, Any]:
         """Return what something was made with; nothing where that is not known."""
@@ -41,7 +50,8 @@ class Ledger:
     def keep(self, name: str, settings: Mapping[str, Any], results: Sequence[Path] = ()) -> None:
         """Note that ``results`` were made with ``settings``."""
         self.kept[name] = _entry(settings, results)
-        write_json(self.path, self.kept)
+        self.fault = ""
+        write_json(self.path, self.kept | {SIGNATURE: plain_digest(self.kept)})
 
 
 def _entry(settings: Mapping[str, Any], results: Sequence[Path]) -> dict[str, Any]:

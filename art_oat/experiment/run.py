@@ -101,7 +101,8 @@ class Run:
                 return Recipe.from_values(self._ledger.settings("recipe"))
         except (KeyError, TypeError, ValueError):  # of another version, or damaged
             pass
-        raise FileNotFoundError(f"{self.folder} must hold a run, made by art-oat train --out {self.folder}.")
+        why = f", but {self._ledger.fault}" if self._ledger.fault else ""
+        raise FileNotFoundError(f"{self.folder} must hold a run, made by art-oat train --out {self.folder}{why}.")
 
     def train(
         self,
@@ -164,7 +165,7 @@ class Run:
         what = "weights of another training" if is_trained else "another training, cut short"
         kept = self._ledger.settings("begun") or self._ledger.settings("training")
         different = differences(kept, {name: mark for name, mark in fingerprint(asked).items() if name in kept})
-        why = f": {different}" if different else ""
+        why = f": {different}" if different else f": {self._ledger.fault}" if self._ledger.fault else ""
         raise FileExistsError(f"{self.folder} holds {what}{why}. Name another --out, or add --overwrite.")
 
     def _begin(

@@ -10,6 +10,7 @@ faults are listed, nothing is written, and the command fails.
 """
 
 import argparse
+import gc
 import sys
 from collections.abc import Callable, Iterator, Mapping
 
@@ -18,18 +19,21 @@ from tqdm.auto import tqdm
 
 from benchmarks.study import Found, run
 from benchmarks.torture.deaths import deaths
+from benchmarks.torture.flips import flips
 from benchmarks.torture.kills import kills
 from benchmarks.torture.tally import Tally, fault_lines
 
 PARTS: Mapping[str, Callable[[argparse.Namespace], Iterator[Tally]]] = {
     "kills": lambda given: kills(given.nb_kills, given.seed),
     "deaths": lambda given: deaths(given.every),
+    "flips": lambda given: flips(given.nb_flips, given.nb_flips // 5, given.seed),
 }
-_SMOKE = {"nb_kills": 2, "every": 25}
+_SMOKE = {"nb_kills": 2, "every": 25, "nb_flips": 5}
 
 OPTIONS = {
     "--only": {"nargs": "+", "choices": tuple(PARTS), "default": tuple(PARTS), "help": "parts; all if not given"},
     "--nb-kills": {"type": int, "default": 20, "help": "kills of each command"},
+    "--nb-flips": {"type": int, "default": 100, "help": "flipped bits of each kind of file; a fifth as many cuts"},
     "--every": {"type": int, "default": 1, "help": "die before every so-many-th file operation"},
     "--seed": {"type": int, "default": 0, "help": "of moments and bits"},
 }
@@ -39,6 +43,7 @@ def measure(given: argparse.Namespace) -> Found:
     """Torture, part by part."""
     tqdm.monitor_interval = 0  # a thread that would be forked
     torch.set_num_threads(1)
+    gc.freeze()  # pages that are not touched are not copied for each process
     if given.smoke:
         vars(given).update(_SMOKE)
     tallies: dict[tuple[str, str], Tally] = {}

@@ -6,18 +6,19 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from art_oat.lock import LOCK
 from art_oat.storage import digest, read_rows
-from benchmarks.torture.processes import Child, Ended, command, do_nothing
+from benchmarks.torture.processes import Child, Ended, do_nothing, run_here
 
 FOLDER = "FOLDER"
 """What stands for the folder in the words of a command."""
 TRAIN = (
-    "train --data digits --network small-4-8 --nb-train 200 --nb-epochs 5 --lambdas 0 1 --attack pgd-1 --eps 0.2 "
+    "train --data digits --network small-4-8 --nb-train 200 --nb-epochs 3 --lambdas 0 1 --attack pgd-1 --eps 0.2 "
     "--out FOLDER"
 )
 EVALUATE = "evaluate FOLDER --attack pgd-1 --nb-robust 40 --shard-size 10 --nb-workers 1"
@@ -41,7 +42,11 @@ class Case:
 
     def start(self, folder: Path, prepare: Callable[[], object] = do_nothing) -> Child:
         """Start the command in a folder."""
-        return command([str(folder) if word == FOLDER else word for word in self.words.split()], prepare)
+        return Child(partial(self.run_here, folder), prepare)
+
+    def run_here(self, folder: Path) -> None:
+        """Run the command in a folder, and in this process."""
+        run_here([str(folder) if word == FOLDER else word for word in self.words.split()])
 
     @contextmanager
     def folder(self) -> Iterator[Path]:

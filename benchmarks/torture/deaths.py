@@ -2,11 +2,14 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.torture.cases import CASES, Case, complete
+from benchmarks.torture.processes import Ended, in_processes
 from benchmarks.torture.tally import Tally
 
 DEATHS = "death before each file operation"
@@ -30,8 +33,6 @@ class Operations:
 
     def install(self) -> None:
         """Listen, until the process ends."""
-        import sys
-
         fsync = os.fsync
 
         def heard_fsync(descriptor: int) -> None:
@@ -74,19 +75,27 @@ def deaths(every: int) -> Iterator[Tally]:
     """Kill each command before every so-many-th operation, and see what the same command makes of it."""
     for case in CASES:
         tally = Tally(DEATHS, case.name)
-        for number, (name, path) in list(enumerate(listed(case), 1))[::every]:
-            fault = _fault_after(case, number)
+        assert case.expected  # known before processes are forked that compare with it
+        operations = list(enumerate(listed(case), 1))[::every]
+        faults = in_processes(partial(_fault_after, case, number) for number, _ in operations)
+        for (number, (name, path)), fault in zip(operations, faults, strict=True):
             tally.add(f"before {name} {Path(path).name}, operation {number}: {fault}" if fault else "")
             yield tally
 
 
-def _fault_after(case: Case, number: int) -> str:
-    def die(current: int, *_: str) -> None:
-        if current == number:
+def died_before(case: Case, folder: Path, is_last: Callable[[int, str, str], bool]) -> Ended:
+    """Run a command in a folder that dies before an operation, as ``hear`` of :class:`Operations` is told of it."""
+
+    def die(number: int, name: str, path: str) -> None:
+        if is_last(number, name, path):
             os.kill(os.getpid(), signal.SIGKILL)
 
+    return case.start(folder, Operations(folder, die).install).wait()
+
+
+def _fault_after(case: Case, number: int) -> str:
     with case.folder() as folder:
-        ended = case.start(folder, Operations(folder, die).install).wait()
+        ended = died_before(case, folder, lambda current, *_: current == number)
         if not ended.is_killed:
             return f"must have died, but: {ended}"
         try:

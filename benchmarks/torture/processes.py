@@ -1,12 +1,15 @@
 """Commands of art-oat in processes of their own, which are forked from one that has imported everything."""
 
 import os
+import pickle
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 # imported here, so that no process that is forked has to wait for it
 import typer
@@ -18,8 +21,8 @@ from art_oat.cli import app
 
 _COMMAND = typer.main.get_command(app)
 _UNEXPECTED = 70
-_PIPE = 1 << 20
-"""Bytes that a process may say before it waits for a reader."""
+_AT_ONCE = 2
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,13 @@ class Ended:
         code: Its exit code; a signal's number, negative, where it was killed.
         said: All that it showed.
         refusal: The message of what it refused; empty if it refused nothing.
+        value: What its function returned.
     """
 
     code: int
     said: str
     refusal: str = ""
+    value: Any = None
 
     @property
     def is_killed(self) -> bool:
@@ -59,15 +64,15 @@ class Child:
     def __init__(self, call: Callable[[], object], prepare: Callable[[], object] = do_nothing) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
-        (said, say), (refused, refuse) = os.pipe(), os.pipe()
+        (said, say), (answered, answer) = os.pipe(), os.pipe()
         self.pid = os.fork()
         if not self.pid:
             os.dup2(say, 1)
             os.dup2(say, 2)
-            _run(call, prepare, refuse)
+            _run(call, prepare, answer)
         os.close(say)
-        os.close(refuse)
-        self._said, self._refused = said, refused
+        os.close(answer)
+        self._said, self._answered = said, answered
 
     def send(self, number: int) -> None:
         """Send a signal."""
@@ -79,9 +84,10 @@ class Child:
 
     def wait(self) -> Ended:
         """Wait for its end."""
-        said, refusal = _read(self._said), _read(self._refused)
+        said, answered = _read(self._said).decode(errors="replace"), _read(self._answered)
+        refusal, value = pickle.loads(answered) if answered else ("", None)  # noqa: S301 - of this program itself
         _, status = os.waitpid(self.pid, 0)
-        return Ended(os.waitstatus_to_exitcode(status), said, refusal)
+        return Ended(os.waitstatus_to_exitcode(status), said, refusal, value)
 
     def killed_after(self, seconds: float) -> Ended:
         """Wait for its end, but kill it after a while."""
@@ -93,33 +99,56 @@ class Child:
         return self.wait()
 
 
-def command(words: Sequence[str], prepare: Callable[[], object] = do_nothing) -> Child:
-    """Start a command of art-oat, such as ``["train", "--data", "digits"]``."""
-    return Child(lambda: _COMMAND.main([*words], standalone_mode=False), prepare)
+def run_here(words: Sequence[str]) -> None:
+    """Run a command of art-oat, such as ``["train", "--data", "digits"]``, in this process."""
+    _COMMAND.main([*words], standalone_mode=False)
 
 
-def _run(call: Callable[[], object], prepare: Callable[[], object], refuse: int) -> None:
+def in_processes(tasks: Iterable[Callable[[], Value]]) -> Iterator[Value]:
+    """Give what functions return, each called in a process of its own, two at a time.
+
+    Raises:
+        RuntimeError: If one fails.
+    """
+    running: deque[Child] = deque()
+    waiting = iter(tasks)
+    while True:
+        while len(running) < _AT_ONCE and (task := next(waiting, None)) is not None:
+            running.append(Child(task))
+        if not running:
+            return
+        ended = running.popleft().wait()
+        if ended.code:
+            raise RuntimeError(f"a trial must come to an end, but: {ended.said}")
+        yield ended.value
+
+
+def _run(call: Callable[[], object], prepare: Callable[[], object], answer: int) -> None:
     """Call, in the process that was forked, and end it."""
-    code = _UNEXPECTED
+    code, answered = _UNEXPECTED, ("", None)
     sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115
     try:
         prepare()
-        call()
-        code = 0
+        code, answered = 0, ("", call())
     except typer.TyperException as refusal:
-        message = getattr(refusal, "format_message", refusal.__str__)()
-        os.write(refuse, message.encode())
-        code = getattr(refusal, "exit_code", 1)
+        code, answered = getattr(refusal, "exit_code", 1), (message_of(refusal), None)
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 1
     except BaseException:  # noqa: BLE001 - what a user would see as a traceback
         traceback.print_exc()
+        code = _UNEXPECTED
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
+        os.write(answer, pickle.dumps(answered))
         os._exit(code)
 
 
-def _read(descriptor: int) -> str:
+def message_of(refusal: Exception) -> str:
+    """Return what the command line shows of a refusal."""
+    return str(getattr(refusal, "format_message", refusal.__str__)())
+
+
+def _read(descriptor: int) -> bytes:
     with os.fdopen(descriptor, "rb") as file:
-        return file.read().decode(errors="replace")
+        return file.read()

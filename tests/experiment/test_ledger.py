@@ -21,3 +21,17 @@ def test_a_damaged_file_remembers_nothing(tmp_path, content):
     path.write_bytes(content)
     assert Ledger(path).settings("it") == {}
     assert not Ledger(path).holds("it", {"seed": 1})
+
+
+def test_a_record_that_was_changed_remembers_nothing_and_says_so_until_it_is_written_anew(tmp_path):
+    path = tmp_path / "run.json"
+    Ledger(path).keep("it", {"eps": 0.2})
+    assert not Ledger(path).fault
+    path.write_text(path.read_text().replace("0.2", "0.3"))
+    ledger = Ledger(path)
+    assert ledger.settings("it") == {}
+    assert f"{path} is damaged, or was changed" in ledger.fault
+    ledger.keep("it", {"eps": 0.4})
+    assert not ledger.fault
+    assert Ledger(path).settings("it") == {"eps": 0.4}
+    assert not Ledger(tmp_path / "none").fault

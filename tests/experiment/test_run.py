@@ -190,6 +190,17 @@ def test_a_file_that_was_changed_is_made_again(folder, name, content):
     assert load_model(folder).lambdas[-1] == 1
 
 
+def test_a_record_that_was_changed_is_no_record_and_a_refusal_names_it(folder):
+    path = folder / "run.json"
+    path.write_text(path.read_text().replace('"eps": 0.2', '"eps": 0.3'))
+    said = r"run\.json is damaged, or was changed"
+    with pytest.raises(FileNotFoundError, match=rf"must hold a run, made by art-oat train --out .*, but .*{said}"):
+        _ = Run(folder, print).recipe
+    with pytest.raises(FileExistsError, match=f"holds weights of another training: .*{said}"):
+        train(folder)
+    assert train(folder, overwrites=True) == "Training one"
+
+
 def test_other_data_are_noticed(folder):
     changed = DATA._replace(test=Split(1 - DATA.test.x, DATA.test.y))
     assert measure(folder, changed)[1] == "Attacking"
