@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from art_oat.numbers import KindFault, plain, seed_faults
 
@@ -19,14 +21,35 @@ _ROUNDING = 1e-6
 """Share of a range by which float32 may carry values out of it; its own step is a sixteenth of that."""
 
 
-def as_array(data: Any) -> Array:
-    """Return data as an array that torch can read: tensors leave their graph and device; flips and locks are copied."""
-    data = data.detach().cpu() if hasattr(data, "detach") else data
-    array = np.asarray(data)
+def as_array(data: Any, name: str) -> Array:
+    """Return data as an array that torch can read, of numbers if it is one of numbers.
+
+    Tensors leave their graph and device, and floats that NumPy has not, such as bfloat16, become float32; those that
+    torch has not, float64. Flips and locks are copied.
+
+    Raises:
+        TypeError: If it is no array: rows of different lengths, a tensor without data, a sparse one.
+        ValueError: If some of it is masked.
+    """
+    if np.ma.is_masked(data):
+        nb_masked = int(np.ma.getmaskarray(data).sum())
+        raise ValueError(f"{name} must hold no masked values, got {nb_masked} of {data.size}. Fill or drop them first.")
+    try:
+        array = np.asarray(_on_cpu(data) if isinstance(data, Tensor) else data)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name} must be an array, got {type(data).__name__} that is none: {one_line(error)}") from None
+    if array.dtype == np.longdouble:
+        return array.astype(np.float64)
     if not array.dtype.isnative:
         return array.astype(array.dtype.newbyteorder("="))
     is_unfit = not array.flags.writeable or any(stride < 0 for stride in array.strides)
     return array.copy() if is_unfit else array
+
+
+def _on_cpu(tensor: Tensor) -> Tensor:
+    tensor = tensor.detach().cpu()
+    has_numpy = tensor.dtype in (torch.float16, torch.float32, torch.float64)
+    return tensor.float() if tensor.is_floating_point() and not has_numpy else tensor
 
 
 def one_line(error: BaseException) -> str:
@@ -73,12 +96,37 @@ def refusals(*checks: Callable[[], Any]) -> list[str]:
 
 def input_faults(x: Array, input_shape: tuple[int, ...], name: str = "x") -> list[str]:
     """Say what is wrong with inputs: their kind, their shape (``(N, *input_shape)``), NaN or infinity in them."""
-    if x.dtype.kind not in "fiu":
-        return [f"{name} must hold real numbers, got dtype {x.dtype}."]
-    if x.ndim == 0 or x.shape[1:] != tuple(input_shape):
-        return [f"{name} must have shape (N, {', '.join(map(str, input_shape))}), got {x.shape}."]
-    nb_faulty = int((~np.isfinite(x)).reshape(len(x), -1).any(axis=1).sum()) if x.size else 0
+    if faults := shape_faults(x, input_shape, name):
+        return faults
+    nb_faulty = int(is_non_finite(x).sum())
     return [f"{name} must be finite, got NaN or infinity in {nb_faulty} of {len(x)} samples."] if nb_faulty else []
+
+
+def shape_faults(x: Array | Tensor, input_shape: tuple[int, ...], name: str = "x") -> list[str]:
+    """Say what is wrong with inputs, apart from NaN and infinity: their kind, their shape (``(N, *input_shape)``)."""
+    if not _is_real(x):
+        got = f"a tensor of {x.dtype} ({x.layout}, {x.device})" if isinstance(x, Tensor) else f"dtype {x.dtype}"
+        return [KindFault(f"{name} must hold real numbers, got {got}.")]
+    if x.ndim == 0 or x.shape[1:] != tuple(input_shape):
+        return [f"{name} must have shape (N, {', '.join(map(str, input_shape))}), got {tuple(x.shape)}."]
+    return []
+
+
+def _is_real(x: Array | Tensor) -> bool:
+    if isinstance(x, Tensor):
+        is_plain = x.layout == torch.strided and not (x.is_meta or x.is_quantized)
+        return is_plain and not (x.is_complex() or x.dtype == torch.bool)
+    return x.dtype.kind in "fiu"
+
+
+def is_non_finite(x: Array) -> NDArray[np.bool_]:
+    """Return which samples hold NaN, infinity, or what is too large for float32, bool ``[N]``."""
+    if x.dtype.kind != "f":
+        return np.zeros(len(x), dtype=bool)
+    with np.errstate(over="ignore"):
+        is_finite = np.isfinite(x.astype(np.float32, copy=False))
+    result: NDArray[np.bool_] = np.logical_not(is_finite.all(axis=tuple(range(1, x.ndim))))
+    return result
 
 
 def rounding(clip_values: Array | tuple[Any, Any]) -> Array:
@@ -128,13 +176,22 @@ def label_faults(y: Array, nb_samples: int, nb_classes: int, name: str = "y", *,
     if len(y) != nb_samples:
         faults.append(f"{name} must hold one label per sample, {nb_samples}, got {len(y)}.")
     if y.dtype.kind not in "fiub":
-        return [*faults, f"{name} must hold whole numbers, got dtype {y.dtype}."]
+        return [*faults, KindFault(f"{name} must hold whole numbers, got dtype {y.dtype}.")]
     if is_one_hot:
         is_valid = np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all()
         return faults if is_valid else [*faults, f"{name} must hold exactly one 1 per row where it is one-hot."]
     if not np.all((y >= 0) & (y < nb_classes) & (y == np.floor(y))):
         faults.append(f"{name} must hold class indices in [0, {nb_classes}), got {_some_outside(y, nb_classes)}.")
     return faults
+
+
+def target_faults(y: Array, nb_samples: int, nb_classes: int, name: str = "y") -> list[str]:
+    """Say why no loss compares scores with labels: indices ``(N,)``, or any weights of the classes ``(N, K)``."""
+    if y.shape == (nb_samples, nb_classes) and y.dtype.kind in "fiub":
+        return []
+    if y.ndim == 0:
+        return [f"{name} must hold one label per sample, {nb_samples}, got a single value."]
+    return label_faults(y, nb_samples, nb_classes, name)
 
 
 def is_soft(y: Array, nb_classes: int) -> bool:

@@ -9,12 +9,14 @@ from art_oat.checks import (
     as_array,
     class_indices,
     input_faults,
+    is_non_finite,
     is_soft,
     label_faults,
     range_faults,
     refuse,
     rounding,
     soft_label_faults,
+    target_faults,
     warn_caller,
 )
 
@@ -126,11 +128,68 @@ def test_arrays_that_torch_would_warn_of_are_copied():
     array.flags.writeable = False  # as joblib hands arrays to its workers
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert torch.from_numpy(as_array(array)).tolist() == [0.0, 1.0, 2.0]
+        assert torch.from_numpy(as_array(array, "x")).tolist() == [0.0, 1.0, 2.0]
     flipped = np.arange(3.0)[::-1]
-    assert torch.from_numpy(as_array(flipped)).tolist() == [2.0, 1.0, 0.0]
+    assert torch.from_numpy(as_array(flipped, "x")).tolist() == [2.0, 1.0, 0.0]
     fit = np.arange(3.0)
-    assert as_array(fit) is fit
+    assert as_array(fit, "x") is fit
+
+
+BRAIN_FLOATS = torch.tensor([0.5, -1.25, 3.0], dtype=torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        BRAIN_FLOATS,
+        BRAIN_FLOATS.to(torch.float8_e4m3fn),
+        torch.tensor([0.5, -1.25, 3.0], requires_grad=True),
+        np.array([0.5, -1.25, 3.0], dtype=np.longdouble),
+        np.array([0.5, -1.25, 3.0], dtype=">f8"),
+        np.ma.array([0.5, -1.25, 3.0]),
+        np.array([0.5, 9, -1.25, 9, 3.0])[::2],
+        [torch.tensor(0.5), torch.tensor(-1.25), np.float16(3)],
+    ],
+    ids=lambda data: str(getattr(data, "dtype", "list")),
+)
+def test_numbers_of_every_kind_become_an_array_that_torch_reads(data):
+    array = as_array(data, "x")
+    assert type(array) is np.ndarray
+    assert torch.from_numpy(array).tolist() == [0.5, -1.25, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "message"),
+    [
+        (np.ma.array([1.0, 2.0], mask=[0, 1]), ValueError, "y must hold no masked values, got 1 of 2"),
+        (np.ma.masked, ValueError, "y must hold no masked values, got 1 of 1"),
+        (torch.zeros(2, device="meta"), TypeError, "y must be an array, got Tensor that is none"),
+        (torch.zeros(2).to_sparse(), TypeError, "y must be an array, got Tensor that is none"),
+        ([[1], [1, 2]], TypeError, "y must be an array, got list that is none"),
+        ([torch.zeros(2, device="meta")], TypeError, "y must be an array, got list that is none"),
+    ],
+    ids=str,
+)
+def test_what_is_no_array_or_a_masked_one_is_refused_by_name(data, error, message):
+    with pytest.raises(error, match=message):
+        as_array(data, "y")
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.uint64])
+def test_samples_that_float32_does_not_hold_are_not_finite(dtype):
+    x = np.zeros((4, *SHAPE), dtype=dtype)
+    x[1] = np.finfo(np.float64).max if dtype == np.float64 else 0
+    if dtype != np.uint64:
+        x[2, 0, 1, 1], x[3, 0, 0, 1] = np.nan, -np.inf
+    expected = {np.float64: [1, 2, 3], np.uint64: []}.get(dtype, [2, 3])
+    assert np.flatnonzero(is_non_finite(x)).tolist() == expected
+    assert is_non_finite(x[:0]).shape == (0,)
+
+
+def test_weights_of_classes_are_compared_with_scores_whatever_their_sum():
+    assert target_faults(np.full((3, 2), 7.0), 3, 2) == []
+    assert target_faults(np.array([0, 1, 2]), 3, 2) == ["y must hold class indices in [0, 2), got 2."]
+    assert target_faults(np.array(1), 3, 2) == ["y must hold one label per sample, 3, got a single value."]
 
 
 def called_through(*packages: str):

@@ -1,6 +1,6 @@
 """Conditional and plain networks as estimators of ART."""
 
-from art_oat.classifier.base import data_faults, data_tensors
+from art_oat.classifier.base import NonFiniteWarning, data_faults, data_tensors
 from art_oat.classifier.default_point import DefaultPointWarning
 from art_oat.classifier.oat import OATClassifier
 from art_oat.classifier.pinned import PinnedClassifier
@@ -8,6 +8,7 @@ from art_oat.classifier.preprocessing import PreprocessedNetwork
 
 __all__ = [
     "DefaultPointWarning",
+    "NonFiniteWarning",
     "OATClassifier",
     "PinnedClassifier",
     "PreprocessedNetwork",

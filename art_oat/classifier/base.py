@@ -17,13 +17,20 @@ from art_oat.checks import (
     as_array,
     class_indices,
     input_faults,
+    is_non_finite,
     label_faults,
     range_faults,
     refuse,
+    shape_faults,
+    target_faults,
+    warn_caller,
 )
+from art_oat.classifier.fit_data import art_labels
 from art_oat.classifier.preprocessing import PreprocessedNetwork
-from art_oat.numbers import count_faults, plain
+from art_oat.numbers import count_faults, is_whole, plain, shown
 
+_NB_NAMED = 10
+_DIFFERENTIABLE = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 Run = Callable[[Tensor, slice], Tensor]
 """Answers a batch, given which of the samples it holds."""
 
@@ -48,15 +55,26 @@ def data_tensors(classifier: PyTorchClassifier, x: Array, y: Array, like: Tensor
 
     What rounding leaves outside the clip values is cut off, so that no attack moves it.
     """
-    inputs = torch.as_tensor(as_array(x)).to(like)
+    inputs = torch.as_tensor(as_array(x, "x")).to(like)
     if classifier.clip_values is not None:
         low, high = (torch.as_tensor(value).to(like) for value in classifier.clip_values)
         if bool(((inputs < low) | (inputs > high)).any()):  # else all of them would be copied for nothing
             inputs = inputs.clamp(low, high)
-    return inputs, torch.from_numpy(class_indices(as_array(y), classifier.nb_classes)).to(like.device)
+    return inputs, torch.from_numpy(class_indices(as_array(y, "y"), classifier.nb_classes)).to(like.device)
 
 
-class PointClassifier(PyTorchClassifier):
+class NonFiniteWarning(UserWarning):
+    """Some of the samples to predict hold NaN or infinity, and so have no scores."""
+
+
+class _Unfiltered(type(PyTorchClassifier)):  # type: ignore[misc]
+    """ART's metaclass without its filter, which makes arrays of what ``predict`` and ``fit`` are given, or fails."""
+
+    def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> None:
+        type.__init__(cls, name, bases, namespace)
+
+
+class PointClassifier(PyTorchClassifier, metaclass=_Unfiltered):
     """What both classifiers share: predictions that draw nothing, portable copies, layer names as in a plain one."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -107,11 +125,34 @@ class PointClassifier(PyTorchClassifier):
         """The precision of the network."""
         raise NotImplementedError
 
+    def _checked(self, x: Any, **counts: Any) -> Array:
+        """Return inputs as an array; refuse those of another shape or kind, and counts that are none."""
+        array = as_array(x, "x")
+        refuse([*shape_faults(array, self.input_shape), *count_faults(counts)])
+        return array
+
+    def _floating(self, x: Any) -> Any:
+        """Return checked inputs as reals that can carry a gradient: tensors as tensors, all else as an array."""
+        x = x if isinstance(x, Tensor) else as_array(x, "x")
+        refuse(shape_faults(x, self.input_shape))
+        if isinstance(x, Tensor):
+            return x if x.dtype in _DIFFERENTIABLE else x.float()
+        return x if x.dtype.kind == "f" else x.astype(np.float32)
+
+    def _targets(self, y: Any, x: Any) -> Array:
+        """Return checked labels of inputs as an array."""
+        array = as_array(y, "y")
+        refuse(target_faults(array, len(x), self.nb_classes))
+        return art_labels(array)
+
     def _predict(self, x: Array, batch_size: int, run: Run) -> NDArray[np.float32]:
-        """Predict in batches; ART's loader would draw from torch's global generator."""
-        refuse(count_faults({"batch_size": batch_size}))
-        batch_size = plain(batch_size)
-        preprocessed, _ = self._apply_preprocessing(as_array(x), y=None, fit=False)
+        """Predict checked inputs in batches; ART's loader would draw from torch's global generator.
+
+        Samples that are not finite have NaN scores; zeros stand in for them, so that nothing they meet spreads.
+        """
+        if (is_faulty := is_non_finite(x)).any():
+            x = np.where(is_faulty.reshape(-1, *[1] * (x.ndim - 1)), np.zeros((), x.dtype), x)
+        preprocessed, _ = self._apply_preprocessing(x, y=None, fit=False)
         scores = [np.empty((0, self.nb_classes), dtype=np.float32)]
         for start in range(0, len(x), batch_size):
             index = slice(start, start + batch_size)
@@ -119,30 +160,51 @@ class PointClassifier(PyTorchClassifier):
             with torch.no_grad():
                 scores.append(run(batch, index).float().cpu().numpy())
         result: NDArray[np.float32] = self._apply_postprocessing(preds=np.vstack(scores), fit=False)
+        if is_faulty.any():
+            _tell_of_faulty(np.flatnonzero(is_faulty), len(x))
+            result = np.array(result, dtype=np.float32)
+            result[is_faulty] = np.nan
         return result
 
     def loss_gradient(self, x: Any, y: Any, training_mode: bool = False, **kwargs: Any) -> Any:
         """Return the gradient of the loss to ``x``, a tensor for a tensor; see ``PyTorchClassifier``."""
         refuse_point(kwargs)
+        inputs = self._floating(x)
+        targets = self._targets(y, inputs)
         if not self.all_framework_preprocessing:
-            return _like(super().loss_gradient(_floating(as_array(x)), as_array(y), training_mode, **kwargs), x)
-        return super().loss_gradient(_floating(x), _like(as_array(y), x), training_mode, **kwargs)
+            return _like(super().loss_gradient(as_array(inputs, "x"), targets, training_mode, **kwargs), x)
+        return super().loss_gradient(inputs, _like(targets, x), training_mode, **kwargs)
 
     def class_gradient(self, x: Any, label: Any = None, training_mode: bool = False, **kwargs: Any) -> Any:
         """Return the gradients of the scores to ``x``, a tensor for a tensor; see ``PyTorchClassifier``."""
         refuse_point(kwargs)
-        label = as_array(label) if isinstance(label, Tensor) else label
-        return _like(super().class_gradient(_floating(as_array(x)), label, training_mode, **kwargs), x)
+        inputs = as_array(self._floating(x), "x")
+        return _like(super().class_gradient(inputs, self._label(label, len(inputs)), training_mode, **kwargs), x)
+
+    def _label(self, label: Any, nb_samples: int) -> Any:
+        """Return a checked class to differentiate, or one per sample, or None for all."""
+        label = plain(label)
+        if label is None or is_whole(label):
+            refuse(count_faults({"label": label}, least=0) if label is not None else [])
+            return label
+        array = as_array(label, "label")
+        refuse(
+            label_faults(array, nb_samples, self.nb_classes, "label")
+            if array.ndim == 1
+            else [f"label must be None, a class or one per sample, got {shown(label)}."]
+        )
+        return class_indices(array, self.nb_classes)
 
     def compute_loss(self, x: Any, y: Any, reduction: str = "none", **kwargs: Any) -> Any:
         """Return the loss, a tensor for a tensor; see ``PyTorchClassifier``."""
         refuse_point(kwargs)
-        one_hot = _like(check_and_transform_label_format(as_array(y), self.nb_classes), x)
-        return super().compute_loss(_floating(x), one_hot, reduction, **kwargs)
+        inputs = self._floating(x)
+        one_hot = _like(check_and_transform_label_format(self._targets(y, inputs), self.nb_classes), x)
+        return super().compute_loss(inputs, one_hot, reduction, **kwargs)
 
     def custom_loss_gradient(self, loss_fn: Any, x: Any, y: Any, layer_name: Any, training_mode: bool = False) -> Any:
         """Return the gradient of a loss between activations, a tensor for a tensor; see ``PyTorchClassifier``."""
-        inputs, targets = _floating(as_array(x)), _floating(as_array(y))
+        inputs, targets = (as_array(self._floating(it), "x") for it in (x, y))
         return _like(super().custom_loss_gradient(loss_fn, inputs, targets, layer_name, training_mode), x)
 
     def get_activations(self, x: Any, layer: Any = None, batch_size: int = 128, framework: bool = False) -> Any:
@@ -151,6 +213,8 @@ class PointClassifier(PyTorchClassifier):
         Raises:
             ValueError: If no layer has that name.
         """
+        inputs, layer = self._floating(x), plain(layer)
+        refuse(count_faults({"batch_size": batch_size}))
         if isinstance(layer, str):
             if layer not in (*self.layer_names, *self._layer_names):
                 raise ValueError(f"layer must be one of {', '.join(self.layer_names)}, or an index, got {layer!r}.")
@@ -158,7 +222,7 @@ class PointClassifier(PyTorchClassifier):
         modules = list(self.model.modules())
         before = [set(module._forward_hooks) for module in modules]
         try:
-            return super().get_activations(_floating(x), layer, batch_size, framework)
+            return super().get_activations(inputs, layer, plain(batch_size), framework)
         finally:
             self.__dict__.pop("_features", None)
             for module, known in zip(modules, before, strict=True):
@@ -184,12 +248,10 @@ def refuse_point(keywords: dict[str, Any]) -> None:
         raise TypeError(f"this works at one operating point and takes no {names}. Use at(lam, width).")
 
 
-def _floating(x: Any) -> Any:
-    """Return inputs as reals that can carry a gradient: tensors as tensors, all else as an array torch can read."""
-    if isinstance(x, Tensor):
-        return x if x.is_floating_point() else x.float()
-    array = as_array(x)
-    return array if array.dtype.kind == "f" else array.astype(np.float32)
+def _tell_of_faulty(index: NDArray[np.int64], nb_samples: int) -> None:
+    named = ", ".join(map(str, index[:_NB_NAMED])) + (", ..." if len(index) > _NB_NAMED else "")
+    message = f"x holds NaN or infinity in {len(index)} of {nb_samples} samples ({named}), whose scores are NaN."
+    warn_caller(message, NonFiniteWarning)
 
 
 def _like(result: Any, x: Any) -> Any:

@@ -8,14 +8,17 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar
 
 import torch
+from art.data_generators import DataGenerator, PyTorchDataGenerator
 from art.estimators.classification import PyTorchClassifier
 from torch import Tensor
 
-from art_oat.checks import warn_caller
+from art_oat.checks import Array, as_array, refuse, warn_caller
 from art_oat.classifier.base import PointClassifier
+from art_oat.classifier.fit_data import CheckedLoader, art_labels, fit_faults
 from art_oat.classifier.pinned import PinnedClassifier
 from art_oat.condition import OperatingPoint
 from art_oat.model import OATModel
+from art_oat.numbers import count_faults, plain
 
 
 class DefaultPointWarning(UserWarning):
@@ -154,3 +157,54 @@ class DefaultPointClassifier(PointClassifier):
 
     def _predict_framework(self, x: Tensor, y: Tensor | None = None) -> Any:
         return self._attacked()._predict_framework(x, y)
+
+    def fit(self, x: Array, y: Array, batch_size: int = 128, nb_epochs: int = 10, *args: Any, **kwargs: Any) -> None:
+        """Train at the default operating point, as ``PyTorchClassifier.fit`` does; ``OATTrainer`` trains all.
+
+        Afterwards the network is in evaluation mode, so that ``model(x)`` answers as :meth:`predict` does.
+
+        Args:
+            x: Inputs, ``(N, *input_shape)``, finite.
+            y: Class indices ``(N,)``, one-hot labels or class probabilities ``(N, K)``.
+            batch_size: Samples per step, at least 1.
+            nb_epochs: How often every sample is seen, at least 1.
+            *args: ``training_mode``, ``drop_last``, ... as in ART.
+            **kwargs: As in ART, which ignores unknown ones.
+
+        Raises:
+            TypeError: If an argument is of another kind.
+            ValueError: If one is not as above; names every fault.
+        """
+        x, y = as_array(x, "x"), as_array(y, "y")
+        counts = count_faults({"batch_size": batch_size, "nb_epochs": nb_epochs})
+        refuse([*fit_faults(x, y, self), *counts])
+        self._tell_of_training()
+        try:
+            super().fit(x, art_labels(y), plain(batch_size), plain(nb_epochs), *args, **kwargs)
+        finally:
+            self.model.eval()
+
+    def fit_generator(self, generator: Any, nb_epochs: int = 20, *args: Any, **kwargs: Any) -> None:
+        """Train on the batches of an ART ``DataGenerator`` at the default operating point, as :meth:`fit` does.
+
+        Args:
+            generator: Its batches are checked as they come.
+            nb_epochs: How often it is gone through, at least 1.
+            *args: As in ART.
+            **kwargs: As in ART, which ignores unknown ones.
+
+        Raises:
+            TypeError: If an argument is of another kind.
+            ValueError: If one, or a batch, is not as :meth:`fit` takes it.
+        """
+        if not isinstance(generator, DataGenerator):
+            raise TypeError(f"generator must be a DataGenerator of ART, got {type(generator).__name__}.")
+        refuse(count_faults({"nb_epochs": nb_epochs}))
+        self._tell_of_training()
+        if isinstance(generator, PyTorchDataGenerator):
+            generator = copy.copy(generator)
+            generator._iterator = CheckedLoader(generator._iterator, self)
+        try:
+            super().fit_generator(generator, plain(nb_epochs), *args, **kwargs)
+        finally:
+            self.model.eval()

@@ -11,14 +11,14 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from art_oat.checks import Array, as_array, input_faults, label_faults, refuse
+from art_oat.checks import Array, as_array, input_faults, refuse
 from art_oat.classifier.base import Run, data_faults, data_tensors
 from art_oat.classifier.default_point import DefaultPointClassifier
 from art_oat.classifier.device import check_device
 from art_oat.condition import OperatingPoint
 from art_oat.model import OATModel
 from art_oat.network_kinds import check_model
-from art_oat.numbers import count_faults
+from art_oat.numbers import is_number, plain
 from art_oat.surgery import fold
 from art_oat.surgery.convert_check import try_out
 
@@ -162,27 +162,30 @@ class OATClassifier(DefaultPointClassifier):
         """Return scores ``(N, K)`` at one operating point, or at one lam per sample.
 
         Args:
-            x: Inputs, ``(N, *input_shape)``, finite.
+            x: Inputs, ``(N, *input_shape)``. A sample that holds NaN or infinity has NaN scores, and a
+                :class:`NonFiniteWarning` names it; all others are answered as without it.
             batch_size: How many samples go through the network at once.
-            training_mode: Predict by the conditional network in training mode; as in ART, that moves its statistics.
+            training_mode: Predict by the conditional network in training mode; as in ART, that moves its statistics,
+                and so takes finite samples alone.
             lam: One number in ``[0, 1]``, or beyond up to ``model.farthest``; or ``(N,)``; None for the default.
             width: One of the trained widths; None for the default.
             **ignored: ``logits``, ``y``, ``verbose``, ``raw``, ``standardise_output``, which parts of ART pass.
 
         Raises:
-            TypeError: If a keyword is unknown.
-            ValueError: If ``x``, ``lam`` or ``width`` is not as above.
+            TypeError: If a keyword is unknown, or an argument of another kind.
+            ValueError: If an argument is not as above.
         """
         if unknown := ignored.keys() - _IGNORED_BY_ART:
             raise TypeError(f"predict takes lam and width as keywords, got {', '.join(sorted(unknown))}.")
-        refuse([*input_faults(x, self.input_shape), *count_faults({"batch_size": batch_size})])
-        if lam is None or np.ndim(lam) == 0:
-            number: Any = lam
-            run = self._run_at(self.model.point(number, width), training_mode)
+        x = self._checked(x, batch_size=batch_size)
+        refuse(input_faults(x, self.input_shape) if training_mode else [])
+        lams = None if lam is None or isinstance(lam, str) or is_number(lam) else as_array(lam, "lam")
+        if lams is None or not lams.ndim:
+            run = self._run_at(self.model.point(lam, width), training_mode)  # type: ignore[arg-type]
         else:
             width = self.model.point(None, width).width
-            run = self._run_at_each(_as_lams(lam, self.model, len(x)), width, training_mode)
-        return self._predict(x, batch_size, run)
+            run = self._run_at_each(_as_lams(lams, self.model, len(x)), width, training_mode)
+        return self._predict(x, plain(batch_size), run)
 
     def _run_at(self, point: OperatingPoint, is_training: bool) -> Run:
         """How a batch is answered at one point."""
@@ -206,38 +209,8 @@ class OATClassifier(DefaultPointClassifier):
 
         return run
 
-    def fit(self, x: Array, y: Array, *args: Any, **kwargs: Any) -> None:
-        """Train at the default operating point, as ``PyTorchClassifier.fit`` does; ``OATTrainer`` trains all.
 
-        Afterwards the network is in evaluation mode, so that ``model(x)`` answers as :meth:`predict` does.
-
-        Args:
-            x: Inputs, ``(N, *input_shape)``, finite.
-            y: Class indices ``(N,)``, one-hot labels or class probabilities ``(N, K)``.
-            *args: ``batch_size``, ``nb_epochs``, ... as in ART.
-            **kwargs: As in ART, which ignores unknown ones.
-
-        Raises:
-            ValueError: If ``x`` or ``y`` is not as above; names every fault.
-        """
-        refuse([*input_faults(x, self.input_shape), *label_faults(y, len(x), self.nb_classes, takes_soft=True)])
-        self._tell_of_training()
-        try:
-            super().fit(x, y, *args, **kwargs)
-        finally:
-            self.model.eval()
-
-    def fit_generator(self, generator: Any, *args: Any, **kwargs: Any) -> None:
-        """Train on the batches of an ART ``DataGenerator`` at the default operating point, as :meth:`fit` does."""
-        self._tell_of_training()
-        try:
-            super().fit_generator(generator, *args, **kwargs)
-        finally:
-            self.model.eval()
-
-
-def _as_lams(lam: ArrayLike, model: OATModel, nb_samples: int) -> Tensor:
-    values = as_array(lam)
+def _as_lams(values: Array, model: OATModel, nb_samples: int) -> Tensor:
     if values.dtype.kind not in "fiu":
         raise TypeError(f"lam must be one number, or hold one per sample, got values of dtype {values.dtype}.")
     return model.lams(torch.from_numpy(values), nb_samples)

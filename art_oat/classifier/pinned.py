@@ -10,6 +10,7 @@ from art_oat.checks import Array
 from art_oat.classifier.base import PointClassifier, refuse_point
 from art_oat.classifier.preprocessing import PreprocessedNetwork
 from art_oat.condition import OperatingPoint
+from art_oat.numbers import plain
 from art_oat.pinned import PinnedNetwork
 
 
@@ -39,9 +40,10 @@ class PinnedClassifier(PointClassifier):
         return self.preprocessed(self.model)
 
     def predict(self, x: Array, batch_size: int = 128, training_mode: bool = False, **kwargs: Any) -> Any:
-        """Return scores ``(N, K)`` at its point; see ``PyTorchClassifier``. It stays in evaluation mode."""
+        """Return scores ``(N, K)`` at its point, in evaluation mode; inputs are as for ``OATClassifier.predict``."""
         refuse_point(kwargs)
-        return self._predict(x, batch_size, lambda batch, _: self.model(batch))
+        x = self._checked(x, batch_size=batch_size)
+        return self._predict(x, plain(batch_size), lambda batch, _: self.model(batch))
 
     def _set_layer(self, train: bool, layerinfo: list[Any]) -> None:
         if train:

@@ -57,9 +57,8 @@ def evaluate(
         ValueError: If an argument is not as above; names every fault.
         RuntimeError: If an attack leaves its ball.
     """
-    return _evaluation(classifier, as_array(x), as_array(y), ThreatModel.of(eps), attack, (lam, width), options).run()[
-        0
-    ]
+    x, y = as_array(x, "x"), as_array(y, "y")
+    return _evaluation(classifier, x, y, ThreatModel.of(eps), attack, (lam, width), options).run()[0]
 
 
 def _evaluation(

@@ -82,7 +82,7 @@ class TradeoffCurve(Frontier):
             ValueError: If an argument is not as above; names every fault.
             RuntimeError: If an attack leaves its ball.
         """
-        x, y, threat = as_array(x), as_array(y), ThreatModel.of(eps)
+        x, y, threat = as_array(x, "x"), as_array(y, "y"), ThreatModel.of(eps)
         points, suites = _checked(classifier, (x, y), threat, attack, (lambdas, widths), options)
         costs = _costs(classifier, x, points, options.latency_batch_size)  # before attacks slow the machine
         index = subset(class_indices(y, classifier.nb_classes), options.nb_robust, options.seed)

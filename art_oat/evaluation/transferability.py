@@ -94,7 +94,7 @@ class TransferMatrix(CrossAnswers):
             TypeError: If ``classifier`` is not an ``OATClassifier``, or ``attack`` is no attack.
             ValueError: If an argument is not as above; names every fault.
         """
-        data, threat = (as_array(x), as_array(y)), ThreatModel.of(eps)
+        data, threat = (as_array(x, "x"), as_array(y, "y")), ThreatModel.of(eps)
         points = checked(classifier, data, threat, attack, lambdas, width, options)
         at_once: Any = attack if is_tensor_attack(attack) else PGD.for_evaluation(threat.eps, NB_STEPS, threat.norm)
         each = at_once if attack is None else attack

@@ -39,14 +39,14 @@ def source_faults(x: Any, y: Any, batch_size: Any, classifier: OATClassifier) ->
         faults.append("batch_size must be at least 2, got 1: lam = 0 would get every batch.")
     if y is None:
         return [*faults, "y must hold the labels of x, got None."]
-    return faults + classifier.data_faults(as_array(x), as_array(y), takes_soft=True)
+    return faults + classifier.data_faults(as_array(x, "x"), as_array(y, "y"), takes_soft=True)
 
 
 def as_batches(x: Any, y: Any, batch_size: int, classifier: OATClassifier, generator: torch.Generator) -> Batches:
     """Return the batches of a checked source; arrays are shuffled by ``generator``."""
     if isinstance(x, DataLoader) or is_generator(x):
         return CheckedBatches(x, classifier)
-    return ArrayBatches(*_as_tensors(as_array(x), as_array(y), classifier), plain(batch_size), generator)
+    return ArrayBatches(*_as_tensors(as_array(x, "x"), as_array(y, "y"), classifier), plain(batch_size), generator)
 
 
 def nb_batches(source: Any) -> int | None:
@@ -75,7 +75,7 @@ def _as_tensors(x: Array, y: Array, classifier: OATClassifier) -> tuple[Tensor, 
 def _checked(batch: Any, classifier: OATClassifier) -> tuple[Tensor, Tensor]:
     if not is_pair(batch):
         raise ValueError(f"a batch must be a pair (x, y), got {type(batch).__name__}.")
-    x, y = (as_array(part) for part in batch)
+    x, y = as_array(batch[0], "x"), as_array(batch[1], "y")
     refuse(classifier.data_faults(x, y, takes_soft=True))
     return _as_tensors(x, y, classifier)
 

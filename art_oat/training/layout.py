@@ -93,5 +93,6 @@ def _augmentation_faults(result: Any, x: Tensor, clip_values: Any) -> list[str]:
     if not isinstance(result, Tensor) or (result.shape, result.dtype) != (x.shape, x.dtype):
         got = f"{list(result.shape)} of {result.dtype}" if isinstance(result, Tensor) else type(result).__name__
         return [f"augmentation must return a tensor {list(x.shape)} of {x.dtype}, as it was given, got {got}."]
-    values, name = as_array(result.double()), "the result of augmentation"
+    name = "the result of augmentation"
+    values = as_array(result.double(), name)
     return input_faults(values, tuple(x.shape[1:]), name) or range_faults(values, clip_values, name)

@@ -112,7 +112,7 @@ class FitOptions:
             kind = type(self.validation).__name__
             return [f"validation_data must be a pair (x, y) or a Validation, got {kind}."]
         faults = count_faults({"interval of the validation": self.validation.interval})
-        x, y = as_array(self.validation.x), as_array(self.validation.y)
+        x, y = as_array(self.validation.x, "validation x"), as_array(self.validation.y, "validation y")
         return faults + classifier.data_faults(x, y, ("validation x", "validation y"))
 
 

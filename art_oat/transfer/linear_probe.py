@@ -147,7 +147,8 @@ class LinearProbe:
         Raises:
             ValueError: If ``x`` is not finite, or the head does not get one vector per sample.
         """
-        refuse([*input_faults(as_array(x), np.shape(x)[1:]), *count_faults({"batch_size": batch_size})])
+        x = as_array(x, "x")
+        refuse([*input_faults(x, x.shape[1:]), *count_faults({"batch_size": batch_size})])
         result: NDArray[np.float64] = self._features(x, batch_size).numpy()
         return result
 
@@ -163,7 +164,7 @@ class LinearProbe:
         return faults
 
     def _faults(self, x: Array, y: Array, names: tuple[str, str]) -> list[str]:
-        x, y = as_array(x), as_array(y)
+        x, y = (as_array(data, name) for data, name in zip((x, y), names, strict=True))
         faults = input_faults(x, x.shape[1:], names[0])
         if not len(x):
             faults.append(f"{names[0]} must hold at least one sample, got none.")
@@ -173,11 +174,11 @@ class LinearProbe:
         return [*faults, *wrong]
 
     def _labels(self, y: Array) -> Tensor:
-        return torch.from_numpy(class_indices(as_array(y), self.head.out_features))
+        return torch.from_numpy(class_indices(as_array(y, "y"), self.head.out_features))
 
     def _features(self, x: Array, batch_size: int, *, verbose: bool = False) -> Tensor:
         like = next(it for it in self.network.parameters() if it.is_floating_point())
-        batches = torch.from_numpy(as_array(x)).split(plain(batch_size))
+        batches = torch.from_numpy(as_array(x, "x")).split(plain(batch_size))
         found: list[Tensor] = []
         scores: list[Tensor] = []
 

@@ -1,10 +1,14 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
+from art.attacks.evasion import SquareAttack
 from art.defences.preprocessor import SpatialSmoothing
 from art.estimators.classification import PyTorchClassifier
 
-from tests.classifier.subjects import ONE_HOT, X, Y, norm_of, plain, snapshot
+from art_oat.classifier import NonFiniteWarning
+from tests.classifier.subjects import LAMS, ONE_HOT, X, Y, norm_of, plain, snapshot
 from tests.conftest import make_classifier
 from tests.pairs import parametrize_in_pairs
 
@@ -113,3 +117,99 @@ def test_a_point_is_not_ignored_where_it_cannot_be_chosen(classifier, name):
     for call in (getattr(classifier, name), lambda *_, lam: classifier.at(0.3).predict(X, lam=lam)):
         with pytest.raises(TypeError, match=r"takes no lam. Use at\(lam, width\)"):
             call(*arguments, lam=1.0)
+
+
+ANSWERS = {
+    "classifier": lambda c, x: c.predict(x, 5, lam=0.3),
+    "one lam per sample": lambda c, x: c.predict(x, 5, lam=LAMS),
+    "view": lambda c, x: c.at(0.3).predict(x, 5),
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
+def test_a_sample_that_is_not_finite_has_nan_scores_is_named_and_changes_no_other(answer, value):
+    classifier = make_classifier(preprocessing=(0.3, 0.7))
+    expected, before = answer(classifier, X), snapshot(classifier)
+    x = X.astype(np.float64) if value == 1e300 else X.copy()
+    x[2, 0, 1, 1] = x[7, 0] = value
+    with pytest.warns(NonFiniteWarning, match=r"NaN or infinity in 2 of 12 samples \(2, 7\), whose scores are NaN"):
+        scores = answer(classifier, x)
+    assert np.flatnonzero(np.isnan(scores).any(axis=1)).tolist() == [2, 7]
+    assert np.isnan(scores[[2, 7]]).all()
+    others = np.delete(np.arange(12), [2, 7])
+    np.testing.assert_allclose(scores[others], expected[others], rtol=1e-5, atol=1e-6)  # float64 is scaled as such
+    if value != 1e300:
+        np.testing.assert_array_equal(scores[others], expected[others])
+    assert snapshot(classifier) == before
+
+
+def test_square_of_art_in_l2_which_divides_by_zero_attacks_a_view_to_the_end(classifier):
+    x = X.copy()
+    x[:4] = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        attack = SquareAttack(classifier.at(1.0), norm=2, eps=1.0, max_iter=20, nb_restarts=1, verbose=False)
+        assert attack.generate(x, Y).shape == x.shape
+
+
+KINDS = {
+    "float16": lambda x: x.astype(np.float16),
+    "longdouble": lambda x: x.astype(np.longdouble),
+    "bfloat16": lambda x: torch.from_numpy(x).bfloat16(),
+    "a tensor with gradient": lambda x: torch.from_numpy(x).requires_grad_(),
+    "an array without mask": np.ma.array,
+    "columns first": np.asfortranarray,
+    "a list": lambda x: x.tolist(),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_inputs_of_every_kind_have_the_scores_and_gradients_of_their_numbers(classifier, kind):
+    x = np.round(X * 8) / 8  # which all of these hold exactly
+    given, view = KINDS[kind](x), classifier.at(0.3)
+    for answer in (classifier.predict, view.predict):
+        np.testing.assert_allclose(answer(given), answer(x), rtol=1e-3, atol=1e-3)  # float16 is scaled as such
+    gradient = torch.as_tensor(view.loss_gradient(given, Y)).float().numpy()
+    np.testing.assert_allclose(gradient, view.loss_gradient(x, Y), rtol=0.02, atol=1e-3)  # that of bfloat16 is bfloat16
+
+
+LABELS = {
+    "int32": lambda y: y.astype(np.int32),
+    "uint64": lambda y: y.astype(np.uint64),
+    "float64": lambda y: y.astype(np.float64),
+    "bfloat16": lambda y: torch.from_numpy(y).bfloat16(),
+    "a list": lambda y: y.tolist(),
+    "truth values": lambda y: ONE_HOT > 0,
+    "a column": lambda y: y[:, None],
+}
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_labels_of_every_kind_are_those_that_they_name(classifier, kind):
+    given, view = LABELS[kind](Y), classifier.at(0.3)
+    np.testing.assert_array_equal(view.loss_gradient(X, given), view.loss_gradient(X, Y))
+    np.testing.assert_array_equal(view.compute_loss(X, given), view.compute_loss(X, Y))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda c: c.loss_gradient(X[:, :, :3], Y), "x must have shape"),
+        (lambda c: c.loss_gradient(X, Y[:3]), "y must hold one label per sample, 12, got 3"),
+        (lambda c: c.loss_gradient(X, Y + 9), r"y must hold class indices in \[0, 5\)"),
+        (lambda c: c.compute_loss(X, Y.astype(str)), "y must hold whole numbers"),
+        (lambda c: c.compute_loss(torch.from_numpy(X).to("meta"), Y), "x must hold real numbers, got a tensor"),
+        (lambda c: c.class_gradient(X, -1), "label must be a whole number, at least 0, got -1"),
+        (lambda c: c.class_gradient(X, "2"), "label must be None, a class or one per sample, got '2'"),
+        (lambda c: c.class_gradient(X, [7] * 12), r"label must hold class indices in \[0, 5\), got 7"),
+        (lambda c: c.class_gradient(X > 0.5), "x must hold real numbers, got dtype bool"),
+        (lambda c: c.get_activations(X, 0, batch_size=0), "batch_size must be a whole number"),
+    ],
+)
+def test_what_art_would_fail_on_is_refused_by_name(classifier, call, message):
+    for asked in (classifier, classifier.at(0.3)):
+        before = snapshot(classifier)
+        with pytest.raises((TypeError, ValueError), match=message):
+            call(asked)
+        assert snapshot(classifier) == before

@@ -106,7 +106,10 @@ def test_keywords_that_art_passes_are_ignored(classifier, keyword):
             "lam must be one number",
             [{"lam": lam} for lam in ("a", ["a"] * 12, [None] * 12, np.ones(12, dtype=bool), True)],
         ),
-        (ValueError, "batch_size must be a whole number", [{"batch_size": size} for size in (0, -1, 2.5)]),
+        (ValueError, "batch_size must be a whole number", [{"batch_size": size} for size in (0, -1)]),
+        (TypeError, "batch_size must be a whole number", [{"batch_size": size} for size in (2.5, True, "5", None)]),
+        (TypeError, "lam must be an array, got list that is none", [{"lam": [[0.1], [0.1, 0.2]]}]),
+        (ValueError, "lam must hold no masked values", [{"lam": np.ma.array(LAMS, mask=LAMS > 0.5)}]),
         (TypeError, "predict takes lam and width as keywords, got lambda_", [{"lambda_": 0.3}]),
     ],
 )
@@ -131,17 +134,30 @@ def test_a_width_that_was_not_trained_is_refused(width):
 
 
 @pytest.mark.parametrize(
-    ("x", "message"),
+    ("x", "error", "message"),
     [
-        (np.full((2, 1, 6, 6), np.nan), "x must be finite"),
-        (np.zeros((2, 3, 6, 6)), r"x must have shape \(N, 1, 6, 6\), got \(2, 3, 6, 6\)"),
-        (np.zeros((2, 1, 6, 6), dtype=complex), "x must hold real numbers, got dtype complex128"),
+        (np.full((2, 1, 6, 6), np.nan), ValueError, "x must be finite"),
+        (np.zeros((2, 3, 6, 6)), ValueError, r"x must have shape \(N, 1, 6, 6\), got \(2, 3, 6, 6\)"),
+        (np.zeros((2, 1, 6, 6), dtype=complex), TypeError, "x must hold real numbers, got dtype complex128"),
+        (np.zeros((2, 1, 6, 6), dtype=bool), TypeError, "x must hold real numbers, got dtype bool"),
+        (np.ma.array(X[:2], mask=X[:2] > 0.5), ValueError, "x must hold no masked values"),
+        (torch.zeros(2, 1, 6, 6, device="meta"), TypeError, "x must be an array"),
+        (None, TypeError, "x must hold real numbers, got dtype object"),
+        (0.5, ValueError, r"x must have shape \(N, 1, 6, 6\), got \(\)"),
     ],
+    ids=str,
 )
-def test_faulty_inputs_are_refused(classifier, x, message):
-    for call in (lambda: classifier.predict(x, lam=0.3), lambda: classifier.fit(x, np.zeros(2))):
-        with pytest.raises(ValueError, match=message):
+def test_faulty_inputs_are_refused_by_name(classifier, x, error, message):
+    before = snapshot(classifier)
+    calls = [
+        lambda: classifier.fit(x, np.zeros(2)),
+        lambda: classifier.predict(x, training_mode=True),
+        *(lambda it=it: it.predict(x) for it in (classifier, classifier.at(0.3)) if "finite" not in message),
+    ]
+    for call in calls:
+        with pytest.raises(error, match=message):
             call()
+    assert snapshot(classifier) == before
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ MISLABELED = TensorDataset(torch.from_numpy(X), torch.full((20,), 9))
     ],
 )
 def test_faulty_data_and_options_are_refused(classifier, arguments, options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         OATTrainer(classifier).fit(*arguments, verbose=False, **options)
 
 
