@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from art_oat.checks import refuse
 from art_oat.contexts import borrowed_generators
 from art_oat.numbers import count_faults, number_faults, plain_fields
-from art_oat.training.loss import Loss, hybrid_loss, total_weight
+from art_oat.training.loss import Loss, hybrid_loss, total_weight, value_fault
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,8 @@ def adversarial_part(
         share = total_weight(criterion, y[group]) / whole
         if share > 0:  # a class of weight 0 may be all there is
             at_one = loss(logits[group], logits_adv[group], y[group], torch.ones_like(lam[group]), criterion)
+            if fault := value_fault(at_one, is_term=not logits_adv.requires_grad):
+                raise TypeError(fault)
             total = total + value * share * at_one
     return total
 

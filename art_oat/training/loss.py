@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from art_oat.attacks import Objective
 from art_oat.checks import refuse
-from art_oat.numbers import number_faults, plain_fields
+from art_oat.numbers import number_faults, plain_fields, shown
 
 
 class Loss(Protocol):
@@ -166,6 +166,15 @@ def objective_of(loss: Loss) -> Objective:
     """Return what the attack that goes with a loss maximizes."""
     objective: Objective = getattr(loss, "objective", "cross-entropy")
     return objective
+
+
+def value_fault(value: Any, *, is_term: bool = False) -> str:
+    """Say why nothing can be learned from what a loss returned, or ``""``; a term of it may carry no gradient."""
+    is_scalar = isinstance(value, Tensor) and value.numel() == 1 and value.is_floating_point()
+    if is_scalar and (value.requires_grad or is_term):
+        return ""
+    got = f"one of {value.dtype} and shape {list(value.shape)}" if isinstance(value, Tensor) else shown(value)
+    return f"loss must return a scalar tensor that carries gradient, got {got}{' without gradient' * is_scalar}."
 
 
 def is_separable(loss: Loss) -> bool:

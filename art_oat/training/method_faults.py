@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 from art_oat.attacks import NFGSM, Norm
@@ -22,11 +24,22 @@ def kind_faults(*, sampling: Any, weight_perturbation: Any, loss: Any, augmentat
         faults.append(f"weight_perturbation must be a WeightPerturbation, its gamma or None, got {kind}.")
     if isinstance(loss, type):
         faults.append(f"loss must be a name or a function, got the class {loss.__name__}: write {loss.__name__}().")
-    elif not isinstance(loss, str) and not callable(loss):
-        faults.append(f"loss must be callable on (logits, logits_adv, y, lam, criterion), got {loss!r}.")
+    elif not isinstance(loss, str) and not (callable(loss) and _takes_five(loss)):
+        faults.append(f"loss must be callable on (logits, logits_adv, y, lam, criterion), got {shown(loss)}.")
     if augmentation is not None and not callable(augmentation):
         faults.append(f"augmentation must be callable on (x, generator), got {type(augmentation).__name__}.")
     return faults
+
+
+def _takes_five(function: Callable[..., Any]) -> bool:
+    """Whether a function takes five arguments, as far as can be told."""
+    try:
+        inspect.signature(function).bind(*[None] * 5)
+    except TypeError:
+        return False
+    except ValueError:  # of a function that has no signature
+        return True
+    return True
 
 
 def attack_faults(attack: Any, fallback: Any, *, eps: float, norm: Norm, eps_step: float | None) -> list[str]:

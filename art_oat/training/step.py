@@ -19,7 +19,7 @@ from art_oat.contexts import borrowed_generators
 from art_oat.training.awp import adversarial_part, uses_clean_scores
 from art_oat.training.ema import WeightAverage
 from art_oat.training.layout import InputLayout
-from art_oat.training.loss import is_separable
+from art_oat.training.loss import is_separable, value_fault
 from art_oat.training.method import Method
 from art_oat.training.precision import Precision, autocast
 from art_oat.training.records import EpochMetrics
@@ -177,6 +177,7 @@ class Step:
         has_gradient = False
         if is_separable(self.loss):
             term = self.loss(logits, logits.detach()[is_attacked], target, weight, criterion)
+            _check_value(term, is_term=True)
             has_gradient = term.requires_grad  # a loss may have no clean term
             if has_gradient:
                 term.backward()
@@ -184,9 +185,10 @@ class Step:
         with self._computing(self.method.precision):
             logits_adv = self._scores(x_adv, lam[is_attacked], width) if len(x_adv) else logits[:0]
         loss = self.loss(logits, logits_adv, target, weight, criterion)
+        _check_value(loss, is_term=has_gradient)
         check_finite("loss", loss, self.epoch)
         self._largest_score = logits.detach().abs().max()
-        if loss.requires_grad or not has_gradient:  # without attacked samples, the clean term may be all there is
+        if loss.requires_grad:  # without attacked samples, the clean term may be all there is
             loss.backward()
         self.metrics.add(loss.item(), logits.argmax(1) == classes, logits_adv.argmax(1) == classes[is_attacked])
         return logits.detach()
@@ -274,3 +276,8 @@ class Step:
         self.metrics = EpochMetrics(**state["metrics"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
+
+
+def _check_value(value: Any, *, is_term: bool) -> None:
+    if fault := value_fault(value, is_term=is_term):
+        raise UnfitError(TypeError(fault))

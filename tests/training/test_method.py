@@ -160,6 +160,7 @@ def test_every_fault_of_a_method_is_named():
     [
         ({"loss": TRADESLoss}, r"loss must be .*, got the class TRADESLoss: write TRADESLoss\(\)"),
         ({"loss": 3}, "loss must be callable"),
+        ({"loss": lambda logits, y: logits}, "loss must be callable on"),
         ({"augmentation": "flip"}, "augmentation must be callable"),
         ({"sampling": {1.0: 3}}, "sampling must be a StratifiedSampling"),
         ({"weight_perturbation": "0.01"}, "weight_perturbation must be a WeightPerturbation, its gamma or None"),

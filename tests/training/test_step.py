@@ -312,11 +312,6 @@ def test_a_separable_loss_may_have_no_clean_term():
     torch.testing.assert_close(*found, rtol=1e-10, atol=1e-10)
 
 
-def test_a_loss_that_carries_no_gradient_is_refused():
-    with pytest.raises(RuntimeError, match="grad"):
-        one_step(double(), loss=lambda *arguments: hybrid_loss(*arguments).detach())
-
-
 class Kept:
     """What autograd keeps for a backward pass; knows how much is kept at once."""
 
@@ -503,3 +498,33 @@ def test_the_radius_grows_on_a_straight_line_over_the_first_steps_with_attack(sh
     trained_at = [factor for factor, nb_samples in seen if nb_samples < len(X)]
     assert trained_at == pytest.approx([*expected, 1, 1], rel=1e-15)
     assert {factor for factor, nb_samples in seen if nb_samples == len(X)} == {1}  # of the validation
+
+
+NO_LOSSES = {
+    "an int": lambda logits, *_: 3,
+    "a float": lambda logits, *_: 0.5,
+    "None": lambda logits, *_: None,
+    "an array": lambda logits, *_: logits.detach().mean().numpy(),
+    "one number per sample": lambda logits, *_: logits.sum(dim=1),
+    "an integer tensor": lambda logits, *_: torch.tensor(3),
+    "a complex tensor": lambda logits, *_: logits.mean() * 1j,
+    "a tensor without gradient": lambda logits, *_: logits.detach().mean(),
+}
+
+
+@pytest.mark.parametrize(("is_separable", "is_perturbed"), [(False, False), (True, False), (False, True)])
+@pytest.mark.parametrize("loss", NO_LOSSES.values(), ids=NO_LOSSES)
+def test_a_loss_that_returns_no_scalar_with_gradient_is_refused_and_leaves_nothing_changed(
+    classifier, loss, is_separable, is_perturbed
+):
+    def given(*arguments):
+        return loss(*arguments)
+
+    given.is_separable = is_separable
+    trainer = OATTrainer(classifier, attack=ATTACK, loss=given, weight_perturbation=0.01 if is_perturbed else None)
+    before, generator = state(classifier), torch.get_rng_state()
+    with pytest.raises(TypeError, match=r"loss must return a scalar tensor that carries gradient, got .+\."):
+        trainer.fit(X, Y, batch_size=10, nb_epochs=1, verbose=False)
+    assert is_same(state(classifier), before)
+    assert not classifier.optimizer.state
+    assert torch.equal(torch.get_rng_state(), generator)
