@@ -223,6 +223,7 @@ def _refusals() -> Iterator[None]:
     except (ValueError, TypeError, ImportError, OSError, RuntimeError) as error:
         message = " ".join(str(error).split()) or type(error).__name__
         message = message.replace("allow_large_eps=True", "--allow-large-eps").replace("device_type", "--device")
+        message = message.replace("on_nan='restore'", "--on-nan restore")
         raise typer.BadParameter(message) from error
 
 

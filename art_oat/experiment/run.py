@@ -141,7 +141,7 @@ class Run:
             self.say(f"Reusing the weights in {self.folder}: trained with the same settings.")
             self._training_state.unlink(missing_ok=True)  # of a process that ended between its last two steps
             return load_model(self.folder, trusts_network=True)  # the caller's recipe names the network
-        begun = {**settings, "keeps_best": keeps_best}
+        begun = {**_regardless_of_divergence(settings), "keeps_best": keeps_best}
         is_cut = not overwrites and self._ledger.holds("begun", begun)
         if not overwrites and not is_cut:
             self._refuse_another(begun)
@@ -269,6 +269,13 @@ def _training(recipe: Recipe, data: Dataset) -> dict[str, Any]:
     if recipe.pretrained is not None:
         settings["pretrained"] = digest(weights_file(recipe.pretrained))
     return settings
+
+
+def _regardless_of_divergence(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings without what follows where a training diverges: what was trained so far has not."""
+    recipe = settings["recipe"]
+    method = {name: value for name, value in recipe["method"].items() if name != "on_nan"}
+    return {**settings, "recipe": {**recipe, "method": method}}
 
 
 def _machine() -> str:

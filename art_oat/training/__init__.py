@@ -11,6 +11,7 @@ from art_oat.training.param_groups import parameter_groups
 from art_oat.training.recalibration import recalibrate
 from art_oat.training.records import EpochMetrics, EpochRecord
 from art_oat.training.resume_file import ResumeFile
+from art_oat.training.safeguard import DivergenceWarning
 from art_oat.training.sampling import StratifiedSampling, WidthSampling
 from art_oat.training.schedule import OneCycle, Piecewise, SlowStart, WarmUp, WarmupCosine, schedule_by_name
 from art_oat.training.statistics import StatisticsWarning
@@ -22,6 +23,7 @@ __all__ = [
     "Callback",
     "CatastrophicOverfittingWarning",
     "Checkpoint",
+    "DivergenceWarning",
     "EarlyStopping",
     "EpochMetrics",
     "EpochRecord",

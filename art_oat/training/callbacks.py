@@ -260,7 +260,9 @@ class ProgressBar(Callback):
         self._bar.set_description(f"epoch {min(self.nb_done + 1, self.nb_epochs)}/{self.nb_epochs}")
 
     def on_step_end(self, nb_steps: int, metrics: EpochMetrics) -> None:
-        self._bar.set_postfix(metrics.shown() | self._area, refresh=False)
+        nb_restores = sum(record.is_diverged for record in self.history)
+        restored = {"restored": str(nb_restores)} if nb_restores else {}
+        self._bar.set_postfix(metrics.shown() | self._area | restored, refresh=False)
         self._bar.update(nb_steps - self._bar.n)
 
     def on_epoch_end(self, record: EpochRecord) -> None:

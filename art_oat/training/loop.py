@@ -19,11 +19,12 @@ from art_oat.frontier import MeasuredPoint
 from art_oat.storage import Plain
 from art_oat.training.batches import Batches, nb_batches
 from art_oat.training.callbacks import Callback
-from art_oat.training.guard import CatastrophicOverfittingWarning
+from art_oat.training.guard import CatastrophicOverfittingWarning, Guard
 from art_oat.training.options import FitOptions
 from art_oat.training.place import Place
 from art_oat.training.records import EpochRecord, mean_area
 from art_oat.training.resume import TrainingState
+from art_oat.training.safeguard import MAX_RESTORES, DivergenceError, DivergenceWarning
 from art_oat.training.step import Step
 
 
@@ -43,7 +44,7 @@ class Loop:
         """Train from where the state is."""
         state, options = self.state, self.options
         for epoch in range(state.nb_done + 1, options.nb_epochs + 1):
-            self._run_guarded_epoch()
+            self._run_epoch_for_good()
             trained = time.perf_counter()
             with state.step.averaged():
                 points = self._measured() if options.is_validated_after(epoch) else ()
@@ -57,16 +58,50 @@ class Loop:
             if is_ended:
                 return
 
-    def _run_guarded_epoch(self) -> None:
-        """Run an epoch, or the rest of it; and again by the fallback where robustness collapsed."""
-        state = self.state
-        if not state.place.nb_batches:
-            state.begin_epoch(may_be_undone=self._is_guarded())
-        self._run_epoch()
-        if self._is_guarded() and state.guard is not None and state.guard.has_collapsed():
-            self._fall_back()
-            state.begin_epoch(may_be_undone=False)
-            self._run_epoch()
+    def _run_epoch_for_good(self) -> None:
+        """Run an epoch, or the rest of it, and again where it is undone."""
+        state, guard = self.state, self.state.guard
+        while True:
+            if not state.place.nb_batches:
+                state.begin_epoch(may_be_undone=self._is_guarded() or self._may_restore())
+            elif state.place.undo is None and self._may_restore():  # gone on from a training that was only to raise
+                state.place.undo = state.snapshot()
+            try:
+                self._run_epoch()
+            except DivergenceError as error:
+                self._restore(error)
+            else:
+                if guard is None or not self._is_guarded() or not guard.has_collapsed():
+                    return
+                self._fall_back(guard)
+
+    def _may_restore(self) -> bool:
+        return self.options.method.on_nan == "restore" and self.state.nb_restores < MAX_RESTORES
+
+    def _restore(self, error: DivergenceError) -> None:
+        """Undo the epoch that diverged, and train on at half the learning rate.
+
+        Generators go on from where they are, so that no step comes again.
+
+        Raises:
+            DivergenceError: If that is not wanted, or no more.
+        """
+        state, undo = self.state, self.state.place.undo
+        if self.options.method.on_nan == "raise":
+            raise error
+        if undo is None or not self._may_restore():
+            remedy = f"It was restored {state.nb_restores} times, each at half the learning rate: lower it further"
+            raise DivergenceError(error.what, remedy) from None
+        drawn = state.generators()
+        record = replace(self._record(time.perf_counter()), loss=math.nan, is_undone=True, is_diverged=True)
+        state.load_state_dict(undo)
+        state.set_generators(drawn)
+        state.history.append(record)
+        warn_caller(
+            f"training diverged, with {error.what}. The epoch is undone and run again at {state.lr_factor:g} of the "
+            f"learning rate; {MAX_RESTORES - state.nb_restores} more such restores may follow.",
+            DivergenceWarning,
+        )
 
     def _is_guarded(self) -> bool:
         """Whether a collapse is looked for after the epoch; early on, nothing is robust that could collapse."""
@@ -74,10 +109,9 @@ class Loop:
         is_early = state.phases.is_clean(state.next_epoch) or state.phases.eps_share(state.nb_steps_before) < 1
         return not (state.guard is None or state.guard.has_tripped or is_early)
 
-    def _fall_back(self) -> None:
+    def _fall_back(self, guard: Guard) -> None:
         """Undo the epoch, and let the fallback train from here on."""
-        state, guard = self.state, self.state.guard
-        assert guard is not None
+        state = self.state
         assert state.place.undo is not None
         record = replace(self._record(time.perf_counter()), is_undone=True)
         state.load_state_dict(state.place.undo)
@@ -93,7 +127,8 @@ class Loop:
 
     def _run_epoch(self) -> None:
         state, step, epoch = self.state, self.state.step, self.state.next_epoch
-        step.start_epoch(epoch, is_clean=state.phases.is_clean(epoch), is_new=not state.place.nb_batches)
+        is_clean, is_new = state.phases.is_clean(epoch), not state.place.nb_batches
+        step.start_epoch(epoch, is_clean=is_clean, is_new=is_new, lr_factor=state.lr_factor)
         for x, y in self._batches_to_come():
             step(x, y, eps_share=state.phases.eps_share(state.nb_steps))
             state.stepper.end_step()
@@ -139,7 +174,7 @@ class Loop:
             epoch=state.next_epoch,
             seconds=trained - state.place.started,
             validation_seconds=time.perf_counter() - trained,
-            learning_rate=float(state.classifier.optimizer.param_groups[0]["lr"]),
+            learning_rate=float(state.classifier.optimizer.param_groups[0]["lr"]) * state.lr_factor,
             loss=metrics.loss,
             clean=metrics.clean,
             robust=metrics.robust,

@@ -109,6 +109,22 @@ class LRStepper:
 
 
 @contextmanager
+def scaled_rates(optimizer: Optimizer, factor: float) -> Iterator[None]:
+    """Within the block, let the learning rates be a factor of what they are; no scheduler ever sees that."""
+    if factor == 1:
+        yield
+        return
+    rates = [group["lr"] for group in optimizer.param_groups]
+    try:
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * factor
+        yield
+    finally:
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+
+
+@contextmanager
 def scheduled(
     optimizer: Optimizer, scheduler: Scheduler | Schedule | None, interval: str, nb_steps: int | None
 ) -> Iterator[LRStepper]:

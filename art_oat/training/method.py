@@ -18,6 +18,7 @@ from art_oat.training.awp import WeightPerturbation
 from art_oat.training.loss import LOSSES, Loss, TRADESLoss, loss_by_name, objective_of
 from art_oat.training.method_faults import attack_faults, claim_faults, kind_faults, size_faults, step_of
 from art_oat.training.precision import Precision, precision_faults, weight_faults
+from art_oat.training.safeguard import OnNaN, divergence_faults
 from art_oat.training.sampling import StratifiedSampling, WidthSampling, width_sampling_faults
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
@@ -90,6 +91,9 @@ class Method:
         precision: ``"bf16"``: attack and forward passes run under ``torch.autocast`` in bfloat16; the loss, the
             weights, their gradients and all that is measured stay float32.
         attack_precision: That of the attack alone; None for the same.
+        on_nan: What follows where a loss, gradient, weight or score is not finite. ``"raise"``: an error, with the last
+            good weights. ``"restore"``: the epoch is undone with a ``DivergenceWarning`` and run again, by other draws
+            and at half the learning rate, whatever the schedule says; three times in a call of ``fit``, then an error.
 
     Raises:
         TypeError: If an argument is of another kind; names every fault.
@@ -143,6 +147,10 @@ class Method:
         default=None, metadata=_help("That of the attack alone, float32 or bf16; as precision if not given.")
     )
 
+    on_nan: OnNaN = field(
+        default="raise", metadata=_help("raise, or restore: undo an epoch that diverges, and halve the learning rate.")
+    )
+
     def __post_init__(self) -> None:
         plain_fields(self)
         if kinds := kind_faults(
@@ -164,6 +172,7 @@ class Method:
             )
             + width_sampling_faults(self.width_sampling, distills=self.distills)
             + precision_faults(precision=self.precision, attack_precision=self.attack_precision)
+            + divergence_faults(self.on_nan)
         )
 
     @classmethod

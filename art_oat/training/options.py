@@ -85,7 +85,7 @@ class FitOptions:
             faults.append("scheduler must be made for the classifier's own optimizer, got one for another optimizer.")
         if self.method.clean_share and isinstance(self.scheduler, ReduceLROnPlateau):
             faults.append("scheduler must be no ReduceLROnPlateau with clean_share: the loss jumps after clean epochs.")
-        if self.resume_file is not None or self.method.fallback is not None:
+        if self.resume_file is not None or self.method.fallback is not None or self.method.on_nan == "restore":
             faults += state_faults(self.scheduler, classifier, is_written=self.resume_file is not None)
         if (nb_files := sum(isinstance(one, ResumeFile) for one in self.callbacks)) > 1:
             faults.append(f"callbacks must hold one ResumeFile at most, got {nb_files}.")

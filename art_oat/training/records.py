@@ -58,7 +58,7 @@ class EpochRecord:
         epoch: Counts from 1 over all calls of ``fit``; the run that follows one that was undone has its number.
         seconds: Time spent training, and attacking held-out samples for the sake of the ``fallback``.
         validation_seconds: Time spent measuring.
-        learning_rate: Of the optimizer's first group, after the epoch's scheduler step.
+        learning_rate: Of the optimizer's first group, after the epoch's scheduler step, as steps are taken with it.
         loss: Mean of the objective over the samples, and over the widths they were trained at, in nats; like the next
             two at the perturbed weights where weights are perturbed.
         clean: Accuracy on the training batches in training mode, a fraction.
@@ -69,8 +69,10 @@ class EpochRecord:
         area: Under the trade-off of ``validation``, from the corner (1 / K, 0) that guessing
             reaches, averaged over the widths; NaN where none was measured.
         is_best: Whether ``area`` is the largest since ``fit`` was called.
-        is_undone: Whether robustness collapsed in this epoch, so that it was undone and run again by the ``fallback``.
-            No callback is told of such an epoch.
+        is_undone: Whether robustness collapsed in this epoch, so that it was undone and run again by the ``fallback``;
+            or training diverged. No callback is told of such an epoch.
+        is_diverged: Whether training diverged in this epoch, so that it was undone and run again at half the learning
+            rate; its ``loss`` is NaN then.
     """
 
     epoch: int
@@ -85,6 +87,7 @@ class EpochRecord:
     area: float = math.nan
     is_best: bool = False
     is_undone: bool = False
+    is_diverged: bool = False
 
     def row(self) -> dict[str, float]:
         """Return the record as flat columns.
@@ -92,7 +95,7 @@ class EpochRecord:
         ``val_clean@0.1`` is the clean validation accuracy at lam 0.1, ``val_clean@0.1x0.5`` that at width 0.5.
         """
         columns = {name: value for name, value in vars(self).items() if name != "validation"}
-        columns |= {"is_best": int(self.is_best), "is_undone": int(self.is_undone)}
+        columns |= {name: int(columns[name]) for name in ("is_best", "is_undone", "is_diverged")}
         for point in self.validation:
             where = f"{point.lam:g}" if point.width == 1 else f"{point.lam:g}x{point.width:g}"
             columns[f"val_clean@{where}"] = point.clean

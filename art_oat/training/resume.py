@@ -56,6 +56,16 @@ class TrainingState:
         return self.nb_steps - self.place.nb_batches
 
     @property
+    def nb_restores(self) -> int:
+        """How many epochs of this call diverged and were undone."""
+        return sum(record.is_diverged and record.epoch > self.phases.nb_before for record in self.history)
+
+    @property
+    def lr_factor(self) -> float:
+        """What the learning rates are multiplied by: one half for each restore."""
+        return 0.5**self.nb_restores
+
+    @property
     def best(self) -> EpochRecord | None:
         """The record with the largest area of this call."""
         found = [record for record in self.history if record.is_best and record.epoch > self.phases.nb_before]
@@ -97,8 +107,11 @@ class TrainingState:
 
     def begin_epoch(self, *, may_be_undone: bool) -> None:
         """Note how an epoch begins, and all of the state where it may have to be undone."""
-        undo = copy.deepcopy(self.state_dict()) if may_be_undone else None
-        self.place = Place(self.generators(), undo)
+        self.place = Place(self.generators(), self.snapshot() if may_be_undone else None)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return a copy of everything, to go back to."""
+        return copy.deepcopy(self.state_dict())
 
     def _callbacks_by_class(self) -> dict[str, list[Callback]]:
         """Return the callbacks by the name of their class, in their order."""
@@ -113,7 +126,7 @@ class TrainingState:
         Raises:
             ValueError: If it is of another form; names the source.
         """
-        before = copy.deepcopy(self.state_dict())
+        before = self.snapshot()
         try:
             self.load_state_dict(state)
         except Exception as error:  # whatever schedulers, optimizers and callbacks raise
@@ -177,7 +190,7 @@ def state_faults(scheduler: Any, classifier: OATClassifier, *, is_written: bool)
         kind = type(scheduler).__name__
         return [
             "scheduler must have state_dict() and load_state_dict() to continue from a ResumeFile, or from the last "
-            f"good state where there is a fallback, got {kind}."
+            f"good state where there is a fallback or on_nan='restore', got {kind}."
         ]
     states = {"optimizer": _groups(classifier.optimizer, None)} if is_written else {}
     states |= {"scheduler": scheduler.state_dict()} if is_written and is_stepped else {}

@@ -170,7 +170,7 @@ def content_faults(content: Mapping[str, Any], classifier: OATClassifier, nb_epo
         return faults or _tensor_faults(content, classifier.model)
     undo = content["place"]["undo"]
     faults = _tensor_faults(content, classifier.model)
-    return faults + ([] if undo is None else content_faults({**undo, "place": None}, classifier, nb_epochs))
+    return faults + ([] if undo is None else content_faults(undo, classifier, nb_epochs))
 
 
 def _holds(check: Callable[[Any], Any], content: Mapping[str, Any], name: str) -> bool:

@@ -4,12 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from art_oat.model import OATModel
+from art_oat.numbers import shown
+
+MAX_RESTORES = 3
+"""How often a call of ``fit`` may go back to the beginning of an epoch that diverged."""
+OnNaN = Literal["raise", "restore"]
+
+
+class DivergenceError(RuntimeError):
+    """Something, such as "a loss of nan in epoch 2", is no longer finite; says what to do."""
+
+    def __init__(self, what: str, remedy: str = "Lower the learning rate (as on_nan='restore' does)") -> None:
+        super().__init__(
+            f"training must stay finite, got {what}. Weights and statistics are back at ones that had a finite loss "
+            f"and gradient; the optimizer's own state is not. {remedy}, or look for extreme inputs."
+        )
+        self.what = what
+
+
+class DivergenceWarning(UserWarning):
+    """A training diverged; it goes on at half the learning rate from the beginning of the epoch."""
 
 
 class UnfitError(Exception):
@@ -20,6 +41,12 @@ class UnfitError(Exception):
         self.error = error
 
 
+def divergence_faults(on_nan: Any) -> list[str]:
+    """Say that there is no such way to meet a training that diverges."""
+    known = get_args(OnNaN)
+    return [] if on_nan in known else [f"on_nan must be one of {known}, got {shown(on_nan)}."]
+
+
 def check_finite(what: str, value: Tensor, epoch: int) -> None:
     """Refuse a value that is not finite.
 
@@ -28,13 +55,7 @@ def check_finite(what: str, value: Tensor, epoch: int) -> None:
     """
     if bool(value.isfinite()):
         return
-    raise UnfitError(
-        RuntimeError(
-            f"training must stay finite, got a {what} of {value.item()} in epoch {epoch}. Weights and statistics are "
-            "back at ones that had a finite loss and gradient; the optimizer's own state is not. Lower the learning "
-            "rate, or look for extreme inputs."
-        )
-    )
+    raise UnfitError(DivergenceError(f"a {what} of {value.item()} in epoch {epoch}"))
 
 
 class Safeguard:

@@ -20,6 +20,7 @@ from art_oat.training.awp import adversarial_part, uses_clean_scores
 from art_oat.training.ema import WeightAverage
 from art_oat.training.layout import InputLayout
 from art_oat.training.loss import is_separable, value_fault
+from art_oat.training.lr_stepper import scaled_rates
 from art_oat.training.method import Method
 from art_oat.training.precision import Precision, autocast
 from art_oat.training.records import EpochMetrics
@@ -84,15 +85,18 @@ class Step:
         buffers = self.model.named_buffers()
         self._running = [buffer for name, buffer in buffers if name.endswith(("running_mean", "running_var"))]
         self.metrics = EpochMetrics()
-        self.epoch, self.is_clean = 0, False
+        self.epoch, self.is_clean, self.lr_factor = 0, False, 1.0
         self._is_ahead = False  # whether the weights hold a step that the average does not
         self._last_x = torch.empty(0)
         self._largest_score = torch.zeros(())  # read at the end of an epoch: a GPU need not wait for it in each step
         self._nb_steps = 0
 
-    def start_epoch(self, epoch: int, *, is_clean: bool = False, is_new: bool = True) -> None:
-        """Count anew, if it is new; a clean epoch trains every lam on clean inputs alone."""
-        self.epoch, self.is_clean = epoch, is_clean
+    def start_epoch(self, epoch: int, *, is_clean: bool = False, is_new: bool = True, lr_factor: float = 1.0) -> None:
+        """Count anew, if it is new; a clean epoch trains every lam on clean inputs alone.
+
+        Steps are taken at a factor of the optimizer's learning rates.
+        """
+        self.epoch, self.is_clean, self.lr_factor = epoch, is_clean, lr_factor
         if is_new:
             self.metrics = EpochMetrics()
 
@@ -111,7 +115,8 @@ class Step:
         self.statistics.look_at(counts, len(x))
         self.safeguard.keep()
         self._average()
-        self.classifier.optimizer.step()
+        with scaled_rates(self.classifier.optimizer, self.lr_factor):
+            self.classifier.optimizer.step()
         self._is_ahead = True
         self._nb_steps += 1
         self._last_x = x[:_NB_PROBES].clone()

@@ -33,8 +33,8 @@ from art_oat.training.resume import TrainingState, described
 from art_oat.training.schedule import Schedule
 from art_oat.training.step import Step
 
-_SUPERSEDED = ("eps", "eps_step", "norm", "allow_large_eps")
-"""Fields of a resolved method that decide nothing any more: its attacks have their own."""
+_UNCOUNTED = ("eps", "eps_step", "norm", "allow_large_eps", "on_nan")
+"""Fields of a resolved method that decide nothing of what was trained so far: its attacks have their own."""
 
 
 class OATTrainer(Trainer):
@@ -120,7 +120,8 @@ class OATTrainer(Trainer):
         Raises:
             TypeError: If the network gives more than scores in training mode, or ``callbacks`` holds something else.
             ValueError: If an argument is not as above; names every fault, before anything is touched.
-            RuntimeError: If the loss, a gradient or a score is no longer finite; the last good weights are back.
+            RuntimeError: If the loss, a gradient, a statistic, a weight or a score is no longer finite, and ``on_nan``
+                does not help; the last good weights are back.
         """
         options = FitOptions(nb_epochs, scheduler, validation_data, callbacks, self.method)
         refuse(source_faults(x, y, batch_size, self.classifier) + options.faults(self.classifier, x))
@@ -195,7 +196,7 @@ class OATTrainer(Trainer):
 
     def _settings(self, batches: Batches, options: FitOptions) -> dict[str, Plain]:
         """What tells the training apart from others."""
-        parts = {part.name: getattr(self.method, part.name) for part in fields(Method) if part.name not in _SUPERSEDED}
+        parts = {part.name: getattr(self.method, part.name) for part in fields(Method) if part.name not in _UNCOUNTED}
         parts |= {"seed": self.seed} | options.settings() | size_of(batches)
         return described(parts, self.classifier, options.scheduler)
 

@@ -69,6 +69,7 @@ def test_what_is_not_given_is_the_default_of_its_field():
         ("dial", {"pretrained": "weights.pt"}, Method.dial(clean_share=0.0)),
         ("dial", {"pretrained": "weights.pt", "clean_share": 0.25}, Method.dial(clean_share=0.25)),
         ("dial", {"lambdas": ["0,0.5"]}, Method.dial()),
+        ("dial", {"on_nan": "restore"}, Method.dial(on_nan="restore")),
         (
             "dial",
             {"precision": "bf16", "attack_precision": "float32"},

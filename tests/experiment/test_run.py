@@ -268,6 +268,24 @@ def test_the_same_training_again_after_cuts_has_the_weights_of_the_uncut_one(tmp
     assert train(cut, LONGER, **options) == "Reusing the"
 
 
+def test_a_training_cut_within_an_epoch_goes_on_there_also_with_other_checkpoints_and_a_way_out_of_divergence(tmp_path):
+    whole, cut, numbers = tmp_path / "whole", tmp_path / "cut", []
+    train(whole, LONGER)
+    with cut_in(2):
+        train(cut, LONGER, checkpoint_steps=1)
+    unchanged = Step.__call__
+
+    def step(self, x, y, **options):
+        numbers.append(self.epoch)
+        return unchanged(self, x, y, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Step, "__call__", step)
+        assert train(cut, LONGER.changed(on_nan="restore"), checkpoint_minutes=60.0) == "Going on"
+    assert (numbers.count(2), numbers.count(3)) == (1, 2)  # of two steps each
+    assert (cut / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
 @pytest.mark.parametrize("nb_epochs", [3, 20])  # the first validation comes after 1 and after 4 epochs
 def test_a_training_that_was_cut_short_is_replaced_by_another_on_demand_alone(tmp_path, nb_epochs):
     recipe = LONGER.changed(nb_epochs=nb_epochs)

@@ -344,6 +344,11 @@ def contents(path: Path) -> bytes:
     return path.read_bytes().partition(b"\n")[2]
 
 
+def read(path: Path) -> dict:
+    """What a file says of the state of its training."""
+    return torch.load(io.BytesIO(contents(path)))["content"]
+
+
 def write_signed(kept: dict, path: Path) -> None:
     """Write what one likes with the digest that belongs to it."""
     file = io.BytesIO()
