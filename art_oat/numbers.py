@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from numbers import Integral, Real
 from typing import Any, TypeVar
@@ -12,6 +12,7 @@ T = TypeVar("T")
 
 _SEEDS = 2**32
 """NumPy's legacy generator and scikit-learn take seeds below this, and so does everything here."""
+_MOST = 2**63
 _MAX_SHOWN = 80
 
 
@@ -85,12 +86,37 @@ def number_faults(values: Mapping[str, Any], what: str, holds: Callable[[float],
 
 
 def count_faults(counts: Mapping[str, Any], least: int = 1) -> list[str]:
-    """Say which counts, by name, are no whole numbers of at least 1, or another least one."""
+    """Say which counts, by name, are no whole numbers of at least 1, or another least one, that 64 bits hold."""
     return [
         _fault(f"{name} must be a whole number, at least {least}, got {shown(count)}.", is_of_kind=is_whole(count))
         for name, count in counts.items()
-        if not (is_whole(count) and plain(count) >= least)
+        if not _is_count(count, least)
     ]
+
+
+def sizes_faults(sizes: Mapping[str, Any]) -> list[str]:
+    """Say which sizes, several to each name, are not at least one whole number, each at least 1."""
+    return [
+        _fault(
+            f"{name} must hold whole numbers, each at least 1, got {shown(several)}.", is_of_kind=_are_whole(several)
+        )
+        for name, several in sizes.items()
+        if not (_are_whole(several) and len(several) and all(_is_count(it, 1) for it in several))
+    ]
+
+
+def plain_sizes(sizes: Iterable[int]) -> tuple[int, ...]:
+    """Return checked sizes as Python's own numbers."""
+    return tuple(plain(size) for size in sizes)
+
+
+def _is_count(value: Any, least: int) -> bool:
+    return is_whole(value) and least <= plain(value) < _MOST
+
+
+def _are_whole(values: Any) -> bool:
+    is_several = isinstance(values, Sequence) and not isinstance(values, str | bytes)
+    return (is_several or getattr(values, "ndim", None) == 1) and all(is_whole(it) for it in values)
 
 
 def is_whole(value: object) -> bool:

@@ -14,8 +14,8 @@ import art_oat
 ROOT = Path(art_oat.__file__).parents[1]
 ORDER = [
     {"leftovers", "numbers"},
-    {"condition", "contexts", "rebuild", "checks", "storage", "models"},
-    {"data", "lock", "model_files", "watch"},
+    {"condition", "contexts", "rebuild", "checks", "storage"},
+    {"data", "lock", "model_files", "models", "watch"},
     {"layers"},
     {"pinned"},
     {"model"},

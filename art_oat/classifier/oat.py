@@ -18,7 +18,7 @@ from art_oat.classifier.device import check_device
 from art_oat.condition import OperatingPoint
 from art_oat.model import OATModel
 from art_oat.network_kinds import check_model
-from art_oat.numbers import is_number, plain
+from art_oat.numbers import count_faults, is_number, plain, plain_sizes, sizes_faults
 from art_oat.surgery import fold
 from art_oat.surgery.convert_check import try_out
 
@@ -72,11 +72,12 @@ class OATClassifier(DefaultPointClassifier):
     ) -> None:
         check_model(model)
         check_device(device_type)
+        refuse(sizes_faults({"input_shape": input_shape}) + count_faults({"nb_classes": nb_classes}, least=2))
         super().__init__(
             model,
             loss,
-            tuple(input_shape),
-            nb_classes,
+            plain_sizes(input_shape),
+            plain(nb_classes),
             optimizer,
             use_amp=use_amp,
             opt_level=opt_level,

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from art_oat.checks import refuse
+from art_oat.numbers import KindFault, count_faults, number_faults, sizes_faults
 
 
-def refuse_faults(counts: Mapping[str, int], probabilities: Mapping[str, float], others: Iterable[str] = ()) -> None:
+def refuse_faults(
+    *,
+    counts: Mapping[str, Any],
+    sizes: Mapping[str, Any] = MappingProxyType({}),
+    probabilities: Mapping[str, Any] = MappingProxyType({}),
+    others: Callable[[], Iterable[str]] = list,
+) -> None:
     """Raise one error that names all faults.
 
     Args:
         counts: By name; at least 1.
+        sizes: By name, several to each; at least one, each at least 1.
         probabilities: By name; in ``[0, 1)``.
-        others: Further faults, as sentences.
+        others: Gives further faults; asked where all numbers are of their kind.
 
     Raises:
-        ValueError: If there is one.
+        TypeError: If all faults are numbers of another kind.
+        ValueError: If there are others.
     """
-    faults = [f"{name} must be at least 1, got {count}." for name, count in counts.items() if count < 1]
-    faults += [f"{name} must lie in [0, 1), got {it}." for name, it in probabilities.items() if not 0 <= it < 1]
-    if faults := [*faults, *others]:
-        raise ValueError(" ".join(faults))
+    faults = count_faults(counts) + sizes_faults(sizes)
+    faults += number_faults(probabilities, "lie in [0, 1)", lambda it: 0 <= it < 1)
+    is_of_kind = not any(isinstance(fault, KindFault) for fault in faults)
+    refuse([*faults, *(others() if is_of_kind else ())])

@@ -99,9 +99,10 @@ class ConvNeXt(nn.Module):
     ) -> None:
         super().__init__()
         refuse_faults(
-            {"patch_size": patch_size},
-            {"drop_path": drop_path, "dropout": dropout},
-            _stage_faults(depths, channels),
+            counts={"patch_size": patch_size, "in_channels": in_channels, "nb_classes": nb_classes},
+            sizes={"depths": depths, "channels": channels},
+            probabilities={"drop_path": drop_path, "dropout": dropout},
+            others=lambda: _stage_faults(depths, channels),
         )
         self.stem = Stem(in_channels, channels[0], patch_size)
         paths = iter(drop_paths(drop_path, sum(depths)))
@@ -129,10 +130,9 @@ class ConvNeXt(nn.Module):
 
 
 def _stage_faults(depths: Sequence[int], channels: Sequence[int]) -> list[str]:
-    if depths and len(depths) == len(channels) and min(*depths, *channels) > 0:
+    if len(depths) == len(channels):
         return []
-    given = f"{list(depths)} and {list(channels)}"
-    return [f"depths and channels must hold one number per stage, each at least 1, got {given}."]
+    return [f"depths and channels must hold one number per stage each, got {list(depths)} and {list(channels)}."]
 
 
 @register_network(r"convnext((?:-[1-9]\d*)*)", "convnext", "convnext-32-64-128 (channels)")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from art_oat.models.arguments import refuse_faults
 from art_oat.models.initialization import initialize
 from art_oat.models.registry import ImageTask, register_network
 
@@ -53,15 +54,16 @@ class ResNet(nn.Module):
         channels: Channels of the stem and the first stage.
 
     Raises:
-        ValueError: If ``blocks`` is empty or holds a stage without blocks.
+        TypeError: If an argument is of another kind.
+        ValueError: If one is below 1, or ``blocks`` is empty or holds a stage without blocks.
     """
 
     def __init__(
         self, blocks: Sequence[int], *, in_channels: int = 3, nb_classes: int = 10, channels: int = 64
     ) -> None:
         super().__init__()
-        if not blocks or min(blocks) < 1:
-            raise ValueError(f"blocks must hold one number per stage, each at least 1, got {list(blocks)}.")
+        counts = {"in_channels": in_channels, "nb_classes": nb_classes, "channels": channels}
+        refuse_faults(counts=counts, sizes={"blocks": blocks})
         stem = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
         self.stem = nn.Sequential(stem, nn.BatchNorm2d(channels), nn.ReLU())
         sizes = [channels * 2**stage for stage in range(len(blocks))]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from art_oat.models.arguments import refuse_faults
 from art_oat.models.registry import ImageTask, register_network
 
 
@@ -21,13 +22,14 @@ class SmallCNN(nn.Module):
         channels: Channels after each convolution; at least one.
 
     Raises:
-        ValueError: If ``channels`` is empty.
+        TypeError: If an argument is of another kind.
+        ValueError: If one is below 1, or ``channels`` is empty.
     """
 
     def __init__(self, in_channels: int = 1, nb_classes: int = 10, channels: Sequence[int] = (32, 64, 128)) -> None:
         super().__init__()
-        if not channels:
-            raise ValueError("channels must name at least one convolution, got none.")
+        counts = {"in_channels": in_channels, "nb_classes": nb_classes}
+        refuse_faults(counts=counts, sizes={"channels": channels})
         blocks: list[nn.Module] = []
         for index, (before, after) in enumerate(zip([in_channels, *channels], channels, strict=False)):
             convolution = nn.Conv2d(before, after, 3, stride=1 if index == 0 else 2, padding=1, bias=False)

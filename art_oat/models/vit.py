@@ -104,9 +104,16 @@ class ViT(nn.Module):
         super().__init__()
         side = patch_side(task.image_size) if patch_size is None else patch_size
         refuse_faults(
-            {"channels": channels, "depth": depth, "nb_heads": nb_heads, "patch_size": side},
-            {"drop_path": drop_path, "dropout": dropout},
-            _vit_faults(channels, nb_heads, task, side, pooling),
+            counts={
+                "channels": channels,
+                "depth": depth,
+                "nb_heads": nb_heads,
+                "patch_size": side,
+                "in_channels": task.in_channels,
+                "nb_classes": task.nb_classes,
+            },
+            probabilities={"drop_path": drop_path, "dropout": dropout},
+            others=lambda: _vit_faults(channels, nb_heads, task, side, pooling),
         )
         self.image_shape = (task.in_channels, *task.image_size)
         self.patches = nn.Conv2d(task.in_channels, channels, side, stride=side)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from art_oat.models.arguments import refuse_faults
 from art_oat.models.initialization import initialize
 from art_oat.models.registry import ImageTask, register_network
 
@@ -54,14 +55,16 @@ class WideResNet(nn.Module):
         nb_classes: ``K``.
 
     Raises:
-        ValueError: If ``depth``, ``widen_factor`` or ``dropout`` is none of these; all faults at once.
+        TypeError: If all faults are arguments of another kind.
+        ValueError: If an argument is not as above; all faults at once.
     """
 
     def __init__(
         self, depth: int, widen_factor: int, *, dropout: float = 0.0, in_channels: int = 3, nb_classes: int = 10
     ) -> None:
         super().__init__()
-        _refuse_faults(depth, widen_factor, dropout)
+        counts = {"depth": depth, "widen_factor": widen_factor, "in_channels": in_channels, "nb_classes": nb_classes}
+        refuse_faults(counts=counts, probabilities={"dropout": dropout}, others=lambda: _depth_faults(depth))
         self.stem = nn.Conv2d(in_channels, _STEM_CHANNELS, 3, padding=1, bias=False)
         sizes = [_STEM_CHANNELS * widen_factor * 2**stage for stage in range(3)]
         nb_blocks = (depth - 4) // 6
@@ -79,17 +82,10 @@ class WideResNet(nn.Module):
         return torch.as_tensor(self.head(features.mean(dim=(2, 3))))
 
 
-def _refuse_faults(depth: int, widen_factor: int, dropout: float) -> None:
-    """Raise one error that names all arguments that no network can be built from."""
-    faults = []
-    if depth < 10 or depth % 6 != 4:  # noqa: PLR2004
-        faults.append(f"depth must be 6 n + 4 with at least one block per stage (10, 16, 22, 28, ...), got {depth}.")
-    if widen_factor < 1:
-        faults.append(f"widen_factor must be at least 1, got {widen_factor}.")
-    if not 0 <= dropout < 1:
-        faults.append(f"dropout must lie in [0, 1), got {dropout}.")
-    if faults:
-        raise ValueError(" ".join(faults))
+def _depth_faults(depth: int) -> list[str]:
+    if depth >= 10 and depth % 6 == 4:  # noqa: PLR2004
+        return []
+    return [f"depth must be 6 n + 4 with at least one block per stage (10, 16, 22, 28, ...), got {depth}."]
 
 
 def wrn_16_8(in_channels: int = 3, nb_classes: int = 10, dropout: float = 0.3) -> WideResNet:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from itertools import chain
-from numbers import Integral
 from typing import Any, Literal, get_args
 
 import torch
@@ -17,6 +16,7 @@ from art_oat.layers.conversion import LayerBuilder
 from art_oat.layers.slimmable import check_widths
 from art_oat.model import OATModel
 from art_oat.network_kinds import advice_for
+from art_oat.numbers import plain_sizes, sizes_faults
 from art_oat.rebuild import clone_tensor, rebuild
 from art_oat.surgery.builder import Conditioning, convert_layer, filmed, norms_of
 from art_oat.surgery.convert_check import try_out
@@ -87,6 +87,7 @@ class _Conversion:
         if heads not in get_args(Heads):
             raise ValueError(f"heads must be one of {get_args(Heads)}, got {heads!r}.")
         _check_shape(input_shape)
+        input_shape = None if input_shape is None else plain_sizes(input_shape)
         self.network, self.heads, self.input_shape = network, heads, input_shape
         self.encoding = Encoding(lambdas, conditioning.encoding, conditioning.code_dim, seed)
         self.seed = self.encoding.seed
@@ -188,8 +189,7 @@ def _with_others(fault: UnsupportedModuleError, step: Callable[[], Any]) -> Unsu
 
 
 def _check_shape(shape: Sequence[int] | None) -> None:
-    is_shape = isinstance(shape, Sequence) and all(isinstance(length, Integral) and length > 0 for length in shape)
-    if shape is not None and not is_shape:
+    if shape is not None and sizes_faults({"input_shape": shape}):
         raise ValueError(
             f"input_shape must hold whole numbers above 0, such as (3, 32, 32), or be None, got {shape!r}."
         )

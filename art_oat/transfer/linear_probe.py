@@ -87,7 +87,9 @@ class LinearProbe:
     ) -> None:
         if isinstance(network, OATModel):
             raise TypeError("network must be plain, got an OATModel. Fix its lam: adapt(model, nb_classes, lam=0.3).")
-        decays: tuple[Any, ...] = tuple(np.atleast_1d(np.asarray(weight_decay)).tolist())
+        decays: tuple[Any, ...] = tuple(
+            plain(it) for it in np.atleast_1d(np.asarray(plain(weight_decay), dtype=object))
+        )
         if not decays or not all(is_finite_number(decay) and decay > 0 for decay in decays):
             raise ValueError(f"weight_decay must be a number above 0, or several, got {weight_decay!r}.")
         path = head_path(network, head, input_shape)

@@ -225,7 +225,7 @@ def test_a_csv_from_before_costs_were_measured_is_read(tmp_path):
     ],
 )
 def test_faulty_arguments_are_refused_all_at_once(classifier, y, options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         measure(**{"classifier": classifier, "y": y, **options})
 
 

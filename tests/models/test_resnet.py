@@ -54,7 +54,7 @@ def test_a_block_is_its_formula(after, stride):
 
 
 def test_no_stages_and_empty_stages_are_refused():
-    with pytest.raises(ValueError, match="blocks must hold one number per stage"):
+    with pytest.raises(ValueError, match="blocks must hold whole numbers, each at least 1"):
         ResNet(())
-    with pytest.raises(ValueError, match=r"at least 1, got \[2, 0\]"):
+    with pytest.raises(ValueError, match=r"at least 1, got [\[(]2, 0[\])]"):
         ResNet((2, 0))

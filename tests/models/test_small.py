@@ -20,5 +20,5 @@ def test_only_convolutions_after_the_first_halve_the_resolution():
 
 
 def test_a_network_without_convolutions_is_refused():
-    with pytest.raises(ValueError, match="channels must name at least one"):
+    with pytest.raises(ValueError, match="channels must hold whole numbers, each at least 1"):
         SmallCNN(channels=())

@@ -59,6 +59,6 @@ def test_dropout_acts_between_the_convolutions_of_a_block_and_in_training_alone(
 
 def test_all_that_no_network_can_be_built_from_is_refused_at_once():
     with pytest.raises(
-        ValueError, match=r"depth must be 6 n \+ 4 .* got 18.* widen_factor .* got 0.* dropout .* got 1"
+        ValueError, match=r"widen_factor .* got 0.* dropout .* got 1.* depth must be 6 n \+ 4 .* got 18"
     ):
         WideResNet(18, 0, dropout=1)

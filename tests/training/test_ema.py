@@ -214,5 +214,5 @@ def test_the_next_fit_trains_on_from_the_average(classifier):
 
 @pytest.mark.parametrize("ema", [0, 1, 1.5, float("nan"), "0.9", True])
 def test_a_decay_outside_0_and_1_is_refused(ema):
-    with pytest.raises(ValueError, match=r"ema must be a decay in \(0, 1\)"):
+    with pytest.raises((TypeError, ValueError), match=r"ema must be a decay in \(0, 1\)"):
         Method(ema=ema)
