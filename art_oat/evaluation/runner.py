@@ -66,7 +66,8 @@ class Evaluation:
         mode = nullcontext() if is_pinned else evaluating(self.classifier.model)
         with bar, mode, _telling(bar, self.options.nb_workers) as tell:
             tasks = (delayed(self._work)(os.getpid(), number, folder, tell) for number in range(nb_shards))
-            shards = list(Parallel(self.options.nb_workers, return_as="generator")(tasks))
+            watched = {"initializer": end_with, "initargs": (os.getpid(),)}  # from the start, before the first task
+            shards = list(Parallel(self.options.nb_workers, return_as="generator", **watched)(tasks))
         reports = []
         for point, suite in itertools.product(self.points, self.suites):
             results = [shard[_key(point, suite)] for shard in shards]

@@ -20,21 +20,28 @@ from tqdm.auto import tqdm
 from benchmarks.study import Found, run
 from benchmarks.torture.deaths import deaths
 from benchmarks.torture.flips import flips
+from benchmarks.torture.full import full
 from benchmarks.torture.kills import kills
+from benchmarks.torture.orphans import orphans
+from benchmarks.torture.pairs import pairs
 from benchmarks.torture.tally import Tally, fault_lines
 
 PARTS: Mapping[str, Callable[[argparse.Namespace], Iterator[Tally]]] = {
     "kills": lambda given: kills(given.nb_kills, given.seed),
     "deaths": lambda given: deaths(given.every),
     "flips": lambda given: flips(given.nb_flips, given.nb_flips // 5, given.seed),
+    "full": lambda given: full(given.every),
+    "pairs": lambda given: pairs(given.nb_moments, given.seed),
+    "orphans": lambda given: orphans(given.nb_moments, given.seed),
 }
-_SMOKE = {"nb_kills": 2, "every": 25, "nb_flips": 5}
+_SMOKE = {"nb_kills": 2, "every": 40, "nb_flips": 5, "nb_moments": 1}
 
 OPTIONS = {
     "--only": {"nargs": "+", "choices": tuple(PARTS), "default": tuple(PARTS), "help": "parts; all if not given"},
     "--nb-kills": {"type": int, "default": 20, "help": "kills of each command"},
     "--nb-flips": {"type": int, "default": 100, "help": "flipped bits of each kind of file; a fifth as many cuts"},
-    "--every": {"type": int, "default": 1, "help": "die before every so-many-th file operation"},
+    "--every": {"type": int, "default": 1, "help": "die before, or have no room from, every so-many-th file operation"},
+    "--nb-moments": {"type": int, "default": 5, "help": "at which each pair meets, and parents of workers die"},
     "--seed": {"type": int, "default": 0, "help": "of moments and bits"},
 }
 

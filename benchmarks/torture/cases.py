@@ -136,6 +136,8 @@ def do_nothing_with(folder: Path) -> None:
 
 
 TRAINING = Case("art-oat train", TRAIN, do_nothing_with)
-REPLACING = Case("art-oat train --overwrite, over another", f"{TRAIN} --overwrite", _of_another)
+_SHORT = TRAIN.replace("--nb-epochs 3", "--nb-epochs 2")
+STEPPED = Case("art-oat train --checkpoint-steps 2", f"{_SHORT} --batch-size 32 --checkpoint-steps 2", do_nothing_with)
+REPLACING = Case("art-oat train --overwrite, over another", f"{_SHORT} --overwrite", _of_another)
 MEASURING = Case("art-oat evaluate", EVALUATE, _trained)
-CASES = (TRAINING, REPLACING, MEASURING)
+CASES = (TRAINING, STEPPED, REPLACING, MEASURING)
