@@ -199,8 +199,8 @@ def _evaluate(
             chosen = {"attacks": ("autoattack",), **chosen}  # PGD knows no L1
         trained = Run(run, typer.echo, trusts_network=trust_network, device_type=device)
         measurement = Measurement(**chosen)
-        measurement.check(trained.recipe)
-        with trained.held():
+        with trained.held():  # first, as what another process is at work on may lack its weights for a while
+            measurement.check(trained.recipe)
             curve = trained.measure(measurement, trained.recipe.dataset(), nb_workers=nb_workers)
     _show(curve)
     typer.echo(f"\nTable and picture are in {run}: {run / 'tradeoff.csv'}, {run / 'tradeoff.png'}")

@@ -13,6 +13,7 @@ from art_oat import TradeoffCurve, load_model
 from art_oat.cli import app
 from art_oat.experiment import demo
 from art_oat.experiment.run import Run
+from art_oat.lock import locked
 from art_oat.models import SmallCNN
 from art_oat.training.step import Step
 
@@ -197,6 +198,17 @@ def test_a_folder_without_a_run_cannot_be_evaluated(tmp_path):
     result = call("evaluate", str(tmp_path))
     assert result.exit_code == 2
     assert "must hold a run" in said(result)
+
+
+def test_a_folder_that_another_works_in_is_refused_with_who_it_is_whatever_it_lacks_meanwhile(tmp_path):
+    with locked(tmp_path):
+        for command in (("evaluate", str(tmp_path)), (*DIGITS, "--out", str(tmp_path))):
+            result = call(*command)
+            assert result.exit_code == 2
+            assert f"one process at a time may work in {tmp_path.name}" in said(result).replace(
+                f"{tmp_path.parent}/", ""
+            )
+            assert f"process {os.getpid()} on" in said(result)
 
 
 def test_a_training_takes_options_before_the_recipe_s_and_radii_as_fractions(tmp_path):
