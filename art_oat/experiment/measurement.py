@@ -10,7 +10,7 @@ from art_oat.attacks.registry import name_faults, spelled
 from art_oat.checks import refuse
 from art_oat.evaluation import ThreatModel
 from art_oat.experiment.recipe import Recipe, described
-from art_oat.numbers import plain_fields
+from art_oat.numbers import count_faults, plain_fields, seed_faults
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,12 @@ class Measurement:
         return ThreatModel(eps, self.norm or recipe.method.norm, is_large_meant)
 
     def check(self, recipe: Recipe) -> None:
-        """Refuse attacks that there are not, or not in this ball.
+        """Refuse attacks that there are not, or not in this ball, and numbers that are none.
 
         Raises:
             ValueError: If there is one; names every fault.
         """
         threat = self.threat(recipe)
         ball: dict[str, Any] = {"eps": threat.eps, "norm": threat.norm, "use": "evaluation"}
-        refuse([fault for name in self.attacks for fault in name_faults(name, **ball)])
+        faults = [fault for name in self.attacks for fault in name_faults(name, **ball)]
+        refuse(faults + count_faults({"shard_size": self.shard_size}) + seed_faults(self.seed))

@@ -301,3 +301,18 @@ OF_ANOTHER = torch.optim.SGD(Residual().parameters(), lr=0.1)
 def test_parts_that_do_not_fit_are_refused_all_at_once(error, model, shape, nb_classes, optimizer, message):
     with pytest.raises(error, match=message):
         OATClassifier(model(), torch.nn.CrossEntropyLoss(), shape, nb_classes, optimizer)
+
+
+@pytest.mark.parametrize(
+    ("shape", "nb_classes", "message"),
+    [
+        ((1, 8, "8"), 10, r"input_shape must hold whole numbers, each at least 1, got \(1, 8, '8'\)"),
+        ((1, 0), 10, "input_shape must hold whole numbers"),
+        (64, 10, "input_shape must hold whole numbers, each at least 1, got 64"),
+        ((1, 6, 6), 1, "nb_classes must be a whole number, at least 2, got 1"),
+        (None, True, "input_shape must .* nb_classes must "),
+    ],
+)
+def test_sizes_that_are_none_are_refused_by_name(shape, nb_classes, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        OATClassifier(to_conditional(Residual()), torch.nn.CrossEntropyLoss(), shape, nb_classes)
