@@ -100,9 +100,12 @@ class Dials:
         """Return one checked lam per sample, in float64.
 
         Raises:
+            TypeError: If ``lam`` holds truth values or complex numbers.
             ValueError: If ``lam`` is not ``[nb_samples]``, holds NaN, lies below the trained range or above
                 ``farthest``.
         """
+        if lam.is_complex() or lam.dtype == torch.bool:
+            raise TypeError(f"lam must be one number, or hold one per sample, got values of {lam.dtype}.")
         if lam.shape != (nb_samples,):
             raise ValueError(f"lam must be one number, or hold {nb_samples}, one per sample, got {list(lam.shape)}.")
         trained, lam = torch.tensor(self.lambdas, dtype=torch.float64, device=lam.device), lam.to(torch.float64)

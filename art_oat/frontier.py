@@ -10,7 +10,7 @@ from typing import Self
 
 from art_oat.checks import refuse
 from art_oat.condition import OperatingPoint
-from art_oat.numbers import is_finite_number
+from art_oat.numbers import count_faults, is_finite_number, number_faults, plain, plain_fields
 from art_oat.storage import parse_csv, write_rows
 
 _ATTACK_PREFIX = "robust:"
@@ -53,11 +53,11 @@ class MeasuredPoint:
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        plain_fields(self)
+        object.__setattr__(self, "by_attack", {name: plain(share) for name, share in self.by_attack.items()})
         shares = {"clean": self.clean, "robust": self.robust, **self.by_attack}
-        outside = {name: share for name, share in shares.items() if not 0 <= share <= 1}
-        if outside or min(self.nb_clean, self.nb_robust) < 1:
-            counts = (self.nb_clean, self.nb_robust)
-            raise ValueError(f"accuracies must lie in [0, 1] and counts be at least 1, got {outside or counts}.")
+        faults = number_faults(shares, "lie in [0, 1]", lambda share: 0 <= share <= 1)
+        refuse(faults + count_faults({"nb_clean": self.nb_clean, "nb_robust": self.nb_robust}))
         costs = {name: cost for name in _COSTS if (cost := getattr(self, name)) is not None}
         if not all(is_finite_number(cost) and cost >= 0 for cost in costs.values()) or costs.get("latency") == 0:
             raise ValueError(f"macs and parameters must be at least 0 and latency above 0, or None, got {costs}.")
@@ -102,11 +102,14 @@ class _Requirement:
         return self.name.startswith("min_")
 
     def faults(self, points: Sequence[MeasuredPoint]) -> list[str]:
-        is_number = is_finite_number(self.bound)
-        if self.is_floor and not (is_number and 0 <= self.bound <= 1):
-            return [f"{self.name} must lie in [0, 1], got {self.bound}."]
-        if not self.is_floor and not (is_number and self.bound > 0):
-            return [f"{self.name} must be a number above 0, got {self.bound}."]
+        bound = {self.name: self.bound}
+        faults = (
+            number_faults(bound, "lie in [0, 1]", lambda it: 0 <= it <= 1)
+            if self.is_floor
+            else number_faults(bound, "be a number above 0", lambda it: it > 0)
+        )
+        if faults:
+            return faults
         nb_unknown = sum(getattr(point, self.quantity) is None for point in points)
         missing = f"{self.name} needs the {self.quantity} of every point, got {nb_unknown} of {len(points)} without."
         return [f"{missing} TradeoffCurve.measure measures it."] if nb_unknown else []
@@ -180,7 +183,7 @@ class Frontier:
                 all; says which fails and by how much.
         """
         bounds = {"min_robust": min_robust, "min_clean": min_clean, "max_macs": max_macs, "max_latency": max_latency}
-        requirements = [_Requirement(name, bound) for name, bound in bounds.items() if bound is not None]
+        requirements = [_Requirement(name, plain(bound)) for name, bound in bounds.items() if bound is not None]
         refuse([fault for requirement in requirements for fault in requirement.faults(self.points)])
         fitting = [point for point in self.points if all(requirement.is_met(point) for requirement in requirements)]
         if not fitting:

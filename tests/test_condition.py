@@ -1,11 +1,12 @@
 import math
 import threading
+from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
 
-from art_oat.condition import Condition, OperatingPoint, conditioned, current_condition
+from art_oat.condition import Condition, Dials, OperatingPoint, conditioned, current_condition
 
 
 def condition(*lams: float) -> Condition:
@@ -64,3 +65,23 @@ def test_a_condition_is_seen_by_its_own_thread_only():
         thread.start()
         thread.join()
     assert seen == ["nothing"]
+
+
+@pytest.mark.parametrize("lam", [torch.ones(2, dtype=torch.bool), torch.ones(2, dtype=torch.complex64)])
+def test_lams_that_are_no_real_numbers_are_refused(lam):
+    with pytest.raises(TypeError, match="lam must be one number, or hold one per sample, got values of torch"):
+        Dials((0.0, 1.0), (1.0,), 1.0).lams(lam, 2)
+
+
+@pytest.mark.parametrize(
+    "kind", [np.float16, np.float32, np.array, torch.tensor, lambda it: torch.tensor(it).bfloat16(), Fraction]
+)
+def test_a_point_of_numbers_of_any_kind_is_that_of_pythons_own(kind):
+    assert OperatingPoint(kind(0.5), kind(0.25)) == OperatingPoint(0.5, 0.25)
+    assert [type(it) for it in OperatingPoint(kind(0.5), kind(0.25))] == [float, float]
+
+
+@pytest.mark.parametrize("value", [10**400, Fraction(10**400), np.longdouble("inf")])
+def test_a_lam_that_no_float_holds_is_out_of_range(value):
+    with pytest.raises(ValueError, match=r"lam must lie in \[0, 1\]"):
+        OperatingPoint(value)

@@ -4,8 +4,11 @@ import itertools
 import math
 import pickle
 import re
+from fractions import Fraction
 
+import numpy as np
 import pytest
+import torch
 
 from art_oat import Frontier, OperatingPoint
 from art_oat.frontier import MeasuredPoint
@@ -122,13 +125,13 @@ def test_a_requirement_on_what_was_not_measured_is_refused():
 @pytest.mark.parametrize(
     ("names", "values", "message"),
     [
-        (("max_macs", "max_latency"), (0, -1, math.nan, "1e6"), "{} must be a number above 0, got {}"),
+        (("max_macs", "max_latency"), (0, -1, math.nan, "1e6"), "{} must be a number above 0, got {!r}"),
         (("min_robust", "min_clean"), (45,), r"{} must lie in \[0, 1\], got {}"),
     ],
 )
 def test_a_requirement_that_cannot_be_is_refused(names, values, message):
     for name, value in itertools.product(names, values):
-        with pytest.raises(ValueError, match=message.format(name, value)):
+        with pytest.raises((TypeError, ValueError), match=message.format(name, value)):
             SLIM.select(**{name: value})
 
 
@@ -171,7 +174,8 @@ def test_a_frontier_is_copied_hashed_and_written_out(make_copy):
 @pytest.mark.parametrize(
     ("message", "faulty"),
     [
-        ("must lie in", [{"clean": 3}, {"robust": -0.1}, {"nb_robust": 0}, {"lam": 7}, {"by_attack": {"a": 2}}]),
+        ("must lie in", [{"clean": 3}, {"robust": -0.1}, {"clean": "1"}, {"lam": 7}, {"by_attack": {"a": 2}}]),
+        ("nb_robust must be a whole number, at least 1", [{"nb_robust": 0}, {"nb_robust": 2.5}]),
         (
             "macs and parameters must be at least 0 and latency above 0",
             [{"macs": -1}, {"parameters": -1}, {"latency": 0}, {"latency": math.nan}, {"macs": math.inf}],
@@ -180,10 +184,20 @@ def test_a_frontier_is_copied_hashed_and_written_out(make_copy):
 )
 def test_a_point_that_cannot_be_is_refused(message, faulty):
     for options in faulty:
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises((TypeError, ValueError), match=message):
             dataclasses.replace(point(0, 0.9, 0.1), **options)
 
 
 def test_a_frontier_without_points_is_refused():
     with pytest.raises(ValueError, match="at least one measured point"):
         Frontier(())
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.array, torch.tensor, Fraction])
+def test_points_and_requirements_are_numbers_of_any_kind(kind):
+    given = dataclasses.replace(point(0, 0.9, 0.1), clean=kind(0.5), by_attack={"pgd-3": kind(0.5)})
+    assert given == dataclasses.replace(point(0, 0.9, 0.1), clean=0.5, by_attack={"pgd-3": 0.5})
+    assert [type(it) for it in (given.clean, *given.by_attack.values())] == [float, float]
+    for requirement in ({"min_robust": 0.5}, {"min_clean": 0.5}):
+        ((name, bound),) = requirement.items()
+        assert SLIM.select(**{name: kind(bound)}) == SLIM.select(**requirement)
