@@ -19,8 +19,10 @@ from art_oat.layers.batch_norm import steadied
 from art_oat.layers.encoding import Encoding
 from art_oat.layers.film import FiLM
 from art_oat.pinned import LiveNetwork, PinnedNetwork
+from art_oat.threads import FairLock
 
 _MAX_PINNED = 64
+_NOT_COPIED = ("_pinned", "_lock", "_strangers", "writing")
 
 
 def _farthest(lambdas: tuple[float, ...], network: nn.Module) -> float:
@@ -49,6 +51,7 @@ class OATModel(nn.Module):
         layout: How the network lays out several samples that it makes of one, see :data:`~art_oat.condition.Layout`.
         tried_shape: Shape of one sample on which the conversion was tried; None where it was not.
         is_lam_named: Whether someone has set ``default_point``, so that its lam is meant; travels with copies.
+        writing: Held by a training while it writes weights and statistics; not copied.
     """
 
     is_lam_named = False
@@ -80,11 +83,12 @@ class OATModel(nn.Module):
     def _start_cache(self, strangers: Mapping[str, weakref.ref[Tensor]]) -> None:
         self._pinned: OrderedDict[OperatingPoint, PinnedNetwork] = OrderedDict()
         self._lock = threading.Lock()
+        self.writing = FairLock()
         self._strangers = dict(strangers)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the plain networks out: a copy makes its own, which follow the copy."""
-        return {name: value for name, value in vars(self).items() if name not in ("_pinned", "_lock", "_strangers")}
+        return {name: value for name, value in vars(self).items() if name not in _NOT_COPIED}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from art.defences.trainer import (
 from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
-from art_oat import PGD, OATTrainer, OperatingPoint, fold, to_conditional
+from art_oat import PGD, OATClassifier, OATTrainer, OperatingPoint, fold, to_conditional
 from art_oat.experiment.build import train, trainer_for
 from art_oat.models import WideResNet, network_named, resnet34
 from benchmarks.configs import DIGITS_RECIPE
@@ -151,6 +152,23 @@ def predictions(nb_samples: int) -> Callable[[Given], Pair]:
         return partial(own.predict, x, lam=0.3), partial(plain.predict, x)
 
     return pair
+
+
+def at_once(network: str) -> Callable[[Given], Pair]:
+    """Compare 64 predictions of single samples by 16 threads at once with the same by one thread; a registered name."""
+
+    def pair(given: Given) -> Pair:
+        x = batch(1)[0].numpy()
+        classifier = classifier_of(network_named("small-8" if given.is_smoke else network), StepSettings())
+        pool, lams = ThreadPoolExecutor(16), [index % 10 / 10 for index in range(64)]
+        answer = partial(_answer, classifier, x)
+        return lambda: list(pool.map(answer, lams)), lambda: list(map(answer, lams))
+
+    return pair
+
+
+def _answer(classifier: OATClassifier, x: Any, lam: float) -> Any:
+    return classifier.predict(x, lam=lam)
 
 
 def first_prediction(given: Given) -> Pair:

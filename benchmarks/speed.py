@@ -74,6 +74,7 @@ def trainer(name: str, promise: float, pair: Callable[[Given], Pair]) -> Compari
 
 
 ART = "ART's plain classifier"
+ONE_THREAD = "one thread"
 PLAIN = "a step of plain adversarial training"
 ROWS = (
     published("wrn-16-2", None, 0.88, 64, StepSettings()),
@@ -92,6 +93,8 @@ ROWS = (
     Comparison("step of three widths", "a step of each of three networks", 0.95, 1.05, pairs.widths_together, 7),
     Comparison("predict, batch 128", ART, 1.0, 1.0, pairs.predictions(128), 15),
     Comparison("predict, batch 1", ART, 1.05, 1.1, pairs.predictions(1), 15),
+    Comparison("predict by 16 threads, wrn-16-2, batch 1", ONE_THREAD, 1.0, 1.0, pairs.at_once("wrn-16-2"), 15),
+    Comparison("predict by 16 threads, small, batch 1", ONE_THREAD, 1.0, 1.0, pairs.at_once("small-16-32-64"), 15),
     Comparison("predict first at a point, batch 32", ART, 1.5, 1.1, pairs.first_prediction),
     Comparison("ART's PGD on at(lam)", "ART's PGD on a plain classifier", 0.75, 0.75, pairs.attacks),
     Comparison("fold", "the plain network", 1.0, 1.0, pairs.folded, 15),

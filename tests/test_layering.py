@@ -14,7 +14,7 @@ import art_oat
 ROOT = Path(art_oat.__file__).parents[1]
 ORDER = [
     {"leftovers", "numbers"},
-    {"condition", "contexts", "rebuild", "checks", "storage"},
+    {"condition", "contexts", "threads", "rebuild", "checks", "storage"},
     {"data", "lock", "model_files", "models", "watch"},
     {"layers"},
     {"pinned"},
@@ -30,7 +30,7 @@ ORDER = [
 ]
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
 TORCH_SIDE = {"layers", "pinned", "model", "network_kinds", "surgery", "models"}
-TORCH_ALONE = {"numbers", "condition", "contexts", "rebuild", "watch"} | TORCH_SIDE
+TORCH_ALONE = {"numbers", "condition", "contexts", "threads", "rebuild", "watch"} | TORCH_SIDE
 NOT_TORCH = {"art", "numpy", "sklearn", "torchattacks", "pyautoattack"}
 MODULES = sorted(
     path for path in (ROOT / "art_oat").rglob("*.py") if path.parent != ROOT / "art_oat" or path.stem != "__init__"

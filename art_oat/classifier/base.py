@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,9 @@ from art_oat.checks import (
 from art_oat.classifier.fit_data import art_labels
 from art_oat.classifier.preprocessing import PreprocessedNetwork
 from art_oat.numbers import count_faults, is_whole, plain, shown
+from art_oat.threads import Places, nb_cores
 
+_PLACES = Places(nb_cores())
 _NB_NAMED = 10
 _DIFFERENTIABLE = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 Run = Callable[[Tensor, slice], Tensor]
@@ -156,15 +159,18 @@ class PointClassifier(PyTorchClassifier, metaclass=_Unfiltered):
         scores = [np.empty((0, self.nb_classes), dtype=np.float32)]
         for start in range(0, len(x), batch_size):
             index = slice(start, start + batch_size)
-            batch = torch.from_numpy(preprocessed[index]).to(self._device)
-            with torch.no_grad():
-                scores.append(run(batch, index).float().cpu().numpy())
+            scores.append(_PLACES.compute(partial(self._answer, preprocessed[index], index, run)))
         result: NDArray[np.float32] = self._apply_postprocessing(preds=np.vstack(scores), fit=False)
         if is_faulty.any():
             _tell_of_faulty(np.flatnonzero(is_faulty), len(x))
             result = np.array(result, dtype=np.float32)
             result[is_faulty] = np.nan
         return result
+
+    @torch.no_grad()
+    def _answer(self, x: Array, index: slice, run: Run) -> Array:
+        """Return the scores of a batch, given which of the samples it holds."""
+        return run(torch.from_numpy(x).to(self._device), index).float().cpu().numpy()
 
     def loss_gradient(self, x: Any, y: Any, training_mode: bool = False, **kwargs: Any) -> Any:
         """Return the gradient of the loss to ``x``, a tensor for a tensor; see ``PyTorchClassifier``."""

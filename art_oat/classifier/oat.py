@@ -150,6 +150,21 @@ class OATClassifier(DefaultPointClassifier):
         clone.set_params(**{name: value for name, value in params.items() if name not in ("model", "optimizer")})
         return clone
 
+    def snapshot(self) -> OATClassifier:
+        """Return a classifier of its own with the weights of now, to answer and be attacked while this one is trained.
+
+        Everything else follows a training at once, :meth:`predict` and :meth:`at` too, and may answer in the middle of
+        a step. An :class:`~art_oat.OATTrainer` in another thread finishes its step first; while it measures, the
+        weights of now are their average, if it keeps one. Whatever else trains must stand still. A snapshot has no
+        optimizer, and is not trained.
+        """
+        with self.model.writing:
+            state = copy.deepcopy(self.__getstate__() | {"_optimizer": None})
+        taken = type(self).__new__(type(self))
+        taken.__setstate__(state)
+        taken.model.eval().requires_grad_(False)
+        return taken
+
     def predict(
         self,
         x: Array,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -47,14 +47,15 @@ class WeightAverage:
         torch._foreach_copy_(self._floats, self._averages)
 
     @contextmanager
-    def installed(self) -> Iterator[None]:
-        """Let the tensors hold the average within the block."""
-        trained = [tensor.detach().clone() for tensor in self._floats]
-        self.install()
+    def installed(self, writing: AbstractContextManager[None]) -> Iterator[None]:
+        """Let the tensors hold the average within the block; they are written while ``writing`` is held."""
+        with writing:
+            trained = [tensor.detach().clone() for tensor in self._floats]
+            self.install()
         try:
             yield
         finally:
-            with torch.no_grad():
+            with writing, torch.no_grad():
                 torch._foreach_copy_(self._floats, trained)
 
     def state_dict(self) -> dict[str, Any]:

@@ -105,6 +105,10 @@ class Step:
 
         The attack has a share of its radius, in ``(0, 1]``; below 1, it is a :class:`~art_oat.attacks.ScalableAttack`.
         """
+        with self.model.writing:
+            self._train(x, y, eps_share)
+
+    def _train(self, x: Tensor, y: Tensor, eps_share: float) -> None:
         order = torch.randperm(len(x), generator=self.generator).to(x.device)  # no lam may always meet the same samples
         x, y = self.layout.augmented(x[order], self.method.augmentation, self.generator), y[order]
         x = self.layout.arranged(x)
@@ -233,7 +237,7 @@ class Step:
 
     def end_epoch(self) -> None:
         """Look at all weights, and at some answers at every point: the last step may be the one that diverged."""
-        with torch.no_grad(), self.safeguard.undone_where_unfit():
+        with self.model.writing, torch.no_grad(), self.safeguard.undone_where_unfit():
             weights = [weight.detach() for weight in self.model.parameters()]
             check_finite("weight", nn.utils.get_total_norm(weights), self.epoch)
             largest = {
@@ -253,7 +257,7 @@ class Step:
 
     def averaged(self) -> AbstractContextManager[None]:
         """Let the network hold the average within the block, if there is one."""
-        return nullcontext() if self.average is None else self.average.installed()
+        return nullcontext() if self.average is None else self.average.installed(self.model.writing)
 
     def is_finite(self) -> bool:
         """Whether the weights are finite after the last step; if not, the next one will tell."""
@@ -263,7 +267,8 @@ class Step:
     def finish(self) -> None:
         """Leave the average in the network, if there is one."""
         if self.average is not None:
-            self.average.install()
+            with self.model.writing:
+                self.average.install()
 
     def state_dict(self) -> dict[str, Any]:
         """Return weights and statistics as trained, those known to be good where a step is not yet, and the average."""
@@ -276,7 +281,8 @@ class Step:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what :meth:`state_dict` of a step of the same network and method returned."""
-        self.safeguard.load(state["tensors"], state["good"])
+        with self.model.writing:
+            self.safeguard.load(state["tensors"], state["good"])
         self._is_ahead = state["good"] is not None
         self.metrics = EpochMetrics(**state["metrics"])
         if self.average is not None:

@@ -1,4 +1,5 @@
 import copy
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,8 @@ import pytest
 import torch
 from art.config import ART_DATA_PATH
 
-from art_oat import PGD, OATClassifier, OATTrainer, OperatingPoint, to_conditional
+from art_oat import PGD, OATClassifier, OATTrainer, OperatingPoint, WeightPerturbation, to_conditional
+from art_oat.training import Callback
 from tests.classifier.subjects import COPIES, LAMS, ONE_HOT, X, Y, plain, snapshot
 from tests.conftest import make_classifier
 from tests.networks import WIDTHS, Residual, shaken
@@ -316,3 +318,47 @@ def test_parts_that_do_not_fit_are_refused_all_at_once(error, model, shape, nb_c
 def test_sizes_that_are_none_are_refused_by_name(shape, nb_classes, message):
     with pytest.raises((TypeError, ValueError), match=message):
         OATClassifier(to_conditional(Residual()), torch.nn.CrossEntropyLoss(), shape, nb_classes)
+
+
+def weights_of(classifier: OATClassifier) -> tuple[float, ...]:
+    """Tell states of a network apart: sums of its tensors, which differ in their last bits after every step."""
+    return tuple(float(tensor.double().sum()) for tensor in classifier.model.state_dict().values())
+
+
+def test_snapshots_taken_during_a_training_hold_the_weights_after_a_whole_step():
+    """The steps perturb weights on their way and write statistics several times; an average is swapped in and out."""
+    classifier, taken, whole = make_classifier(), [], []
+    validation, awp = (X, Y), WeightPerturbation(gamma=0.05)
+    trainer = OATTrainer(classifier, attack=PGD(0.1, nb_steps=1), ema=0.9, weight_perturbation=awp)
+
+    class Look(Callback):
+        def on_fit_start(self, model, history):
+            whole.append(weights_of(classifier))
+
+        def on_step_end(self, nb_steps, metrics):
+            whole.append(weights_of(classifier))
+
+        def on_epoch_end(self, record):
+            whole.append(weights_of(classifier))  # the average
+
+    with ThreadPoolExecutor(1) as pool:
+        training = pool.submit(
+            trainer.fit, X, Y, validation, batch_size=6, nb_epochs=10, callbacks=[Look()], verbose=False
+        )
+        while not training.done():
+            taken.append(weights_of(classifier.snapshot()))
+        training.result()
+    whole.append(weights_of(classifier))
+    assert len(set(taken)) > 2
+    assert set(taken) <= set(whole)
+
+
+def test_a_snapshot_stays_as_it_is_and_answers_as_the_network_did(classifier):
+    expected = classifier.predict(X, lam=LAMS)
+    taken = classifier.snapshot()
+    OATTrainer(classifier, attack=PGD(0.1, nb_steps=1)).fit(X, Y, nb_epochs=1, verbose=False)
+    np.testing.assert_array_equal(taken.predict(X, lam=LAMS), expected)
+    assert not np.array_equal(classifier.predict(X, lam=LAMS), expected)
+    assert np.abs(taken.at(1.0).loss_gradient(X, ONE_HOT)).sum() > 0
+    with pytest.raises(ValueError, match="must hold an optimizer"):
+        OATTrainer(taken)

@@ -1,0 +1,59 @@
+"""What keeps threads out of each other's way: a place to compute in, and a lock that goes round."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+
+class Places:
+    """Lets a few threads compute at once, and the others wait.
+
+    More threads than cores gain nothing and cost much: torch gives Python's interpreter lock away at every layer, and
+    each of them wants it back at every layer. Nothing can hang by it: a thread that has waited in vain goes on.
+
+    Args:
+        nb_places: How many compute at once.
+        patience: How long a thread waits, in seconds.
+    """
+
+    def __init__(self, nb_places: int, patience: float = 1.0) -> None:
+        self._free: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(nb_places):
+            self._free.put(None)
+        self._patience = patience
+
+    def compute(self, function: Callable[[], Result]) -> Result:
+        """Return what a function returns, once there is a place for it."""
+        try:
+            self._free.get(timeout=self._patience)
+        except queue.Empty:  # many long answers, one within another, or a copy of this process that lost its threads
+            return function()
+        try:
+            return function()
+        finally:
+            self._free.put(None)
+
+
+class FairLock:
+    """A lock that two threads have in turns, however quickly one of them wants it back."""
+
+    def __init__(self) -> None:
+        self._next, self._held = threading.Lock(), threading.Lock()
+
+    def __enter__(self) -> None:
+        with self._next:  # who waits here comes after the one who waits for the lock itself
+            self._held.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._held.release()
+
+
+def nb_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,61 @@
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from art_oat.threads import FairLock, Places
+
+
+@pytest.mark.parametrize("nb_places", [1, 2])
+def test_no_more_threads_compute_at_once_than_there_are_places(nb_places):
+    places, inside, most, lock = Places(nb_places, patience=60), 0, 0, threading.Lock()
+
+    def compute(number):
+        nonlocal inside, most
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        time.sleep(0.001)
+        with lock:
+            inside -= 1
+        return number**2
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda number: places.compute(lambda: compute(number)), range(40)))
+    assert answers == [number**2 for number in range(40)]
+    assert most == nb_places
+
+
+def test_a_computation_within_another_goes_on_though_there_is_no_place():
+    places = Places(1, patience=0.01)
+    assert places.compute(lambda: places.compute(lambda: 3)) == 3
+
+
+def test_a_place_is_free_again_after_an_error():
+    places = Places(1, patience=60)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            places.compute(lambda: 1 // 0)
+    assert places.compute(lambda: 3) == 3
+
+
+def test_a_thread_gets_the_lock_from_one_that_never_lets_it_go_for_long():
+    """A plain lock goes back to the thread that gave it away, nearly always."""
+    lock, is_over = FairLock(), threading.Event()
+
+    def hold() -> None:
+        while not is_over.is_set():
+            with lock:
+                time.sleep(0.001)
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(hold)
+        started = time.perf_counter()
+        for _ in range(20):
+            with lock:
+                pass
+        waited = time.perf_counter() - started
+        is_over.set()
+        running.result()
+    assert waited < 20 * 0.1  # one turn of the other each, and not a starved one
