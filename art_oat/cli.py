@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -105,7 +106,7 @@ def demo(
     from art_oat.experiment.run import Run
 
     started = time.perf_counter()
-    with _refusals(), _terminable():
+    with _refusals(), _terminable(), _short_warnings():
         recipe, usual_folder = recipe_and_folder(numbers("widths", widths) or (1.0,))
         recipe = replace(recipe, seed=seed, nb_epochs=nb_epochs or recipe.nb_epochs)
         measurement = replace(MEASUREMENT, attacks=tuple(attack or MEASUREMENT.attacks), nb_robust=nb_robust)
@@ -152,7 +153,7 @@ def _train(
 
     started = time.perf_counter()
     _search_here()  # for a network of the caller's own
-    with _refusals(), _terminable():
+    with _refusals(), _terminable(), _short_warnings():
         settings, run = recipe_from(recipe, given), Run(out, typer.echo, device_type=device)
         images = settings.dataset(download=download)
         run.train(
@@ -193,7 +194,7 @@ def _evaluate(
 
     if trust_network:
         _search_here()
-    with _refusals(), _terminable():
+    with _refusals(), _terminable(), _short_warnings():
         chosen = read(Measurement, given)
         if chosen.get("norm") == "L1":
             chosen = {"attacks": ("autoattack",), **chosen}  # PGD knows no L1
@@ -225,6 +226,24 @@ def _refusals() -> Iterator[None]:
         message = message.replace("allow_large_eps=True", "--allow-large-eps").replace("device_type", "--device")
         message = message.replace("on_nan='restore'", "--on-nan restore")
         raise typer.BadParameter(message) from error
+
+
+@contextmanager
+def _short_warnings() -> Iterator[None]:
+    """Show warnings of this library as one line each, above a progress bar, without the place in the code."""
+    from tqdm import tqdm
+
+    usual = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
+        if category.__module__.startswith("art_oat."):
+            tqdm.write(typer.style(f"Warning: {message}", fg="yellow"), file=sys.stderr)
+        else:
+            usual(message, category, *place, **options)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 import itertools
 import os
+import re
 import signal
+import warnings
 from importlib.metadata import version
 
 import numpy as np
@@ -145,8 +147,29 @@ def test_the_same_command_goes_on_with_a_training_that_was_cut_short(tmp_path, m
     result = call(*arguments)
     assert result.exit_code == 0, result.output
     assert "Going on with the training in" in result.output
+    assert "Going on after epoch 1 of 2, from" in said(result)
     recipe = Run(tmp_path, print).recipe
     assert (recipe.method.precision, recipe.channels_last, recipe.nb_epochs) == ("bf16", True, 2)
+
+
+def test_a_training_that_diverges_is_restored_on_demand_and_each_restore_is_one_line(tmp_path, monkeypatch):
+    fit, unchanged = art_oat.OATTrainer.fit, warnings.showwarning
+
+    def at_a_rate_too_high(self, *data, **options):
+        self.classifier.optimizer.param_groups[0]["lr"] = 1e30
+        fit(self, *data, **options)
+
+    monkeypatch.setattr(art_oat.OATTrainer, "fit", at_a_rate_too_high)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        result = call(*DIGITS, "--out", str(tmp_path), "--on-nan", "restore")
+    assert result.exit_code == 2
+    lines = [line for line in result.output.splitlines() if "Warning" in line]
+    assert [re.search(r"Warning: training diverged, .* \((.*)\)\.", line)[1] for line in lines] == [
+        f"restore {number} of 3" for number in (1, 2, 3)
+    ]
+    assert "It was restored 3 times" in said(result)
+    assert warnings.showwarning is unchanged
 
 
 def test_weights_of_another_training_are_replaced_only_on_demand(tmp_path):

@@ -63,9 +63,7 @@ class Loop:
         state, guard = self.state, self.state.guard
         while True:
             if not state.place.nb_batches:
-                state.begin_epoch(may_be_undone=self._is_guarded() or self._may_restore())
-            elif state.place.undo is None and self._may_restore():  # gone on from a training that was only to raise
-                state.place.undo = state.snapshot()
+                state.begin_epoch(may_be_undone=self._is_guarded() or self._may_restore() or self._writes_steps())
             try:
                 self._run_epoch()
             except DivergenceError as error:
@@ -74,6 +72,10 @@ class Loop:
                 if guard is None or not self._is_guarded() or not guard.has_collapsed():
                     return
                 self._fall_back(guard)
+
+    def _writes_steps(self) -> bool:
+        """Whether what is written within an epoch must hold its beginning, for who goes on with restores."""
+        return self.options.resume_file is not None and self.options.resume_file.is_for_steps
 
     def _may_restore(self) -> bool:
         return self.options.method.on_nan == "restore" and self.state.nb_restores < MAX_RESTORES
@@ -99,7 +101,7 @@ class Loop:
         state.history.append(record)
         warn_caller(
             f"training diverged, with {error.what}. The epoch is undone and run again at {state.lr_factor:g} of the "
-            f"learning rate; {MAX_RESTORES - state.nb_restores} more such restores may follow.",
+            f"learning rate (restore {state.nb_restores} of {MAX_RESTORES}).",
             DivergenceWarning,
         )
 

@@ -44,8 +44,8 @@ class ResumeFile(Callback):
     of the epoch that was cut come twice in it, and others do not.
 
     Args:
-        path: The file. It holds the weights and what the optimizer keeps; within an epoch, the weights twice, and where
-            the epoch may have to be undone, the state at its beginning, too.
+        path: The file. It holds the weights and what the optimizer keeps; within an epoch, also the state at its
+            beginning, of which a copy is then kept in memory, so that the epoch can be undone.
         every_steps: Write within an epoch, too, whenever the steps of this call of ``fit`` are a multiple of this.
         every_minutes: Likewise, whenever so much time has passed since the file was written. With both, whichever comes
             first; with neither, after epochs alone. Needs a loader that knows its length, like ``every_steps``.

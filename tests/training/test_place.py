@@ -289,4 +289,5 @@ def test_the_file_of_a_cut_within_an_epoch_holds_its_place_and_no_data(tmp_path)
     assert (content["nb_done"], content["nb_steps"], content["place"]["nb_batches"]) == (1, 6, 2)
     assert content["step"]["metrics"]["nb_samples"] == 10
     assert set(content["place"]) == {"begun", "undo", "nb_batches", "seconds"}
-    assert content["place"]["undo"] is None
+    assert content["place"]["undo"]["nb_steps"] == 4
+    assert content["place"]["undo"]["place"] is None
