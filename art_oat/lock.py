@@ -1,4 +1,4 @@
-"""A lock on a folder: one process works there at a time, says who it is, and is missed when it dies."""
+"""A lock on a folder, or on a file: one process works there at a time, says who it is, and is missed when it dies."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,6 +24,8 @@ LOCK, OWNER = ".lock", ".owner.json"
 STALE_AFTER = 120.0
 """Seconds without a sign of life after which an owner on another machine counts as dead."""
 _SIGN_EVERY = 15.0
+_OWN: ContextVar[tuple[Path, ...]] = ContextVar("_OWN", default=())
+"""Folders that are held where this is run."""
 
 
 class StaleLockWarning(UserWarning):
@@ -53,35 +56,35 @@ class Owner:
 class Held:
     """A lock that is held; gives signs of life until it is released."""
 
-    def __init__(self, folder: Path, owner: Owner) -> None:
-        self.folder, self.owner = folder, owner
+    def __init__(self, place: Path, mark: Path, owner: Owner) -> None:
+        self.place, self.mark, self.owner = place, mark, owner
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._give_signs, daemon=True)
         self._thread.start()
 
     def check(self) -> None:
-        """Make sure that nobody has taken the folder over.
+        """Make sure that nobody has taken over what is held.
 
         Raises:
             RuntimeError: If another process has, as it can where a network folder locks nothing.
         """
-        found = _read(self.folder)
+        found = _read(self.mark)
         if found != self.owner:
             other = "somebody deleted its mark" if found is None else f"{found} has taken it over"
-            raise RuntimeError(f"{self.folder} must be this process's alone, but {other}. Nothing more is written.")
+            raise RuntimeError(f"{self.place} must be this process's alone, but {other}. Nothing more is written.")
 
     def _give_signs(self) -> None:
         while not self._is_over.wait(_SIGN_EVERY):
-            if _read(self.folder) == self.owner:
+            if _read(self.mark) == self.owner:
                 with suppress(OSError):
-                    os.utime(self.folder / OWNER)
+                    os.utime(self.mark)
 
     def release(self) -> None:
         """End the signs of life, and take the own mark away."""
         self._is_over.set()
         self._thread.join()
-        if _read(self.folder) == self.owner:
-            (self.folder / OWNER).unlink(missing_ok=True)
+        if _read(self.mark) == self.owner:
+            self.mark.unlink(missing_ok=True)
 
 
 def _warn(message: str) -> None:
@@ -105,51 +108,87 @@ def locked(folder: Path, say: Callable[[str], object] = _warn) -> Iterator[Held]
         RuntimeError: If another process, or another thread, works there.
     """
     made = [each for each in (folder, *folder.parents) if not each.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK, thread_local=False)
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise _in_use(folder) from None
-    try:
-        held = _taken(folder, say)
-        try:
-            yield held
-        finally:
-            held.release()
+        with _locked(folder, folder / LOCK, folder / OWNER, say) as held:
+            remove_leftovers_of_the_dead(folder)
+            own = _OWN.set((*_OWN.get(), folder.resolve()))
+            try:
+                yield held
+            finally:
+                _OWN.reset(own)
+                if made and {path.name for path in folder.iterdir()} <= {LOCK, OWNER}:
+                    (folder / LOCK).unlink()  # nothing came of it
     finally:
-        if made and [path.name for path in folder.iterdir()] == [LOCK]:
-            (folder / LOCK).unlink()  # nothing came of it
-        lock.release()
         for each in made:
             with suppress(OSError):  # it holds something
                 each.rmdir()
 
 
-def _taken(folder: Path, say: Callable[[str], object]) -> Held:
-    """Write down that the folder is this process's, unless one on another machine is alive."""
-    own, left = Owner.this_process(), _read(folder)
-    age = 0.0 if left is None else _age(folder / OWNER)
+@contextmanager
+def locked_file(path: Path, say: Callable[[str], object] = _warn) -> Iterator[None]:
+    """Have a file or folder, which need not be there, for this process alone while the block runs; see :func:`locked`.
+
+    What marks it, ``.NAME.lock`` and ``.NAME.owner.json``, is gone afterwards. Within a folder that is held already,
+    nothing is done.
+
+    Raises:
+        RuntimeError: If another process, or another thread, has it.
+    """
+    if path.parent.resolve() in _OWN.get():
+        yield
+        return
+    lock, mark = (path.with_name(f".{path.name}{ending}") for ending in (LOCK, OWNER))
+    with _locked(path, lock, mark, say, leaves_lock=False):
+        yield
+
+
+@contextmanager
+def _locked(
+    place: Path, lock: Path, mark: Path, say: Callable[[str], object], *, leaves_lock: bool = True
+) -> Iterator[Held]:
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    file = FileLock(lock, thread_local=False)
+    try:
+        file.acquire(timeout=0)
+    except Timeout:
+        raise _in_use(place, mark) from None
+    try:
+        held = _taken(place, mark, say)
+        try:
+            yield held
+        finally:
+            held.release()
+    finally:
+        if not leaves_lock:
+            with suppress(OSError):  # of a system that keeps what is open
+                lock.unlink()
+        file.release()
+
+
+def _taken(place: Path, mark: Path, say: Callable[[str], object]) -> Held:
+    """Write down that a place is this process's, unless one on another machine is alive."""
+    own, left = Owner.this_process(), _read(mark)
+    age = 0.0 if left is None else _age(mark)
     if left is not None and left.host != own.host and age < STALE_AFTER:
-        raise _in_use(folder)
-    remove_leftovers_of_the_dead(folder)
-    write_json(folder / OWNER, asdict(own))
+        raise _in_use(place, mark)
+    write_json(mark, asdict(own))
     if left is not None:
-        say(f"Taking over {folder} from {left}, which ended without a word; last sign of life {age:.0f} s ago.")
-    return Held(folder, own)
+        say(f"Taking over {place} from {left}, which ended without a word; last sign of life {age:.0f} s ago.")
+    return Held(place, mark, own)
 
 
-def _in_use(folder: Path) -> RuntimeError:
-    owner = _read(folder)
-    who = "another process" if owner is None else f"{owner}, last sign of life {_age(folder / OWNER):.0f} s ago,"
+def _in_use(place: Path, mark: Path) -> RuntimeError:
+    owner = _read(mark)
+    who = "another process" if owner is None else f"{owner}, last sign of life {_age(mark):.0f} s ago,"
+    work, other = ("work in", "folder") if mark.name == OWNER else ("write", "one")
     return RuntimeError(
-        f"one process at a time may work in {folder}, but {who} does. Wait for it, or name another folder."
+        f"one process at a time may {work} {place}, but {who} does. Wait for it, or name another {other}."
     )
 
 
-def _read(folder: Path) -> Owner | None:
+def _read(mark: Path) -> Owner | None:
     try:
-        return Owner(**read_json(folder / OWNER))
+        return Owner(**read_json(mark))
     except (OSError, ValueError, TypeError):  # none, or of another version
         return None
 

@@ -3,13 +3,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
-from art_oat.lock import LOCK, OWNER, STALE_AFTER, Owner, StaleLockWarning, locked
+from art_oat.lock import LOCK, OWNER, STALE_AFTER, Owner, StaleLockWarning, locked, locked_file
 
 ROOT = Path(__file__).parents[1]
 HOLD = """
@@ -99,3 +100,42 @@ def test_of_a_block_that_wrote_nothing_no_folder_is_left(tmp_path):
     with locked(tmp_path / "a" / "b"):
         (tmp_path / "a" / "b" / "c").touch()
     assert {path.name for path in (tmp_path / "a" / "b").iterdir()} == {LOCK, "c"}
+
+
+def test_a_file_is_held_once_beside_others_and_what_marks_it_is_gone_afterwards(tmp_path):
+    path = tmp_path / "state.pt"
+    with locked_file(path), locked_file(tmp_path / "other.pt"):
+        said = rf"may write .*state\.pt, but process {os.getpid()} on .*, or name another one"
+        with pytest.raises(RuntimeError, match=said), locked_file(path):
+            pytest.fail("held twice")
+    assert not list(tmp_path.iterdir())
+
+
+def test_within_a_folder_that_is_held_its_files_are_held_with_it(tmp_path):
+    with locked(tmp_path), locked_file(tmp_path / "state.pt"):
+        assert {path.name for path in tmp_path.iterdir()} == {LOCK, OWNER}
+
+
+def test_another_thread_does_not_have_what_this_one_has(tmp_path):
+    """Which folders are held is known of the thread that holds them."""
+    found: list[str] = []
+
+    def write() -> None:
+        with locked_file(tmp_path / "state.pt"):
+            found.extend(path.name for path in tmp_path.iterdir())
+
+    with locked(tmp_path):
+        thread = threading.Thread(target=write)
+        thread.start()
+        thread.join()
+    assert f".state.pt{LOCK}" in found
+
+
+def test_the_file_of_a_process_that_died_is_taken_over(tmp_path, holder):
+    holder.kill()
+    holder.wait()
+    path = tmp_path / "state.pt"
+    write_owner(tmp_path, 5)
+    (tmp_path / OWNER).rename(tmp_path / f".state.pt{OWNER}")
+    with pytest.warns(StaleLockWarning, match=r"Taking over .*state\.pt from"), locked_file(path):
+        pass

@@ -32,7 +32,10 @@ from art_oat.evaluation.report import RobustnessReport
 from art_oat.evaluation.shards import Progress, Shard, ShardResult, Tell
 from art_oat.evaluation.suite import AttackSuite
 from art_oat.evaluation.workers import end_with, manager
+from art_oat.lock import locked_file
 from art_oat.storage import differences, digest, fingerprint, read_json, unsaid, write_json
+
+_SETTINGS = "evaluation.json"
 
 Point = OperatingPoint | None
 """Where a conditional network is attacked; None for a plain one."""
@@ -57,14 +60,13 @@ class Evaluation:
     def run(self) -> list[RobustnessReport]:
         """Attack every shard; return a report per point and suite, points first."""
         check_radii([self.threat.radius(self.classifier)], allow_large_eps=True)  # what is too large is refused by now
-        folder = None if self.options.state is None else self._claimed(Path(self.options.state))
         nb_shards = -(-len(self.x) // self.options.shard_size)
         nb_attacks = len(self.points) * sum(len(suite.attacks) for suite in self.suites)
         title = " and ".join(display_name(suite.name) for suite in self.suites)
         bar = tqdm(total=nb_shards * nb_attacks, desc=title, disable=not self.options.verbose, unit="attack")
         is_pinned = isinstance(self.classifier, OATClassifier | PinnedClassifier)  # always in evaluation mode
         mode = nullcontext() if is_pinned else evaluating(self.classifier.model)
-        with bar, mode, _telling(bar, self.options.nb_workers) as tell:
+        with self._claimed() as folder, bar, mode, _telling(bar, self.options.nb_workers) as tell:
             tasks = (delayed(self._work)(os.getpid(), number, folder, tell) for number in range(nb_shards))
             watched = {"initializer": end_with, "initargs": (os.getpid(),)}  # from the start, before the first task
             shards = list(Parallel(self.options.nb_workers, return_as="generator", **watched)(tasks))
@@ -102,24 +104,34 @@ class Evaluation:
                 shard.write(path)
         return shard.results
 
-    def _claimed(self, folder: Path) -> Path:
-        """Make the folder of a new evaluation, or refuse that of another."""
+    @contextmanager
+    def _claimed(self) -> Iterator[Path | None]:
+        """Have the state folder of this evaluation for this process alone; that of another is refused, and stays."""
+        if self.options.state is None:
+            yield None
+            return
+        folder, settings = Path(self.options.state), self._settings()
+        self._is_new(folder, settings)
+        with locked_file(folder):
+            if self._is_new(folder, settings):
+                write_json(folder / _SETTINGS, settings)
+            yield folder
+
+    def _is_new(self, folder: Path, settings: dict[str, Any]) -> bool:
+        """Whether a folder is that of no evaluation yet; refuse that of another."""
         silent = [suite.name for suite in self.suites if unsaid(suite.description)]
         if silent:
             raise ValueError(
                 f"with state, an attack must say its settings, so that another is not taken for it, which "
                 f"{', '.join(silent)} does not. Give it a __repr__, or leave state out."
             )
-        path, settings = folder / "evaluation.json", self._settings()
-        kept = _kept_settings(path)
-        if kept is None:
-            write_json(path, settings)
-        elif different := differences(kept, settings):
+        kept = _kept_settings(folder / _SETTINGS)
+        if kept is not None and (different := differences(kept, settings)):
             raise ValueError(
                 f"state must be a folder of this evaluation, but {folder} holds another: {different}. Name another "
                 "folder, or delete it."
             )
-        return folder
+        return kept is None
 
     def _settings(self) -> dict[str, Any]:
         """Everything that a result depends on."""

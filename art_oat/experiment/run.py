@@ -24,7 +24,7 @@ from art_oat.experiment.ledger import Ledger
 from art_oat.experiment.measurement import Measurement
 from art_oat.experiment.recipe import Recipe
 from art_oat.leftovers import remove_folders
-from art_oat.lock import Held, StaleLockWarning, locked
+from art_oat.lock import Held, locked
 from art_oat.model import OATModel
 from art_oat.model_files import DESCRIPTION, WEIGHTS
 from art_oat.model_io import load_model, weights_digest
@@ -210,7 +210,6 @@ class Run:
         else:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", AutoAttackWarning)  # the points of the curve have them
-                warnings.simplefilter("ignore", StaleLockWarning)  # said of the whole folder
                 curve = self._attack(measurement, data, nb_workers, so_far)
             held.check()
             done = [*self.folder.glob("evaluation-*")]  # this one, and those that were given up

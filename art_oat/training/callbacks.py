@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tqdm.auto import tqdm
 
 from art_oat.checks import refuse
 from art_oat.classifier import OATClassifier
+from art_oat.lock import locked_file
 from art_oat.model import OATModel
 from art_oat.model_files import WEIGHTS
 from art_oat.model_io import Architecture, save_model
@@ -61,6 +63,10 @@ class Callback:
     def faults(self, classifier: OATClassifier) -> list[str]:
         """Say why this cannot be told of the training of a classifier, before anything is touched."""
         del classifier
+        return []
+
+    def own_files(self) -> list[Path]:
+        """Return what this writes and no other training may write meanwhile; ``fit`` refuses it if one does."""
         return []
 
     def settings(self) -> dict[str, Any]:
@@ -130,6 +136,19 @@ class CSVLogger(Callback):
         return file_faults("CSVLogger", self.path)
 
 
+@contextmanager
+def alone(callbacks: Iterable[Callback]) -> Iterator[None]:
+    """Have the files of callbacks for this process alone.
+
+    Raises:
+        RuntimeError: If another process has one; names it, and who.
+    """
+    with ExitStack() as stack:
+        for path in dict.fromkeys(path.absolute() for callback in callbacks for path in callback.own_files()):
+            stack.enter_context(locked_file(path))
+        yield
+
+
 def file_faults(name: str, path: Any) -> list[str]:
     """Say why a path cannot be that of a file that is written."""
     if not isinstance(path, str | Path):
@@ -162,6 +181,9 @@ class Checkpoint(Callback):
     def on_epoch_end(self, record: EpochRecord) -> None:
         if record.is_best:
             save_model(self.model, self.folder, self.architecture)
+
+    def own_files(self) -> list[Path]:
+        return [Path(self.folder) / WEIGHTS]
 
     def faults(self, classifier: OATClassifier) -> list[str]:
         faults = []

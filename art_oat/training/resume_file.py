@@ -120,6 +120,9 @@ class ResumeFile(Callback):
             where = f"in epoch {nb_done + 1} of {nb_epochs}, after step {place['nb_batches']} of {nb_batches}"
         return f"Going on {where}, from {self.path}, written {written}."
 
+    def own_files(self) -> list[Path]:  # noqa: D102
+        return [Path(self.path)]
+
     def faults(self, classifier: OATClassifier) -> list[str]:  # noqa: D102
         return file_faults("ResumeFile", self.path)
 

@@ -20,7 +20,7 @@ from art_oat.classifier import OATClassifier
 from art_oat.contexts import borrowed_generators
 from art_oat.storage import Plain
 from art_oat.training.batches import Batches, as_batches, is_generator, nb_batches, size_of, source_faults
-from art_oat.training.callbacks import Callback, ProgressBar
+from art_oat.training.callbacks import Callback, ProgressBar, alone
 from art_oat.training.guard import Guard
 from art_oat.training.loop import Loop, finished
 from art_oat.training.lr_stepper import PerStep, Scheduler, in_two_parts, scheduled
@@ -125,7 +125,8 @@ class OATTrainer(Trainer):
         """
         options = FitOptions(nb_epochs, scheduler, validation_data, callbacks, self.method)
         refuse(source_faults(x, y, batch_size, self.classifier) + options.faults(self.classifier, x))
-        self._train(as_batches(x, y, batch_size, self.classifier, self._generator), options, verbose=verbose)
+        with alone(options.callbacks):
+            self._train(as_batches(x, y, batch_size, self.classifier, self._generator), options, verbose=verbose)
 
     def fit_generator(
         self,

@@ -172,7 +172,7 @@ def _marked(folder: Path) -> None:
 
 def _held(folder: Path) -> Any:
     """What the holder of a folder notices before it writes."""
-    held = Held(folder, _HOLDER)
+    held = Held(folder, folder / OWNER, _HOLDER)
     try:
         held.check()
     finally:

@@ -15,6 +15,7 @@ from art_oat.evaluation import EvaluationOptions, RobustnessReport, ThreatModel
 from art_oat.evaluation.runner import Evaluation
 from art_oat.evaluation.shards import WRONG
 from art_oat.evaluation.suite import suites_of
+from art_oat.lock import locked_file
 from tests.attacks.test_autoattack import Probabilities
 from tests.conftest import make_classifier
 from tests.evaluation.subjects import (
@@ -133,6 +134,15 @@ def test_stopped_at_every_attack_in_turn_it_goes_on_to_the_same_and_attacks_noth
         log.with_suffix(".stop").unlink()
         assert findings(evaluation(log, state=tmp_path / str(nth)).run()) == undisturbed
         assert logged(log) == [*calls[: nth + 1], *calls[nth:]]  # the one that was stopped is the one done again
+
+
+def test_a_state_folder_is_one_evaluation_s_at_a_time_and_nothing_marks_it_afterwards(tmp_path):
+    state = tmp_path / "state"
+    with locked_file(state), pytest.raises(RuntimeError, match=r"one process at a time may write .*state, but process"):
+        evaluation(tmp_path / "log", state=state).run()
+    assert not (tmp_path / "log").exists()  # nothing was attacked
+    evaluation(tmp_path / "log", state=state).run()
+    assert {path.name for path in tmp_path.iterdir()} == {"log", "state"}
 
 
 def test_a_finished_folder_gives_the_result_without_an_attack(tmp_path):

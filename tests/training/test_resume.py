@@ -32,6 +32,7 @@ from art_oat import (
     WeightPerturbation,
     to_conditional,
 )
+from art_oat.lock import locked_file
 from art_oat.storage import digest
 from art_oat.training import (
     EarlyStopping,
@@ -468,11 +469,23 @@ def test_a_state_that_a_part_of_the_training_cannot_take_in_leaves_weights_and_o
     torch.testing.assert_close((weights, optimizer, history), (*before[:2], before[4]), rtol=0, atol=0)
 
 
+def test_a_file_that_another_training_writes_is_refused_before_anything_is_touched(tmp_path):
+    path, trainer = tmp_path / "state.pt", trainer_of()
+    before, state = copy.deepcopy(trainer.classifier.model.state_dict()), trainer._generator.get_state()
+    with locked_file(path), pytest.raises(RuntimeError, match=r"may write .*state\.pt, but process .*name another one"):
+        fit(trainer, path)
+    torch.testing.assert_close(trainer.classifier.model.state_dict(), before, rtol=0, atol=0)
+    assert torch.equal(trainer._generator.get_state(), state)
+    with locked_file(tmp_path / "other.pt"):
+        fit(trainer, path)
+    assert [file.name for file in tmp_path.iterdir()] == ["state.pt"]
+
+
 def test_a_cut_while_the_file_is_written_leaves_the_one_before(tmp_path):
     path, replace, nb_written = tmp_path / "state.pt", Path.replace, []
 
     def cut_the_second(partial, target):
-        nb_written.append(target)
+        nb_written.extend([target] if target == path else [])  # not of what marks the file
         if len(nb_written) == 2:
             raise KeyboardInterrupt
         return replace(partial, target)
