@@ -111,7 +111,7 @@ def demo(
         recipe = replace(recipe, seed=seed, nb_epochs=nb_epochs or recipe.nb_epochs)
         measurement = replace(MEASUREMENT, attacks=tuple(attack or MEASUREMENT.attacks), nb_robust=nb_robust)
         measurement.check(recipe)
-        run = Run(out or usual_folder, typer.echo, device_type=device)
+        run = Run(out or usual_folder, _say, device_type=device)
         data = recipe.dataset()
         with run.held():
             run.train(recipe, data, keeps_best=False, overwrites=overwrite or out is None)
@@ -154,7 +154,7 @@ def _train(
     started = time.perf_counter()
     _search_here()  # for a network of the caller's own
     with _refusals(), _terminable(), _short_warnings():
-        settings, run = recipe_from(recipe, given), Run(out, typer.echo, device_type=device)
+        settings, run = recipe_from(recipe, given), Run(out, _say, device_type=device)
         images = settings.dataset(download=download)
         run.train(
             settings,
@@ -198,7 +198,7 @@ def _evaluate(
         chosen = read(Measurement, given)
         if chosen.get("norm") == "L1":
             chosen = {"attacks": ("autoattack",), **chosen}  # PGD knows no L1
-        trained = Run(run, typer.echo, trusts_network=trust_network, device_type=device)
+        trained = Run(run, _say, trusts_network=trust_network, device_type=device)
         measurement = Measurement(**chosen)
         with trained.held():  # first, as what another process is at work on may lack its weights for a while
             measurement.check(trained.recipe)
@@ -225,7 +225,16 @@ def _refusals() -> Iterator[None]:
         message = " ".join(str(error).split()) or type(error).__name__
         message = message.replace("allow_large_eps=True", "--allow-large-eps").replace("device_type", "--device")
         message = message.replace("on_nan='restore'", "--on-nan restore")
-        raise typer.BadParameter(message) from error
+        raise typer.BadParameter(_printable(message)) from error
+
+
+def _say(message: str) -> None:
+    typer.echo(_printable(message))
+
+
+def _printable(message: str) -> str:
+    """Escape what steers a terminal: names come from files, too."""
+    return "".join(it if it.isprintable() or it == "\n" else repr(it)[1:-1] for it in message)
 
 
 @contextmanager

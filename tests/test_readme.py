@@ -38,3 +38,11 @@ def test_every_link_within_the_project_leads_somewhere():
     targets = re.findall(r"\]\(([^)#]+)\)", README.read_text(encoding="utf-8"))
     missing = [target for target in targets if "://" not in target and not (README.parent / target).exists()]
     assert not missing
+
+
+def test_every_test_that_a_page_names_is_there():
+    pages = "".join(page.read_text(encoding="utf-8") for page in (README.parent / "docs").glob("*.md"))
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", pages)
+    texts = {file: (README.parent / file).read_text(encoding="utf-8") for file, _ in named}
+    assert named
+    assert not [(file, name) for file, name in named if name and f"def {name}(" not in texts[file]]

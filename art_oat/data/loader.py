@@ -36,8 +36,8 @@ def load(
 
     Args:
         name_or_path: One of :data:`NAMES`, or a path that ends in ``.npz``.
-        folder: Where the files of a data set lie; None for ART's data folder. CIFAR-10 comes as pickles, which run what
-            they say when they are read: name only a folder that you trust.
+        folder: Where the files of a data set lie; None for ART's data folder. CIFAR-10 comes as pickles: those that
+            would run anything are refused.
         seed: What splits and subsets are drawn from, in ``[0, 2**32)``.
         nb_train: Training images to keep, in the classes' shares; the validation part shrinks in proportion.
         nb_test: Test images to keep, in the classes' shares.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 import tarfile
 import urllib.request
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from art_oat.checks import Array
+from art_oat.checks import Array, one_line
 from art_oat.data.dataset import Parts
 
 _GRAY_AXES = 3
@@ -126,6 +127,8 @@ def _files_for_art(name: str, folder: Path) -> Iterator[None]:
     def find(filename: str, url: str, **_: Any) -> str:
         if SOURCES[name].missing(folder):
             _fetch(name, url, folder)
+        for file in SOURCES[name].files if name == "cifar10" else ():
+            _refuse_code(folder / file)
         return str(folder / filename)
 
     original, utils.get_file = utils.get_file, find
@@ -133,6 +136,41 @@ def _files_for_art(name: str, folder: Path) -> Iterator[None]:
         yield
     finally:
         utils.get_file = original
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Makes arrays and what Python itself is written in, and runs nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return what arrays are made by."""
+        if (module.replace("numpy.core", "numpy._core"), name) not in _MAKES_ARRAYS:
+            raise pickle.UnpicklingError(f"it would run {module}.{name}, which no data set needs")
+        return super().find_class(module, name)
+
+
+_MAKES_ARRAYS = {
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "scalar"),
+    ("numpy._core.numeric", "_frombuffer"),
+    ("_codecs", "encode"),
+}
+
+
+def _refuse_code(path: Path) -> None:
+    """Read a pickle that ART will read, so that nothing but arrays is made.
+
+    Raises:
+        ValueError: If it would run anything, or is no pickle.
+    """
+    try:
+        with path.open("rb") as file:
+            _ArrayUnpickler(file, encoding="bytes").load()
+    except OSError:
+        raise
+    except Exception as error:  # whatever a damaged pickle raises
+        raise ValueError(f"{path} cannot be read: {one_line(error)}") from error
 
 
 def _fetch(name: str, url: str, folder: Path) -> None:

@@ -1,4 +1,5 @@
 import hashlib
+import pathlib
 import pickle
 import shutil
 import ssl
@@ -119,6 +120,27 @@ def test_missing_files_are_named_with_how_to_get_them_and_nothing_is_made(tmp_pa
         assert expected in message
     assert ("download=True" in message) == (name != "svhn")
     assert not (tmp_path / "empty").exists()
+
+
+class Runs:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return pathlib.Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("name", ["data_batch_1", "test_batch"])
+def test_a_pickle_that_would_run_something_is_refused_and_runs_nothing(tmp_path, name):
+    lay_out_cifar10(tmp_path)
+    path, trace = tmp_path / "cifar-10-batches-py" / name, tmp_path / "ran"
+    content = pickle.loads(path.read_bytes())
+    path.write_bytes(pickle.dumps(content | {b"labels": Runs(trace)}))
+    with pytest.raises(ValueError, match=f"{name} cannot be read: .*it would run pathlib.*, which no data set needs"):
+        read_source("cifar10", tmp_path)
+    assert not trace.exists()
 
 
 def test_only_the_missing_files_are_named(tmp_path):
