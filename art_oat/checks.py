@@ -21,7 +21,7 @@ _ROUNDING = 1e-6
 """Share of a range by which float32 may carry values out of it; its own step is a sixteenth of that."""
 
 
-def as_array(data: Any, name: str) -> Array:
+def as_array(data: Any, name: str = "x") -> Array:
     """Return data as an array that torch can read, of numbers if it is one of numbers.
 
     Tensors leave their graph and device, and floats that NumPy has not, such as bfloat16, become float32; those that

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -28,7 +28,7 @@ from art_oat.checks import (
 )
 from art_oat.classifier.fit_data import art_labels
 from art_oat.classifier.preprocessing import PreprocessedNetwork
-from art_oat.numbers import count_faults, is_whole, plain, shown
+from art_oat.numbers import KindFault, count_faults, is_whole, plain, shown
 from art_oat.threads import Places, nb_cores
 
 _PLACES = Places(nb_cores())
@@ -107,7 +107,13 @@ class PointClassifier(PyTorchClassifier, metaclass=_Unfiltered):
         """
         if kwargs.pop("model", self.model) is not self.model:
             raise ValueError("model must stay the one that the classifier was made with. Make another classifier.")
-        super().set_params(**kwargs)
+        refuse(parameter_faults(kwargs))
+        before = dict(vars(self))
+        try:
+            super().set_params(**{name: plain(value) for name, value in kwargs.items()})
+        except Exception:
+            self.__dict__.update(before)  # ART checks after it has set
+            raise
 
     def reduce_labels(self, y: Any) -> Any:
         """Turn one-hot labels into what the loss takes, and leave indices as they are; ART fails on those.
@@ -219,12 +225,8 @@ class PointClassifier(PyTorchClassifier, metaclass=_Unfiltered):
         Raises:
             ValueError: If no layer has that name.
         """
-        inputs, layer = self._floating(x), plain(layer)
+        inputs, layer = self._floating(x), self._layer_index(layer)
         refuse(count_faults({"batch_size": batch_size}))
-        if isinstance(layer, str):
-            if layer not in (*self.layer_names, *self._layer_names):
-                raise ValueError(f"layer must be one of {', '.join(self.layer_names)}, or an index, got {layer!r}.")
-            layer = self.layer_names.index(layer.removeprefix("network."))
         modules = list(self.model.modules())
         before = [set(module._forward_hooks) for module in modules]
         try:
@@ -234,6 +236,15 @@ class PointClassifier(PyTorchClassifier, metaclass=_Unfiltered):
             for module, known in zip(modules, before, strict=True):
                 for handle in set(module._forward_hooks) - known:
                     del module._forward_hooks[handle]
+
+    def _layer_index(self, layer: Any) -> int:
+        names = self.layer_names
+        if isinstance(layer, str) and layer.removeprefix("network.") in names:
+            return names.index(layer.removeprefix("network."))
+        index = plain(layer)
+        if is_whole(index) and -len(names) <= index < len(names):
+            return int(index)
+        raise ValueError(f"layer must be one of {', '.join(names)}, or an index, got {shown(layer)}.")
 
     def preprocessed(self, network: nn.Module, *, is_training: bool = False) -> PreprocessedNetwork:
         """Put this classifier's preprocessing before a network, for tensors, with gradients.
@@ -245,6 +256,19 @@ class PointClassifier(PyTorchClassifier, metaclass=_Unfiltered):
         operations = self.preprocessing_operations
         used = [it for it in operations if (it.apply_fit if is_training else it.apply_predict)]
         return PreprocessedNetwork(network, used, channels_first=self.channels_first)
+
+
+def parameter_faults(given: Mapping[str, Any]) -> list[str]:
+    """Say which parameters of a classifier, by name, ART would fail on without naming them."""
+    faults = count_faults({"nb_classes": given["nb_classes"]}, least=2) if "nb_classes" in given else []
+    if not isinstance(given.get("optimizer"), torch.optim.Optimizer | None):
+        faults.append(KindFault(f"optimizer must be one of torch, or None, got {shown(given['optimizer'])}."))
+    if "loss" in given and (not callable(given["loss"]) or isinstance(given["loss"], type)):
+        faults.append(KindFault(f"loss must be a function of scores and labels, got {shown(given['loss'])}."))
+    clip_values = given.get("clip_values")
+    if clip_values is not None and not (np.iterable(clip_values) and len(list(clip_values)) == 2):  # noqa: PLR2004
+        faults.append(f"clip_values must be two numbers, or two arrays that fit one sample, got {shown(clip_values)}.")
+    return faults
 
 
 def refuse_point(keywords: dict[str, Any]) -> None:

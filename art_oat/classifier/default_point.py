@@ -96,11 +96,16 @@ class DefaultPointClassifier(PointClassifier):
         """Set parameters; see ``PyTorchClassifier``. All of ``get_params()`` together do not count as naming lam.
 
         Raises:
-            ValueError: If ``model`` is another than the one it has.
+            TypeError: If one is of another kind; after any error all are what they were.
+            ValueError: If ``model`` is another than the one it has, or a value is refused.
         """
         is_taken_over = kwargs.keys() >= set(self.estimator_params) - {"model", "optimizer"}
-        with self._lam_as_named() if is_taken_over and kwargs["lam"] == self.lam else nullcontext():
-            super().set_params(**kwargs)
+        point = self.model.resolve(OperatingPoint(kwargs.get("lam", self.lam), kwargs.get("width", self.width)))
+        dials = [name for name in ("lam", "width") if kwargs.pop(name, None) is not None]
+        super().set_params(**kwargs)
+        with self._lam_as_named() if is_taken_over and point.lam == self.lam else nullcontext():
+            for name in dials:  # last, as ART may refuse others
+                setattr(self, name, getattr(point, name))
 
     def at(self, lam: float | None = None, width: float | None = None) -> PinnedClassifier:
         """Return this classifier at one operating point, as an ordinary ART classifier that follows training.

@@ -12,13 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from art_oat.checks import Array, as_array, input_faults, refuse
-from art_oat.classifier.base import Run, data_faults, data_tensors
+from art_oat.classifier.base import Run, data_faults, data_tensors, parameter_faults
 from art_oat.classifier.default_point import DefaultPointClassifier
 from art_oat.classifier.device import check_device
 from art_oat.condition import OperatingPoint
 from art_oat.model import OATModel
 from art_oat.network_kinds import check_model
-from art_oat.numbers import count_faults, is_number, plain, plain_sizes, sizes_faults
+from art_oat.numbers import is_number, plain, plain_sizes, sizes_faults
 from art_oat.surgery import fold
 from art_oat.surgery.convert_check import try_out
 
@@ -72,7 +72,8 @@ class OATClassifier(DefaultPointClassifier):
     ) -> None:
         check_model(model)
         check_device(device_type)
-        refuse(sizes_faults({"input_shape": input_shape}) + count_faults({"nb_classes": nb_classes}, least=2))
+        given = {"nb_classes": nb_classes, "optimizer": optimizer, "loss": loss, "clip_values": clip_values}
+        refuse(sizes_faults({"input_shape": input_shape}) + parameter_faults(given))
         super().__init__(
             model,
             loss,

@@ -205,6 +205,7 @@ def test_labels_of_every_kind_are_those_that_they_name(classifier, kind):
         (lambda c: c.class_gradient(X, [7] * 12), r"label must hold class indices in \[0, 5\), got 7"),
         (lambda c: c.class_gradient(X > 0.5), "x must hold real numbers, got dtype bool"),
         (lambda c: c.get_activations(X, 0, batch_size=0), "batch_size must be a whole number"),
+        *((lambda c, it=it: c.get_activations(X, it), "layer must be one of ") for it in (7, -9, 1.5, True, None, [0])),
     ],
 )
 def test_what_art_would_fail_on_is_refused_by_name(classifier, call, message):

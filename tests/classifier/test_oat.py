@@ -362,3 +362,31 @@ def test_a_snapshot_stays_as_it_is_and_answers_as_the_network_did(classifier):
     assert np.abs(taken.at(1.0).loss_gradient(X, ONE_HOT)).sum() > 0
     with pytest.raises(ValueError, match="must hold an optimizer"):
         OATTrainer(taken)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"loss": "ce"}, "loss must be a function of scores and labels, got 'ce'"),
+        ({"loss": torch.nn.CrossEntropyLoss}, "loss must be a function of scores and labels"),
+        ({"optimizer": "sgd"}, "optimizer must be one of torch, or None, got 'sgd'"),
+        ({"clip_values": 1}, "clip_values must be two numbers"),
+        ({"clip_values": (0, 1, 2)}, "clip_values must be two numbers"),
+    ],
+)
+def test_parts_of_another_kind_are_refused_by_name(options, message):
+    arguments = {"loss": torch.nn.CrossEntropyLoss(), "input_shape": (1, 6, 6), "nb_classes": 5, **options}
+    with pytest.raises((TypeError, ValueError), match=message):
+        OATClassifier(to_conditional(Residual()), **arguments)
+
+
+@pytest.mark.parametrize(
+    "faulty", [{"width": []}, {"width": 0.3}, {"nb_classes": 1}, {"clip_values": 3}, {"clip_values": (1, 0)}, {"no": 1}]
+)
+def test_parameters_of_which_one_is_refused_are_all_left_as_they_were(classifier, faulty):
+    before, parameters = snapshot(classifier), classifier.get_params()
+    with pytest.raises((TypeError, ValueError)):
+        classifier.set_params(lam=0.3, channels_first=False, **faulty)
+    assert snapshot(classifier) == before
+    assert classifier.channels_first
+    assert all(value is parameters[name] for name, value in classifier.get_params().items() if name != "lam")
