@@ -264,7 +264,7 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path):
         ({"architecture": {"name": "SmallCNN", "arguments": {"channels": [10**400]}}}, "must describe a network, but"),
         ({"architecture": {"name": "SmallCNN", "arguments": [1]}}, "must describe a network, but"),
         ({"architecture": {"nom": 1}}, "must describe a network, but"),
-        ({"architecture": {"name": "SmallCNN", "arguments": {"channels": []}}}, "at least one convolution"),
+        ({"architecture": {"name": "SmallCNN", "arguments": {"channels": []}}}, "channels must hold whole numbers"),
         ({"architecture": 3}, "but architecture in it is not"),
         ({"conversion": {"code_dim": 10**6}}, "code_dim must be at most"),
         ({"conversion": {"input_shape": [1, 10**5, 10**5]}}, "input_shape must hold at most"),
