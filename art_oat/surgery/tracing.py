@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.utils._pytree import tree_leaves
 
+from art_oat.checks import refuse
 from art_oat.layers.slim_rules import chooses_width, is_cuttable, rule_of
+from art_oat.numbers import plain_sizes, sizes_faults
 from art_oat.rebuild import clone_tensor, rebuild
 
 _NB_SAMPLES = 2
@@ -45,10 +47,13 @@ def running_inputs(network: nn.Module, input_shape: Sequence[int] | None, like: 
     Without a shape, common image sizes are tried, with the channels that the first layer takes.
 
     Raises:
+        TypeError: If the shape is none of whole numbers.
         ValueError: If it does not run on such inputs; gives the reason against the first shape.
     """
+    if input_shape is not None:
+        refuse(sizes_faults({"input_shape": input_shape}))
     reasons: list[str] = []
-    for shape in _shapes(network) if input_shape is None else [tuple(input_shape)]:
+    for shape in _shapes(network) if input_shape is None else [plain_sizes(input_shape)]:
         x = torch.rand(_NB_SAMPLES, *shape, dtype=like.dtype, device=like.device)
         try:
             with torch.no_grad():

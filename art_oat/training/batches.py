@@ -35,7 +35,7 @@ def source_faults(x: Any, y: Any, batch_size: Any, classifier: OATClassifier) ->
         return [*faults, "generator must know its size, got None."] if is_endless else faults
     faults = count_faults({"batch_size": batch_size})
     lambdas = classifier.model.lambdas
-    if plain(batch_size) == 1 and 0 in lambdas and len(lambdas) > 1:
+    if not faults and plain(batch_size) == 1 and 0 in lambdas and len(lambdas) > 1:
         faults.append("batch_size must be at least 2, got 1: lam = 0 would get every batch.")
     if y is None:
         return [*faults, "y must hold the labels of x, got None."]

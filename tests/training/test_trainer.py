@@ -95,6 +95,8 @@ MISLABELED = TensorDataset(torch.from_numpy(X), torch.full((20,), 9))
         ((X, Y, Validation(X, Y, 0)), {}, "interval of the validation must be"),
         ((X, Y), {"callbacks": [CSVLogger(Path())]}, "CSVLogger must name a file"),
         ((X, Y), {"batch_size": 1}, "batch_size must be at least 2"),
+        ((X, Y), {"batch_size": np.array([1, 1])}, "batch_size must be a whole number"),
+        ((X, Y), {"nb_epochs": torch.ones(2)}, "nb_epochs must be a whole number"),
         ((X, Y), {"scheduler": torch.optim.lr_scheduler.ReduceLROnPlateau}, "scheduler must have step"),
     ],
 )

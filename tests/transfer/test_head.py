@@ -184,3 +184,10 @@ def test_a_new_head_is_trainable_and_leaves_frozen_parts_behind():
         assert {name for name, it in network.named_parameters() if it.requires_grad} == fresh
         unfreeze(network)
         assert network.head.weight.requires_grad
+
+
+@pytest.mark.parametrize("shape", [3, "abc", (1, -4, 4), (1, 4.0, 4), (True, 4, 4), ()])
+def test_a_shape_of_no_sizes_is_refused_by_name(model, shape):
+    for call in (find_head, lambda it, **options: adapt(it, 3, **options)):
+        with pytest.raises((TypeError, ValueError), match="input_shape must hold whole numbers, each at least 1"):
+            call(model, input_shape=shape)
