@@ -26,6 +26,10 @@ from art_oat.training.step import Step
 _FORMAT = 6  # of 5, there was no place within an epoch
 
 
+class StateError(ValueError):
+    """A state is not of the training that is to go on from it."""
+
+
 @dataclass
 class TrainingState:
     """All parts of a training that change from step to step.
@@ -124,14 +128,14 @@ class TrainingState:
         """Continue from a state of another origin, or leave everything as it is.
 
         Raises:
-            ValueError: If it is of another form; names the source.
+            StateError: If it is of another form; names the source.
         """
         before = self.snapshot()
         try:
             self.load_state_dict(state)
         except Exception as error:  # whatever schedulers, optimizers and callbacks raise
             self.load_state_dict(before)
-            raise ValueError(f"{source} must hold a state of this training, but does not: {one_line(error)}") from error
+            raise StateError(f"{source} must hold a state of this training, but does not: {one_line(error)}") from error
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what :meth:`state_dict` of the same training returned, perhaps on another device."""

@@ -29,7 +29,7 @@ from art_oat.training.options import FitOptions, Validation
 from art_oat.training.phases import Phases
 from art_oat.training.preprocessing import preprocessing_faults
 from art_oat.training.records import EpochRecord
-from art_oat.training.resume import TrainingState, described
+from art_oat.training.resume import StateError, TrainingState, described
 from art_oat.training.schedule import Schedule
 from art_oat.training.step import Step
 
@@ -203,13 +203,24 @@ class OATTrainer(Trainer):
 
     @contextmanager
     def _seeded(self) -> Iterator[None]:
-        """Train from the trainer's own randomness (dropout draws from the global generator); end in evaluation mode."""
+        """Train from the trainer's own randomness (dropout draws from the global generator); end in evaluation mode.
+
+        What is refused before the first step leaves both as they were.
+        """
+        before, modes = self._generator.get_state(), {it: it.training for it in self.classifier.model.modules()}
         seed = int(torch.randint(2**31, (), generator=self._generator))
         with borrowed_generators(self.classifier.device, seed):
             try:
                 yield
-            finally:
+            except StateError:
+                self._generator.set_state(before)
+                for module, is_training in modes.items():
+                    module.training = is_training
+                raise
+            except BaseException:
                 self.classifier.model.eval()
+                raise
+            self.classifier.model.eval()
 
 
 def _progress_bar(options: FitOptions, nb_batches: int | None, saved: Mapping[str, Any] | None) -> ProgressBar:

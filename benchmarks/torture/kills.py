@@ -1,4 +1,4 @@
-"""SIGKILL at random moments, again and again, until the command gets through."""
+"""SIGKILL at random moments, up to twice in a row, and the command again until it gets through."""
 
 import time
 from collections.abc import Iterator
@@ -11,6 +11,7 @@ from benchmarks.torture.processes import Ended
 from benchmarks.torture.tally import Tally
 
 KILLS = "SIGKILL at a random moment"
+_IN_A_ROW = 2
 
 
 def kills(nb_kills: int, seed: int) -> Iterator[Tally]:
@@ -20,7 +21,7 @@ def kills(nb_kills: int, seed: int) -> Iterator[Tally]:
         random = np.random.default_rng([seed, *case.name.encode()])
         seconds = _seconds(case)
         while (left := nb_kills - len(tally.faults) - tally.nb_right) > 0:
-            count, fault = _killed_until_through(case, random, seconds, left)
+            count, fault = _killed_until_through(case, random, seconds, min(left, _IN_A_ROW))
             tally.add(fault, count)
             yield tally
 
