@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-all check lint types speed wheel clean
+.PHONY: demo test test-all check lint types speed torture wheel clean
 
 demo: $(INSTALLED)
 	$(BIN)/art-oat demo
@@ -30,6 +30,10 @@ types: $(INSTALLED)
 # Times, so with nothing else running; rows against the published code want OFFICIAL=DIR, a checkout of it.
 speed: $(INSTALLED)
 	$(BIN)/python -m benchmarks.speed --check $(if $(OFFICIAL),--official $(OFFICIAL))
+
+# Kills, damaged files, a full disk, two processes in one folder; what it finds goes into docs/reliability.md.
+torture: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.torture
 
 wheel: $(INSTALLED)
 	rm -rf dist

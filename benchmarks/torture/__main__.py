@@ -18,11 +18,13 @@ import torch
 from tqdm.auto import tqdm
 
 from benchmarks.study import Found, run
+from benchmarks.tables import DOCS
 from benchmarks.torture.deaths import deaths
 from benchmarks.torture.flips import flips
 from benchmarks.torture.full import full
 from benchmarks.torture.kills import kills
 from benchmarks.torture.orphans import orphans
+from benchmarks.torture.page import write_table
 from benchmarks.torture.pairs import pairs
 from benchmarks.torture.tally import Tally, fault_lines
 
@@ -31,10 +33,12 @@ PARTS: Mapping[str, Callable[[argparse.Namespace], Iterator[Tally]]] = {
     "deaths": lambda given: deaths(given.every),
     "flips": lambda given: flips(given.nb_flips, given.nb_flips // 5, given.seed),
     "full": lambda given: full(given.every),
-    "pairs": lambda given: pairs(given.nb_moments, given.seed),
+    "pairs": lambda given: pairs(given.nb_moments, given.seed, given.commands),
     "orphans": lambda given: orphans(given.nb_moments, given.seed),
 }
 _SMOKE = {"nb_kills": 2, "every": 40, "nb_flips": 5, "nb_moments": 1}
+
+_COMMANDS = ("train", "evaluate", "demo")
 
 OPTIONS = {
     "--only": {"nargs": "+", "choices": tuple(PARTS), "default": tuple(PARTS), "help": "parts; all if not given"},
@@ -42,6 +46,7 @@ OPTIONS = {
     "--nb-flips": {"type": int, "default": 100, "help": "flipped bits of each kind of file; a fifth as many cuts"},
     "--every": {"type": int, "default": 1, "help": "die before, or have no room from, every so-many-th file operation"},
     "--nb-moments": {"type": int, "default": 5, "help": "at which each pair meets, and parents of workers die"},
+    "--commands": {"nargs": "+", "choices": _COMMANDS, "default": _COMMANDS, "help": "of which each pair meets"},
     "--seed": {"type": int, "default": 0, "help": "of moments and bits"},
 }
 
@@ -63,7 +68,7 @@ def measure(given: argparse.Namespace) -> Found:
     rows = [tally.row() for tally in tallies.values()]
     if faults := fault_lines([*tallies.values()]):
         sys.exit("\n".join(faults))
-    return Found({"torture": rows}, [given.seed], key=("what", "of"))
+    return Found({"torture": rows}, [given.seed], {DOCS / "reliability.md": write_table}, key=("what", "of"))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import functools
 import itertools
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,9 @@ DEMO = Case("demo", "demo --out FOLDER --nb-epochs 1 --nb-robust 10 --attack pgd
 COMMANDS = (ANOTHER, MEASURE, DEMO)
 
 
-def pairs(nb_moments: int, seed: int) -> Iterator[Tally]:
-    """Try every pair at so many moments; the demo takes seconds, and is tried once."""
-    for first, second in itertools.product(COMMANDS, repeat=2):
+def pairs(nb_moments: int, seed: int, names: Sequence[str]) -> Iterator[Tally]:
+    """Try every pair of commands of these names at so many moments; the demo takes seconds, and is tried once."""
+    for first, second in itertools.product([case for case in COMMANDS if case.name in names], repeat=2):
         orders = [[first, second], [second, first]]
         expected = [_after(tuple(cases)) for cases in ([first], *orders)]
         _seconds(first)  # known before processes are forked that go by it
