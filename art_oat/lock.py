@@ -107,34 +107,30 @@ def locked(folder: Path, say: Callable[[str], object] = _warn) -> Iterator[Held]
     Raises:
         RuntimeError: If another process, or another thread, works there.
     """
-    made = [each for each in (folder, *folder.parents) if not each.exists()]
-    try:
-        with _locked(folder, folder / LOCK, folder / OWNER, say) as held:
-            remove_leftovers_of_the_dead(folder)
-            own = _OWN.set((*_OWN.get(), folder.resolve()))
-            try:
-                yield held
-            finally:
-                _OWN.reset(own)
-                if made and {path.name for path in folder.iterdir()} <= {LOCK, OWNER}:
-                    (folder / LOCK).unlink()  # nothing came of it
-    finally:
-        for each in made:
-            with suppress(OSError):  # it holds something
-                each.rmdir()
+    is_new = not folder.exists()
+    with _locked(folder, folder / LOCK, folder / OWNER, say) as held:
+        remove_leftovers_of_the_dead(folder)
+        own = _OWN.set((*_OWN.get(), folder.resolve()))
+        try:
+            yield held
+        finally:
+            _OWN.reset(own)
+            if is_new and {path.name for path in folder.iterdir()} <= {LOCK, OWNER}:
+                (folder / LOCK).unlink()  # nothing came of it
 
 
 @contextmanager
 def locked_file(path: Path, say: Callable[[str], object] = _warn) -> Iterator[None]:
-    """Have a file or folder, which need not be there, for this process alone while the block runs; see :func:`locked`.
+    """Have a file, which need not be there, for this process alone while the block runs; see :func:`locked`.
 
-    What marks it, ``.NAME.lock`` and ``.NAME.owner.json``, is gone afterwards. Within a folder that is held already,
-    nothing is done.
+    What marks it, ``.NAME.lock`` and ``.NAME.owner.json``, is gone afterwards, and so are folders that were made for
+    it and hold nothing. Within a folder that is held already, nothing is done.
 
     Raises:
         RuntimeError: If another process, or another thread, has it.
     """
-    if path.parent.resolve() in _OWN.get():
+    folder = path.parent.resolve()
+    if any(folder.is_relative_to(own) for own in _OWN.get()):
         yield
         return
     lock, mark = (path.with_name(f".{path.name}{ending}") for ending in (LOCK, OWNER))
@@ -146,23 +142,36 @@ def locked_file(path: Path, say: Callable[[str], object] = _warn) -> Iterator[No
 def _locked(
     place: Path, lock: Path, mark: Path, say: Callable[[str], object], *, leaves_lock: bool = True
 ) -> Iterator[Held]:
-    lock.parent.mkdir(parents=True, exist_ok=True)
     file = FileLock(lock, thread_local=False)
-    try:
-        file.acquire(timeout=0)
-    except Timeout:
-        raise _in_use(place, mark) from None
-    try:
-        held = _taken(place, mark, say)
+    with _made(lock.parent):
         try:
-            yield held
+            file.acquire(timeout=0)
+        except Timeout:
+            raise _in_use(place, mark) from None
+        try:
+            held = _taken(place, mark, say)
+            try:
+                yield held
+            finally:
+                held.release()
         finally:
-            held.release()
+            if not leaves_lock:
+                with suppress(OSError):  # of a system that keeps what is open
+                    lock.unlink()
+            file.release()
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Have a folder within the block; what had to be made of it, and holds nothing, is gone afterwards."""
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
     finally:
-        if not leaves_lock:
-            with suppress(OSError):  # of a system that keeps what is open
-                lock.unlink()
-        file.release()
+        for each in made:
+            with suppress(OSError):  # it holds something
+                each.rmdir()
 
 
 def _taken(place: Path, mark: Path, say: Callable[[str], object]) -> Held:

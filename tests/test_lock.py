@@ -108,11 +108,14 @@ def test_a_file_is_held_once_beside_others_and_what_marks_it_is_gone_afterwards(
         said = rf"may write .*state\.pt, but process {os.getpid()} on .*, or name another one"
         with pytest.raises(RuntimeError, match=said), locked_file(path):
             pytest.fail("held twice")
-    assert not list(tmp_path.iterdir())
+    with locked_file(tmp_path / "a" / "b" / "state.pt"):
+        pass
+    assert not list(tmp_path.iterdir())  # nor a folder that was made for it
 
 
-def test_within_a_folder_that_is_held_its_files_are_held_with_it(tmp_path):
-    with locked(tmp_path), locked_file(tmp_path / "state.pt"):
+@pytest.mark.parametrize("path", ["state.pt", "a/b/state.pt"])
+def test_within_a_folder_that_is_held_its_files_are_held_with_it(tmp_path, path):
+    with locked(tmp_path), locked_file(tmp_path / path):
         assert {path.name for path in tmp_path.iterdir()} == {LOCK, OWNER}
 
 

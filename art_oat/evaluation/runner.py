@@ -112,7 +112,7 @@ class Evaluation:
             return
         folder, settings = Path(self.options.state), self._settings()
         self._is_new(folder, settings)
-        with locked_file(folder):
+        with locked_file(folder / _SETTINGS):  # within it, as what is around it may be out of reach
             if self._is_new(folder, settings):
                 write_json(folder / _SETTINGS, settings)
             yield folder

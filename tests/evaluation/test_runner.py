@@ -138,11 +138,24 @@ def test_stopped_at_every_attack_in_turn_it_goes_on_to_the_same_and_attacks_noth
 
 def test_a_state_folder_is_one_evaluation_s_at_a_time_and_nothing_marks_it_afterwards(tmp_path):
     state = tmp_path / "state"
-    with locked_file(state), pytest.raises(RuntimeError, match=r"one process at a time may write .*state, but process"):
+    said = r"one process at a time may write .*state.evaluation\.json, but process"
+    with locked_file(state / "evaluation.json"), pytest.raises(RuntimeError, match=said):
         evaluation(tmp_path / "log", state=state).run()
-    assert not (tmp_path / "log").exists()  # nothing was attacked
+    assert not list(tmp_path.iterdir())  # nothing was attacked, and no folder is left
     evaluation(tmp_path / "log", state=state).run()
     assert {path.name for path in tmp_path.iterdir()} == {"log", "state"}
+    assert not list(state.glob(".*"))
+
+
+def test_the_working_directory_is_a_state_folder_too_and_nothing_is_written_around_it(tmp_path, monkeypatch):
+    state = tmp_path / "a" / "state"
+    state.mkdir(parents=True)
+    monkeypatch.chdir(state)
+    first = evaluation(tmp_path / "log", state=".").run()
+    calls = logged(tmp_path / "log")
+    assert findings(evaluation(tmp_path / "log", state=state).run()) == findings(first)
+    assert logged(tmp_path / "log") == calls  # all was found there
+    assert [path.name for path in state.parent.iterdir()] == ["state"]
 
 
 def test_a_finished_folder_gives_the_result_without_an_attack(tmp_path):

@@ -35,6 +35,7 @@ from art_oat import (
 from art_oat.lock import locked_file
 from art_oat.storage import digest
 from art_oat.training import (
+    Checkpoint,
     EarlyStopping,
     OneCycle,
     PerStep,
@@ -478,6 +479,14 @@ def test_a_file_that_another_training_writes_is_refused_before_anything_is_touch
     assert torch.equal(trainer._generator.get_state(), state)
     with locked_file(tmp_path / "other.pt"):
         fit(trainer, path)
+    assert [file.name for file in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_a_training_that_is_refused_by_its_file_leaves_no_folder_of_another_callback(tmp_path):
+    (tmp_path / "state.pt").write_text("something else")
+    trainer = trainer_of()
+    with pytest.raises(ValueError, match=r"state\.pt, which is none"):
+        fit(trainer, tmp_path / "state.pt", callbacks=[Checkpoint(tmp_path / "a" / "b")])
     assert [file.name for file in tmp_path.iterdir()] == ["state.pt"]
 
 
