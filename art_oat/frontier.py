@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 from art_oat.checks import refuse
 from art_oat.condition import OperatingPoint
-from art_oat.numbers import count_faults, is_finite_number, number_faults, plain, plain_fields
+from art_oat.numbers import count_faults, is_finite_number, number_faults, plain, plain_fields, shown
 from art_oat.storage import parse_csv, write_rows
 
 _ATTACK_PREFIX = "robust:"
@@ -143,7 +143,10 @@ class Frontier:
     points: tuple[MeasuredPoint, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "points", tuple(self.points))
+        given = tuple(self.points) if isinstance(self.points, Iterable) else (None,)
+        if not all(isinstance(it, MeasuredPoint) for it in given):
+            raise TypeError(f"points must hold measured points, got {shown(self.points)}.")
+        object.__setattr__(self, "points", given)
         if not self.points:
             raise ValueError("points must hold at least one measured point, got none.")
 
@@ -152,7 +155,13 @@ class Frontier:
 
         Args:
             reference: The corner (clean, robust) to measure from; guessing among K classes is ``(1 / K, 0)``.
+
+        Raises:
+            ValueError: If ``reference`` is not two finite numbers.
         """
+        is_pair = isinstance(reference, Sequence) and len(reference) == 2  # noqa: PLR2004 - clean and robust
+        if not is_pair or not all(map(is_finite_number, reference)):
+            raise ValueError(f"reference must be two finite numbers, clean and robust, got {shown(reference)}.")
         area, height = 0.0, reference[1]
         for point in sorted(self.points, key=lambda point: (-point.clean, -point.robust)):
             if point.robust > height and point.clean > reference[0]:
@@ -246,7 +255,7 @@ def _point(row: Mapping[str, str]) -> MeasuredPoint:
     shares = {name: float(row[name]) for name in ("lam", "width", "clean", "robust")}
     counts = {name: int(row[name]) for name in ("nb_clean", "nb_robust")}
     costs = {name: kind(row[name]) for name, kind in _COSTS.items() if row.get(name)}
-    attacks = {name: value for name, value in row.items() if name.startswith(_ATTACK_PREFIX) and value}
+    attacks = {name: value for name, value in row.items() if name and name.startswith(_ATTACK_PREFIX) and value}
     by_attack = {name.removeprefix(_ATTACK_PREFIX): float(value) for name, value in attacks.items()}
     warnings = tuple(row["warnings"].split(_SEPARATOR)) if row.get("warnings") else ()
     return MeasuredPoint(**shares, **counts, **costs, by_attack=by_attack, warnings=warnings)  # type: ignore[arg-type]

@@ -166,9 +166,12 @@ class OATModel(nn.Module):
             width: One of the trained widths; None for the default point's.
 
         Raises:
-            TypeError: If ``lam`` is neither a number nor a tensor.
+            TypeError: If ``x`` is no tensor of a batch, or ``lam`` neither a number nor a tensor.
             ValueError: If ``lam`` or ``width`` is not as above.
         """
+        if not isinstance(x, Tensor) or x.dim() == 0 or x.is_complex():
+            got = f"{x.dtype} {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+            raise TypeError(f"x must be a tensor of real numbers, [N, ...], got {got}.")
         if lam is None and width is None and self._is_counted_anew():
             return self._count(x)
         if isinstance(lam, Tensor) and lam.dim() > 0:

@@ -30,6 +30,7 @@ from art_oat.model_files import (
 )
 from art_oat.models.registry import network_kind
 from art_oat.network_kinds import check_model
+from art_oat.numbers import is_name_in
 from art_oat.storage import digest
 from art_oat.surgery import to_conditional
 from art_oat.surgery.convert import check_network
@@ -56,7 +57,7 @@ class Architecture:
     arguments: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        if self.name not in _BUILDERS:
+        if not is_name_in(self.name, _BUILDERS):
             raise ValueError(f"architecture must be one of {_BUILDERS}, got {self.name!r}.")
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import fields
 from numbers import Integral, Real
 from typing import Any, TypeVar
@@ -130,6 +130,11 @@ def seed_faults(seed: Any, name: str = "seed") -> list[str]:
     if is_whole(seed) and 0 <= plain(seed) < _SEEDS:
         return []
     return [_fault(f"{name} must be a whole number in [0, 2**32), got {shown(seed)}.", is_of_kind=is_whole(seed))]
+
+
+def is_name_in(value: object, known: Container[str]) -> bool:
+    """Whether a value is one of some names; a list or an array, say, is none, and breaks nothing."""
+    return isinstance(value, str) and value in known
 
 
 def shown(value: object) -> str:

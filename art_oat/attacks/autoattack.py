@@ -20,7 +20,7 @@ from art_oat.attacks.registry import AttackKind, register
 from art_oat.attacks.unit_images import UnitImages, unit_range_faults
 from art_oat.checks import refuse
 from art_oat.contexts import borrowed_generators
-from art_oat.numbers import plain_fields
+from art_oat.numbers import is_name_in, plain_fields
 
 _MIN_CLASSES = 4
 _PARTS = {
@@ -74,7 +74,7 @@ class AutoAttack:
     def __post_init__(self) -> None:
         plain_fields(self)
         faults = ball_faults(self.eps, self.norm)
-        if self.version not in _PARTS:
+        if not is_name_in(self.version, _PARTS):
             faults.append(f"version must be 'standard' or 'plus', got {self.version!r}.")
         elif not (set(self.parts or ()) <= set(_PARTS[self.version]) and self.parts != ()):
             faults.append(f"parts must be some of {_PARTS[self.version]}, or None for all, got {self.parts!r}.")

@@ -10,7 +10,7 @@ import numpy as np
 
 from art_oat.attacks.protocol import ClipValues, Norm
 from art_oat.checks import refuse, warn_caller
-from art_oat.numbers import is_finite_number, number_faults, plain
+from art_oat.numbers import is_finite_number, is_name_in, number_faults, plain
 
 _NB_LEVELS = 255
 """Steps of an image of bytes; radii are commonly counted in these."""
@@ -153,7 +153,7 @@ class Radius:
 def ball_faults(eps: Any, norm: Any, norms: tuple[Norm, ...] = get_args(Norm)) -> list[str]:
     """Say why nothing can be attacked in the ball of a radius and one of some norms."""
     faults = number_faults({"eps": eps}, "be a number above 0", lambda it: it > 0)
-    if norm not in norms:
+    if not is_name_in(norm, norms):
         faults.append(f"norm must be one of {norms}, got {norm!r}.")
     return faults
 

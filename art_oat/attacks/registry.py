@@ -90,7 +90,8 @@ def kinds() -> list[AttackKind]:
 
 def kind_of(name: str) -> AttackKind | None:
     """Return the kind that a name is of; None for an unknown name."""
-    return next((kind for kind in kinds() if re.fullmatch(kind.pattern, name)), None)
+    found = (kind for kind in kinds() if isinstance(name, str) and re.fullmatch(kind.pattern, name))
+    return next(found, None)
 
 
 def spelled(use: Use) -> str:

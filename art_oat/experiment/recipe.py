@@ -21,7 +21,7 @@ from art_oat.layers.slimmable import check_widths
 from art_oat.model import OATModel
 from art_oat.model_io import Architecture
 from art_oat.models.registry import check_network_name, spelled
-from art_oat.numbers import count_faults, number_faults, plain, plain_fields, seed_faults
+from art_oat.numbers import count_faults, is_name_in, number_faults, plain, plain_fields, seed_faults
 from art_oat.surgery.builder import Conditioning
 from art_oat.surgery.convert import Heads
 from art_oat.training import Method, StratifiedSampling, parameter_groups, schedule_by_name
@@ -144,9 +144,9 @@ class Recipe:
 
     def _choice_faults(self) -> list[str]:
         faults = []
-        if self.augmentation not in get_args(AugmentationName):
+        if not is_name_in(self.augmentation, get_args(AugmentationName)):
             faults.append(f"augmentation must be one of {get_args(AugmentationName)}, got {self.augmentation!r}.")
-        if self.optimizer not in _USUAL:
+        if not is_name_in(self.optimizer, _USUAL):
             faults.append(f"optimizer must be one of {tuple(_USUAL)}, got {self.optimizer!r}.")
         if not isinstance(self.channels_last, bool):
             faults.append(f"channels_last must be True or False, got {self.channels_last!r}.")

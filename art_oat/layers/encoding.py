@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from art_oat.checks import checked_seed, refuse
-from art_oat.numbers import count_faults, is_finite_number, plain
+from art_oat.numbers import count_faults, is_finite_number, is_name_in, plain
 
 EncodingKind = Literal["scalar", "one-hot", "dct", "random-orthogonal"]
 DEFAULT_LAMBDAS = (0.0, 0.1, 0.2, 0.3, 0.4, 1.0)
@@ -69,7 +69,7 @@ class Encoding(nn.Module):
     ) -> None:
         super().__init__()
         self.lambdas = check_lambdas(lambdas)
-        if kind not in get_args(EncodingKind):
+        if not is_name_in(kind, get_args(EncodingKind)):
             raise ValueError(f"encoding must be one of {get_args(EncodingKind)}, got {kind!r}.")
         if dim is None:
             dim = len(self.lambdas) if kind == "one-hot" else _PUBLISHED_DIM

@@ -12,6 +12,7 @@ from art_oat.models.arguments import refuse_faults
 from art_oat.models.branch import MLP, DropPath, drop_paths
 from art_oat.models.initialization import initialize_linear
 from art_oat.models.registry import ImageTask, register_network
+from art_oat.numbers import is_name_in
 
 Pooling = Literal["mean", "token"]
 _CIFAR = ImageTask()
@@ -162,7 +163,7 @@ def _vit_faults(channels: int, nb_heads: int, task: ImageTask, side: int, poolin
         faults.append(f"channels must be a multiple of nb_heads, {nb_heads}, got {channels}.")
     if side > 0 and any(size % side for size in task.image_size):
         faults.append(f"patch_size must divide height and width of an image, {task.image_size}, got {side}.")
-    if pooling not in get_args(Pooling):
+    if not is_name_in(pooling, get_args(Pooling)):
         faults.append(f"pooling must be one of {get_args(Pooling)}, got {pooling!r}.")
     return faults
 

@@ -28,6 +28,7 @@ from art_oat.layers.conversion import (
     refuse_inner_norms,
     register_conversion,
 )
+from art_oat.numbers import is_name_in
 from art_oat.rebuild import clone_tensor, rebuild, without_hooks
 from art_oat.surgery.selection import Selector, select
 
@@ -68,7 +69,7 @@ class Conditioning:
 
     def __post_init__(self) -> None:
         for name, known in (("film", FILMS), ("statistics", STATISTICS)):
-            if (value := getattr(self, name)) not in known:
+            if not is_name_in(value := getattr(self, name), known) and not (value is None and None in known):
                 raise ValueError(f"{name} must be one of {tuple(known)}, got {value!r}.")
 
 

@@ -16,7 +16,7 @@ from art_oat.layers.conversion import LayerBuilder
 from art_oat.layers.slimmable import check_widths
 from art_oat.model import OATModel
 from art_oat.network_kinds import advice_for
-from art_oat.numbers import plain_sizes, sizes_faults
+from art_oat.numbers import is_name_in, plain_sizes, sizes_faults
 from art_oat.rebuild import clone_tensor, rebuild
 from art_oat.surgery.builder import Conditioning, convert_layer, filmed, norms_of
 from art_oat.surgery.convert_check import try_out
@@ -84,7 +84,7 @@ class _Conversion:
         seed: int,
     ) -> None:
         check_network(network)
-        if heads not in get_args(Heads):
+        if not is_name_in(heads, get_args(Heads)):
             raise ValueError(f"heads must be one of {get_args(Heads)}, got {heads!r}.")
         _check_shape(input_shape)
         input_shape = None if input_shape is None else plain_sizes(input_shape)

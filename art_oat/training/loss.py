@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from art_oat.attacks import Objective
 from art_oat.checks import refuse
-from art_oat.numbers import number_faults, plain_fields, shown
+from art_oat.numbers import is_name_in, number_faults, plain_fields, shown
 
 
 class Loss(Protocol):
@@ -157,7 +157,7 @@ def loss_by_name(name: str) -> Loss:
     Raises:
         ValueError: If the name is none of these.
     """
-    if name not in LOSSES:
+    if not is_name_in(name, LOSSES):
         raise ValueError(f"loss must be one of {tuple(LOSSES)}, got {name!r}.")
     return LOSSES[name]()
 

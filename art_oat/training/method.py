@@ -13,7 +13,7 @@ from art_oat.attacks import Attack, Norm, Radius, attack_named, radii_of, scalin
 from art_oat.attacks.registry import spelled
 from art_oat.checks import refusals, refuse
 from art_oat.classifier import OATClassifier
-from art_oat.numbers import plain_fields
+from art_oat.numbers import is_name_in, plain_fields
 from art_oat.training.awp import WeightPerturbation
 from art_oat.training.loss import LOSSES, Loss, TRADESLoss, loss_by_name, objective_of
 from art_oat.training.method_faults import attack_faults, claim_faults, kind_faults, size_faults, step_of
@@ -216,7 +216,7 @@ class Method:
         Raises:
             ValueError: If there is none of that name, and as :class:`Method`.
         """
-        if name not in METHODS:
+        if not is_name_in(name, METHODS):
             raise ValueError(f"method must be one of {tuple(METHODS)}, got {name!r}.")
         return METHODS[name](**changes)
 

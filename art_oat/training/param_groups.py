@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from art_oat.checks import refuse
 from art_oat.layers import ConditionalLayer, FiLM, is_sample_norm
 from art_oat.layers.conversion import conversion_of
-from art_oat.numbers import number_faults, plain
+from art_oat.numbers import is_name_in, number_faults, plain
 
 ParameterKind = Literal["norm", "film", "bias", "embedding"]
 ALL_KINDS: tuple[ParameterKind, ...] = get_args(ParameterKind)
@@ -45,6 +45,8 @@ def parameter_groups(
         >>> [(group["weight_decay"], len(group["params"])) for group in groups]
         [(0.0005, 1), (0.0, 3)]
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}.")
     kinds: dict[Tensor, set[str]] = {}
     for parameter, kind in _places(model, "", _named_by(model), is_norm=False):
         kinds.setdefault(parameter, set()).add(kind)
@@ -57,7 +59,8 @@ def parameter_groups(
 
 def _faults(weight_decay: float, exempt: Collection[ParameterKind], nb_trainable: int) -> list[str]:
     faults = number_faults({"weight_decay": weight_decay}, "be a number of at least 0", lambda it: it >= 0)
-    if isinstance(exempt, str) or not set(exempt) <= set(ALL_KINDS):
+    is_known = isinstance(exempt, Collection) and all(is_name_in(kind, ALL_KINDS) for kind in exempt)
+    if isinstance(exempt, str) or not is_known:
         faults.append(f"exempt must be a collection of some of {ALL_KINDS}, got {exempt!r}.")
     if not nb_trainable:
         faults.append("model must hold trainable parameters, got none: all are frozen.")

@@ -7,6 +7,8 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from art_oat.numbers import is_name_in
+
 Precision = Literal["float32", "bf16"]
 """What attacks, or forward passes, compute in; weights, loss and measurements stay float32."""
 
@@ -16,7 +18,7 @@ def precision_faults(**precisions: str | None) -> list[str]:
     return [
         f"{name} must be one of {get_args(Precision)}, got {value!r}."
         for name, value in precisions.items()
-        if value is not None and value not in get_args(Precision)
+        if value is not None and not is_name_in(value, get_args(Precision))
     ]
 
 

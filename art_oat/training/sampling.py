@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from art_oat.numbers import is_finite_number, plain
+from art_oat.numbers import is_finite_number, is_name_in, plain
 
 WidthSampling = Literal["all", "sandwich", "random"]
 _NB_IN_SANDWICH = 3
@@ -78,7 +78,7 @@ def width_sampling_faults(kind: str, *, distills: bool) -> list[str]:
     """Say what is wrong with how widths are to be drawn, and taught."""
     if not isinstance(distills, bool):
         return [f"distills must be True or False, got {distills!r}."]
-    if kind not in get_args(WidthSampling):
+    if not is_name_in(kind, get_args(WidthSampling)):
         return [f"width_sampling must be one of {get_args(WidthSampling)}, got {kind!r}."]
     if distills and kind == "random":
         return ["distills needs the largest width in every step: width_sampling must be 'all' or 'sandwich'."]

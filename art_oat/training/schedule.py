@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from art_oat.checks import refuse
-from art_oat.numbers import is_finite_number, number_faults, plain, plain_fields
+from art_oat.numbers import is_finite_number, is_name_in, number_faults, plain, plain_fields
 
 Schedule = Callable[[float], float]
 """Maps the share of the training that lies behind, in ``[0, 1]``, to a factor on the learning rates, at least 0."""
@@ -224,7 +224,7 @@ def schedule_by_name(name: str, *, lr_warmup: float | None = None) -> Schedule:
     Raises:
         ValueError: If there is none of that name, or ``lr_warmup`` is not as above; names every fault.
     """
-    faults = [] if name in SCHEDULES else [f"schedule must be one of {tuple(SCHEDULES)}, got {name!r}."]
+    faults = [] if is_name_in(name, SCHEDULES) else [f"schedule must be one of {tuple(SCHEDULES)}, got {name!r}."]
     refuse(faults + ([] if lr_warmup is None else _inner_faults(lr_warmup=lr_warmup)))
     schedule: Any = SCHEDULES[name]()
     if lr_warmup is None:

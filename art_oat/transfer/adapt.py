@@ -9,7 +9,7 @@ from torch import nn
 
 from art_oat.checks import refuse
 from art_oat.model import OATModel
-from art_oat.numbers import count_faults, plain, seed_faults
+from art_oat.numbers import count_faults, is_name_in, plain, seed_faults
 from art_oat.surgery.fold import fold
 from art_oat.transfer.freezing import freeze, set_trainable, unfreeze
 from art_oat.transfer.head import Network, head_path, with_new_head
@@ -86,7 +86,7 @@ def adapt(
         TypeError: If ``source`` is of another kind.
         ValueError: If an argument is not as above, or the head is not found.
     """
-    if protocol not in get_args(Protocol):
+    if not is_name_in(protocol, get_args(Protocol)):
         raise ValueError(f"protocol must be one of {get_args(Protocol)}, got {protocol!r}.")
     nb_classes, seed = _checked(nb_classes, seed)
     path = head_path(source, head, input_shape)

@@ -63,7 +63,12 @@ def unfreeze(network: nn.Module) -> None:
     """Let everything be trained again that :func:`freeze_below` or :func:`adapt` froze; modes stay as they are.
 
     What was not trainable before stays so; but all is trainable in norms that were folded or converted in between.
+
+    Raises:
+        TypeError: If ``network`` is no module.
     """
+    if not isinstance(network, nn.Module):
+        raise TypeError(f"network must be a torch.nn.Module, got {type(network).__name__}.")
     for module in network.modules():
         if (hook := take_hook(module)) is not None:
             for name, parameter in module.named_parameters():

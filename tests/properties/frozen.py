@@ -16,7 +16,7 @@ from art_oat import OATModel, OATTrainer
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
-def state_of(part: Any) -> Any:
+def state_of(part: Any) -> Any:  # noqa: PLR0911
     """Return plain values that differ wherever a bit of a part does."""
     if isinstance(part, Tensor):
         data = part.detach().contiguous().reshape(-1)

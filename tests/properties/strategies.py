@@ -196,7 +196,7 @@ _FORMS: dict[str, Callable[[Any], Any]] = {
     "flipped": lambda x: x[..., ::-1],
     "every second": lambda x: np.repeat(x, 2, axis=0)[::2],
     "swapped bytes": lambda x: x.astype(">f4"),
-    "read-only": lambda x: _locked(x),
+    "read-only": lambda x: _locked(x),  # noqa: PLW0108
 }
 _ODD_FORMS: dict[str, Callable[[Any], Any]] = {
     "tensor": torch.from_numpy,

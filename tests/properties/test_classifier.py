@@ -13,7 +13,7 @@ from torch import nn
 from art_oat import OATClassifier, OperatingPoint
 from art_oat.checks import as_array
 from tests.properties import subjects
-from tests.properties.entry import Entry
+from tests.properties.entry import Entry, tried
 from tests.properties.strategies import ANYTHING, FLAGS, Odd, Values, choices, counts, fixed, indices_of, inputs, labels
 from tests.properties.test_model import DIAL, FARTHER, WIDTH, dial, dialed
 
@@ -32,7 +32,7 @@ LAMS = Values(
     | several
     | several.map(np.array)
     | several.map(torch.tensor)
-    | several.map(lambda it: np.float32(it)),
+    | several.map(lambda it: np.float32(it)),  # noqa: PLW0108
     FARTHER.wrong.filter(lambda it: np.ndim(it) == 0 if not isinstance(it, set | dict | Odd | type) else True)
     | st.sampled_from(
         ([0.1, 0.2], [[0.1] * NB], np.full(NB, np.nan), [2.0] * NB, ["0.1"] * NB, np.zeros(0), [True] * NB)
@@ -286,7 +286,7 @@ ENTRIES = [
 ]
 
 
-@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", tried(ENTRIES), ids=lambda entry: entry.name)
 def test_a_classifier_answers_as_plain_ones_do_or_refuses_by_name(entry):
     entry.try_many()
 

@@ -9,20 +9,16 @@ from art_oat import PGD, TradeoffCurve, TransferMatrix, evaluate
 from art_oat.attacks import attack_named
 from art_oat.evaluation import EvaluationOptions, ThreatModel
 from tests.properties import subjects
-from tests.properties.entry import Entry
+from tests.properties.entry import Entry, tried
 from tests.properties.strategies import (
-    FLAGS,
     POSITIVE,
-    SEEDS,
     Odd,
     Values,
     choices,
-    counts,
     fixed,
     indices_of,
     inputs,
     labels,
-    numbers,
 )
 from tests.properties.test_model import DIAL, WIDTH, dialed
 
@@ -210,7 +206,7 @@ ENTRIES = [
             "objective": choices("cross-entropy", "kl"),
         },
         ("name", "eps"),
-        lambda attack, given: _is_of(attack, given),
+        lambda attack, given: _is_of(attack, given),  # noqa: PLW0108
         lambda: [CLASSIFIER],
     ),
 ]
@@ -221,6 +217,6 @@ def _is_of(attack, given):
     assert attack.eps == float(given["eps"])
 
 
-@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", tried(ENTRIES), ids=lambda entry: entry.name)
 def test_an_evaluation_finds_what_a_known_attack_does_or_refuses_by_name(entry):
     entry.try_many()

@@ -1,4 +1,4 @@
-"""What is written and read: models, data sets, recipes, the command line; and the networks that names and sizes mean."""
+"""What is written and read: models, data sets, recipes, the command line; and the networks that names and sizes mean."""  # noqa: E501
 
 import contextlib
 import json
@@ -20,10 +20,10 @@ from art_oat.experiment.numbers import numbers as read_numbers
 from art_oat.experiment.options import recipe_from
 from art_oat.experiment.recipe import Recipe
 from art_oat.model_io import Architecture
-from art_oat.models import ConvNeXt, ResNet, SmallCNN, ViT, WideResNet, network_named
-from art_oat.training import Checkpoint, CSVLogger, ResumeFile
+from art_oat.models import SmallCNN, network_named
+from art_oat.training import CSVLogger
 from tests.properties import subjects
-from tests.properties.entry import Entry
+from tests.properties.entry import Entry, tried
 from tests.properties.strategies import FLAGS, LAMBDAS, SEEDS, Odd, Values, choices, counts, fixed, numbers
 from tests.properties.test_model import WIDTHS
 
@@ -217,7 +217,7 @@ def as_values(recipe, given):
 
 
 def from_options(**given):
-    options = {name: None for name in _option_names()}
+    options = dict.fromkeys(_option_names())
     return recipe_from(given.pop("recipe", "dial"), options | given)
 
 
@@ -376,7 +376,7 @@ ENTRIES = [
         nb_cases=60,
     ),
     Entry("load of an archive", archive, ARCHIVE, ("x", "y"), read_back, nb_cases=80),
-    Entry("Recipe", lambda **it: Recipe(**it), RECIPE, ("data",), as_values, nb_cases=120),
+    Entry("Recipe", lambda **it: Recipe(**it), RECIPE, ("data",), as_values, nb_cases=120),  # noqa: PLW0108
     Entry(
         "CLI numbers",
         lambda values: read_numbers("widths", values),
@@ -431,6 +431,6 @@ ENTRIES = [
 ]
 
 
-@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", tried(ENTRIES), ids=lambda entry: entry.name)
 def test_what_is_written_is_read_and_all_else_refused_by_name(entry):
     entry.try_many()

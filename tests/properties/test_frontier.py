@@ -1,4 +1,4 @@
-"""Frontiers: compared with sums over a grid, and with a search through all points; and their files, whatever is in them."""
+"""Frontiers: compared with sums over a grid, and with a search through all points; and their files, whatever is in them."""  # noqa: E501
 
 import math
 from pathlib import Path
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from art_oat import Frontier, OperatingPoint, TradeoffCurve, TransferMatrix
 from art_oat.frontier import MeasuredPoint
-from tests.properties.entry import Entry
+from tests.properties.entry import Entry, tried
 from tests.properties.strategies import Odd, Values, counts, fixed, numbers
 
 SHARES = st.integers(0, 8).map(lambda n: n / 8)
@@ -34,8 +34,8 @@ def area(found, given):
     across = sorted({corner[0], *(p.clean for p in points if p.clean > corner[0])})
     up = sorted({corner[1], *(p.robust for p in points if p.robust > corner[1])})
     total = 0.0
-    for left, right in zip(across, across[1:], strict=False):
-        for low, high in zip(up, up[1:], strict=False):
+    for left, right in zip(across, across[1:], strict=False):  # noqa: RUF007
+        for low, high in zip(up, up[1:], strict=False):  # noqa: RUF007
             if any(p.clean >= right and p.robust >= high for p in points):
                 total += (right - left) * (high - low)
     assert found == pytest.approx(total, abs=1e-12)
@@ -290,6 +290,6 @@ def _same(found, expected):
     assert found.points == expected.points
 
 
-@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", tried(ENTRIES), ids=lambda entry: entry.name)
 def test_a_frontier_says_what_a_slow_search_says_or_refuses_by_name(entry):
     entry.try_many()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from art_oat import OATModel, OperatingPoint, fold, to_conditional
 from tests.properties import subjects
-from tests.properties.entry import Entry
+from tests.properties.entry import Entry, tried
 from tests.properties.strategies import LAMBDAS as LAMS
 from tests.properties.strategies import NO_NUMBERS, SEEDS, Odd, Values, choices, counts, fixed, inputs, numbers
 
@@ -235,7 +235,7 @@ ENTRIES = [
 ]
 
 
-@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", tried(ENTRIES), ids=lambda entry: entry.name)
 def test_a_network_answers_as_plain_ones_do_or_refuses_by_name(entry):
     entry.try_many()
 

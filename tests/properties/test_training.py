@@ -22,7 +22,7 @@ from art_oat.training import (
 )
 from art_oat.training.method import METHODS
 from tests.properties import subjects
-from tests.properties.entry import Entry
+from tests.properties.entry import Entry, tried
 from tests.properties.strategies import (
     FLAGS,
     POSITIVE,
@@ -32,7 +32,6 @@ from tests.properties.strategies import (
     choices,
     counts,
     fixed,
-    indices_of,
     inputs,
     labels,
     numbers,
@@ -210,7 +209,7 @@ FIT = {
     "validation_data": Values(
         st.sampled_from((None, (VALID_X, VALID_Y), [VALID_X, VALID_Y], Validation(VALID_X, VALID_Y, 2))),
         st.sampled_from(
-            (
+            (  # noqa: RUF005
                 VALID_X,
                 (VALID_X,),
                 (VALID_X, VALID_Y[:2]),
@@ -292,7 +291,7 @@ MAKE = {
 
 
 def decays(groups, given):
-    """Every parameter once; what decays is what has more than one axis and is no FiLM, unless the kind is not exempt."""
+    """Every parameter once; what decays is what has more than one axis and is no FiLM, unless the kind is not exempt."""  # noqa: E501
     ids = [id(parameter) for group in groups for parameter in group["params"]]
     assert sorted(ids) == sorted(id(parameter) for parameter in given["model"].parameters())
     assert {group["weight_decay"] for group in groups} <= {0.0, float(given["weight_decay"])}
@@ -387,6 +386,6 @@ ENTRIES = [
 ]
 
 
-@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", tried(ENTRIES), ids=lambda entry: entry.name)
 def test_a_training_takes_the_steps_of_plain_torch_or_refuses_by_name(entry):
     entry.try_many()
