@@ -19,7 +19,6 @@ from art_oat.layers.batch_norm import steadied
 from art_oat.layers.encoding import Encoding
 from art_oat.layers.film import FiLM
 from art_oat.pinned import LiveNetwork, PinnedNetwork
-from art_oat.threads import FairLock
 
 _MAX_PINNED = 64
 _NOT_COPIED = ("_pinned", "_lock", "_strangers", "writing")
@@ -83,7 +82,7 @@ class OATModel(nn.Module):
     def _start_cache(self, strangers: Mapping[str, weakref.ref[Tensor]]) -> None:
         self._pinned: OrderedDict[OperatingPoint, PinnedNetwork] = OrderedDict()
         self._lock = threading.Lock()
-        self.writing = FairLock()
+        self.writing = threading.RLock()
         self._strangers = dict(strangers)
 
     def __getstate__(self) -> dict[str, Any]:

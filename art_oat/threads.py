@@ -1,10 +1,9 @@
-"""What keeps threads out of each other's way: a place to compute in, and a lock that goes round."""
+"""What keeps threads out of each other's way: a place to compute in."""
 
 from __future__ import annotations
 
 import os
 import queue
-import threading
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -38,20 +37,6 @@ class Places:
             return function()
         finally:
             self._free.put(None)
-
-
-class FairLock:
-    """A lock that two threads have in turns, however quickly one of them wants it back."""
-
-    def __init__(self) -> None:
-        self._next, self._held = threading.Lock(), threading.Lock()
-
-    def __enter__(self) -> None:
-        with self._next:  # who waits here comes after the one who waits for the lock itself
-            self._held.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._held.release()
 
 
 def nb_cores() -> int:

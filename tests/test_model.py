@@ -1,12 +1,16 @@
+import contextlib
 import copy
 import math
 import pickle
+import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from art_oat import OperatingPoint, fold, to_conditional
+from tests.conftest import make_classifier
 from tests.networks import LAMBDAS, NETWORKS, WIDTHS, Residual, images, shaken
 
 
@@ -171,3 +175,25 @@ def test_it_says_what_the_dial_costs_in_parameters():
     assert model.overhead == pytest.approx((nb_plain + nb_added) / nb_plain)
     assert f"parameters={nb_plain + nb_added} ({model.overhead:.2f} times the plain network's)" in repr(model)
     assert copy.deepcopy(model).overhead == model.overhead
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="interrupts at a chosen moment need POSIX")
+def test_an_interrupt_at_whatever_moment_leaves_nothing_held():
+    """Else a training that Ctrl+C ends would wait for itself when it cleans up."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    model, before = make_classifier().model, signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for number in range(200):
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.setitimer(signal.ITIMER_REAL, 2e-4 + number * 1e-6)
+                while True:
+                    with model.writing:
+                        pass
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(model.writing.acquire, timeout=1).result()

@@ -211,10 +211,10 @@ class RestoreBest(Callback):
         if record.is_best:
             self._tensors = [it.detach().clone() for it in (*self.model.parameters(), *self.model.buffers())]
 
-    @torch.no_grad()
     def on_fit_end(self) -> None:
         if self._tensors:
-            torch._foreach_copy_([*self.model.parameters(), *self.model.buffers()], self._tensors)
+            with self.model.writing, torch.no_grad():
+                torch._foreach_copy_([*self.model.parameters(), *self.model.buffers()], self._tensors)
         self._tensors = []
 
     def settings(self) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class WeightAverage:
         torch._foreach_copy_(self._floats, self._averages)
 
     @contextmanager
-    def installed(self, writing: AbstractContextManager[None]) -> Iterator[None]:
+    def installed(self, writing: AbstractContextManager[Any]) -> Iterator[None]:
         """Let the tensors hold the average within the block; they are written while ``writing`` is held."""
         with writing:
             trained = [tensor.detach().clone() for tensor in self._floats]

@@ -1,4 +1,5 @@
 import copy
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -351,6 +352,42 @@ def test_snapshots_taken_during_a_training_hold_the_weights_after_a_whole_step()
     whole.append(weights_of(classifier))
     assert len(set(taken)) > 2
     assert set(taken) <= set(whole)
+
+
+def test_a_snapshot_comes_within_some_steps_though_the_training_wants_the_network_back_at_once():
+    classifier, counts, waited = make_classifier(), [0], []
+
+    class Count(Callback):
+        def on_step_end(self, nb_steps, metrics):
+            counts[0] = nb_steps
+
+    trainer = OATTrainer(classifier, attack=PGD(0.1, nb_steps=1))
+    with ThreadPoolExecutor(1) as pool:
+        training = pool.submit(trainer.fit, X, Y, batch_size=6, nb_epochs=50, callbacks=[Count()], verbose=False)
+        while not training.done():
+            before = counts[0]
+            classifier.snapshot()
+            waited.append(counts[0] - before)
+        training.result()
+    assert counts == [100]
+    assert max(waited) < 20
+
+
+def test_an_attack_may_take_a_snapshot_within_a_step():
+    """The training holds the network then, in the same thread."""
+    classifier, taken = make_classifier(), []
+
+    def attack(network, x, y, *, clip_values, generator):
+        taken.append(weights_of(classifier.snapshot()))
+        return x
+
+    trainer, before = OATTrainer(classifier, attack=attack), weights_of(classifier)
+    options = {"batch_size": len(X), "nb_epochs": 1, "verbose": False}
+    training = threading.Thread(target=trainer.fit, args=(X, Y), kwargs=options, daemon=True)
+    training.start()
+    training.join(60)
+    assert taken == [before]  # of the one step, which has written nothing yet
+    assert not training.is_alive()
 
 
 def test_a_snapshot_stays_as_it_is_and_answers_as_the_network_did(classifier):

@@ -2,6 +2,7 @@ import contextlib
 import copy
 import errno
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -61,6 +62,21 @@ def test_the_best_weights_of_every_width_are_saved_and_put_back(measured, tmp_pa
     fit(classifier, RestoreBest(), Checkpoint(tmp_path), ema=ema)
     assert_holds(classifier.model, measured[1])
     assert_holds(load_model(tmp_path, Residual()), measured[1])
+
+
+def test_the_best_weights_are_put_back_while_no_snapshot_is_taken(classifier):
+    best = RestoreBest()
+    best.on_fit_start(classifier.model, [])
+    best._tensors = [torch.ones_like(it) for it in (*classifier.model.parameters(), *classifier.model.buffers())]
+    before = copy.deepcopy(classifier.model.state_dict())
+    with ThreadPoolExecutor(1) as pool:
+        with classifier.model.writing:
+            ending = pool.submit(best.on_fit_end)
+            with pytest.raises(TimeoutError):
+                ending.result(timeout=0.2)
+            torch.testing.assert_close(classifier.model.state_dict(), before, rtol=0, atol=0)
+        ending.result()
+    assert all(bool((it == 1).all()) for it in classifier.model.parameters())
 
 
 def test_the_best_weights_are_put_back_also_where_training_breaks_off(classifier, measured, tmp_path):
