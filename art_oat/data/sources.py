@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import pickle
+import re
 import tarfile
 import urllib.request
 from collections.abc import Iterator
@@ -138,31 +140,58 @@ def _files_for_art(name: str, folder: Path) -> Iterator[None]:
         utils.get_file = original
 
 
+class _Array:
+    """Stands for an array in a pickle that is looked at, and takes only what is one of numbers."""
+
+    def __init__(self, *parts: Any) -> None:
+        if not all(isinstance(part, _Numbers | tuple | bytes | bytearray | str) or part is _ARRAY for part in parts):
+            raise pickle.UnpicklingError("it holds an array of something else than numbers")
+
+    def __setstate__(self, state: Any) -> None:
+        _, _, dtype, _, content = state
+        if not (isinstance(dtype, _Numbers) and isinstance(content, bytes | str)):
+            raise pickle.UnpicklingError("it holds an array of something else than numbers")
+
+
+class _Numbers:
+    """Stands for the dtype of an array; others, or the same with flags that let bytes pass for objects, are refused."""
+
+    def __init__(self, code: str | bytes, *_: Any) -> None:
+        if not _OF_NUMBERS.fullmatch(code.decode("ascii") if isinstance(code, bytes) else code):
+            raise pickle.UnpicklingError(f"it holds an array of dtype {code!r}")
+
+    def __setstate__(self, state: Any) -> None:
+        if tuple(state[2:]) != (None, None, None, -1, -1, 0):
+            raise pickle.UnpicklingError("it holds an array of a dtype that has been tampered with")
+
+
 class _ArrayUnpickler(pickle.Unpickler):
-    """Makes arrays and what Python itself is written in, and runs nothing else."""
+    """Makes what Python itself is written in, and stand-ins for arrays of numbers; runs nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what arrays are made by."""
-        if (module.replace("numpy.core", "numpy._core"), name) not in _MAKES_ARRAYS:
+        """Return what stands for a class or function of a pickle."""
+        found = _STANDS_FOR.get((module.replace("numpy.core", "numpy._core"), name))
+        if found is None:
             raise pickle.UnpicklingError(f"it would run {module}.{name}, which no data set needs")
-        return super().find_class(module, name)
+        return found
 
 
-_MAKES_ARRAYS = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "scalar"),
-    ("numpy._core.numeric", "_frombuffer"),
-    ("_codecs", "encode"),
+_OF_NUMBERS = re.compile(r"[|<>=]?[biuf][0-9]{1,2}")
+_ARRAY = object()
+_STANDS_FOR: dict[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): _ARRAY,  # which is not to be called
+    ("numpy", "dtype"): _Numbers,
+    ("numpy._core.multiarray", "_reconstruct"): _Array,
+    ("numpy._core.numeric", "_frombuffer"): _Array,
+    ("_codecs", "encode"): codecs.encode,
 }
 
 
 def _refuse_code(path: Path) -> None:
-    """Read a pickle that ART will read, so that nothing but arrays is made.
+    """Look at a pickle that ART will read; nothing in it is run, and no array is made.
 
     Raises:
-        ValueError: If it would run anything, or is no pickle.
+        ValueError: If it holds anything but arrays of numbers, or is no pickle.
     """
     try:
         with path.open("rb") as file:

@@ -143,6 +143,48 @@ def test_a_pickle_that_would_run_something_is_refused_and_runs_nothing(tmp_path,
     assert not trace.exists()
 
 
+class Crafted:
+    """Pickled, it is one array whose bytes pass for the address of an object: looked at, it runs what is there."""
+
+    def __init__(self, code, flags, content):
+        self.dtype = Dtype(code, flags)
+        self.content = content
+
+    def __reduce__(self):
+        make, given, (version, *_) = np.zeros(1, np.uint8).__reduce__()
+        return make, given, (version, (1,), self.dtype, False, self.content)
+
+
+class Dtype:
+    def __init__(self, code, flags):
+        self.code, self.flags = code, flags
+
+    def __reduce__(self):
+        return np.dtype, (self.code, False, True), (3, "|", None, None, None, -1, -1, self.flags)
+
+
+@pytest.mark.parametrize(
+    ("code", "flags", "content"), [("O8", 0, b"ABCDEFGH"), ("O8", 63, [Runs]), ("u8", 63, b"ABCDEFGH"), ("V8", 0, b"A")]
+)
+def test_a_pickle_of_an_array_of_something_else_than_numbers_is_refused_before_it_is_made(
+    tmp_path, code, flags, content
+):
+    lay_out_cifar10(tmp_path)
+    path = tmp_path / "cifar-10-batches-py" / "data_batch_1"
+    path.write_bytes(pickle.dumps({b"data": Crafted(code, flags, content), b"labels": [0]}, protocol=4))
+    with pytest.raises(ValueError, match=r"data_batch_1 cannot be read: .*it (holds|would run)"):
+        read_source("cifar10", tmp_path)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_a_cifar10_folder_is_read_whatever_protocol_it_was_pickled_by(tmp_path, protocol):
+    lay_out_cifar10(tmp_path)
+    expected = read_source("cifar10", tmp_path)["train"][0]
+    for path in (tmp_path / "cifar-10-batches-py").iterdir():
+        path.write_bytes(pickle.dumps(pickle.loads(path.read_bytes()), protocol=protocol))
+    np.testing.assert_array_equal(read_source("cifar10", tmp_path)["train"][0], expected)
+
+
 def test_only_the_missing_files_are_named(tmp_path):
     lay_out_cifar10(tmp_path)
     (tmp_path / "cifar-10-batches-py" / "data_batch_3").unlink()
