@@ -9,6 +9,7 @@ from art_oat.attacks.bind import (
     scaling_faults,
     trial_faults,
 )
+from art_oat.attacks.draws import Rows, draw, drawing_for
 from art_oat.attacks.library import radii_of
 from art_oat.attacks.metrics import distance, is_correct, robust_correct, within_ball
 from art_oat.attacks.pgd import NFGSM, PGD
@@ -28,6 +29,7 @@ __all__ = [
     "Norm",
     "Objective",
     "Radius",
+    "Rows",
     "ScalableAttack",
     "TensorAttack",
     "UnitImages",
@@ -38,6 +40,8 @@ __all__ = [
     "check_radii",
     "display_name",
     "distance",
+    "draw",
+    "drawing_for",
     "format_apart",
     "format_eps",
     "is_correct",

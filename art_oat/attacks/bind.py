@@ -34,6 +34,11 @@ class BoundAttack(ABC):
         self._classifier = classifier
         self._attack: Any = attack
 
+    @property
+    def draws_rows(self) -> bool:
+        """Whether all that is random is drawn by :func:`~art_oat.attacks.draw`."""
+        return False
+
     def scaled(self, factor: float) -> BoundAttack:
         """Return this with radius and step of the attack, a :class:`ScalableAttack`, times a factor in ``(0, 1]``."""
         return bind(self._attack.scaled(factor), self._classifier)
@@ -114,6 +119,10 @@ class _WholeBatch(BoundAttack):
     def __init__(self, classifier: OATClassifier, attack: TensorAttack) -> None:
         super().__init__(classifier, attack)
         self._networks: dict[float, tuple[LiveNetwork, PreprocessedNetwork]] = {}
+
+    @property
+    def draws_rows(self) -> bool:
+        return getattr(self._attack, "draws_rows", False) is True
 
     def scaled(self, factor: float) -> BoundAttack:
         scaled = _WholeBatch(self._classifier, self._attack.scaled(factor))

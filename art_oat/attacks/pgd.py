@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import get_args
+from typing import ClassVar, get_args
 
 import torch
 from art.estimators.classification import PyTorchClassifier
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from art_oat.attacks.draws import draw
 from art_oat.attacks.protocol import ClipValues, Norm, Objective
 from art_oat.attacks.radius import ball_faults, step_faults
 from art_oat.attacks.registry import AttackKind, AttackSpec, Use, register
@@ -53,6 +54,7 @@ class PGD:
     norm: Norm = "Linf"
     has_random_start: bool = True
     objective: Objective = "cross-entropy"
+    draws_rows: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         plain_fields(self)
@@ -110,11 +112,11 @@ class PGD:
 
     def _random_start(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         if self.objective == "kl":
-            return self._project(_KL_START * _rand(x, generator, is_normal=True))
+            return self._project(_KL_START * draw(x, generator, is_normal=True))
         if self.norm == "Linf":
-            return (2 * _rand(x, generator) - 1) * self.eps
-        direction = _unit(_rand(x, generator, is_normal=True))
-        radius = _rand(x.flatten(1)[:, 0], generator) ** (1 / math.prod(x.shape[1:]))
+            return (2 * draw(x, generator) - 1) * self.eps
+        direction = _unit(draw(x, generator, is_normal=True))
+        radius = draw(x.flatten(1)[:, 0], generator) ** (1 / math.prod(x.shape[1:]))
         return direction * _per_sample(radius * self.eps, x)
 
     def _direction(self, gradient: Tensor) -> Tensor:
@@ -149,6 +151,7 @@ class NFGSM:
     eps: float = 8 / 255
     eps_step: float | None = None
     noise: float = 2.0
+    draws_rows: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         plain_fields(self)
@@ -170,7 +173,7 @@ class NFGSM:
     ) -> Tensor:
         """Return attacked inputs; see :class:`~art_oat.attacks.protocol.TensorAttack`."""
         x, bounds = x.detach(), bounds_like(clip_values, x)
-        noisy = _clip(x + self.noise * self.eps * (2 * _rand(x, generator) - 1), bounds)
+        noisy = _clip(x + self.noise * self.eps * (2 * draw(x, generator) - 1), bounds)
         step = self.eps if self.eps_step is None else self.eps_step
         return _clip(noisy + step * _input_gradient(network, noisy, y).sign(), bounds)
 
@@ -181,13 +184,6 @@ def _input_gradient(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         x = x.detach().requires_grad_()
         loss = F.cross_entropy(network(x), y, reduction="sum")
     return torch.autograd.grad(loss, x)[0]
-
-
-def _rand(like: Tensor, generator: torch.Generator | None, is_normal: bool = False) -> Tensor:
-    """Draw where the generator lives, so that one seed means the same on every device."""
-    draw = torch.randn if is_normal else torch.rand
-    device = like.device if generator is None else generator.device
-    return draw(like.shape, dtype=like.dtype, device=device, generator=generator).to(like.device)
 
 
 def _unit(x: Tensor) -> Tensor:

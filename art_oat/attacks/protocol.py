@@ -18,6 +18,9 @@ class TensorAttack(Protocol):
 
     It gives the network whole batches. One that continues with a part of a batch has an attribute ``keeps_batch`` that
     is False: a network that is bound to one lam per sample could not tell which samples those are.
+
+    One that draws everything by :func:`~art_oat.attacks.draw` may have ``draws_rows = True``. Where several processes
+    train, each attacking its share of a batch, its samples then meet the very noise that they would in one process.
     """
 
     def __call__(

@@ -19,6 +19,7 @@ from art_oat.contexts import recomputed
 from art_oat.layers.base import AffineLayer
 from art_oat.layers.channel_affine import channel_affine
 from art_oat.layers.film import FiLM
+from art_oat.layers.joint_norm import is_joint, normalize_jointly
 from art_oat.layers.norm import Affine, NormLayer, affine_of_side, of_side, side_of
 
 
@@ -81,7 +82,7 @@ class DualBatchNorm(BatchNormLayer):
         order, inverse = condition.order, condition.inverse_order
         x = x if order is None else x[order]
         nb_clean, nb_samples = condition.nb_clean, len(condition.lam)
-        if nb_clean in (0, nb_samples):
+        if nb_clean in (0, nb_samples) and not is_joint():  # another process may have samples of the other side
             parts = [(self.clean if nb_clean else self.adversarial, x)]
         else:
             clean, adversarial = x.split([nb_clean, nb_samples - nb_clean])  # its gradient is one copy
@@ -165,6 +166,10 @@ def _set_affine(norm: _BatchNorm, weight: Tensor, bias: Tensor) -> None:
 
 
 def _normalize(norm: _BatchNorm, x: Tensor) -> Tensor:
+    if is_joint() and norm.training:
+        return normalize_jointly(norm, x)
+    if not len(x):  # a side that is frozen, in a process that has no sample of it
+        return x
     if norm.training and x.numel() == x.shape[1]:
         return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
     result: Tensor = norm(x)
@@ -177,7 +182,7 @@ def _joined(parts: Sequence[Tensor]) -> Tensor:
 
 def _not_kept(result: Tensor, parts: Sequence[tuple[_BatchNorm, Tensor]]) -> AbstractContextManager[Any]:
     """Let FiLM not keep what norms gave, where that can be computed again from what they got, which they keep."""
-    can_be = all(
+    can_be = not is_joint() and all(
         norm.training
         and x.numel() > x.shape[1]
         and type(norm).forward is _BatchNorm.forward

@@ -54,7 +54,12 @@ class WeightPerturbation:
 
     @contextmanager
     def __call__(
-        self, model: nn.Module, losses: Callable[[], Tensor | Iterable[Tensor]], *, is_partial: bool = False
+        self,
+        model: nn.Module,
+        losses: Callable[[], Tensor | Iterable[Tensor]],
+        *,
+        is_partial: bool = False,
+        sum_up: Callable[[list[Tensor]], None] = lambda _: None,
     ) -> Iterator[None]:
         """Perturb the weights within the block; after it they are what they were, to the bit.
 
@@ -64,9 +69,11 @@ class WeightPerturbation:
                 time. The model's buffers and torch's generators are restored after it.
             is_partial: Whether the losses use a part of the weights only. The size of a weight is then that of its
                 entries that have a gradient.
+            sum_up: Sums gradients in place over the processes that train together.
         """
         weights = [weight for weight in model.parameters() if weight.requires_grad and weight.dim() > 1]
         gradients = _gradients(model, weights, losses)
+        sum_up(gradients)
         kept = [weight.detach().clone() for weight in weights]
         try:
             with torch.no_grad():

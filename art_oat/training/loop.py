@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from torch import Tensor
 from art_oat.attacks import BoundAttack, robust_correct
 from art_oat.checks import warn_caller
 from art_oat.classifier import OATClassifier
+from art_oat.condition import OperatingPoint
 from art_oat.frontier import MeasuredPoint
 from art_oat.storage import Plain
 from art_oat.training.batches import Batches, nb_batches
@@ -42,7 +44,7 @@ class Loop:
 
     def run(self) -> None:
         """Train from where the state is."""
-        state, options = self.state, self.options
+        state, options, group = self.state, self.options, self.state.step.group
         for epoch in range(state.nb_done + 1, options.nb_epochs + 1):
             self._run_epoch_for_good()
             trained = time.perf_counter()
@@ -51,9 +53,9 @@ class Loop:
                 record = self._record(trained, points)
                 told = [callback.on_epoch_end(record) for callback in state.callbacks]
             state.place = Place()
-            is_ended = any(answer is True for answer in told)
+            is_ended = group.first(partial(any, [answer is True for answer in told]))
             state.nb_done = options.nb_epochs if is_ended else epoch
-            if options.resume_file is not None:
+            if options.resume_file is not None and group.is_first:
                 options.resume_file.write(self.settings, state.state_dict())
             if is_ended:
                 return
@@ -69,7 +71,7 @@ class Loop:
             except DivergenceError as error:
                 self._restore(error)
             else:
-                if guard is None or not self._is_guarded() or not guard.has_collapsed():
+                if guard is None or not self._is_guarded() or not self._has_collapsed(guard):
                     return
                 self._fall_back(guard)
 
@@ -110,6 +112,11 @@ class Loop:
         state = self.state
         is_early = state.phases.is_clean(state.next_epoch) or state.phases.eps_share(state.nb_steps_before) < 1
         return not (state.guard is None or state.guard.has_tripped or is_early)
+
+    def _has_collapsed(self, guard: Guard) -> bool:
+        """Look for a collapse, in every process; what the first one finds counts."""
+        guard.has_tripped = self.state.step.group.first(partial(bool, guard.has_collapsed()))
+        return guard.has_tripped
 
     def _fall_back(self, guard: Guard) -> None:
         """Undo the epoch, and let the fallback train from here on."""
@@ -161,12 +168,14 @@ class Loop:
         state, file = self.state, self.options.resume_file
         if file is None or state.place.nb_batches == nb_batches(self.batches) or not file.is_due(state.nb_steps):
             return
-        if state.step.is_finite():
+        if state.step.group.is_first and state.step.is_finite():
             file.write(self.settings, state.state_dict())
 
     def _measured(self) -> tuple[MeasuredPoint, ...]:
         assert self.validation is not None
-        return tuple(measure(self.state.classifier, *self.validation, self.judge, self.seed))
+        group, points = self.state.step.group, points_of(self.state.classifier)
+        own = points[group.share(len(points))]
+        return tuple(group.gathered(list(measure(self.state.classifier, own, *self.validation, self.judge, self.seed))))
 
     def _record(self, trained: float, points: tuple[MeasuredPoint, ...] = ()) -> EpochRecord:
         """Write down an epoch that was trained at the given time."""
@@ -189,9 +198,16 @@ class Loop:
         return record
 
 
-def measure(classifier: OATClassifier, x: Tensor, y: Tensor, attack: BoundAttack, seed: int) -> Iterator[MeasuredPoint]:
-    """Give clean and robust accuracy at every trained point, by an attack that draws the same every time."""
-    for lam, width in itertools.product(classifier.model.lambdas, classifier.model.widths):
+def points_of(classifier: OATClassifier) -> list[OperatingPoint]:
+    """Return every trained point."""
+    return [OperatingPoint(*it) for it in itertools.product(classifier.model.lambdas, classifier.model.widths)]
+
+
+def measure(
+    classifier: OATClassifier, points: Iterable[OperatingPoint], x: Tensor, y: Tensor, attack: BoundAttack, seed: int
+) -> Iterator[MeasuredPoint]:
+    """Give clean and robust accuracy at points, by an attack that draws the same every time."""
+    for lam, width in points:
         view = classifier.at(lam, width)
         generator = torch.Generator().manual_seed(seed)
         masks = robust_correct(view.as_module(), x, y, attack.at(view.point), generator=generator)

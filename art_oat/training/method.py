@@ -9,14 +9,21 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from art_oat.attacks import Attack, Norm, Radius, attack_named, radii_of, scaling_faults, trial_faults
+from art_oat.attacks import Attack, Norm, Radius, attack_named, radii_of, scaling_faults
 from art_oat.attacks.registry import spelled
 from art_oat.checks import refusals, refuse
 from art_oat.classifier import OATClassifier
 from art_oat.numbers import is_name_in, plain_fields
 from art_oat.training.awp import WeightPerturbation
 from art_oat.training.loss import LOSSES, Loss, TRADESLoss, loss_by_name, objective_of
-from art_oat.training.method_faults import attack_faults, claim_faults, kind_faults, size_faults, step_of
+from art_oat.training.method_faults import (
+    attack_faults,
+    binding_faults,
+    claim_faults,
+    kind_faults,
+    size_faults,
+    step_of,
+)
 from art_oat.training.precision import Precision, precision_faults, weight_faults
 from art_oat.training.safeguard import OnNaN, divergence_faults
 from art_oat.training.sampling import StratifiedSampling, WidthSampling, width_sampling_faults
@@ -88,6 +95,9 @@ class Method:
             whatever else draws from torch's global generators (matched dropout of PyramidAT, arXiv:2111.15121). The
             clean pass then runs in two parts, of samples without and with attack; where the network drops nothing and
             no norm mixes both kinds, nothing changes but rounding.
+        sync_norms: Whether batch norms in training see the samples of all processes, where several train together: the
+            result is that of one process, to rounding, at two small exchanges per norm and pass. Otherwise each
+            normalizes its own part of a batch, and running statistics move by the mean of what each saw.
         precision: ``"bf16"``: attack and forward passes run under ``torch.autocast`` in bfloat16; the loss, the
             weights, their gradients and all that is measured stay float32.
         attack_precision: That of the attack alone; None for the same.
@@ -115,8 +125,7 @@ class Method:
     allow_large_eps: bool = field(default=False, metadata=_help("Take an eps of half the range of x, or more."))
     loss: str | Loss = field(default="oat", metadata=_help(f"One of {', '.join(LOSSES)}."))
     sampling: StratifiedSampling = field(
-        default_factory=StratifiedSampling,
-        metadata=_help("Draws of lam 1 for each of another lam above 0."),
+        default_factory=StratifiedSampling, metadata=_help("Draws of lam 1 for each of another lam above 0.")
     )
     weight_perturbation: float | WeightPerturbation | None = field(
         default=None, metadata=_help("Size of a perturbation of weights (AWP), such as 0.01.")
@@ -140,13 +149,15 @@ class Method:
     matches_dropout: bool = field(
         default=False, metadata=_help("Whether clean and attacked inputs of a step meet the same dropout.")
     )
+    sync_norms: bool = field(
+        default=False, metadata=_help("Whether batch norms see the batches of all processes, if several train.")
+    )
     precision: Precision = field(
         default="float32", metadata=_help("float32, or bf16: passes in bfloat16, faster where the hardware has it.")
     )
     attack_precision: Precision | None = field(
         default=None, metadata=_help("That of the attack alone, float32 or bf16; as precision if not given.")
     )
-
     on_nan: OnNaN = field(
         default="raise", metadata=_help("raise, or restore: undo an epoch that diverges, and halve the learning rate.")
     )
@@ -163,7 +174,9 @@ class Method:
         refuse(
             attack_faults(self.attack, self.fallback, eps=self.eps, norm=self.norm, eps_step=self.eps_step)
             + refusals(lambda: self.loss_function, lambda: self.perturbation)
-            + claim_faults(allow_large_eps=self.allow_large_eps, matches_dropout=self.matches_dropout)
+            + claim_faults(
+                allow_large_eps=self.allow_large_eps, matches_dropout=self.matches_dropout, sync_norms=self.sync_norms
+            )
             + size_faults(
                 ema=self.ema,
                 clip_grad_norm=self.clip_grad_norm,
@@ -267,11 +280,11 @@ class Method:
         """
         dtype = classifier.model.encoding.table.dtype
         faults = weight_faults(dtype, precision=self.precision, attack_precision=self.attack_precision)
-        faults += _binding_faults(self.attack, classifier)
+        faults += binding_faults(self.attack, classifier)
         if self.eps_warmup:
             faults += scaling_faults(self.attack)
         if self.fallback is not None:
-            faults += _binding_faults(self.fallback, classifier, "fallback: ")
+            faults += binding_faults(self.fallback, classifier, "fallback: ")
         faults += refusals(lambda: self.sampling.check(classifier.model.lambdas))
         radii = self.radii(classifier)
         return faults + [fault for radius in radii for fault in radius.faults(allow_large_eps=self.allow_large_eps)]
@@ -279,16 +292,6 @@ class Method:
     def radii(self, classifier: OATClassifier) -> list[Radius]:
         """Return how far the attacks of a resolved method go."""
         return [*radii_of(self.attack, classifier), *radii_of(self.fallback, classifier, "eps of fallback")]
-
-
-def _binding_faults(attack: Any, classifier: OATClassifier, prefix: str = "") -> list[str]:
-    """Say why an attack cannot be bound to a classifier."""
-    try:
-        return [prefix + fault for fault in trial_faults(attack, classifier)]
-    except TypeError as error:
-        raise TypeError(f"{prefix}{error}") from error
-    except ValueError as error:
-        return [f"{prefix}{error}"]
 
 
 METHODS: Mapping[str, Callable[..., Method]] = {

@@ -6,8 +6,9 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from art_oat.attacks import NFGSM, Norm
+from art_oat.attacks import NFGSM, Norm, trial_faults
 from art_oat.attacks.registry import is_one_step, name_faults
+from art_oat.classifier import OATClassifier
 from art_oat.numbers import KindFault, number_faults, shown
 from art_oat.training.awp import WeightPerturbation
 from art_oat.training.sampling import StratifiedSampling
@@ -77,3 +78,13 @@ def claim_faults(**claims: Any) -> list[str]:
     """Say which claims, by name, are neither true nor false."""
     wrong = {name: claim for name, claim in claims.items() if not isinstance(claim, bool)}
     return [KindFault(f"{name} must be True or False, got {shown(claim)}.") for name, claim in wrong.items()]
+
+
+def binding_faults(attack: Any, classifier: OATClassifier, prefix: str = "") -> list[str]:
+    """Say why an attack cannot be bound to a classifier."""
+    try:
+        return [prefix + fault for fault in trial_faults(attack, classifier)]
+    except TypeError as error:
+        raise TypeError(f"{prefix}{error}") from error
+    except ValueError as error:
+        return [f"{prefix}{error}"]

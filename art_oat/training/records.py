@@ -22,13 +22,18 @@ class EpochMetrics:
     nb_attacked: int = 0
     nb_robust: int = 0
 
-    def add(self, loss: float, is_correct: Tensor, is_robust: Tensor) -> None:
-        """Count one batch, by its mean loss, its samples ``[N]`` and its attacked samples ``[A]``."""
-        self.loss_sum += loss * len(is_correct)
-        self.nb_samples += len(is_correct)
-        self.nb_correct += int(is_correct.sum())
-        self.nb_attacked += len(is_robust)
-        self.nb_robust += int(is_robust.sum())
+    def add(self, loss: float, nb_samples: int, nb_correct: int, nb_attacked: int, nb_robust: int) -> None:
+        """Count one batch, by its mean loss and its :meth:`counts`."""
+        self.loss_sum += loss * nb_samples
+        self.nb_samples += nb_samples
+        self.nb_correct += nb_correct
+        self.nb_attacked += nb_attacked
+        self.nb_robust += nb_robust
+
+    @staticmethod
+    def counts(is_correct: Tensor, is_robust: Tensor) -> tuple[int, int, int, int]:
+        """Return the counts of samples ``[N]``, and of those that were attacked ``[A]``."""
+        return len(is_correct), int(is_correct.sum()), len(is_robust), int(is_robust.sum())
 
     @property
     def loss(self) -> float:

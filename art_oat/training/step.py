@@ -5,18 +5,21 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from art_oat.attacks import BoundAttack
+from art_oat.attacks import BoundAttack, drawing_for
 from art_oat.classifier import OATClassifier
 from art_oat.condition import OperatingPoint
 from art_oat.contexts import borrowed_generators
+from art_oat.layers.joint_norm import joint_norms
 from art_oat.training.awp import adversarial_part, uses_clean_scores
+from art_oat.training.distributed import ALONE, Group
 from art_oat.training.ema import WeightAverage
 from art_oat.training.layout import InputLayout
 from art_oat.training.loss import is_separable, value_fault
@@ -27,32 +30,9 @@ from art_oat.training.records import EpochMetrics
 from art_oat.training.safeguard import Safeguard, UnfitError, check_finite
 from art_oat.training.sampling import draw_widths
 from art_oat.training.statistics import StatisticsWatch
+from art_oat.training.step_batch import StepBatch
 
 _NB_PROBES = 8
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """What every width of a step has in common; the weight of the adversarial term is lam, or 0 in a clean epoch.
-
-    The attack has a share of its radius.
-    """
-
-    x: Tensor
-    y: Tensor
-    lam: Tensor
-    weight: Tensor
-    eps_share: float
-
-    @property
-    def classes(self) -> Tensor:
-        """Class indices, ``[N]``, which the attack leads away from."""
-        return self.y if self.y.dim() == 1 else self.y.argmax(dim=1)
-
-    @property
-    def is_attacked(self) -> Tensor:
-        """Which samples are attacked, bool ``[N]``."""
-        return self.weight > 0
 
 
 class Step:
@@ -65,13 +45,20 @@ class Step:
         classifier: Is trained.
         method: How.
         attack: The method's attack, bound to the classifier.
-        generator: Draws everything.
+        generator: Draws everything, the same in every process.
+        group: The processes that take the step together.
     """
 
     def __init__(
-        self, classifier: OATClassifier, method: Method, attack: BoundAttack, generator: torch.Generator
+        self,
+        classifier: OATClassifier,
+        method: Method,
+        attack: BoundAttack,
+        generator: torch.Generator,
+        group: Group = ALONE,
     ) -> None:
         self.classifier = classifier
+        self.group = group
         self.method = method
         self.loss = method.loss_function
         self.attack = attack
@@ -83,6 +70,7 @@ class Step:
         self.layout = InputLayout(classifier)
         self.statistics = StatisticsWatch(self.model)
         buffers = self.model.named_buffers()
+        self._buffers = [buffer for _, buffer in self.model.named_buffers()]
         self._running = [buffer for name, buffer in buffers if name.endswith(("running_mean", "running_var"))]
         self.metrics = EpochMetrics()
         self.epoch, self.is_clean, self.lr_factor = 0, False, 1.0
@@ -113,9 +101,10 @@ class Step:
         x, y = self.layout.augmented(x[order], self.method.augmentation, self.generator), y[order]
         x = self.layout.arranged(x)
         lam = self.method.sampling.draw(self.model.lambdas, len(x), self.generator).to(x)
+        batch = StepBatch(x, y, lam, torch.zeros_like(lam) if self.is_clean else lam, eps_share)
         self.classifier.optimizer.zero_grad()
-        with self.statistics.watching() as counts, self.safeguard.undone_where_unfit():
-            self._take_gradient(_Batch(x, y, lam, torch.zeros_like(lam) if self.is_clean else lam, eps_share))
+        with self.statistics.watching() as counts, self.safeguard.undone_where_unfit(), self._apart():
+            self._take_gradient(batch.part(self.group))
         self.statistics.look_at(counts, len(x))
         self.safeguard.keep()
         self._average()
@@ -125,17 +114,18 @@ class Step:
         self._nb_steps += 1
         self._last_x = x[:_NB_PROBES].clone()
 
-    def _take_gradient(self, batch: _Batch) -> None:
+    def _take_gradient(self, batch: StepBatch) -> None:
         """Leave in the parameters the gradient of the step, summed over its widths."""
         widths = draw_widths(self.method.width_sampling, self.model.widths, self.generator)
         attacked = {width: self._attacked(batch, width) for width in widths}
         self.model.train()
         target = batch.y
-        with self._perturbed(batch, attacked):
+        with self.group.averaging(self._buffers), self._perturbed(batch, attacked):
             for width, x_adv in attacked.items():
                 logits = self._add_gradient(batch, width, x_adv, target)
                 if self.method.distills and width == self.model.widths[-1]:
                     target = logits.softmax(dim=1)
+        self.group.sum_gradients(list(self.model.parameters()))
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         check_finite("gradient", nn.utils.get_total_norm(gradients), self.epoch)
         if self._running:
@@ -144,42 +134,53 @@ class Step:
             parameters = [it for group in self.classifier.optimizer.param_groups for it in group["params"]]
             nn.utils.clip_grad_norm_(parameters, self.method.clip_grad_norm)
 
-    def _attacked(self, batch: _Batch, width: float) -> Tensor:
+    def _attacked(self, batch: StepBatch, width: float) -> Tensor:
         """Return the samples with lam above 0 after the attack at a width, ``[A, ...]``."""
         is_attacked = batch.is_attacked
         x = self.layout.arranged(batch.x[is_attacked])
         if not len(x):
             return x
         attack = self.attack if batch.eps_share == 1 else self.attack.scaled(batch.eps_share)
-        with self._computing(self.method.attack_precision or self.method.precision):
-            return attack(x, batch.classes[is_attacked], batch.lam[is_attacked], self.generator, width=width)
+        generator = self.generator if attack.draws_rows else self.group.own_generator(self.generator)
+        with self._computing(self.method.attack_precision or self.method.precision), drawing_for(batch.attacked_rows):
+            return attack(x, batch.classes[is_attacked], batch.lam[is_attacked], generator, width=width)
 
-    def _perturbed(self, batch: _Batch, attacked: Mapping[float, Tensor]) -> AbstractContextManager[None]:
+    @contextmanager
+    def _apart(self) -> Iterator[None]:
+        """Let processes draw masks of their own, and norms see the samples of all of them, if that is asked for."""
+        is_joint = self.method.sync_norms and self.group.size > 1
+        with self.group.drawing_apart(self.classifier.device), joint_norms() if is_joint else nullcontext():
+            yield
+
+    def _perturbed(self, batch: StepBatch, attacked: Mapping[float, Tensor]) -> AbstractContextManager[None]:
         """Let the weights stand where they are worst within the block, if that is asked for."""
         perturbation = self.method.perturbation
         if perturbation is None or not perturbation.is_due(self.epoch) or not bool(batch.is_attacked.any()):
             return nullcontext()
         is_partial = self.model.widths[-1] not in attacked
-        return perturbation(self.model, lambda: self._adversarial_losses(batch, attacked), is_partial=is_partial)
+        losses = partial(self._adversarial_losses, batch, attacked)
+        return perturbation(self.model, losses, is_partial=is_partial, sum_up=self.group.sum_tensors)
 
-    def _adversarial_losses(self, batch: _Batch, attacked: Mapping[float, Tensor]) -> Iterator[Tensor]:
+    def _adversarial_losses(self, batch: StepBatch, attacked: Mapping[float, Tensor]) -> Iterator[Tensor]:
         """Give what weights are perturbed by, width by width; labels count, also where scores are distilled."""
         x, y, lam = (part[batch.is_attacked] for part in (batch.x, batch.y, batch.lam))
         x, loss = self.layout.arranged(x), self.loss
+        portion = batch.portion(self.classifier.loss, of_attacked=True)
         for width, x_adv in attacked.items():
             with self._computing(self.method.precision):
                 with self._drawing_again():
                     logits_adv = self._scores(x_adv, lam, width)
                 logits = self._scores(x, lam, width) if uses_clean_scores(loss) else logits_adv.detach()
-            yield adversarial_part(loss, logits, logits_adv, y, lam, self.classifier.loss)
+            yield portion * adversarial_part(loss, logits, logits_adv, y, lam, self.classifier.loss)
 
-    def _add_gradient(self, batch: _Batch, width: float, x_adv: Tensor, target: Tensor) -> Tensor:
+    def _add_gradient(self, batch: StepBatch, width: float, x_adv: Tensor, target: Tensor) -> Tensor:
         """Add the gradient of the loss at one width to what is there, and return the clean scores.
 
         The loss compares with the target: the labels, or the scores of the largest width as probabilities.
         """
         lam, weight, is_attacked, classes = batch.lam, batch.weight, batch.is_attacked, batch.classes
         criterion = self.classifier.loss if target is batch.y else None  # a teacher's scores carry it already
+        portion = batch.portion(criterion)
         # a block for each pass: one may hold casts of weights without gradient, or of a graph that is gone
         with self._computing(self.method.precision):
             logits = self._clean_scores(batch, width)
@@ -189,20 +190,23 @@ class Step:
             _check_value(term, is_term=True)
             has_gradient = term.requires_grad  # a loss may have no clean term
             if has_gradient:
-                term.backward()
+                (portion * term).backward()
             logits = logits.detach()
         with self._computing(self.method.precision):
             logits_adv = self._scores(x_adv, lam[is_attacked], width) if len(x_adv) else logits[:0]
         loss = self.loss(logits, logits_adv, target, weight, criterion)
         _check_value(loss, is_term=has_gradient)
-        check_finite("loss", loss, self.epoch)
+        loss = portion * loss
+        correct, robust = logits.argmax(1) == classes, logits_adv.argmax(1) == classes[is_attacked]
+        joint, *counts = self.group.sums([loss.item(), *map(float, EpochMetrics.counts(correct, robust))])
+        check_finite("loss", torch.tensor(joint), self.epoch)
         self._largest_score = logits.detach().abs().max()
         if loss.requires_grad:  # without attacked samples, the clean term may be all there is
             loss.backward()
-        self.metrics.add(loss.item(), logits.argmax(1) == classes, logits_adv.argmax(1) == classes[is_attacked])
+        self.metrics.add(joint, *map(int, counts))
         return logits.detach()
 
-    def _clean_scores(self, batch: _Batch, width: float) -> Tensor:
+    def _clean_scores(self, batch: StepBatch, width: float) -> Tensor:
         """Return the scores on clean inputs, after which the attacked inputs meet what theirs have met, if asked for.
 
         Masks are drawn for all rows at once, so that only equal batches meet equal ones.

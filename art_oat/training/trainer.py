@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
+from functools import partial
 from types import MethodType
 from typing import Any
 
@@ -21,6 +22,7 @@ from art_oat.contexts import borrowed_generators
 from art_oat.storage import Plain
 from art_oat.training.batches import Batches, as_batches, is_generator, nb_batches, size_of, source_faults
 from art_oat.training.callbacks import Callback, ProgressBar, alone
+from art_oat.training.distributed import Group
 from art_oat.training.guard import Guard
 from art_oat.training.loop import Loop, finished
 from art_oat.training.lr_stepper import PerStep, Scheduler, in_two_parts, scheduled
@@ -123,10 +125,13 @@ class OATTrainer(Trainer):
             RuntimeError: If the loss, a gradient, a statistic, a weight or a score is no longer finite, and ``on_nan``
                 does not help; the last good weights are back.
         """
+        group = Group.here()
         options = FitOptions(nb_epochs, scheduler, validation_data, callbacks, self.method)
         refuse(source_faults(x, y, batch_size, self.classifier) + options.faults(self.classifier, x))
-        with alone(options.callbacks):
-            self._train(as_batches(x, y, batch_size, self.classifier, self._generator), options, verbose=verbose)
+        with alone(options.callbacks if group.is_first else ()):
+            batches = as_batches(x, y, batch_size, self.classifier, self._generator)
+            self._train(batches, options, group, verbose=verbose)
+            group.spread(self._tensors())  # a callback, told in the first process alone, may have put others there
 
     def fit_generator(
         self,
@@ -153,10 +158,12 @@ class OATTrainer(Trainer):
             raise TypeError(f"generator must have get_batch(), size and batch_size, got {kind}. fit takes arrays.")
         self.fit(generator, validation_data=validation_data, nb_epochs=nb_epochs, scheduler=scheduler, **options)
 
-    def _train(self, batches: Batches, options: FitOptions, *, verbose: bool) -> None:
+    def _train(self, batches: Batches, options: FitOptions, group: Group, *, verbose: bool) -> None:
         settings = self._settings(batches, options)
+        group.check_same("the settings of a training", settings)
         file = options.resume_file
-        saved = None if file is None else file.read(settings, self.classifier)  # refuses before anything is touched
+        # refuses before anything is touched
+        saved = None if file is None else group.first(partial(file.read, settings, self.classifier))
         count = nb_batches(batches)
         nb_steps = None if count is None else options.nb_epochs * count
         nb_before = sum(not record.is_undone for record in self.history) if saved is None else saved["nb_before"]
@@ -166,9 +173,10 @@ class OATTrainer(Trainer):
         judge = attack if self.method.fallback is None else bind(self.method.fallback, self.classifier)
         data = None if options.validation is None else (options.validation.x, options.validation.y)
         validation = None if data is None else self.classifier.as_tensors(*data)
-        step = Step(self.classifier, self.method, attack, self._generator)
-        callbacks = options.callbacks
-        if verbose:
+        group.spread(self._tensors())
+        step = Step(self.classifier, self.method, attack, self._generator, group)
+        callbacks = options.callbacks if group.is_first else ()
+        if verbose and group.is_first:
             callbacks = (*callbacks, _progress_bar(options, count, saved))
         self.best_epoch = None
         with (
@@ -189,6 +197,9 @@ class OATTrainer(Trainer):
                 Loop(state, batches, options, settings, validation, judge, self.seed).run()
             finally:
                 self.best_epoch = None if state.best is None else state.best.epoch
+
+    def _tensors(self) -> list[Tensor]:
+        return [*self.classifier.model.parameters(), *self.classifier.model.buffers()]
 
     def _guard(self, attack: BoundAttack, judge: BoundAttack, validation: tuple[Tensor, Tensor] | None) -> Guard | None:
         if self.method.fallback is None or validation is None or self.classifier.model.lambdas[-1] == 0:
