@@ -12,7 +12,11 @@ from art_oat.model import OATModel
 
 def advice_for(value: object) -> str | None:
     """Say what to give in place of a network that was wrapped, compiled or scripted; None for any other value."""
-    if isinstance(value, nn.DataParallel | DistributedDataParallel | AveragedModel):
+    if isinstance(value, DistributedDataParallel):
+        return "give what it holds, its .module: OATTrainer itself trains in all processes of a group"
+    if isinstance(value, nn.DataParallel):
+        return "give what it holds, its .module, and start a process for each GPU, by torchrun"
+    if isinstance(value, AveragedModel):
         return "give what it holds, its .module"
     if type(value).__name__ == "OptimizedModule":
         return "give what was compiled, its ._orig_mod"

@@ -185,8 +185,8 @@ class Group:
         nb = sum(map(len, parts))
         return [parts[number % self.size][number // self.size] for number in range(nb)]
 
-    def check_same(self, what: str, value: Any) -> None:
-        """Refuse what is not the same in all processes.
+    def check_same(self, what: str, read: Callable[[], Any]) -> None:
+        """Refuse what is not read as the same in all processes.
 
         Raises:
             ValueError: If it is not, in all of them.
@@ -194,7 +194,7 @@ class Group:
         if self.size == 1:
             return
         values: list[Any] = [None] * self.size
-        _run(distributed.all_gather_object, values, value)
+        _run(distributed.all_gather_object, values, read())
         if different := [rank for rank in range(self.size) if values[rank] != values[0]]:
             raise ValueError(
                 f"{what} must be the same in all {self.size} processes, which take their shares themselves, but differ "

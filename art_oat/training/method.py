@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from art_oat.attacks import Attack, Norm, Radius, attack_named, radii_of, scaling_faults
+from art_oat.attacks import Attack, Norm, Radius, attack_named, radii_of
 from art_oat.attacks.registry import spelled
 from art_oat.checks import refusals, refuse
 from art_oat.classifier import OATClassifier
@@ -18,9 +18,10 @@ from art_oat.training.awp import WeightPerturbation
 from art_oat.training.loss import LOSSES, Loss, TRADESLoss, loss_by_name, objective_of
 from art_oat.training.method_faults import (
     attack_faults,
-    binding_faults,
+    bound_faults,
     claim_faults,
     kind_faults,
+    pass_faults,
     size_faults,
     step_of,
 )
@@ -174,9 +175,8 @@ class Method:
         refuse(
             attack_faults(self.attack, self.fallback, eps=self.eps, norm=self.norm, eps_step=self.eps_step)
             + refusals(lambda: self.loss_function, lambda: self.perturbation)
-            + claim_faults(
-                allow_large_eps=self.allow_large_eps, matches_dropout=self.matches_dropout, sync_norms=self.sync_norms
-            )
+            + claim_faults(allow_large_eps=self.allow_large_eps)
+            + pass_faults(matches_dropout=self.matches_dropout, sync_norms=self.sync_norms)
             + size_faults(
                 ema=self.ema,
                 clip_grad_norm=self.clip_grad_norm,
@@ -280,11 +280,7 @@ class Method:
         """
         dtype = classifier.model.encoding.table.dtype
         faults = weight_faults(dtype, precision=self.precision, attack_precision=self.attack_precision)
-        faults += binding_faults(self.attack, classifier)
-        if self.eps_warmup:
-            faults += scaling_faults(self.attack)
-        if self.fallback is not None:
-            faults += binding_faults(self.fallback, classifier, "fallback: ")
+        faults += bound_faults(self.attack, self.fallback, classifier, grows=self.eps_warmup > 0)
         faults += refusals(lambda: self.sampling.check(classifier.model.lambdas))
         radii = self.radii(classifier)
         return faults + [fault for radius in radii for fault in radius.faults(allow_large_eps=self.allow_large_eps)]

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from art_oat.attacks import NFGSM, Norm, trial_faults
+from art_oat.attacks import NFGSM, Norm, scaling_faults, trial_faults
 from art_oat.attacks.registry import is_one_step, name_faults
 from art_oat.classifier import OATClassifier
 from art_oat.numbers import KindFault, number_faults, shown
@@ -80,7 +80,25 @@ def claim_faults(**claims: Any) -> list[str]:
     return [KindFault(f"{name} must be True or False, got {shown(claim)}.") for name, claim in wrong.items()]
 
 
-def binding_faults(attack: Any, classifier: OATClassifier, prefix: str = "") -> list[str]:
+def pass_faults(*, matches_dropout: Any, sync_norms: Any) -> list[str]:
+    """Say why the passes of a step cannot be as is asked for."""
+    faults = claim_faults(matches_dropout=matches_dropout, sync_norms=sync_norms)
+    if not faults and matches_dropout and sync_norms:
+        return ["sync_norms must be False with matches_dropout, whose passes are others in each process."]
+    return faults
+
+
+def bound_faults(attack: Any, fallback: Any, classifier: OATClassifier, *, grows: bool) -> list[str]:
+    """Say why attacks do not suit a classifier, or a radius that grows.
+
+    Raises:
+        TypeError: If one is none.
+    """
+    faults = _binding_faults(attack, classifier) + (scaling_faults(attack) if grows else [])
+    return faults + ([] if fallback is None else _binding_faults(fallback, classifier, "fallback: "))
+
+
+def _binding_faults(attack: Any, classifier: OATClassifier, prefix: str = "") -> list[str]:
     """Say why an attack cannot be bound to a classifier."""
     try:
         return [prefix + fault for fault in trial_faults(attack, classifier)]

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.data import DataLoader
 
 from art_oat.attacks import Rows
+from art_oat.checks import as_array
+from art_oat.classifier import OATClassifier
+from art_oat.layers import BatchNormLayer
+from art_oat.training.batches import is_generator
 from art_oat.training.distributed import ALONE, Group
 from art_oat.training.loss import total_weight
+from art_oat.training.method import Method
 from art_oat.training.safeguard import UnfitError
 
 
@@ -31,16 +41,17 @@ class StepBatch:
         """Return what this process trains on; it itself, where that is all."""
         if group.size == 1:
             return self
+        group.check_same("the batches of a training, and what is drawn for them,", self._mark)
+        if fault := _size_fault(len(self.x), int(self.is_attacked.sum()), group):
+            raise UnfitError(ValueError(fault))
         own = group.share(len(self.x))
-        if 0 < (nb_attacked := int(self.is_attacked.sum())) < group.size or len(self.x) < group.size:
-            raise UnfitError(
-                ValueError(
-                    f"a batch must hold an attacked sample for each of {group.size} processes, got {nb_attacked} in a "
-                    f"batch of {len(self.x)}. Take larger batches, or leave out the last of them (drop_last)."
-                )
-            )
         x = self.x[own].clone()  # in the same layout in memory, without gaps
         return StepBatch(x, self.y[own], self.lam[own], self.weight[own], self.eps_share, self, group)
+
+    def _mark(self) -> list[float]:
+        """Return numbers that hardly another batch has; sums of bytes do not depend on their order."""
+        tensors = [self.x.contiguous(), self.y, self.lam]
+        return [len(self.x), *self.x.flatten()[:8].tolist(), *(int(it.view(torch.uint8).sum()) for it in tensors)]
 
     def portion(self, criterion: nn.CrossEntropyLoss | None, *, of_attacked: bool = False) -> float:
         """Return which portion of the mean over the whole batch the mean over this part is; None weighs all alike."""
@@ -67,3 +78,33 @@ class StepBatch:
     def is_attacked(self) -> Tensor:
         """Which samples are attacked, bool ``[N]``."""
         return self.weight > 0
+
+
+def _size_fault(nb_samples: int, nb_attacked: int, group: Group) -> str:
+    if nb_samples >= group.size and (nb_attacked == 0 or nb_attacked >= group.size):
+        return ""
+    return (
+        f"a batch must hold an attacked sample for each of the {group.size} processes, got {nb_attacked} in a batch of "
+        f"{nb_samples}. Take another batch_size, such that the last batch is larger, too."
+    )
+
+
+def joint_faults(classifier: OATClassifier, method: Method, group: Group, x: Any, batch_size: int) -> list[str]:
+    """Say why several processes cannot train together on arrays, or a loader."""
+    if group.size == 1:
+        return []
+    faults, lambdas = [], classifier.model.lambdas
+    if not isinstance(x, DataLoader) and not is_generator(x):
+        nb_samples = len(as_array(x, "x"))
+        smallest = nb_samples % batch_size or min(batch_size, nb_samples)
+        nb_clean = math.ceil(smallest / len(lambdas)) if 0 in lambdas else 0
+        faults += [fault] if (fault := _size_fault(smallest, smallest - nb_clean, group)) else []
+    if method.sync_norms and (paths := _lone_norms(classifier.model.network)):
+        faults.append(f"sync_norms needs batch norms that were converted, but {', '.join(paths)} were not.")
+    return faults
+
+
+def _lone_norms(network: nn.Module) -> list[str]:
+    """Return the paths of batch norms that belong to no converted layer."""
+    own = {part for layer in network.modules() if isinstance(layer, BatchNormLayer) for part in layer.modules()}
+    return [path for path, part in network.named_modules() if isinstance(part, _BatchNorm) and part not in own]

@@ -34,6 +34,7 @@ from art_oat.training.records import EpochRecord
 from art_oat.training.resume import StateError, TrainingState, described
 from art_oat.training.schedule import Schedule
 from art_oat.training.step import Step
+from art_oat.training.step_batch import joint_faults
 
 _UNCOUNTED = ("eps", "eps_step", "norm", "allow_large_eps", "on_nan")
 """Fields of a resolved method that decide nothing of what was trained so far: its attacks have their own."""
@@ -127,7 +128,8 @@ class OATTrainer(Trainer):
         """
         group = Group.here()
         options = FitOptions(nb_epochs, scheduler, validation_data, callbacks, self.method)
-        refuse(source_faults(x, y, batch_size, self.classifier) + options.faults(self.classifier, x))
+        faults = source_faults(x, y, batch_size, self.classifier) + options.faults(self.classifier, x)
+        refuse(faults or joint_faults(self.classifier, self.method, group, x, batch_size))
         with alone(options.callbacks if group.is_first else ()):
             batches = as_batches(x, y, batch_size, self.classifier, self._generator)
             self._train(batches, options, group, verbose=verbose)
@@ -160,7 +162,7 @@ class OATTrainer(Trainer):
 
     def _train(self, batches: Batches, options: FitOptions, group: Group, *, verbose: bool) -> None:
         settings = self._settings(batches, options)
-        group.check_same("the settings of a training", settings)
+        group.check_same("the settings of a training", lambda: settings)
         file = options.resume_file
         # refuses before anything is touched
         saved = None if file is None else group.first(partial(file.read, settings, self.classifier))

@@ -1,16 +1,16 @@
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from art_oat import PGD, OATClassifier, OATTrainer, WeightPerturbation, to_conditional
+from art_oat import PGD, OATClassifier, OATTrainer, StratifiedSampling, WeightPerturbation
 from art_oat.attacks import NFGSM, bind
+from art_oat.training import hybrid_loss
 from art_oat.training.distributed import Group
 from art_oat.training.step import Step
-from tests.networks import Residual, images, labels, shaken
+from tests.networks import LAMBDAS, Residual, images, labels, shaken
 from tests.pairs import parametrize_in_pairs
 from tests.training.processes import in_processes
 
@@ -36,9 +36,7 @@ def gradients(options: dict[str, Any], statistics: str, widths: tuple[float, ...
     """Those of one step, before the optimizer takes it."""
     classifier = classifier_of(statistics, widths)
     trainer = OATTrainer(classifier, attack=shifted, **options)
-    step = Step(
-        classifier, trainer.method, bind(shifted, classifier), torch.Generator().manual_seed(3), Group.here()
-    )
+    step = Step(classifier, trainer.method, bind(shifted, classifier), torch.Generator().manual_seed(3), Group.here())
     step.start_epoch(1)
     step(X, Y)
     return {name: it.grad for name, it in classifier.model.named_parameters()} | dict(classifier.model.named_buffers())
@@ -60,3 +58,102 @@ def test_synchronized_processes_have_the_gradient_of_one_on_the_joint_batch(
     for found in in_processes(nb, tmp_path, gradients, *args):
         for name, value in expected.items():
             torch.testing.assert_close(found[name], value, rtol=1e-10, atol=1e-10, msg=lambda it, n=name: f"{n}: {it}")
+
+
+def three_steps(options: dict[str, Any], statistics: str = "dual") -> dict[str, Any]:
+    """The state after three whole steps, the last of them on fewer samples, with validation and average."""
+    classifier = classifier_of(statistics)
+    trainer = OATTrainer(classifier, **options)
+    torch.rand(Group.here().rank)  # what a process has drawn before does not matter
+    x, y = images(2 * N + 13, seed=1).numpy(), labels(2 * N + 13).numpy()
+    trainer.fit(x, y, validation_data=(X.numpy(), Y.numpy()), batch_size=N, nb_epochs=1, verbose=False)
+    record = trainer.history[0]
+    figures = {name: torch.tensor(getattr(record, name)) for name in ("loss", "clean", "robust", "area")}
+    points = {str(point): torch.tensor(point.robust) for point in record.validation}
+    return classifier.model.state_dict() | figures | points
+
+
+@parametrize_in_pairs(
+    nb=[2, 4],
+    attack=[PGD(0.2, nb_steps=3), NFGSM(0.2), PGD(0.2, nb_steps=2, norm="L2"), PGD(0.2, nb_steps=2, objective="kl")],
+    more=[{}, {"ema": 0.9, "weight_perturbation": 0.01}],
+)
+def test_three_synchronized_steps_attack_included_give_the_weights_of_one_process(nb, attack, more, tmp_path):
+    options = {"sync_norms": True, "attack": attack, **more}
+    expected = three_steps(options)
+    first, *others = in_processes(nb, tmp_path, three_steps, options)
+    for name, value in expected.items():
+        torch.testing.assert_close(first[name], value, rtol=1e-8, atol=1e-8, msg=lambda it, n=name: f"{n}: {it}")
+        assert all(torch.equal(first[name], other[name]) for other in others), name
+
+
+def part_by_part(nb: int) -> tuple[list[float], list[dict[str, Tensor]]]:
+    """Total weight, and gradient and statistics, of the rows of each of ``nb`` processes, written out."""
+    generator = torch.Generator().manual_seed(3)
+    order = torch.randperm(N, generator=generator)
+    lam = StratifiedSampling().draw(LAMBDAS, N, generator).double()
+    weights, found = [], []
+    for rank in range(nb):
+        classifier, rows = classifier_of(), slice(rank, N, nb)
+        x, y, own, model = X[order][rows], Y[order][rows], lam[rows], classifier.model
+        x_adv = shifted(model, x, y)[own > 0]
+        model.train()
+        hybrid_loss(model(x, own), model(x_adv, own[own > 0]), y, own, classifier.loss).backward()
+        weights.append(float(WEIGHTS[y].sum()))
+        found.append({name: it.grad for name, it in model.named_parameters()} | dict(model.named_buffers()))
+    return weights, found
+
+
+@pytest.mark.parametrize("nb", [2, 4])
+def test_without_synchronized_norms_each_process_normalizes_its_own_rows(nb, tmp_path):
+    """The gradient is the mean of those of the parts, by their weights; statistics move by the mean of their moves."""
+    found = in_processes(nb, tmp_path, gradients, {}, "dual", (1.0,))
+    assert all(torch.equal(one[name], other[name]) for one, other in pairwise(found) for name in one)
+    weights, parts = part_by_part(nb)
+    start = dict(classifier_of().model.named_buffers())
+    for name, value in found[0].items():
+        of_parts = [part[name] for part in parts]
+        if name not in start:
+            expected = sum(w * it for w, it in zip(weights, of_parts, strict=True)) / sum(weights)
+        elif value.is_floating_point():
+            expected = torch.stack(of_parts).mean(dim=0)
+        else:
+            expected = torch.stack(of_parts).amax(dim=0)
+        torch.testing.assert_close(value, expected, rtol=1e-10, atol=1e-10, msg=lambda it, n=name: f"{n}: {it}")
+
+
+def refused(function: Any) -> str:
+    """The error that a function ends with, in this process."""
+    with pytest.raises((ValueError, RuntimeError)) as caught:
+        function()
+    return str(caught.value)
+
+
+def fitted(nb: int = N, batch_size: int = N, *, seed: int = 0, shift: int = 0) -> None:
+    trainer = OATTrainer(classifier_of(), attack="n-fgsm", eps=0.1, seed=seed)
+    x = (images(nb) + 0.001 * shift).clamp(0, 1).numpy()
+    trainer.fit(x, labels(nb).numpy(), batch_size=batch_size, nb_epochs=1, verbose=False)
+
+
+def refusals() -> list[str]:
+    rank, size = Group.here().rank, Group.here().size
+    return [
+        refused(lambda: fitted(seed=rank)),
+        refused(lambda: fitted(shift=rank)),
+        refused(lambda: fitted(nb=N + size - 1)),
+    ]
+
+
+def test_what_would_train_different_networks_is_refused_in_every_process_by_one_line(tmp_path):
+    for found in in_processes(2, tmp_path, refusals):
+        settings, batches, size = found
+        assert settings.startswith("the settings of a training must be the same in all 2 processes")
+        assert batches.startswith("the batches of a training, and what is drawn for them, must be the same in all 2")
+        assert size.startswith("a batch must hold an attacked sample for each of the 2 processes, got 0 in a batch of 1")
+        assert not any("\n" in message for message in found)
+
+
+def test_processes_that_form_no_group_are_told_to_and_nothing_is_trained(monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "call torch.distributed.init_process_group() in each of them, before fit" in refused(fitted)
