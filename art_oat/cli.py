@@ -19,12 +19,14 @@ import typer
 from typer.core import TyperCommand
 
 from art_oat.experiment.numbers import joined, numbers
+from art_oat.launch import check_alone, is_follower
 
 if TYPE_CHECKING:
     from art_oat.evaluation import TradeoffCurve
 
 # The library takes seconds to import, which --help need not wait for: commands import what they need.
 
+_PATIENCE = 3.0
 _TERMINATED = 128 + signal.SIGTERM
 
 app = typer.Typer(
@@ -107,6 +109,7 @@ def demo(
 
     started = time.perf_counter()
     with _refusals(), _terminable(), _short_warnings():
+        check_alone("art-oat demo")
         recipe, usual_folder = recipe_and_folder(numbers("widths", widths) or (1.0,))
         recipe = replace(recipe, seed=seed, nb_epochs=nb_epochs or recipe.nb_epochs)
         measurement = replace(MEASUREMENT, attacks=tuple(attack or MEASUREMENT.attacks), nb_robust=nb_robust)
@@ -150,10 +153,11 @@ def _train(
     from art_oat.experiment.options import recipe_from
     from art_oat.experiment.run import Run
     from art_oat.models.registry import network_kind
+    from art_oat.training.distributed import in_group
 
     started = time.perf_counter()
     _search_here()  # for a network of the caller's own
-    with _refusals(), _terminable(), _short_warnings():
+    with _refusals(), _terminable(), _short_warnings(), in_group(device) as group:
         settings, run = recipe_from(recipe, given), Run(out, _say, device_type=device)
         images = settings.dataset(download=download)
         run.train(
@@ -163,6 +167,8 @@ def _train(
             checkpoint_steps=checkpoint_steps,
             checkpoint_minutes=checkpoint_minutes or None,
         )
+    if not group.is_first:
+        return
     typer.echo(f"Done in {time.perf_counter() - started:.0f} s. Weights and log are in {out}. Now measure them:")
     trust = "" if network_kind(settings.network).is_trusted else " --trust-network"
     typer.echo(f"  art-oat evaluate {out} --nb-robust {min(1000, len(images.test.x))}{trust}")
@@ -195,6 +201,7 @@ def _evaluate(
     if trust_network:
         _search_here()
     with _refusals(), _terminable(), _short_warnings():
+        check_alone("art-oat evaluate")
         chosen = read(Measurement, given)
         if chosen.get("norm") == "L1":
             chosen = {"attacks": ("autoattack",), **chosen}  # PGD knows no L1
@@ -222,6 +229,8 @@ def _refusals() -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, ImportError, OSError, RuntimeError) as error:
+        if is_follower():
+            time.sleep(_PATIENCE)  # where all fail, the first one says why, and torchrun ends the others
         message = " ".join(str(error).split()) or type(error).__name__
         message = message.replace("allow_large_eps=True", "--allow-large-eps").replace("device_type", "--device")
         message = message.replace("on_nan='restore'", "--on-nan restore")
@@ -229,7 +238,8 @@ def _refusals() -> Iterator[None]:
 
 
 def _say(message: str) -> None:
-    typer.echo(_printable(message))
+    if not is_follower():
+        typer.echo(_printable(message))
 
 
 def _printable(message: str) -> str:

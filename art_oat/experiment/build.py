@@ -26,6 +26,7 @@ from art_oat.training import (
     ResumeFile,
     Validation,
 )
+from art_oat.training.distributed import Group
 
 NB_VALIDATIONS = 5
 """How often a training is measured, at most; each time costs about half an epoch."""
@@ -85,7 +86,8 @@ def fit(
         verbose=verbose,
     )
     classifier: OATClassifier = trainer.get_classifier()
-    if folder is not None:  # also over what another program may have written since the best epoch
+    if folder is not None and Group.here().is_first:
+        # also over what another program may have written since the best epoch
         save_model(classifier.model, folder, plain)
     return classifier
 

@@ -6,7 +6,7 @@ import os
 import platform
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -30,6 +30,7 @@ from art_oat.model_files import DESCRIPTION, WEIGHTS
 from art_oat.model_io import load_model, weights_digest
 from art_oat.storage import differences, digest, fingerprint
 from art_oat.training import ResumeFile
+from art_oat.training.distributed import Group
 
 
 class Run:
@@ -129,33 +130,44 @@ class Run:
             FileExistsError: If there is another, and it may not.
             RuntimeError: If another process works in the folder.
         """
-        with self.held() as held:
-            file = ResumeFile(self._training_state, every_steps=checkpoint_steps, every_minutes=checkpoint_minutes)
-            return self._train(recipe, data, held, file, keeps_best=keeps_best, overwrites=overwrites)
+        file = ResumeFile(self._training_state, every_steps=checkpoint_steps, every_minutes=checkpoint_minutes)
+        return self._train(recipe, data, file, keeps_best=keeps_best, overwrites=overwrites)
 
     def _train(
-        self, recipe: Recipe, data: Dataset, held: Held, file: ResumeFile, *, keeps_best: bool, overwrites: bool
+        self, recipe: Recipe, data: Dataset, file: ResumeFile, *, keeps_best: bool, overwrites: bool
     ) -> OATModel:
-        settings = _training(recipe, data)
-        if self._ledger.holds("training", settings, self._models):
-            self.say(f"Reusing the weights in {self.folder}: trained with the same settings.")
-            self._training_state.unlink(missing_ok=True)  # of a process that ended between its last two steps
-            return load_model(self.folder, trusts_network=True)  # the caller's recipe names the network
-        begun = {**_regardless_of_divergence(settings), "keeps_best": keeps_best}
-        is_cut = not overwrites and self._ledger.holds("begun", begun)
-        if not overwrites and not is_cut:
-            self._refuse_another(begun)
-        # refuses what cannot work, before anything is replaced
-        trainer = trainer_for(recipe, data, device_type=self.device_type)
-        self._begin(recipe, data, begun, trainer.get_classifier().device, is_cut=is_cut)
-        model = fit(trainer, recipe, data, folder=self.folder, keeps_best=keeps_best, resume_file=file).model
+        group = Group.here()
+        with self.held() if group.is_first else nullcontext() as held:  # of several processes, the first one writes
+            settings = _training(recipe, data)
+            if group.first(lambda: self._ledger.holds("training", settings, self._models)):
+                self.say(f"Reusing the weights in {self.folder}: trained with the same settings.")
+                self._training_state.unlink(missing_ok=True)  # of a process that ended between its last two steps
+                return load_model(self.folder, trusts_network=True)  # the caller's recipe names the network
+            begun = {**_regardless_of_divergence(settings), "keeps_best": keeps_best}
+            # both refuse what cannot work, before anything is replaced
+            is_cut = group.first(lambda: self._is_cut(begun, overwrites=overwrites))
+            trainer = trainer_for(recipe, data, device_type=self.device_type)
+            group.first(lambda: self._begin(recipe, data, begun, trainer.get_classifier().device, is_cut=is_cut))
+            model = fit(trainer, recipe, data, folder=self.folder, keeps_best=keeps_best, resume_file=file).model
+            if held is not None:
+                self._complete(settings, model, held)
+            return model
+
+    def _complete(self, settings: dict[str, Any], model: OATModel, held: Held) -> None:
+        """Write down that a training is done."""
         held.check()
         if digest(self._models[0]) != weights_digest(model):
             raise RuntimeError(f"{self._models[0]} must hold what was trained, but another process has written it.")
         self._ledger.forget("begun")
         self._ledger.keep("training", settings, self._models)
         self._training_state.unlink(missing_ok=True)
-        return model
+
+    def _is_cut(self, begun: dict[str, Any], *, overwrites: bool) -> bool:
+        """Whether the same training was cut short here, and is to be gone on with; refuse where another one was."""
+        is_cut = not overwrites and self._ledger.holds("begun", begun)
+        if not overwrites and not is_cut:
+            self._refuse_another(begun)
+        return is_cut
 
     def _refuse_another(self, asked: dict[str, Any]) -> None:
         """Protect what another training left; say in what it is another."""

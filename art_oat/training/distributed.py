@@ -22,10 +22,9 @@ import torch
 from torch import Tensor, distributed
 
 from art_oat.contexts import borrowed_generators
+from art_oat.launch import nb_launched
 
 Value = TypeVar("Value")
-_LAUNCHED = ("RANK", "WORLD_SIZE")
-"""What whoever starts several processes tells each of them."""
 
 
 class PeerError(RuntimeError):
@@ -206,13 +205,8 @@ ALONE = Group()
 """The group of a process that trains by itself."""
 
 
-def nb_launched() -> int:
-    """Return how many processes were started together with this one, by ``torchrun`` or likewise; 1 if none."""
-    return int(os.environ["WORLD_SIZE"]) if all(os.environ.get(name, "").isdigit() for name in _LAUNCHED) else 1
-
-
 @contextmanager
-def joined(device_type: str) -> Iterator[Group]:
+def in_group(device_type: str) -> Iterator[Group]:
     """Have the processes that were started together form a group within the block, if they do not yet.
 
     Each has the GPU of its number on its machine, where there is one and ``device_type`` is not ``"cpu"``.
@@ -224,10 +218,8 @@ def joined(device_type: str) -> Iterator[Group]:
     if has_gpu:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", os.environ["RANK"])))
     distributed.init_process_group("cpu:gloo,cuda:nccl" if has_gpu else "gloo")
-    try:
-        yield Group.here()
-    finally:
-        distributed.destroy_process_group()
+    yield Group.here()
+    distributed.destroy_process_group()  # not after an error, as the others may be waiting, and it would for them
 
 
 def _device() -> torch.device:

@@ -55,6 +55,12 @@ class OATTrainer(Trainer):
     accuracy on validation data are measured at every trained lam and width, by the attack of the training, or by the
     ``fallback`` where there is one, which needs them.
 
+    In a process group (``torch.distributed``), the processes train one network together: each is given the same
+    settings and data, and takes its share of every batch, whose size is that of all of them. What is drawn is drawn for
+    the whole batch: their number does not change what is trained, but for dropout, attacks of other libraries or one's
+    own (see :class:`~art_oat.attacks.TensorAttack`), and norms (see ``sync_norms`` of :class:`Method`). The first one
+    alone tells callbacks and writes files.
+
     Args:
         classifier: Holds the conditional network, a ``CrossEntropyLoss`` (its class weights and label smoothing are
             honored) and the optimizer. Weights are those it has: train again to train on.
@@ -131,9 +137,7 @@ class OATTrainer(Trainer):
         faults = source_faults(x, y, batch_size, self.classifier) + options.faults(self.classifier, x)
         refuse(faults or joint_faults(self.classifier, self.method, group, x, batch_size))
         with alone(options.callbacks if group.is_first else ()):
-            batches = as_batches(x, y, batch_size, self.classifier, self._generator)
-            self._train(batches, options, group, verbose=verbose)
-            group.spread(self._tensors())  # a callback, told in the first process alone, may have put others there
+            self._train(as_batches(x, y, batch_size, self.classifier, self._generator), options, group, verbose=verbose)
 
     def fit_generator(
         self,
@@ -199,6 +203,7 @@ class OATTrainer(Trainer):
                 Loop(state, batches, options, settings, validation, judge, self.seed).run()
             finally:
                 self.best_epoch = None if state.best is None else state.best.epoch
+        group.spread(self._tensors())  # a callback, told in the first process alone, may have put others there
 
     def _tensors(self) -> list[Tensor]:
         return [*self.classifier.model.parameters(), *self.classifier.model.buffers()]

@@ -149,7 +149,7 @@ def test_what_would_train_different_networks_is_refused_in_every_process_by_one_
         settings, batches, size = found
         assert settings.startswith("the settings of a training must be the same in all 2 processes")
         assert batches.startswith("the batches of a training, and what is drawn for them, must be the same in all 2")
-        assert size.startswith("a batch must hold an attacked sample for each of the 2 processes, got 0 in a batch of 1")
+        assert size.startswith("a batch must hold an attacked sample for each of the 2 processes, got 0 in a batch")
         assert not any("\n" in message for message in found)
 
 
