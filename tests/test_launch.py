@@ -1,6 +1,18 @@
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
 import pytest
 
 from art_oat.launch import check_alone, is_follower, nb_launched
+
+NB_CUTS = int(os.environ.get("NB_CUTS", "3"))
 
 
 @pytest.mark.parametrize(
@@ -24,3 +36,79 @@ def test_a_process_knows_from_its_launcher_how_many_there_are_and_whether_it_fol
     else:
         with pytest.raises(RuntimeError, match="art-oat evaluate must be started once, without torchrun"):
             check_alone("art-oat evaluate")
+
+
+TRAIN = (
+    "train --data digits --nb-train 240 --nb-epochs 12 --network small-8-8-8 --batch-size 60 --attack pgd-2 --eps 0.1 "
+    "--ema 0.9 --on-nan restore --checkpoint-steps 1 --device cpu --out"
+)
+
+
+def started(folder: Path, *more: str) -> subprocess.Popen[str]:
+    """Start two processes that train together."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port]
+    return subprocess.Popen(
+        [*launcher, "-m", "art_oat", *TRAIN.split(), str(folder), *more],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def workers(launcher: subprocess.Popen[str]) -> list[int]:
+    """The two processes, or fewer while they are not yet started."""
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text(encoding="ascii").split()
+    own = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children}
+    return [int(pid) for pid, command in own.items() if b"art_oat" in command]
+
+
+def cut(launcher: subprocess.Popen[str], chance: random.Random, state: Path) -> str:
+    """Kill one of the processes at a random moment, mostly while it trains, and return what they said in the end."""
+    before = state.stat().st_mtime_ns if state.exists() else 0
+    is_early = chance.random() < 0.2
+    while True:
+        found = workers(launcher)
+        is_training = state.exists() and state.stat().st_mtime_ns > before
+        if len(found) == 2 and (is_early or is_training):
+            break
+        assert launcher.poll() is None, launcher.communicate()
+        time.sleep(0.02)
+    time.sleep(chance.uniform(0, 1.5))
+    with suppress(ProcessLookupError):
+        os.kill(chance.choice(found), signal.SIGKILL)
+    said = launcher.communicate(timeout=60)[0]
+    assert not any(Path(f"/proc/{pid}").exists() for pid in found)
+    return said
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="processes are found by what Linux says of them")
+def test_a_process_killed_at_any_moment_ends_all_and_the_training_goes_on_to_the_same_bits(tmp_path):
+    whole = started(tmp_path / "whole")
+    said = whole.communicate(timeout=120)[0]
+    assert whole.returncode == 0, said
+    assert said.count("Done in") == said.count("Training one network") == 1  # one of them speaks
+    chance, state = random.Random(0), tmp_path / "cut" / "training-state.pt"
+    for _ in range(NB_CUTS):
+        launcher = started(tmp_path / "cut")
+        said = cut(launcher, chance, state)
+        assert launcher.returncode == 0 or "Signal 9 (SIGKILL)" in said, said
+    last = started(tmp_path / "cut")
+    said = last.communicate(timeout=120)[0]
+    assert last.returncode == 0, said
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "cut")]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [("--batch-size", "1"), ("--nb-train", "241")])
+def test_what_is_refused_to_all_is_said_once(more, tmp_path):
+    launcher = started(tmp_path / "run", *more)
+    said = launcher.communicate(timeout=60)[0]
+    assert launcher.returncode
+    assert said.count("batch_size must be") + said.count("a batch must hold an attacked sample") == 1, said
+    assert not (tmp_path / "run" / "model.safetensors").exists()

@@ -191,6 +191,8 @@ def test_what_is_of_another_kind_is_refused(parts, message):
         ],
         *[({"clip_grad_norm": it}, "clip_grad_norm must be a number above 0, or None") for it in (0, -1, math.inf)],
         ({"matches_dropout": 1}, "matches_dropout must be True or False"),
+        ({"sync_norms": 1}, "sync_norms must be True or False"),
+        ({"sync_norms": True, "matches_dropout": True}, "sync_norms must be False with matches_dropout"),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_before_there_is_a_classifier(parts, message):
