@@ -143,10 +143,11 @@ def _train(
     device: Device = "auto",
     overwrite: Overwrite = False,
     checkpoint_steps: Annotated[
-        int | None, typer.Option(help="Write what to go on from after so many steps, too; else after every epoch.")
+        int | None,
+        typer.Option(min=1, help="Write what to go on from after so many steps, too; else after every epoch."),
     ] = None,
     checkpoint_minutes: Annotated[
-        float, typer.Option(help="Likewise, after so many minutes; 0 for after epochs alone.")
+        float, typer.Option(min=0, help="Likewise, after so many minutes; 0 for after epochs alone.")
     ] = 10.0,
     **given: Any,
 ) -> None:

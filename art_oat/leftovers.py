@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 _AFTER = 3600.0  # seconds; no file takes that long to be written
+_GONE = ".gone"
 _OF_PROCESS = re.compile(r"-(\d+)-[0-9a-f]{8}\.part(\.[^.]*)?$")
 
 
@@ -36,7 +37,9 @@ def remove_leftovers(path: Path) -> None:
 
 
 def remove_leftovers_of_the_dead(folder: Path) -> None:
-    """Remove temporary files in a folder of processes of this machine that are no more."""
+    """Remove folders that are half removed in one that is held, and temporary files of processes that are no more."""
+    for gone in folder.glob(f".*{_GONE}"):
+        shutil.rmtree(gone, ignore_errors=True)
     if os.name != "posix":  # elsewhere nobody can ask whether a process lives
         return
     for leftover in folder.glob(f".*.{_host()}-*-*.part*"):
@@ -56,11 +59,10 @@ def _is_alive(pid: int) -> bool:
 
 
 def remove_folders(folders: Iterable[Path]) -> None:
-    """Remove folders; half of one, left by a process that is killed here, passes for none, and goes the next time."""
+    """Remove folders; half of one, left by a process that is killed here, passes for none, and goes with leftovers."""
     for folder in folders:
-        gone = folder.with_name(f".{folder.name}.gone")
         if folder.exists():
+            gone = folder.with_name(f".{folder.name}{_GONE}")
             shutil.rmtree(gone, ignore_errors=True)
             folder.rename(gone)
-        if gone.exists():
             shutil.rmtree(gone)

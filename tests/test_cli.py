@@ -206,6 +206,8 @@ def test_weights_of_another_training_are_replaced_only_on_demand(tmp_path):
         ("--data cifar10 --data-folder nowhere", "cifar-10-python.tar.gz"),
         ("--data digits --eps 8:255", "eps must be a number or a fraction"),
         ("--data digits --eps-step 2/0", "eps_step must be a number or a fraction"),
+        ("--data digits --checkpoint-steps 0", "'--checkpoint-steps'"),
+        ("--data digits --checkpoint-minutes -1", "'--checkpoint-minutes'"),
         ("--data digits --eps 8", "write 8 / 255"),
         ("--data digits --eps 8 --norm L2", "eps must be below 4 (L2)"),
     ],

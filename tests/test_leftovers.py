@@ -68,3 +68,9 @@ def test_half_a_removed_folder_passes_for_none_and_goes_the_next_time(tmp_path, 
     folder.mkdir()  # made anew meanwhile
     remove_folders([folder, tmp_path / "none"])
     assert not list(tmp_path.iterdir())
+
+
+def test_half_a_removed_folder_goes_though_none_of_its_name_is_removed_again(tmp_path):
+    (tmp_path / ".evaluation-1.gone" / "a").mkdir(parents=True)
+    remove_leftovers_of_the_dead(tmp_path)
+    assert not list(tmp_path.iterdir())
