@@ -39,7 +39,7 @@ def test_a_process_knows_from_its_launcher_how_many_there_are_and_whether_it_fol
 
 
 TRAIN = (
-    "train --data digits --nb-train 240 --nb-epochs 12 --network small-8-8-8 --batch-size 60 --attack pgd-2 --eps 0.1 "
+    "train --data digits --nb-train 240 --nb-epochs 40 --network small-8-8-8 --batch-size 60 --attack pgd-2 --eps 0.1 "
     "--ema 0.9 --on-nan restore --checkpoint-steps 1 --device cpu --out"
 )
 
@@ -77,7 +77,7 @@ def cut(launcher: subprocess.Popen[str], chance: random.Random, state: Path) -> 
             break
         assert launcher.poll() is None, launcher.communicate()
         time.sleep(0.02)
-    time.sleep(chance.uniform(0, 1.5))
+    time.sleep(chance.uniform(0, 0.5))
     with suppress(ProcessLookupError):
         os.kill(chance.choice(found), signal.SIGKILL)
     said = launcher.communicate(timeout=60)[0]

@@ -1,18 +1,21 @@
+import shutil
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from art_oat import PGD, OATClassifier, OATTrainer, StratifiedSampling, WeightPerturbation
+from art_oat import PGD, OATClassifier, OATTrainer, StratifiedSampling, WeightPerturbation, to_conditional
 from art_oat.attacks import NFGSM, bind
-from art_oat.training import hybrid_loss
+from art_oat.training import Callback, CSVLogger, EpochRecord, RestoreBest, ResumeFile, hybrid_loss
 from art_oat.training.distributed import Group
 from art_oat.training.step import Step
 from tests.networks import LAMBDAS, Residual, images, labels, shaken
 from tests.pairs import parametrize_in_pairs
 from tests.training.processes import in_processes
+from tests.training.trained import is_same
 
 N = 26  # neither 2 nor 4 processes have equally many
 X, Y = images(N), labels(N)
@@ -157,3 +160,103 @@ def test_processes_that_form_no_group_are_told_to_and_nothing_is_trained(monkeyp
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "call torch.distributed.init_process_group() in each of them, before fit" in refused(fitted)
+
+
+class Dropping(Residual):
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop = nn.Dropout(0.5)
+        self.masks: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        mask = self.drop(torch.ones_like(x))
+        if self.training:
+            self.masks.append(mask.detach())
+        return super().forward(x * mask)
+
+
+def noisy(network: nn.Module, x: Tensor, y: Tensor, *, clip_values: Any = None, generator: Any = None) -> Tensor:
+    """An attack that draws from generators as it likes."""
+    noise = torch.rand(x.shape, generator=generator) + torch.rand_like(x)
+    return (x + 0.1 * noise.to(x)).clamp(0, 1)
+
+
+def with_draws_of_its_own() -> list[Any]:
+    torch.manual_seed(0)
+    model = to_conditional(Dropping().double(), LAMBDAS)
+    classifier = OATClassifier(
+        model, nn.CrossEntropyLoss(), (1, 6, 6), 5, torch.optim.SGD(model.parameters(), 0.1), clip_values=(0, 1)
+    )
+    trainer = OATTrainer(classifier, attack=noisy)
+    model.network.masks.clear()
+    trainer.fit(X.numpy(), Y.numpy(), batch_size=13, nb_epochs=2, verbose=False)
+    weights = {name: it.clone() for name, it in model.state_dict().items()}
+    return [trainer._generator.get_state(), weights, model.network.masks[0]]
+
+
+def test_dropout_and_attacks_draw_apart_and_the_processes_stay_alike(tmp_path):
+    first, second = in_processes(2, tmp_path, with_draws_of_its_own)
+    assert torch.equal(first[0], second[0])
+    assert is_same(first[1], second[1])
+    assert not torch.equal(first[2][:6], second[2][:6])
+
+
+class EndsAfter(Callback):
+    """Counts on whom it is told, and ends a training."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch, self.told = epoch, []
+
+    def on_epoch_end(self, record: EpochRecord) -> bool:
+        self.told.append(record.epoch)
+        return record.epoch == self.epoch
+
+
+def trained_with_callbacks(folder: Path, end: int, every_steps: int) -> list[Any]:
+    classifier = classifier_of()
+    trainer, ends = OATTrainer(classifier, attack=PGD(0.2, nb_steps=2), sync_norms=True, ema=0.9), EndsAfter(end)
+    files = [CSVLogger(folder / "log.csv"), ResumeFile(folder / "state.pt", every_steps=every_steps)]
+    data = {"validation_data": (X.numpy(), Y.numpy()), "batch_size": 13, "verbose": False}
+    trainer.fit(X.numpy(), Y.numpy(), nb_epochs=4, callbacks=[ends, RestoreBest(), *files], **data)
+    return [ends.told, [record.epoch for record in trainer.history], trainer.best_epoch, classifier.model.state_dict()]
+
+
+def test_one_process_is_told_writes_and_decides_and_all_end_alike_with_the_best_weights(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    expected = trained_with_callbacks(tmp_path / "one", 2, 1)
+    first, second = in_processes(2, tmp_path, trained_with_callbacks, tmp_path / "two", 2, 1)
+    assert first[0] == [1, 2]
+    assert second[0] == []
+    assert first[1:3] == second[1:3] == expected[1:3]
+    assert is_same(first[3], second[3])
+    for name, value in expected[3].items():
+        torch.testing.assert_close(first[3][name], value, rtol=1e-8, atol=1e-8)
+    assert len((tmp_path / "two" / "log.csv").read_text().splitlines()) == 3
+
+
+def resumed(source: Path | None, kept: Path, path: Path) -> dict[str, Tensor]:
+    """The state after three epochs, from a file on where there is one; a copy of the file in the third is kept."""
+    if source is not None and Group.here().is_first:
+        shutil.copy(source, path)
+    classifier = classifier_of()
+    trainer = OATTrainer(classifier, attack=PGD(0.2, nb_steps=2), sync_norms=True, ema=0.9, on_nan="restore")
+
+    def keep(record: EpochRecord) -> None:
+        if record.epoch == 3:
+            shutil.copy(path, kept)
+
+    callbacks = [keep, ResumeFile(path, every_steps=1)]
+    trainer.fit(X.numpy(), Y.numpy(), batch_size=9, nb_epochs=3, callbacks=callbacks, verbose=False)
+    return classifier.model.state_dict()
+
+
+def test_a_training_goes_on_from_within_an_epoch_in_as_many_processes_to_the_bit_and_in_others_to_rounding(tmp_path):
+    kept, other = tmp_path / "kept.pt", tmp_path / "other.pt"
+    whole, _ = in_processes(2, tmp_path, resumed, None, kept, tmp_path / "whole.pt")
+    for again in in_processes(2, tmp_path, resumed, kept, other, tmp_path / "again.pt"):
+        assert is_same(again, whole)
+    alone = resumed(kept, other, tmp_path / "alone.pt")
+    for found in (alone, *in_processes(3, tmp_path, resumed, kept, other, tmp_path / "three.pt")):
+        for name, value in whole.items():
+            torch.testing.assert_close(found[name], value, rtol=1e-8, atol=1e-8)
