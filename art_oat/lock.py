@@ -181,9 +181,14 @@ def _taken(place: Path, mark: Path, say: Callable[[str], object]) -> Held:
     if left is not None and left.host != own.host and age < STALE_AFTER:
         raise _in_use(place, mark)
     write_json(mark, asdict(own))
-    if left is not None:
-        say(f"Taking over {place} from {left}, which ended without a word; last sign of life {age:.0f} s ago.")
-    return Held(place, mark, own)
+    held = Held(place, mark, own)
+    try:
+        if left is not None:
+            say(f"Taking over {place} from {left}, which ended without a word; last sign of life {age:.0f} s ago.")
+    except BaseException:  # such as a warning that is made an error, which comes once
+        held.release()
+        raise
+    return held
 
 
 def _in_use(place: Path, mark: Path) -> RuntimeError:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -142,3 +143,13 @@ def test_the_file_of_a_process_that_died_is_taken_over(tmp_path, holder):
     (tmp_path / OWNER).rename(tmp_path / f".state.pt{OWNER}")
     with pytest.warns(StaleLockWarning, match=r"Taking over .*state\.pt from"), locked_file(path):
         pass
+
+
+def test_a_warning_of_a_takeover_that_is_made_an_error_comes_once(tmp_path):
+    write_owner(tmp_path, 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(StaleLockWarning, match="Taking over"), locked(tmp_path):
+            pytest.fail("held in spite of the error")
+        with locked(tmp_path):
+            pass

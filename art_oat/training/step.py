@@ -240,18 +240,23 @@ class Step:
         )
 
     def end_epoch(self) -> None:
-        """Look at all weights, and at some answers at every point: the last step may be the one that diverged."""
+        """Look at all weights, and at some answers at every point: the last step may be the one that diverged.
+
+        Where a training went on from that step, there is nothing to be asked about.
+        """
+        points = itertools.product(self.model.lambdas, self.model.widths) if len(self._last_x) else ()
         with self.model.writing, torch.no_grad(), self.safeguard.undone_where_unfit():
             weights = [weight.detach() for weight in self.model.parameters()]
             check_finite("weight", nn.utils.get_total_norm(weights), self.epoch)
             largest = {
                 OperatingPoint(*point): self.classifier.at(*point).as_module()(self._last_x).abs().max()
-                for point in itertools.product(self.model.lambdas, self.model.widths)
+                for point in points
             }
             for score in largest.values():
                 check_finite("score", score, self.epoch)
         scores = {point: float(score) for point, score in largest.items()}
-        self.statistics.compare(scores, float(self._largest_score), self._nb_steps, self.epoch)
+        if scores:
+            self.statistics.compare(scores, float(self._largest_score), self._nb_steps, self.epoch)
         self._average()
 
     def _average(self) -> None:

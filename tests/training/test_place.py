@@ -282,6 +282,31 @@ def test_a_cadence_that_is_none_and_a_loader_without_an_end_are_refused(tmp_path
         fit(trainer_of(), file, (DataLoader(Endless(), 5),), scheduler=None)
 
 
+def test_a_cut_after_the_last_step_of_a_loader_that_promises_more_is_gone_on_with(tmp_path):
+    """As several workers of an iterable data set do, where each of them has a smaller batch in the end."""
+
+    class Promising(IterableDataset):
+        def __iter__(self):
+            return zip(X, Y, strict=True)
+
+        def __len__(self):
+            return 10 * len(X)
+
+    class Cut(Callback):
+        def on_epoch_end(self, record):
+            raise KeyboardInterrupt
+
+    def train(seed, *callbacks):
+        return fit(
+            trainer_of(with_dropout(seed)), None, (DataLoader(Promising(), 5),), callbacks=callbacks, scheduler=None
+        )
+
+    whole, file = train(0), ResumeFile(tmp_path / "state.pt", every_steps=1)
+    with pytest.raises(KeyboardInterrupt):
+        train(0, Cut(), file)
+    assert_same(outcome(train(1, file)), outcome(whole))
+
+
 def test_the_file_of_a_cut_within_an_epoch_holds_its_place_and_no_data(tmp_path):
     with cut_in(7):
         fit_small_steps(trainer_of(), ResumeFile(tmp_path / "state.pt", every_steps=1))
