@@ -34,7 +34,8 @@ class StateError(ValueError):
 class TrainingState:
     """All parts of a training that change from step to step.
 
-    Counts are of this call of ``fit``. Where a callback ended it, ``nb_done`` counts all epochs.
+    Counts are of this call of ``fit``, but ``nb_records_before``, the length of the history when it began. Where a
+    callback ended it, ``nb_done`` counts all epochs.
     """
 
     classifier: OATClassifier
@@ -49,6 +50,9 @@ class TrainingState:
     nb_steps: int = 0
     place: Place = field(default_factory=Place)
 
+    def __post_init__(self) -> None:
+        self.nb_records_before = len(self.history)
+
     @property
     def next_epoch(self) -> int:
         """The number of the epoch to come; one that was undone gives its number to the one that is run again."""
@@ -62,7 +66,7 @@ class TrainingState:
     @property
     def nb_restores(self) -> int:
         """How many epochs of this call diverged and were undone."""
-        return sum(record.is_diverged and record.epoch > self.phases.nb_before for record in self.history)
+        return sum(record.is_diverged for record in self.history[self.nb_records_before :])
 
     @property
     def lr_factor(self) -> float:
@@ -79,6 +83,7 @@ class TrainingState:
         """Return everything, between two steps, within the block that borrows torch's global generators."""
         return {
             "nb_before": self.phases.nb_before,
+            "nb_records_before": self.nb_records_before,
             "nb_done": self.nb_done,
             "nb_steps": self.nb_steps,
             "history": [record.state_dict() for record in self.history],
@@ -139,6 +144,7 @@ class TrainingState:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what :meth:`state_dict` of the same training returned, perhaps on another device."""
+        self.nb_records_before = state["nb_records_before"]
         self.nb_done, self.nb_steps = state["nb_done"], state["nb_steps"]
         self.history[:] = [EpochRecord.from_state(record) for record in state["history"]]
         self.step.load_state_dict(state["step"])

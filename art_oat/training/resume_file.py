@@ -158,6 +158,7 @@ def content_faults(content: Mapping[str, Any], classifier: OATClassifier, nb_epo
         "nb_done": lambda it: _is_count(it) and it <= nb_epochs,
         "nb_steps": _is_count,
         "history": lambda it: all(EpochRecord.from_state(record) for record in it),
+        "nb_records_before": lambda it: _is_count(it) and it <= len(content["history"]),
         "guard": lambda it: it is None or (_are_numbers(it["best"]) and isinstance(it["has_tripped"], bool)),
         "callbacks": lambda it: all(isinstance(one, dict) for alike in it.values() for one in alike),
         "step": _is_of_step,

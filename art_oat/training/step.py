@@ -240,11 +240,8 @@ class Step:
         )
 
     def end_epoch(self) -> None:
-        """Look at all weights, and at some answers at every point: the last step may be the one that diverged.
-
-        Where a training went on from that step, there is nothing to be asked about.
-        """
-        points = itertools.product(self.model.lambdas, self.model.widths) if len(self._last_x) else ()
+        """Look at all weights, and at some answers at every point: the last step may be the one that diverged."""
+        points = itertools.product(self.model.lambdas, self.model.widths) if len(self._last_x) else ()  # gone on from
         with self.model.writing, torch.no_grad(), self.safeguard.undone_where_unfit():
             weights = [weight.detach() for weight in self.model.parameters()]
             check_finite("weight", nn.utils.get_total_norm(weights), self.epoch)

@@ -209,6 +209,22 @@ def test_a_training_that_never_recovers_ends_after_three_restores_as_it_would_ha
     assert all(torch.equal(state(classifier)[name], before[name]) for name, _ in classifier.model.named_parameters())
 
 
+def test_restores_of_an_earlier_call_of_fit_do_not_count_though_it_finished_no_epoch():
+    numbers = iter(range(1, 100))
+
+    def loss(*arguments):
+        return hybrid_loss(*arguments) * (math.nan if next(numbers) <= 5 else 1.0)
+
+    trainer = OATTrainer(make_classifier(), attack=PGD(0.1, nb_steps=1), loss=loss, on_nan="restore")
+    options = {"nb_epochs": 1, "batch_size": 20, "verbose": False}
+    with pytest.warns(DivergenceWarning), pytest.raises(RuntimeError, match="It was restored 3 times"):
+        trainer.fit(X, np.arange(20) % 5, **options)
+    with pytest.warns(DivergenceWarning, match=r"at 0\.5 of the learning rate \(restore 1 of 3\)"):
+        trainer.fit(X, np.arange(20) % 5, **options)
+    full, *_, last = [record.learning_rate for record in trainer.history[3:]]
+    assert last == full / 2 == trainer.classifier.optimizer.param_groups[0]["lr"] / 2
+
+
 @pytest.mark.parametrize("variant", ["all widths", "guarded", "AdamW", "perturbed weights"])
 def test_where_nothing_diverges_a_training_that_would_restore_is_the_usual_one(variant):
     method, options, network = resumed.VARIANTS[variant]
