@@ -160,7 +160,7 @@ def _train(
     _search_here()  # for a network of the caller's own
     with _refusals(), _terminable(), _short_warnings(), in_group(device) as group:
         settings, run = recipe_from(recipe, given), Run(out, _say, device_type=device)
-        images = settings.dataset(download=download)
+        images = group.first_then_all(lambda: settings.dataset(download=download))
         run.train(
             settings,
             images,
@@ -257,7 +257,8 @@ def _short_warnings() -> Iterator[None]:
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
         if category.__module__.startswith("art_oat."):
-            tqdm.write(typer.style(f"Warning: {message}", fg="yellow"), file=sys.stderr)
+            if not is_follower():
+                tqdm.write(typer.style(f"Warning: {message}", fg="yellow"), file=sys.stderr)
         else:
             usual(message, category, *place, **options)
 

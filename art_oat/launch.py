@@ -1,8 +1,26 @@
-"""What ``torchrun``, or another launcher, tells each of the processes that it starts together."""
+"""What processes that were started together, by ``torchrun`` or another launcher, know of each other."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import Any
+
+
+class PeerError(RuntimeError):
+    """Another process of a training has failed, or is gone."""
+
+
+def communicate(function: Callable[..., Any], *args: Any) -> None:
+    """Call a function of ``torch.distributed``.
+
+    Raises:
+        PeerError: If another process does not answer.
+    """
+    try:
+        function(*args)
+    except RuntimeError as error:
+        raise PeerError("another process of this training has ended; its message or exit code says why.") from error
 
 
 def nb_launched() -> int:

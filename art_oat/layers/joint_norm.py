@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, distributed
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from art_oat.launch import communicate
+
 _IS_JOINT: ContextVar[bool] = ContextVar("_IS_JOINT", default=False)
 
 
@@ -44,13 +46,13 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(_: Any, tensor: Tensor) -> Tensor:
         total = tensor.contiguous().clone()
-        distributed.all_reduce(total)
+        communicate(distributed.all_reduce, total)
         return total
 
     @staticmethod
     def backward(_: Any, gradient: Tensor) -> Tensor:
         total = gradient.contiguous().clone()
-        distributed.all_reduce(total)
+        communicate(distributed.all_reduce, total)
         return total
 
 

@@ -22,13 +22,9 @@ import torch
 from torch import Tensor, distributed
 
 from art_oat.contexts import borrowed_generators
-from art_oat.launch import nb_launched
+from art_oat.launch import PeerError, communicate, nb_launched
 
 Value = TypeVar("Value")
-
-
-class PeerError(RuntimeError):
-    """Another process of the training has failed, or is gone."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +96,7 @@ class Group:
         if self.size == 1:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64, device=_device())
-        _run(distributed.all_reduce, total)
+        communicate(distributed.all_reduce, total)
         return [float(value) for value in total]
 
     @torch.no_grad()
@@ -109,7 +105,7 @@ class Group:
         if self.size == 1 or not parameters:
             return
         has = torch.tensor([it.grad is not None for it in parameters], dtype=torch.int32, device=_device())
-        _run(distributed.all_reduce, has, distributed.ReduceOp.MAX)
+        communicate(distributed.all_reduce, has, distributed.ReduceOp.MAX)
         moved = [it for it, is_there in zip(parameters, has.tolist(), strict=True) if is_there]
         for it in moved:
             it.grad = torch.zeros_like(it) if it.grad is None else it.grad
@@ -122,7 +118,7 @@ class Group:
             return
         for alike in _by_kind(tensors):
             flat = torch.cat([it.flatten() for it in alike])
-            _run(distributed.all_reduce, flat)
+            communicate(distributed.all_reduce, flat)
             _write(alike, flat)
 
     @contextmanager
@@ -140,7 +136,7 @@ class Group:
             torch._foreach_div_(real, self.size)
             for move in moves:
                 if not move.is_floating_point():
-                    _run(distributed.all_reduce, move, distributed.ReduceOp.MAX)
+                    communicate(distributed.all_reduce, move, distributed.ReduceOp.MAX)
             for buffer, start, move in zip(buffers, before, moves, strict=True):
                 buffer.copy_(start + move)
 
@@ -151,7 +147,7 @@ class Group:
             return
         for alike in _by_kind(tensors):
             flat = torch.cat([it.flatten() for it in alike])
-            _run(distributed.broadcast, flat, 0)
+            communicate(distributed.broadcast, flat, 0)
             _write(alike, flat)
 
     def first(self, function: Callable[[], Value]) -> Value:
@@ -167,20 +163,30 @@ class Group:
             try:
                 answer = [function(), ""]
             except Exception as error:
-                _run(distributed.broadcast_object_list, [None, str(error) or type(error).__name__])
+                communicate(distributed.broadcast_object_list, [None, str(error) or type(error).__name__])
                 raise
-        _run(distributed.broadcast_object_list, answer)
+        communicate(distributed.broadcast_object_list, answer)
         if answer[1]:
             raise PeerError(f"the first process of this training failed: {answer[1]}")
         result: Value = answer[0]
         return result
+
+    def first_then_all(self, function: Callable[[], Value]) -> Value:
+        """Return what a function returns here, which the first process calls first: it may fetch what is missing.
+
+        Raises:
+            PeerError: In the other processes, if it fails there.
+        """
+        found: list[Value] = []
+        self.first(lambda: found.append(function()))
+        return found[0] if found else function()
 
     def gathered(self, own: Sequence[Value]) -> list[Value]:
         """Return the things whose :meth:`share` each process has, in their order."""
         if self.size == 1:
             return list(own)
         parts: list[Any] = [None] * self.size
-        _run(distributed.all_gather_object, parts, list(own))
+        communicate(distributed.all_gather_object, parts, list(own))
         nb = sum(map(len, parts))
         return [parts[number % self.size][number // self.size] for number in range(nb)]
 
@@ -193,7 +199,7 @@ class Group:
         if self.size == 1:
             return
         values: list[Any] = [None] * self.size
-        _run(distributed.all_gather_object, values, read())
+        communicate(distributed.all_gather_object, values, read())
         if different := [rank for rank in range(self.size) if values[rank] != values[0]]:
             raise ValueError(
                 f"{what} must be the same in all {self.size} processes, which take their shares themselves, but differ "
@@ -225,18 +231,6 @@ def in_group(device_type: str) -> Iterator[Group]:
 def _device() -> torch.device:
     """Where numbers lie that processes exchange."""
     return torch.device("cuda" if distributed.get_backend() == "nccl" else "cpu")
-
-
-def _run(function: Callable[..., Any], *args: Any) -> None:
-    """Communicate.
-
-    Raises:
-        PeerError: If that fails.
-    """
-    try:
-        function(*args)
-    except RuntimeError as error:
-        raise PeerError("another process of this training has ended; its message or exit code says why.") from error
 
 
 def _by_kind(tensors: Sequence[Tensor]) -> list[list[Tensor]]:

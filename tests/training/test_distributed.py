@@ -1,4 +1,6 @@
+import os
 import shutil
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 
 from art_oat import PGD, OATClassifier, OATTrainer, StratifiedSampling, WeightPerturbation, to_conditional
 from art_oat.attacks import NFGSM, bind
+from art_oat.launch import PeerError
 from art_oat.training import Callback, CSVLogger, EpochRecord, RestoreBest, ResumeFile, hybrid_loss
 from art_oat.training.distributed import Group
 from art_oat.training.step import Step
@@ -260,3 +263,26 @@ def test_a_training_goes_on_from_within_an_epoch_in_as_many_processes_to_the_bit
     for found in (alone, *in_processes(3, tmp_path, resumed, kept, other, tmp_path / "three.pt")):
         for name, value in whole.items():
             torch.testing.assert_close(found[name], value, rtol=1e-8, atol=1e-8)
+
+
+def left_alone(folder: Path, is_joint: bool) -> str:
+    """What a process says whose peer ends in the middle of a training, by a signal or otherwise."""
+    classifier = classifier_of()
+    trainer = OATTrainer(classifier, attack="n-fgsm", eps=0.1, sync_norms=is_joint)
+
+    def attack(network: nn.Module, x: Tensor, y: Tensor, *, clip_values: Any = None, generator: Any = None) -> Tensor:
+        if Group.here().rank:
+            torch.save("gone", folder / "1.pt")
+            os._exit(0)
+        return x
+
+    trainer.method = replace(trainer.method, attack=attack)
+    with pytest.raises(PeerError, match="another process of this training has ended") as caught:
+        trainer.fit(X.numpy(), Y.numpy(), batch_size=N, nb_epochs=1, verbose=False)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("is_joint", [True, False])
+def test_a_process_whose_peer_is_gone_ends_at_once_by_one_line(is_joint, tmp_path):
+    said, _ = in_processes(2, tmp_path, left_alone, tmp_path / "group0", is_joint)
+    assert "\n" not in said
