@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from art_oat.contexts import is_in_backward, recalled_value
 from art_oat.numbers import is_number, plain, shown
 
 _FARTHEST_LAM = 2.0
@@ -177,6 +178,7 @@ class Condition:
         width: Fraction of channels kept, in ``(0, 1]``.
         layout: How the network lays out several samples that it makes of one.
         slope: Where lams lie between the two sides of a norm; None where none can.
+        recomputes: Whether the network decides by itself what is kept for the backward pass.
     """
 
     lam: Tensor
@@ -184,6 +186,7 @@ class Condition:
     width: float = 1.0
     layout: Layout = "side by side"
     slope: Slope | None = None
+    recomputes: bool = False
 
     @cached_property
     def _by_size(self) -> dict[int, Condition]:
@@ -245,20 +248,37 @@ class Condition:
 _current: ContextVar[Condition] = ContextVar("art_oat_condition")
 
 
+class RecomputedError(RuntimeError):
+    """A layer runs again in a backward pass, and nothing recalls the condition of the pass forth."""
+
+
 def current_condition() -> Condition:
-    """Return the condition of the pass under way in this thread.
+    """Return the condition of the pass under way in this thread, or of the pass that is computed again in backward.
 
     Raises:
+        RecomputedError: If a converted layer runs again in a backward pass, without :func:`~art_oat.contexts.recalled`.
         RuntimeError: If a converted layer runs outside a pass of its ``OATModel``.
     """
-    try:
-        return _current.get()
-    except LookupError:
+    condition = _current.get(None)
+    if condition is not None:
+        return condition
+    if not is_in_backward():
         raise RuntimeError(
             "a converted layer knows its lam only inside its OATModel. "
-            "Call model(x, lam, width), or use model.pinned(point) or fold(model, point), which are plain networks. "
-            "Gradient checkpointing runs layers again after the pass, and is not supported in training."
-        ) from None
+            "Call model(x, lam, width), or use model.pinned(point) or fold(model, point), which are plain networks."
+        )
+    condition = recalled_value()
+    if not isinstance(condition, Condition):
+        raise RecomputedError(
+            "a converted layer runs again in the backward pass, and does not know its lam there. "
+            "Switch gradient checkpointing on before to_conditional, or set recomputes = True on the OATModel."
+        )
+    return condition
+
+
+def is_recomputing() -> bool:
+    """Whether a layer that runs now computes again, in a backward pass, what its pass forth did not keep."""
+    return _current.get(None) is None and is_in_backward()
 
 
 @contextmanager

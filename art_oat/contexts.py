@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -74,3 +77,37 @@ def recomputed(tensor: Tensor, compute: Callable[[], Tensor]) -> AbstractContext
 
     hooks: AbstractContextManager[None] = torch.autograd.graph.saved_tensors_hooks(pack, unpack)
     return hooks
+
+
+_recalled: ContextVar[weakref.ref[Any] | None] = ContextVar("art_oat_recalled", default=None)
+
+
+@contextmanager
+def recalled(value: Any) -> Iterator[None]:
+    """Let :func:`recalled_value` return ``value`` where a backward pass computes again what the block computes.
+
+    ``torch.utils.checkpoint`` keeps the arguments of what it will compute again. These are unpacked right before, in
+    the thread that computes; unpacking anything that is kept of the block brings its value back.
+    """
+    reference = weakref.ref(value)
+
+    def pack(tensor: Tensor) -> tuple[Tensor, Any]:
+        return tensor.detach(), value  # to return the tensor itself would be a cycle where it is a result
+
+    def unpack(kept: tuple[Tensor, Any]) -> Tensor:
+        _recalled.set(reference)
+        return kept[0]
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        yield
+
+
+def recalled_value() -> Any:
+    """Return the value of the block that is computed again in this thread; None if there is none."""
+    reference = _recalled.get()
+    return None if reference is None or not is_in_backward() else reference()
+
+
+def is_in_backward() -> bool:
+    """Whether this thread is in a backward pass."""
+    return torch._C._current_graph_task_id() != -1

@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
 from art_oat.condition import Condition, Dials, Layout, OperatingPoint, Slope, conditioned
+from art_oat.contexts import recalled
 from art_oat.layers.batch_norm import steadied
 from art_oat.layers.encoding import Encoding
 from art_oat.layers.film import FiLM
@@ -48,6 +49,8 @@ class OATModel(nn.Module):
 
     Attributes:
         layout: How the network lays out several samples that it makes of one, see :data:`~art_oat.condition.Layout`.
+        recomputes: Whether activations are computed again in the backward pass, by ``torch.utils.checkpoint``.
+            Found out on conversion; to be set where that is switched on later.
         tried_shape: Shape of one sample on which the conversion was tried; None where it was not.
         is_lam_named: Whether someone has set ``default_point``, so that its lam is meant; travels with copies.
         writing: Held by a training while it writes weights and statistics; not copied.
@@ -69,6 +72,7 @@ class OATModel(nn.Module):
         self.conversion = dict(conversion or {})
         self.dials = Dials(encoding.lambdas, widths, _farthest(encoding.lambdas, network))
         self.layout: Layout = "side by side"
+        self.recomputes = False
         self.tried_shape: tuple[int, ...] | None = None
         self.revision = 0
         self.structure = 0
@@ -144,7 +148,7 @@ class OATModel(nn.Module):
         """Return what the converted layers read for lams ``[G]``, which are taken as checked."""
         has_slope = self.lambdas[0] == 0 and len(self.lambdas) > 1
         slope = Slope(self.lambdas[1], self.encoding.table[:2]) if has_slope else None
-        return Condition(lam, self.encoding(lam), width, self.layout, slope)
+        return Condition(lam, self.encoding(lam), width, self.layout, slope, self.recomputes)
 
     def cast(self, x: Tensor) -> Tensor:
         """Bring inputs to the dtype of the network's first weight; indices that it looks something up by stay whole."""
@@ -183,8 +187,10 @@ class OATModel(nn.Module):
 
     def _pass(self, x: Tensor, lams: Tensor, width: float) -> Any:
         single = len(x) == 1 and self.training
+        condition = self.condition(lams, width)
+        recall = recalled(condition) if self.recomputes and torch.is_grad_enabled() else nullcontext()
         try:
-            with conditioned(self.condition(lams, width)), steadied(self.network) if single else nullcontext():
+            with conditioned(condition), recall, steadied(self.network) if single else nullcontext():
                 return self.network(self.cast(x))
         finally:
             if self.training:

@@ -13,8 +13,8 @@ import art_oat
 
 ROOT = Path(art_oat.__file__).parents[1]
 ORDER = [
-    {"launch", "leftovers", "numbers"},
-    {"condition", "contexts", "threads", "rebuild", "checks", "storage"},
+    {"contexts", "launch", "leftovers", "numbers"},
+    {"condition", "threads", "rebuild", "checks", "storage"},
     {"data", "lock", "model_files", "models", "watch"},
     {"layers"},
     {"pinned"},

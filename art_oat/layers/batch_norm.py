@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from art_oat.condition import Condition, current_condition
+from art_oat.condition import Condition, current_condition, is_recomputing
 from art_oat.contexts import recomputed
 from art_oat.layers.base import AffineLayer
 from art_oat.layers.channel_affine import channel_affine
@@ -89,7 +89,7 @@ class DualBatchNorm(BatchNormLayer):
             parts = [(self.clean, clean), (self.adversarial, adversarial)]
         result = _joined([_normalize(*part) for part in parts])
         if self.film is not None:
-            with _not_kept(result, parts):
+            with nullcontext() if condition.recomputes else _not_kept(result, parts):
                 result = self.film(result, condition.code if order is None else condition.code[order])
         return result if inverse is None else result[inverse]
 
@@ -131,7 +131,7 @@ class DualAffineBatchNorm(BatchNormLayer):
         sides = affine_of_side(condition, self.clean, self.adversarial)
         scale, shift = self._modulated(sides, condition)
         result = _normalize(self.statistics, x)
-        with _not_kept(result, [(self.statistics, x)]):
+        with nullcontext() if condition.recomputes else _not_kept(result, [(self.statistics, x)]):
             return channel_affine(result, scale, shift)
 
     def normalization(self, condition: Condition) -> tuple[Tensor, Tensor]:
@@ -172,8 +172,20 @@ def _normalize(norm: _BatchNorm, x: Tensor) -> Tensor:
         return x
     if norm.training and x.numel() == x.shape[1]:
         return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
-    result: Tensor = norm(x)
+    with _unmoved(norm) if norm.training and is_recomputing() else nullcontext():
+        result: Tensor = norm(x)
     return result
+
+
+@contextmanager
+def _unmoved(norm: _BatchNorm) -> Iterator[None]:
+    """Within the block, let the running statistics stay: they have taken the batch in when it first came."""
+    momentum, count = norm.momentum, norm.num_batches_tracked
+    norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        norm.momentum, norm.num_batches_tracked = momentum, count
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:

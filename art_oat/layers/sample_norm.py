@@ -83,7 +83,8 @@ class SampleNorm(NormLayer):
             result: Tensor = self._at_once(scale, shift)(x)
             return result
         result = self.norm(x)
-        is_same_again = not (self.training and hasattr(self.norm, "running_mean"))  # which would be moved once more
+        moves = self.training and hasattr(self.norm, "running_mean")  # which it would once more
+        is_same_again = not (moves or condition.recomputes)
         with recomputed(result, lambda: self.norm(x.detach())) if is_same_again else nullcontext():
             return channel_affine(result, *self._shaped(scale, shift), is_trailing=self.is_trailing)
 

@@ -600,4 +600,4 @@ NOT_YET: dict[str, str] = {}
 CHECKPOINTED = Foreign(
     "torchvision", "densenet, checkpointed", _vision("densenet:DenseNet", 8, (2, 2, 2, 2), 16, memory_efficient=True)
 )
-"""A network that computes its activations again in the backward pass, where no lam is known: not to be converted."""
+"""A network that computes its activations again in the backward pass."""

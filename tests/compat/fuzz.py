@@ -422,11 +422,15 @@ class Tokens(Block):
 
 
 class Checkpointed(Block):
-    """Computes its activations again in the backward pass."""
+    """Computes its activations again in the backward pass, once converted: torch's norms would count them twice."""
 
     def forward(self, x: Tensor) -> Tensor:
-        out = checkpoint(lambda z: self.norm(self.conv(z)), x, use_reentrant=False)
+        is_plain = isinstance(self.norm, _BatchNorm)
+        out = self.norm(self.conv(x)) if is_plain else checkpoint(self._normalized, x, use_reentrant=False)
         return self.activation(out)
+
+    def _normalized(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x))
 
 
 class OtherNorm(Block):
@@ -447,7 +451,6 @@ COMMON: Sequence[type[Block]] = (
 REFUSED: Mapping[type[Block], tuple[str, str]] = {
     Closure: ("a function holds a layer of the network", ""),
     ReplacedForward: ("a forward was replaced by a function that holds the old one", ""),
-    Checkpointed: ("gradient checkpointing", "Gradient checkpointing"),
 }
 """What cannot be converted or trained: why, and what the error must say of it."""
 

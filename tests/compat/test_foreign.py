@@ -10,7 +10,6 @@ from torch import nn
 
 from art_oat import to_conditional
 from art_oat.storage import read_rows
-from art_oat.surgery import UnsupportedModuleError
 from tests.compat.__main__ import RESULTS, nb_right
 from tests.compat.borrowed_torchvision import torchvision_importable
 from tests.compat.exports import NO_ONNX, exported_differences
@@ -123,10 +122,8 @@ def test_the_quick_networks_meet_every_dtype_and_layout():
     assert met == set(COMBINATIONS)
 
 
-def test_a_network_with_checkpointing_is_refused_by_the_path_of_a_norm():
-    network = CHECKPOINTED.build(DTYPES["float32"], LAYOUTS["contiguous"])
-    with pytest.raises(UnsupportedModuleError, match=r"features\.denseblock\d\..*Gradient checkpointing"):
-        to_conditional(network)
+def test_a_network_with_checkpointing_is_known_as_one():
+    assert to_conditional(CHECKPOINTED.build(DTYPES["float32"], LAYOUTS["contiguous"])).recomputes
 
 
 def test_torchvision_is_borrowed_and_given_back():

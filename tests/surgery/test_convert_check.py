@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from art_oat import PGD, OATClassifier, OATTrainer, fold, to_conditional
 from art_oat.surgery import UnsupportedModuleError
@@ -150,18 +149,12 @@ class Functional(Plain):
         return F.batch_norm(self.conv1(x), norm.running_mean, norm.running_var, norm.weight, norm.bias)
 
 
-class Checkpointed(Plain):
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(checkpoint(self.features, x, use_reentrant=False).mean(dim=(2, 3)))
-
-
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
         (Dispatching, r"norm1 \(BatchNorm2d\): the converted network does not call .* norm2 \(BatchNorm2d\)"),
         (ReadsWeight, "it fails, as it did not before conversion: .* no attribute 'weight'"),
         (Functional, "it fails, as it did not before conversion: .* no attribute 'running_mean'"),
-        (Checkpointed, "in training it fails, as it did not before conversion: .* checkpointing"),
     ],
 )
 def test_a_network_that_does_otherwise_once_converted_is_refused(kind, message):
