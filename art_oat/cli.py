@@ -129,7 +129,8 @@ def demo(
 def train() -> None:
     """Train one network for every lam and width on a data set; keep the best of five epochs on validation images.
 
-    A training that is interrupted keeps the best so far; the same command again goes on with it.
+    A training that is interrupted keeps the best so far; the same command again goes on with it. Several processes, one
+    for each GPU, say, train one network together: torchrun --nproc-per-node 2 -m art_oat train ...
     """
 
 

@@ -1,5 +1,6 @@
 import os
 import shutil
+import warnings
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from art_oat import PGD, OATClassifier, OATTrainer, StratifiedSampling, WeightPerturbation, to_conditional
 from art_oat.attacks import NFGSM, bind
 from art_oat.launch import PeerError
-from art_oat.training import Callback, CSVLogger, EpochRecord, RestoreBest, ResumeFile, hybrid_loss
+from art_oat.training import Callback, CSVLogger, DivergenceWarning, EpochRecord, RestoreBest, ResumeFile, hybrid_loss
 from art_oat.training.distributed import Group
 from art_oat.training.step import Step
 from tests.networks import LAMBDAS, Residual, images, labels, shaken
@@ -286,3 +287,24 @@ def left_alone(folder: Path, is_joint: bool) -> str:
 def test_a_process_whose_peer_is_gone_ends_at_once_by_one_line(is_joint, tmp_path):
     said, _ = in_processes(2, tmp_path, left_alone, tmp_path / "group0", is_joint)
     assert "\n" not in said
+
+
+def with_a_fault_in_one() -> list[Any]:
+    classifier, calls = classifier_of(), []
+
+    def loss(*args: Any) -> Tensor:
+        calls.append(len(args))
+        value = hybrid_loss(*args)
+        return value * float("nan") if Group.here().rank == 1 and len(calls) == 3 else value
+
+    trainer = OATTrainer(classifier, attack="n-fgsm", eps=0.1, loss=loss, on_nan="restore")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DivergenceWarning)
+        trainer.fit(X.numpy(), Y.numpy(), batch_size=13, nb_epochs=3, verbose=False)
+    return [[record.is_diverged for record in trainer.history], classifier.model.state_dict()]
+
+
+def test_what_diverges_in_one_process_is_undone_in_all(tmp_path):
+    first, second = in_processes(2, tmp_path, with_a_fault_in_one)
+    assert first[0] == second[0] == [False, True, False, False]
+    assert is_same(first[1], second[1])

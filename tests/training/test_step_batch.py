@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch import nn
 
+from art_oat import Method
 from art_oat.training.distributed import Group
-from art_oat.training.step_batch import StepBatch
+from art_oat.training.step_batch import StepBatch, joint_faults
 from tests.networks import images, labels
 
 
@@ -25,3 +26,23 @@ def test_parts_hold_every_sample_once_in_alike_numbers_of_each_lam_and_their_por
     criterion = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 0.5, 1.5, 3.0]))
     for of_attacked in (True, False):
         assert sum(part.portion(criterion, of_attacked=of_attacked) for part in parts) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("size", "faults"), [(1, 0), (2, 1)])
+def test_norms_that_cannot_be_synchronized_are_refused_by_path_where_several_processes_train(size, faults, classifier):
+    classifier.model.network.own = nn.BatchNorm1d(3)  # as no conversion leaves it
+    found = joint_faults(classifier, Method(sync_norms=True), Group(0, size), images(20).numpy(), 10)
+    assert len(found) == faults
+    assert all("sync_norms needs batch norms that were converted, but own were not" in fault for fault in found)
+
+
+@pytest.mark.parametrize(
+    ("nb_samples", "batch_size", "is_fitting"),
+    [(20, 10, True), (22, 10, False), (24, 10, True), (5, 10, True), (4, 10, True), (3, 10, False)],
+)
+def test_batches_too_small_for_all_processes_are_refused_before_anything_is_trained(
+    nb_samples, batch_size, is_fitting, classifier
+):
+    """Of six lams, a batch of ``n`` has ``ceil(n / 6)`` samples at 0; each of three processes needs one above 0."""
+    found = joint_faults(classifier, Method(), Group(1, 3), images(nb_samples).numpy(), batch_size)
+    assert len(found) == (not is_fitting)
