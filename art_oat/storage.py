@@ -94,10 +94,10 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all, and as :func:`replaced` does."""
+def write_bytes(path: Path, *content: bytes) -> None:
+    """Write a file, of one part or several, whole or not at all, and as :func:`replaced` does."""
     with replaced(path) as partial, partial.open("wb") as file:
-        file.write(content)
+        file.writelines(content)
 
 
 @contextmanager

@@ -106,7 +106,7 @@ class ResumeFile(Callback):
         packed = io.BytesIO()
         torch.save({"settings": dict(settings), "content": dict(content)}, packed)
         whole = packed.getvalue()
-        write_bytes(Path(self.path), _HEAD + digest(whole).encode() + b"\n" + whole)
+        write_bytes(Path(self.path), _HEAD, digest(whole).encode(), b"\n", whole)
         self._written = time.monotonic()
 
     def origin(self, content: Mapping[str, Any], nb_epochs: int, nb_batches: int | None) -> str:
