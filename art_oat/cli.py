@@ -159,7 +159,7 @@ def _train(
 
     started = time.perf_counter()
     _search_here()  # for a network of the caller's own
-    with _refusals(), _terminable(), _short_warnings(), in_group(device) as group:
+    with _refusals(), in_group(device) as group, _terminable(), _short_warnings():  # who waits for others can be ended
         settings, run = recipe_from(recipe, given), Run(out, _say, device_type=device)
         images = group.first_then_all(lambda: settings.dataset(download=download))
         run.train(
