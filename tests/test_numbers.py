@@ -198,6 +198,7 @@ COUNTS = {
     "RandomCropFlip.padding": RandomCropFlip,
     "recalibrate.seed": lambda it: recalibrate(classifier(), [IMAGES], seed=it),
     "Recipe.batch_size": lambda it: Recipe(data="digits", batch_size=it),
+    "Method.accumulation_steps": lambda it: Method(accumulation_steps=it),
     "Recipe.nb_epochs": lambda it: Recipe(data="digits", nb_epochs=it),
     "Recipe.nb_train": lambda it: Recipe(data="digits", nb_train=it),
     "Recipe.seed": lambda it: Recipe(data="digits", seed=it),

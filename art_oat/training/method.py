@@ -63,8 +63,7 @@ class Method:
         eps: Radius of attacks that are called by name, in units of ``x``.
         eps_step: Their step; None for their defaults. One step is always ``eps`` long.
         norm: Their norm, ``"Linf"`` or ``"L2"``; ``"n-fgsm"`` takes the first alone.
-        allow_large_eps: Whether the ``eps`` of an attack may be half the range of ``x``, or more; otherwise that is
-            refused as a number in another unit.
+        allow_large_eps: Whether ``eps`` may be half the range of ``x``, or more; else refused as in another unit.
         loss: A name of :data:`~art_oat.training.loss.LOSSES`, or a function with the arguments of ``hybrid_loss``.
             Label smoothing and class weights are those of the classifier's loss.
         sampling: How lams are drawn; by default as published, all above 0 alike.
@@ -77,8 +76,7 @@ class Method:
             there with a new average. None for no average.
         clean_share: Share of the epochs of the first ``fit``, in ``[0, 1)``, that train every lam on clean inputs
             alone, before the others and for an eighth of their time. A schedule goes through once in them, and once in
-            the others. Their number is rounded, and one epoch is left for the attack. 0 for a network that was trained
-            before.
+            the others. Their number is rounded, and one epoch is left for the attack. 0 for a trained network.
         eps_warmup: Share of the epochs with attack of the first ``fit``, in ``[0, 1)``, over which the radius of the
             attack, and its step with it, grow from 0 on a straight line, step by step: of ``n`` steps, the ``i``-th is
             taken at ``i / n`` of them. As in the recipe for XCiT (arXiv:2209.07399). Validation has the full
@@ -92,6 +90,8 @@ class Method:
             apply to the largest width alone.
         clip_grad_norm: Largest norm of the whole gradient of a step, over all parameters of the optimizer, as
             ``torch.nn.utils.clip_grad_norm_`` takes it; a longer one is shortened to it. None to leave it as it is.
+        accumulation_steps: In how many parts a step's batch is computed, for memory: their gradients add to that of the
+            whole batch. Norms that compute statistics do so for each part; dropout is drawn for each.
         matches_dropout: Whether the clean and the attacked pass of a sample draw the same for dropout, drop-path and
             whatever else draws from torch's global generators (matched dropout of PyramidAT, arXiv:2111.15121). The
             clean pass then runs in two parts, of samples without and with attack; where the network drops nothing and
@@ -147,6 +147,7 @@ class Method:
         default=False, metadata=_help("Whether narrower widths learn from the answers of the widest.")
     )
     clip_grad_norm: float | None = field(default=None, metadata=_help("Largest norm of the gradient of a step."))
+    accumulation_steps: int = field(default=1, metadata=_help("Parts that a step's batch is computed in, for memory."))
     matches_dropout: bool = field(
         default=False, metadata=_help("Whether clean and attacked inputs of a step meet the same dropout.")
     )
@@ -176,7 +177,7 @@ class Method:
             attack_faults(self.attack, self.fallback, eps=self.eps, norm=self.norm, eps_step=self.eps_step)
             + refusals(lambda: self.loss_function, lambda: self.perturbation)
             + claim_faults(allow_large_eps=self.allow_large_eps)
-            + pass_faults(matches_dropout=self.matches_dropout, sync_norms=self.sync_norms)
+            + pass_faults(self.matches_dropout, self.sync_norms, self.accumulation_steps)
             + size_faults(
                 ema=self.ema,
                 clip_grad_norm=self.clip_grad_norm,

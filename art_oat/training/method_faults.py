@@ -9,7 +9,7 @@ from typing import Any
 from art_oat.attacks import NFGSM, Norm, scaling_faults, trial_faults
 from art_oat.attacks.registry import is_one_step, name_faults
 from art_oat.classifier import OATClassifier
-from art_oat.numbers import KindFault, number_faults, shown
+from art_oat.numbers import KindFault, count_faults, number_faults, shown
 from art_oat.training.awp import WeightPerturbation
 from art_oat.training.sampling import StratifiedSampling
 
@@ -80,9 +80,12 @@ def claim_faults(**claims: Any) -> list[str]:
     return [KindFault(f"{name} must be True or False, got {shown(claim)}.") for name, claim in wrong.items()]
 
 
-def pass_faults(*, matches_dropout: Any, sync_norms: Any) -> list[str]:
+def pass_faults(matches_dropout: Any, sync_norms: Any, accumulation_steps: Any) -> list[str]:
     """Say why the passes of a step cannot be as is asked for."""
     faults = claim_faults(matches_dropout=matches_dropout, sync_norms=sync_norms)
+    faults += count_faults({"accumulation_steps": accumulation_steps})
+    if not faults and sync_norms and accumulation_steps > 1:
+        return ["sync_norms must be False with accumulation_steps above 1, each of which has statistics of its own."]
     if not faults and matches_dropout and sync_norms:
         return ["sync_norms must be False with matches_dropout, whose passes are others in each process."]
     return faults

@@ -22,7 +22,7 @@ from art_oat.training.awp import adversarial_part, uses_clean_scores
 from art_oat.training.distributed import ALONE, Group
 from art_oat.training.ema import WeightAverage
 from art_oat.training.layout import InputLayout
-from art_oat.training.loss import is_separable, value_fault
+from art_oat.training.loss import is_separable
 from art_oat.training.lr_stepper import scaled_rates
 from art_oat.training.method import Method
 from art_oat.training.precision import Precision, autocast
@@ -30,7 +30,7 @@ from art_oat.training.records import EpochMetrics
 from art_oat.training.safeguard import Safeguard, UnfitError, check_finite
 from art_oat.training.sampling import draw_widths
 from art_oat.training.statistics import StatisticsWatch
-from art_oat.training.step_batch import StepBatch
+from art_oat.training.step_batch import Attacked, Parts, StepBatch, check_value, drawn_alike, each_attacked
 
 _NB_PROBES = 8
 
@@ -117,14 +117,17 @@ class Step:
     def _take_gradient(self, batch: StepBatch) -> None:
         """Leave in the parameters the gradient of the step, summed over its widths."""
         widths = draw_widths(self.method.width_sampling, self.model.widths, self.generator)
-        attacked = {width: self._attacked(batch, width) for width in widths}
+        parts = batch.split(self.method.accumulation_steps, self.group)
+        drawing = drawn_alike(parts, self.generator, self.attack)
+        attacked = [{width: self._attacked(part, width) for width in widths} for part in drawing]
         self.model.train()
-        target = batch.y
-        with self.group.averaging(self._buffers), self._perturbed(batch, attacked):
-            for width, x_adv in attacked.items():
-                logits = self._add_gradient(batch, width, x_adv, target)
-                if self.method.distills and width == self.model.widths[-1]:
-                    target = logits.softmax(dim=1)
+        with self.group.averaging(self._buffers), self._perturbed(parts, attacked):
+            for part, found in zip(parts, attacked, strict=True):
+                target = part.y
+                for width, x_adv in found.items():
+                    logits = self._add_gradient(part, width, x_adv, target)
+                    if self.method.distills and width == self.model.widths[-1]:
+                        target = logits.softmax(dim=1)
         self.group.sum_gradients(list(self.model.parameters()))
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         check_finite("gradient", nn.utils.get_total_norm(gradients), self.epoch)
@@ -138,10 +141,10 @@ class Step:
         """Return the samples with lam above 0 after the attack at a width, ``[A, ...]``."""
         is_attacked = batch.is_attacked
         x = self.layout.arranged(batch.x[is_attacked])
-        if not len(x):
-            return x
         attack = self.attack if batch.eps_share == 1 else self.attack.scaled(batch.eps_share)
         generator = self.generator if attack.draws_rows else self.group.own_generator(self.generator)
+        if not len(x):  # a draw for each process, also for one that has none
+            return x
         with self._computing(self.method.attack_precision or self.method.precision), drawing_for(batch.attacked_rows):
             return attack(x, batch.classes[is_attacked], batch.lam[is_attacked], generator, width=width)
 
@@ -152,26 +155,27 @@ class Step:
         with self.group.drawing_apart(self.classifier.device), joint_norms() if is_joint else nullcontext():
             yield
 
-    def _perturbed(self, batch: StepBatch, attacked: Mapping[float, Tensor]) -> AbstractContextManager[None]:
+    def _perturbed(self, parts: Parts, attacked: Attacked) -> AbstractContextManager[None]:
         """Let the weights stand where they are worst within the block, if that is asked for."""
         perturbation = self.method.perturbation
-        if perturbation is None or not perturbation.is_due(self.epoch) or not bool(batch.is_attacked.any()):
+        if perturbation is None or not perturbation.is_due(self.epoch) or not any(each_attacked(parts, attacked)):
             return nullcontext()
-        is_partial = self.model.widths[-1] not in attacked
-        losses = partial(self._adversarial_losses, batch, attacked)
+        is_partial = self.model.widths[-1] not in attacked[0]
+        losses = partial(self._adversarial_losses, parts, attacked)
         return perturbation(self.model, losses, is_partial=is_partial, sum_up=self.group.sum_tensors)
 
-    def _adversarial_losses(self, batch: StepBatch, attacked: Mapping[float, Tensor]) -> Iterator[Tensor]:
+    def _adversarial_losses(self, parts: Parts, attacked: Attacked) -> Iterator[Tensor]:
         """Give what weights are perturbed by, width by width; labels count, also where scores are distilled."""
-        x, y, lam = (part[batch.is_attacked] for part in (batch.x, batch.y, batch.lam))
-        x, loss = self.layout.arranged(x), self.loss
-        portion = batch.portion(self.classifier.loss, of_attacked=True)
-        for width, x_adv in attacked.items():
+        loss, criterion = self.loss, self.classifier.loss
+        for part, width, x_adv in each_attacked(parts, attacked):
+            x, y, lam = (values[part.is_attacked] for values in (part.x, part.y, part.lam))
             with self._computing(self.method.precision):
                 with self._drawing_again():
                     logits_adv = self._scores(x_adv, lam, width)
-                logits = self._scores(x, lam, width) if uses_clean_scores(loss) else logits_adv.detach()
-            yield portion * adversarial_part(loss, logits, logits_adv, y, lam, self.classifier.loss)
+                is_needed = uses_clean_scores(loss)
+                logits = self._scores(self.layout.arranged(x), lam, width) if is_needed else logits_adv.detach()
+            portion = part.portion(criterion, of_attacked=True)
+            yield portion * adversarial_part(loss, logits, logits_adv, y, lam, criterion)
 
     def _add_gradient(self, batch: StepBatch, width: float, x_adv: Tensor, target: Tensor) -> Tensor:
         """Add the gradient of the loss at one width to what is there, and return the clean scores.
@@ -187,7 +191,7 @@ class Step:
         has_gradient = False
         if is_separable(self.loss):
             term = self.loss(logits, logits.detach()[is_attacked], target, weight, criterion)
-            _check_value(term, is_term=True)
+            check_value(term, is_term=True)
             has_gradient = term.requires_grad  # a loss may have no clean term
             if has_gradient:
                 (portion * term).backward()
@@ -195,7 +199,7 @@ class Step:
         with self._computing(self.method.precision):
             logits_adv = self._scores(x_adv, lam[is_attacked], width) if len(x_adv) else logits[:0]
         loss = self.loss(logits, logits_adv, target, weight, criterion)
-        _check_value(loss, is_term=has_gradient)
+        check_value(loss, is_term=has_gradient)
         loss = portion * loss
         correct, robust = logits.argmax(1) == classes, logits_adv.argmax(1) == classes[is_attacked]
         joint, *counts = self.group.sums([loss.item(), *map(float, EpochMetrics.counts(correct, robust))])
@@ -203,7 +207,8 @@ class Step:
         self._largest_score = logits.detach().abs().max()
         if loss.requires_grad:  # without attacked samples, the clean term may be all there is
             loss.backward()
-        self.metrics.add(joint, *map(int, counts))
+        nb_samples = len((batch.whole or batch).x)
+        self.metrics.add(joint * (nb_samples / counts[0]), *map(int, counts))
         return logits.detach()
 
     def _clean_scores(self, batch: StepBatch, width: float) -> Tensor:
@@ -293,8 +298,3 @@ class Step:
         self.metrics = EpochMetrics(**state["metrics"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-
-
-def _check_value(value: Any, *, is_term: bool) -> None:
-    if fault := value_fault(value, is_term=is_term):
-        raise UnfitError(TypeError(fault))

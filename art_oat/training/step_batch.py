@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +12,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
-from art_oat.attacks import Rows
+from art_oat.attacks import BoundAttack, Rows
 from art_oat.checks import as_array
 from art_oat.classifier import OATClassifier
 from art_oat.layers import BatchNormLayer
 from art_oat.training.batches import is_generator
 from art_oat.training.distributed import ALONE, Group
-from art_oat.training.loss import total_weight
+from art_oat.training.loss import total_weight, value_fault
 from art_oat.training.method import Method
 from art_oat.training.safeguard import UnfitError
 
@@ -26,7 +27,8 @@ from art_oat.training.safeguard import UnfitError
 class StepBatch:
     """What every width of a step has in common; the weight of the adversarial term is lam, or 0 in a clean epoch.
 
-    The attack has a share of its radius. Of several processes, each has a part of the samples; ``whole`` has them all.
+    The attack has a share of its radius. A part, of one of several processes or of a step that accumulates gradients,
+    has some of the samples, the ``rows`` of the ``whole``, which has them all.
     """
 
     x: Tensor
@@ -35,7 +37,7 @@ class StepBatch:
     weight: Tensor
     eps_share: float
     whole: StepBatch | None = None
-    group: Group = ALONE
+    rows: Tensor | None = None
 
     def part(self, group: Group) -> StepBatch:
         """Return what this process trains on; it itself, where that is all."""
@@ -44,9 +46,18 @@ class StepBatch:
         group.check_same("the batches of a training, and what is drawn for them,", self._mark)
         if fault := _size_fault(len(self.x), int(self.is_attacked.sum()), group):
             raise UnfitError(ValueError(fault))
-        own = group.share(len(self.x))
+        return self._rows(group.share(len(self.x)))
+
+    def split(self, nb_parts: int, group: Group = ALONE) -> list[StepBatch]:
+        """Return parts of alike many samples of each lam, as many in each process; at most one for each sample."""
+        nb_samples = len(self.x if self.whole is None else self.whole.x)
+        nb_parts = max(min(nb_parts, nb_samples // group.size), 1)
+        return [self] if nb_parts == 1 else [self._rows(slice(first, None, nb_parts)) for first in range(nb_parts)]
+
+    def _rows(self, own: slice) -> StepBatch:
         x = self.x[own].clone()  # in the same layout in memory, without gaps
-        return StepBatch(x, self.y[own], self.lam[own], self.weight[own], self.eps_share, self, group)
+        rows = torch.arange(len(self.x), device=self.x.device) if self.rows is None else self.rows
+        return StepBatch(x, self.y[own], self.lam[own], self.weight[own], self.eps_share, self.whole or self, rows[own])
 
     def _mark(self) -> list[float]:
         """Return numbers that hardly another batch has; sums of bytes do not depend on their order."""
@@ -66,7 +77,7 @@ class StepBatch:
         if self.whole is None:
             return None
         is_attacked = self.whole.is_attacked
-        numbers = (is_attacked.cumsum(0) - 1)[self.group.share(len(is_attacked))]
+        numbers = (is_attacked.cumsum(0) - 1)[self.rows]
         return Rows(numbers[self.is_attacked], int(is_attacked.sum()))
 
     @property
@@ -78,6 +89,41 @@ class StepBatch:
     def is_attacked(self) -> Tensor:
         """Which samples are attacked, bool ``[N]``."""
         return self.weight > 0
+
+
+Parts = Sequence[StepBatch]
+Attacked = Sequence[Mapping[float, Tensor]]
+"""The attacked samples of every part, by width."""
+
+
+def each_attacked(parts: Parts, attacked: Attacked) -> Iterator[tuple[StepBatch, float, Tensor]]:
+    """Give parts, widths and attacked samples, where there are some."""
+    for part, found in zip(parts, attacked, strict=True):
+        for width, x_adv in found.items():
+            if len(x_adv):
+                yield part, width, x_adv
+
+
+def drawn_alike(parts: Parts, generator: torch.Generator, attack: BoundAttack) -> Iterator[StepBatch]:
+    """Give parts to attack, each with the generator as for the whole batch where the attack draws for all of that."""
+    start = end = generator.get_state()
+    for part in parts:
+        if attack.draws_rows:
+            generator.set_state(start)
+        yield part
+        if not attack.draws_rows or bool(part.is_attacked.any()):
+            end = generator.get_state()
+    generator.set_state(end)
+
+
+def check_value(value: Any, *, is_term: bool) -> None:
+    """Refuse what a loss may not return.
+
+    Raises:
+        UnfitError: If it did.
+    """
+    if fault := value_fault(value, is_term=is_term):
+        raise UnfitError(TypeError(fault))
 
 
 def _size_fault(nb_samples: int, nb_attacked: int, group: Group) -> str:
@@ -101,6 +147,8 @@ def joint_faults(classifier: OATClassifier, method: Method, group: Group, x: Any
         faults += [fault] if (fault := _size_fault(smallest, smallest - nb_clean, group)) else []
     if method.sync_norms and (paths := _lone_norms(classifier.model.network)):
         faults.append(f"sync_norms needs batch norms that were converted, but {', '.join(paths)} were not.")
+    if method.sync_norms and classifier.model.recomputes:
+        faults.append("sync_norms needs a network without activation checkpointing: its norms would exchange anew.")
     return faults
 
 

@@ -161,6 +161,7 @@ VARIANTS = {
     "growing radius": ({"eps_warmup": 0.8}, {}, {}),
     "growing radius of all widths": ({"eps_warmup": 0.8, "clean_share": 0.3}, {}, {"widths": WIDTHS}),
     "clipped gradients, matched dropout": ({"clip_grad_norm": 0.1, "matches_dropout": True}, {}, {}),
+    "accumulated gradients": ({"accumulation_steps": 3, "weight_perturbation": WeightPerturbation(0.1)}, {}, {}),
     "loader": ({}, {"source": (DataLoader(TensorDataset(torch.from_numpy(X), torch.from_numpy(Y)), 10),)}, {}),
 }
 
@@ -272,6 +273,7 @@ def test_of_a_finished_or_ended_training_the_result_comes_back_without_a_step(tm
         ({"loss": lambda logits, *_: logits.sum()}, {}, "loss was hybrid_loss, is <lambda>"),
         ({"eps_warmup": 0.5}, {}, "eps_warmup was 0.0, is 0.5"),
         ({"clip_grad_norm": 1.0}, {}, "clip_grad_norm was None, is 1.0"),
+        ({"accumulation_steps": 2}, {}, "accumulation_steps was 1, is 2"),
         ({"matches_dropout": True}, {}, "matches_dropout was False, is True"),
         ({"precision": "bf16"}, {}, "precision was float32, is bf16"),
         ({"attack_precision": "float32"}, {}, "attack_precision was None, is float32"),

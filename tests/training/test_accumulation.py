@@ -1,0 +1,72 @@
+"""A step that is computed in parts is the step of the whole batch."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from art_oat import PGD, Method, OATClassifier, OATTrainer, WeightPerturbation, to_conditional
+from tests.networks import conv
+
+X = torch.rand(21, 1, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).numpy()
+Y = torch.arange(21).remainder(5).numpy()
+WEIGHTS = torch.tensor([1.0, 2, 0.5, 1, 3], dtype=torch.float64)
+
+
+def trained(nb_parts: int, *, widths: tuple[float, ...] = (1.0,), weight: Tensor | None = None, **method: object):
+    """Train a network whose norms compute no statistics over samples, three steps long; the last batch is smaller."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        conv(1, 8), nn.GroupNorm(2, 8), nn.ReLU(), conv(8, 8), nn.GroupNorm(2, 8), nn.ReLU(), nn.Flatten(),
+        nn.Linear(8 * 36, 5),
+    ).double()  # fmt: skip
+    model = to_conditional(network, (0, 0.5, 1), widths=widths, input_shape=(1, 6, 6))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    loss = nn.CrossEntropyLoss(weight=weight)
+    classifier = OATClassifier(model, loss, (1, 6, 6), 5, optimizer, clip_values=(0, 1))
+    method = {"attack": PGD(0.1, nb_steps=2)} | method
+    trainer = OATTrainer(classifier, Method(accumulation_steps=nb_parts, **method))
+    trainer.fit(X, Y, nb_epochs=1, batch_size=9, verbose=False)
+    return model.state_dict(), trainer.history[0]
+
+
+@pytest.mark.parametrize("nb_parts", [2, 4, 30])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"clip_grad_norm": 0.1},
+        {"weight": WEIGHTS},
+        {"loss": "trades", "weight_perturbation": WeightPerturbation(0.05)},
+        {"widths": (0.5, 1.0), "width_sampling": "all", "distills": True},
+        {"clean_share": 0.5},
+    ],
+    ids=lambda it: ", ".join(it) or "plain",
+)
+def test_whole_steps_in_parts_give_the_weights_and_the_record_of_steps_at_once(options, nb_parts):
+    """Attack, random start included: 30 parts of at most 9 samples, some without one that is attacked."""
+    (whole, record), (parts, record_of_parts) = trained(1, **options), trained(nb_parts, **options)
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, rtol=1e-10, atol=1e-10, msg=name)
+    assert record_of_parts.loss == pytest.approx(record.loss, rel=1e-10)
+    assert (record_of_parts.clean, record_of_parts.robust) == (record.clean, record.robust)
+
+
+def test_less_is_kept_for_the_backward_pass():
+    kept = []
+    for nb_parts in (1, 4):
+        largest = 0
+
+        def pack(tensor: Tensor) -> Tensor:
+            nonlocal largest
+            largest = max(largest, tensor.numel() if tensor.dim() == 4 else 0)  # features, not the weights of the head
+            return tensor.detach()
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda it: it):
+            trained(nb_parts)
+        kept.append(largest)
+    assert kept[1] < 0.5 * kept[0]
+
+
+def test_norms_of_all_processes_go_with_whole_batches_alone():
+    with pytest.raises(ValueError, match="sync_norms must be False with accumulation_steps above 1"):
+        Method(accumulation_steps=2, sync_norms=True)
