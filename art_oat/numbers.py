@@ -132,6 +132,15 @@ def seed_faults(seed: Any, name: str = "seed") -> list[str]:
     return [_fault(f"{name} must be a whole number in [0, 2**32), got {shown(seed)}.", is_of_kind=is_whole(seed))]
 
 
+def flag_faults(flags: Mapping[str, Any]) -> list[str]:
+    """Say which values, by name, are neither True nor False (NumPy's count, too)."""
+    return [
+        KindFault(f"{name} must be True or False, got {shown(flag)}.")
+        for name, flag in flags.items()
+        if not isinstance(plain(flag), bool)
+    ]
+
+
 def is_name_in(value: object, known: Container[str]) -> bool:
     """Whether a value is one of some names; a list or an array, say, is none, and breaks nothing."""
     return isinstance(value, str) and value in known

@@ -22,16 +22,21 @@ class Places:
     """
 
     def __init__(self, nb_places: int, patience: float = 1.0) -> None:
+        self._nb_places, self._patience = nb_places, patience
+        self._clear()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._clear)  # the threads that were at work are not in the copy
+
+    def _clear(self) -> None:
         self._free: queue.SimpleQueue[None] = queue.SimpleQueue()
-        for _ in range(nb_places):
+        for _ in range(self._nb_places):
             self._free.put(None)
-        self._patience = patience
 
     def compute(self, function: Callable[[], Result]) -> Result:
         """Return what a function returns, once there is a place for it."""
         try:
             self._free.get(timeout=self._patience)
-        except queue.Empty:  # many long answers, one within another, or a copy of this process that lost its threads
+        except queue.Empty:  # many long answers, or one within another
             return function()
         try:
             return function()

@@ -1,3 +1,4 @@
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -38,3 +39,21 @@ def test_a_place_is_free_again_after_an_error():
         with pytest.raises(ZeroDivisionError):
             places.compute(lambda: 1 // 0)
     assert places.compute(lambda: 3) == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no copies of a process here")
+def test_a_copy_of_a_process_has_all_places_though_a_thread_held_one_when_it_was_made():
+    places, held, is_over = Places(1, patience=60), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        held.set()
+        is_over.wait()
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(places.compute, hold)
+        held.wait()
+        if not (child := os.fork()):
+            os._exit(places.compute(lambda: 3))
+        _, status = os.waitpid(child, 0)
+        is_over.set()
+    assert os.waitstatus_to_exitcode(status) == 3

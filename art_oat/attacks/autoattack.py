@@ -139,7 +139,9 @@ class AutoAttack:
         """Say what keeps AutoAttack from a network of ``nb_classes`` within ``clip_values``."""
         faults = []
         if nb_classes < _MIN_CLASSES:
-            faults.append(f"AutoAttack needs at least {_MIN_CLASSES} classes, got {nb_classes}. Use PGD instead.")
+            faults.append(
+                f"attack must be another than AutoAttack, which needs at least {_MIN_CLASSES} classes, got {nb_classes}. Use PGD."
+            )
         return faults + unit_range_faults(clip_values, "AutoAttack")
 
 

@@ -17,7 +17,7 @@ from art_oat.attacks.protocol import ClipValues, Norm, Objective
 from art_oat.attacks.radius import ball_faults, step_faults
 from art_oat.attacks.registry import AttackKind, AttackSpec, Use, register
 from art_oat.checks import refuse
-from art_oat.numbers import count_faults, is_name_in, number_faults, plain_fields
+from art_oat.numbers import count_faults, flag_faults, is_name_in, number_faults, plain_fields
 
 _KL_START = 0.001
 """Standard deviation of the start for ``"kl"``, whose gradient is 0 at ``x``; in units of ``x``, as published."""
@@ -59,7 +59,7 @@ class PGD:
     def __post_init__(self) -> None:
         plain_fields(self)
         faults = ball_faults(self.eps, self.norm, ("Linf", "L2")) + step_faults(self.eps_step)
-        faults += count_faults({"nb_steps": self.nb_steps})
+        faults += count_faults({"nb_steps": self.nb_steps}) + flag_faults({"has_random_start": self.has_random_start})
         if not is_name_in(self.objective, get_args(Objective)):
             faults.append(f"objective must be one of {get_args(Objective)}, got {self.objective!r}.")
         if self.objective == "kl" and not self.has_random_start:

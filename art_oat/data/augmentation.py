@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from art_oat.checks import refuse
-from art_oat.numbers import count_faults, plain_fields
+from art_oat.numbers import count_faults, flag_faults, plain_fields
 
 _IMAGE_AXES = 4
 
@@ -36,7 +36,7 @@ class RandomCropFlip:
 
     def __post_init__(self) -> None:
         plain_fields(self)
-        refuse(count_faults({"padding": self.padding}, least=0))
+        refuse(count_faults({"padding": self.padding}, least=0) + flag_faults({"has_flip": self.has_flip}))
 
     def __call__(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return changed copies of images, each by a draw of its own.

@@ -32,7 +32,7 @@ from art_oat.checks import Array, refusals, refuse
 from art_oat.classifier import OATClassifier
 from art_oat.condition import OperatingPoint
 from art_oat.evaluation.evaluate import checked_points
-from art_oat.evaluation.options import EvaluationOptions, ThreatModel
+from art_oat.evaluation.options import EvaluationOptions, ThreatModel, options_faults
 
 NB_STEPS = 50
 MIN_LAMS = 2
@@ -156,7 +156,7 @@ def checked(
     radius = threat.radius(classifier)
     radii = [radius, *radii_of(attack, classifier)]
     large = [fault for it in radii for fault in it.faults(allow_large_eps=threat.allow_large_eps)]
-    faults = [*classifier.data_faults(*data), *options.faults(unused=_UNUSED)]
+    faults = [*classifier.data_faults(*data), *options_faults(options, unused=_UNUSED)]
     refuse([*faults, *_attack_faults(attack, classifier, threat), *dict.fromkeys(large), *point_faults])
     check_radii([radius], allow_large_eps=True)
     return sorted(points, key=lambda point: point.lam)

@@ -13,7 +13,7 @@ from art_oat.attacks import Attack
 from art_oat.checks import Array, as_array, refuse
 from art_oat.classifier import OATClassifier, PinnedClassifier, data_faults
 from art_oat.condition import OperatingPoint
-from art_oat.evaluation.options import DEFAULTS, EvaluationOptions, ThreatModel
+from art_oat.evaluation.options import DEFAULTS, EvaluationOptions, ThreatModel, options_faults
 from art_oat.evaluation.report import RobustnessReport
 from art_oat.evaluation.runner import Evaluation, Point
 from art_oat.evaluation.suite import suites_of
@@ -73,7 +73,7 @@ def _evaluation(
     """Check what :func:`evaluate` is given."""
     point, faults = _point(classifier, *dials)
     suites, attack_faults = suites_of(attack, classifier, **asdict(threat))
-    faults = [*data_faults(classifier, x, y), *options.faults(unused=_UNUSED), *attack_faults, *faults]
+    faults = [*data_faults(classifier, x, y), *options_faults(options, unused=_UNUSED), *attack_faults, *faults]
     if options.nb_workers != 1 and not isinstance(classifier, OATClassifier | PinnedClassifier):
         kind = type(classifier).__name__
         faults.append(f"nb_workers must be 1 for a {kind}: ART copies it through files of its own.")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from art.estimators.classification import PyTorchClassifier
 
 from art_oat.attacks import Norm, Radius
-from art_oat.numbers import count_faults, plain_fields, seed_faults
+from art_oat.numbers import count_faults, flag_faults, plain_fields, seed_faults, shown
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,24 @@ class EvaluationOptions:
         counts = {name: getattr(self, name) for name in names if name not in unused}
         faults = count_faults({name: count for name, count in counts.items() if (name, count) != ("nb_robust", None)})
         faults += seed_faults(self.seed)
+        faults += flag_faults({"verbose": self.verbose, "carries_examples": self.carries_examples})
         idle = [it.name for it in fields(self) if it.name in unused and getattr(self, it.name) != it.default]
         if idle:
             faults.append(f"{' and '.join(idle)} must be left out here: this measurement does not use it.")
+        if not isinstance(self.state, str | Path | None):
+            faults.append(f"state must be the path of a folder, or None, got {shown(self.state)}.")
         return faults
+
+
+def options_faults(options: Any, *, unused: Collection[str] = ()) -> list[str]:
+    """Say all that is wrong with the options of a measurement; see :meth:`EvaluationOptions.faults`.
+
+    Raises:
+        TypeError: If they are of another kind.
+    """
+    if not isinstance(options, EvaluationOptions):
+        raise TypeError(f"options must be EvaluationOptions, got {shown(options)}.")
+    return options.faults(unused=unused)
 
 
 DEFAULTS = EvaluationOptions()

@@ -19,7 +19,7 @@ from art_oat.classifier import OATClassifier
 from art_oat.condition import OperatingPoint
 from art_oat.evaluation.cost import Cost, measure_costs
 from art_oat.evaluation.evaluate import checked_points
-from art_oat.evaluation.options import DEFAULTS, EvaluationOptions, ThreatModel
+from art_oat.evaluation.options import DEFAULTS, EvaluationOptions, ThreatModel, options_faults
 from art_oat.evaluation.report import RobustnessReport
 from art_oat.evaluation.runner import Evaluation, as_module
 from art_oat.evaluation.suite import Attacks, AttackSuite, suites_of
@@ -159,7 +159,7 @@ def _checked(
         raise TypeError(f"classifier must be an OATClassifier, got {type(classifier).__name__}.")
     points, point_faults = checked_points(classifier.model, *dials)
     suites, attack_faults = suites_of(attack, classifier, **asdict(threat))
-    faults = [*classifier.data_faults(*data), *options.faults(), *_subset_faults(options, data[0])]
+    faults = [*classifier.data_faults(*data), *options_faults(options), *_subset_faults(options, data[0])]
     refuse([*faults, *point_faults, *attack_faults])
     return points, suites
 

@@ -188,7 +188,10 @@ def _check_beta(beta: float) -> None:
 
 
 def _attacked(logits_adv: Tensor, y: Tensor, lam: Tensor) -> Tensor:
-    """Return which samples are attacked, bool ``[N]``; refuse what does not fit together."""
+    """Return which samples are attacked, bool ``[N]``; refuse what is no tensor or does not fit together."""
+    given = {"logits_adv": logits_adv, "y": y, "lam": lam}
+    if faulty := [name for name, it in given.items() if not isinstance(it, Tensor) or it.dim() == 0]:
+        raise TypeError(f"{' and '.join(faulty)} must be tensors with one row per sample.")
     is_attacked = lam > 0
     if lam.shape != y.shape[:1]:
         raise ValueError(f"lam must hold {len(y)} weights, one per sample, got {list(lam.shape)}.")

@@ -50,12 +50,12 @@ ATTACK = fixed(
     {"dark": darken},
     PGD(RADIUS, nb_steps=1),
     "pgd-1",
-    "screen",
     wrong=st.sampled_from(
         (
             "",
             "pgd",
             "no such",
+            "screen",  # which needs four classes
             None,
             1,
             Odd(),
