@@ -139,9 +139,8 @@ class AutoAttack:
         """Say what keeps AutoAttack from a network of ``nb_classes`` within ``clip_values``."""
         faults = []
         if nb_classes < _MIN_CLASSES:
-            faults.append(
-                f"attack must be another than AutoAttack, which needs at least {_MIN_CLASSES} classes, got {nb_classes}. Use PGD."
-            )
+            needs = f"AutoAttack, which needs at least {_MIN_CLASSES} classes"
+            faults.append(f"attack must be another than {needs}, got {nb_classes}. Use PGD.")
         return faults + unit_range_faults(clip_values, "AutoAttack")
 
 

@@ -27,6 +27,7 @@ from art_oat.attacks.library import check_can_bind, libraries
 from art_oat.attacks.registry import attacks_named, is_reserved
 from art_oat.checks import refuse
 from art_oat.condition import OperatingPoint
+from art_oat.numbers import shown
 from art_oat.storage import Plain, fingerprint
 
 Attacks = str | Attack | Sequence[str | Attack] | Mapping[str, str | Attack]
@@ -71,12 +72,14 @@ def suites_of(
     named = _with_names(attack)
     if not named:
         faults.append("attack must name at least one attack, got none.")
-    is_ball = not faults
+    if unnamed := [name for name, _ in named if not isinstance(name, str | None)]:
+        faults.append(f"attack must give attacks by name, got {shown(unnamed[0])} for a name.")
+    is_sound = not faults
     radii = [Radius(eps, norm, classifier.clip_values, classifier.input_shape)]
     radii += [radius for _, it in named for radius in radii_of(it, classifier)]
     faults += [fault for radius in radii for fault in radius.faults(allow_large_eps=allow_large_eps)]
     found = []
-    for name, it in named if is_ball else ():
+    for name, it in named if is_sound else ():
         try:
             found.append(_suite(name, it, classifier, eps, norm))
         except (TypeError, ValueError, ImportError) as error:

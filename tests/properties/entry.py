@@ -153,7 +153,6 @@ OPEN = frozenset(
     {
         "Architecture",
         "Encoding",
-        "Frontier.from_csv",
         "Frontier.select",
         "Method",
         "OATClassifier",
