@@ -140,7 +140,7 @@ class AutoAttack:
         faults = []
         if nb_classes < _MIN_CLASSES:
             needs = f"AutoAttack, which needs at least {_MIN_CLASSES} classes"
-            faults.append(f"attack must be another than {needs}, got {nb_classes}. Use PGD.")
+            faults.append(f"attack must be another than {needs}, got {nb_classes}. Use PGD instead.")
         return faults + unit_range_faults(clip_values, "AutoAttack")
 
 
