@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from art_oat.numbers import KindFault, plain, seed_faults
+from art_oat.numbers import KindFault, plain, seed_faults, shown
 
 Array = NDArray[Any]
 
@@ -81,6 +84,23 @@ def checked_seed(seed: Any) -> int:
     """
     refuse(seed_faults(seed))
     return int(plain(seed))
+
+
+def path_faults(paths: Mapping[str, Any]) -> list[str]:
+    """Say which values, by name, are no paths that the system can look for: neither text nor ``Path``, or too long."""
+    faults: list[str] = []
+    for name, path in paths.items():
+        if not isinstance(path, str | os.PathLike):
+            faults.append(KindFault(f"{name} must be a path, got {shown(path)}."))
+            continue
+        try:
+            Path(path).stat()
+        except ValueError as error:  # a zero in it
+            faults.append(f"{name} must be a path, got {shown(path)}: {one_line(error)}.")
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                faults.append(f"{name} must be a path that is shorter, got {shown(path)}.")
+    return faults
 
 
 def refusals(*checks: Callable[[], Any]) -> list[str]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from art_oat import models
-from art_oat.checks import one_line, refuse
+from art_oat.checks import one_line, path_faults, refuse
 from art_oat.contexts import borrowed_generators
 from art_oat.model import OATModel
 from art_oat.model_files import (
@@ -30,7 +30,7 @@ from art_oat.model_files import (
 )
 from art_oat.models.registry import network_kind
 from art_oat.network_kinds import check_model
-from art_oat.numbers import is_name_in
+from art_oat.numbers import KindFault, is_name_in, shown
 from art_oat.storage import digest
 from art_oat.surgery import to_conditional
 from art_oat.surgery.convert import check_network
@@ -50,6 +50,7 @@ class Architecture:
         arguments: What it is called with; must survive JSON.
 
     Raises:
+        TypeError: If ``arguments`` is no mapping.
         ValueError: If there is none of that name.
     """
 
@@ -57,8 +58,12 @@ class Architecture:
     arguments: Mapping[str, Any]
 
     def __post_init__(self) -> None:
+        faults = []
         if not is_name_in(self.name, _BUILDERS):
-            raise ValueError(f"architecture must be one of {_BUILDERS}, got {self.name!r}.")
+            faults.append(f"architecture must be one of {_BUILDERS}, got {shown(self.name)}.")
+        if not isinstance(self.arguments, Mapping):
+            faults.append(KindFault(f"arguments must be a mapping of names to values, got {shown(self.arguments)}."))
+        refuse(faults)
 
     @property
     def is_trusted(self) -> bool:
@@ -89,11 +94,12 @@ def save_model(model: OATModel, folder: str | Path, architecture: Architecture |
         architecture: Lets :func:`load_model` rebuild the plain network; None where the caller of it supplies one.
 
     Raises:
-        TypeError: If ``model`` is not an ``OATModel``.
-        ValueError: If a tensor of it could not be loaded again: NaN, an infinite weight, a negative variance.
+        TypeError: If ``model`` is not an ``OATModel``, ``folder`` no path, or ``architecture`` none.
+        ValueError: If ``folder`` is too long, or a tensor of the model could not be loaded again: NaN, an infinite
+            weight, a negative variance.
         OSError: If a file cannot be written; names it.
     """
-    check_model(model)
+    _check_target(model, folder, architecture)
     state = model.state_dict()
     refuse(value_faults(state, dict(model.named_parameters())))
     dtype = model.encoding.table.dtype
@@ -109,6 +115,19 @@ def save_model(model: OATModel, folder: str | Path, architecture: Architecture |
         "other_dtypes": {name: dtype_name(other) for name, other in others.items()},
     }
     write_model(Path(folder), encoded(state), description)
+
+
+def _check_target(model: OATModel, folder: str | Path, architecture: Architecture | None) -> None:
+    check_model(model)
+    faults = path_faults({"folder": folder})
+    if not isinstance(architecture, Architecture | None):
+        faults.append(KindFault(f"architecture must be an Architecture, or None, got {shown(architecture)}."))
+    refuse(faults)
+
+
+def _as_folder(folder: str | Path) -> Path:
+    refuse(path_faults({"folder": folder}))
+    return Path(folder)
 
 
 def weights_digest(model: OATModel) -> str:
@@ -133,10 +152,11 @@ def load_model(
 
     Raises:
         FileNotFoundError: If a file is missing.
+        TypeError: If ``folder`` is no path.
         ValueError: If a network is needed, a file is damaged, was changed or is of another version, or the weights do
             not fit.
     """
-    folder = Path(folder)
+    folder = _as_folder(folder)
     description, saved = read_model(folder, check=check)
     with borrowed_generators(torch.get_default_device()):
         if network is None:
@@ -146,8 +166,7 @@ def load_model(
             refuse(_size_faults(description["conversion"], saved))
             model = to_conditional(network, **description["conversion"]).to(DTYPES[description["dtype"]])
             _load_weights(model, saved, description["other_dtypes"])
-            initial = model.default_point
-            model.default_point = model.point(**description["default_point"])
+            initial, model.default_point = model.default_point, model.point(**description["default_point"])
         except Exception as error:  # whatever files of another origin make of it
             given, reason = type(network).__name__, one_line(error)
             raise ValueError(

@@ -13,6 +13,9 @@ from functools import cache
 import torch
 from torch import nn
 
+from art_oat.checks import refusals, refuse
+from art_oat.numbers import count_faults, plain, plain_sizes, shown, sizes_faults
+
 
 @dataclass(frozen=True)
 class ImageTask:
@@ -104,12 +107,15 @@ def network_kind(name: str) -> NetworkKind:
     """Return the kind that a name is of.
 
     Raises:
+        TypeError: If it is no text.
         ValueError: If there is none.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"network must be one of {spelled()}, got {shown(name)}.")
     found = next((kind for kind in network_kinds() if re.fullmatch(kind.pattern, name)), None)
     if found is None:
         known = [spelling.partition(" ")[0] for kind in network_kinds() for spelling in kind.spellings]
-        raise ValueError(f"network must be one of {spelled()}, got {name!r}.{near(name, known)}")
+        raise ValueError(f"network must be one of {spelled()}, got {shown(name)}.{near(name, known)}")
     return found
 
 
@@ -142,10 +148,20 @@ def network_named(
         image_size: Height and width of an image.
 
     Raises:
-        ValueError: If the name means none, or not for these images.
+        TypeError: If all faults are arguments of another kind.
+        ValueError: If the name means none, or not for these images, or a number is below 1; all faults at once.
     """
-    height, width = image_size
-    return _built(name, ImageTask(in_channels, nb_classes, (height, width)))
+    faults = refusals(lambda: network_kind(name))
+    faults += count_faults({"in_channels": in_channels, "nb_classes": nb_classes}) + _image_size_faults(image_size)
+    refuse(faults)
+    height, width = plain_sizes(image_size)
+    return _built(name, ImageTask(plain(in_channels), plain(nb_classes), (height, width)))
+
+
+def _image_size_faults(image_size: Sequence[int]) -> list[str]:
+    if faults := sizes_faults({"image_size": image_size}):
+        return faults
+    return [] if len(image_size) == 2 else [f"image_size must be height and width, got {shown(image_size)}."]  # noqa: PLR2004
 
 
 def _built(name: str, task: ImageTask) -> nn.Module:

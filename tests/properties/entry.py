@@ -151,14 +151,12 @@ def _cases(draw: Any, entry: Entry) -> Case:
 
 OPEN = frozenset(
     {
-        "Architecture",
         "Encoding",
         "Frontier.select",
         "Method",
         "OATClassifier",
         "OATTrainer.fit",
         "Recipe",
-        "SmallCNN",
         "TransferMatrix",
         "TransferMatrix.measure",
         "adapt",
@@ -171,11 +169,8 @@ OPEN = frozenset(
         "hybrid_loss",
         "load",
         "load_model of an edited description",
-        "load_model(folder)",
         "loss_gradient",
-        "network_named",
         "recalibrate",
-        "save_model",
         "set_params",
         "to_conditional",
         "unfreeze",

@@ -274,8 +274,14 @@ WORDS = {
 }
 
 
-def sized(**given):
-    return SmallCNN(**given)
+def fresh(build):
+    """Fresh weights are drawn from the global generator of torch, as those of any network."""
+
+    def built(**given):
+        with torch.random.fork_rng(devices=[]):
+            return build(**given)
+
+    return built
 
 
 def shaped(network, given):
@@ -343,6 +349,7 @@ ENTRIES = [
         {"folder": Values(st.nothing(), NO_PATHS | st.sampled_from(("/no/such", "", "\0", "a" * 5000)))},
         ("folder",),
         kinds=("refused",),
+        nb_cases=20,
     ),
     Entry(
         "Architecture",
@@ -401,11 +408,15 @@ ENTRIES = [
         nb_cases=40,
     ),
     Entry(
-        "SmallCNN", sized, {"in_channels": counts(1, 3), "nb_classes": counts(1, 4), "channels": CHANNELS}, (), shaped
+        "SmallCNN",
+        fresh(SmallCNN),
+        {"in_channels": counts(1, 3), "nb_classes": counts(1, 4), "channels": CHANNELS},
+        (),
+        shaped,
     ),
     Entry(
         "network_named",
-        network_named,
+        fresh(network_named),
         {
             "name": fixed(
                 "small",
@@ -414,7 +425,7 @@ ENTRIES = [
                 wrong=st.sampled_from(("", "x", None, 1, [], Odd(), "small-0", "small-", "é")),
             ).called("network"),
             "in_channels": counts(1, 3),
-            "nb_classes": counts(2, 4),
+            "nb_classes": counts(1, 4),
             "image_size": SIZES,
         },
         ("name",),
