@@ -191,8 +191,10 @@ class Frontier:
             ValueError: If a requirement is not as above, or bounds a cost that was not measured, or no point meets
                 all; says which fails and by how much.
         """
-        bounds = {"min_robust": min_robust, "min_clean": min_clean, "max_macs": max_macs, "max_latency": max_latency}
-        requirements = [_Requirement(name, plain(bound)) for name, bound in bounds.items() if bound is not None]
+        ceilings = {"max_macs": max_macs, "max_latency": max_latency}
+        bounds = {"min_robust": min_robust, "min_clean": min_clean}
+        bounds |= {name: bound for name, bound in ceilings.items() if bound is not None}
+        requirements = [_Requirement(name, plain(bound)) for name, bound in bounds.items()]
         refuse([fault for requirement in requirements for fault in requirement.faults(self.points)])
         fitting = [point for point in self.points if all(requirement.is_met(point) for requirement in requirements)]
         if not fitting:

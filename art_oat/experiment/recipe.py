@@ -21,7 +21,7 @@ from art_oat.layers.slimmable import check_widths
 from art_oat.model import OATModel
 from art_oat.model_io import Architecture
 from art_oat.models.registry import check_network_name, spelled
-from art_oat.numbers import count_faults, is_name_in, number_faults, plain, plain_fields, seed_faults
+from art_oat.numbers import count_faults, flag_faults, is_name_in, number_faults, plain, plain_fields, seed_faults
 from art_oat.surgery.builder import Conditioning
 from art_oat.surgery.convert import Heads
 from art_oat.training import Method, StratifiedSampling, parameter_groups, schedule_by_name
@@ -148,8 +148,7 @@ class Recipe:
             faults.append(f"augmentation must be one of {get_args(AugmentationName)}, got {self.augmentation!r}.")
         if not is_name_in(self.optimizer, _USUAL):
             faults.append(f"optimizer must be one of {tuple(_USUAL)}, got {self.optimizer!r}.")
-        if not isinstance(self.channels_last, bool):
-            faults.append(f"channels_last must be True or False, got {self.channels_last!r}.")
+        faults += flag_faults({"channels_last": self.channels_last})
         usual = (self.heads, self.method.width_sampling, self.method.distills) == ("shared", "random", False)
         if self.widths == (1.0,) and not usual:
             faults.append("heads, width_sampling and distills are for several widths: name them, such as 0.5 0.75 1.")

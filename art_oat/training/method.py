@@ -13,13 +13,12 @@ from art_oat.attacks import Attack, Norm, Radius, attack_named, radii_of
 from art_oat.attacks.registry import spelled
 from art_oat.checks import refusals, refuse
 from art_oat.classifier import OATClassifier
-from art_oat.numbers import is_name_in, plain_fields
+from art_oat.numbers import flag_faults, is_name_in, plain_fields
 from art_oat.training.awp import WeightPerturbation
 from art_oat.training.loss import LOSSES, Loss, TRADESLoss, loss_by_name, objective_of
 from art_oat.training.method_faults import (
     attack_faults,
     bound_faults,
-    claim_faults,
     kind_faults,
     pass_faults,
     size_faults,
@@ -175,12 +174,13 @@ class Method:
             raise TypeError(" ".join(kinds))
         refuse(
             attack_faults(self.attack, self.fallback, eps=self.eps, norm=self.norm, eps_step=self.eps_step)
-            + refusals(lambda: self.loss_function, lambda: self.perturbation)
-            + claim_faults(allow_large_eps=self.allow_large_eps)
+            + refusals(lambda: self.loss_function)
+            + flag_faults({"allow_large_eps": self.allow_large_eps})
             + pass_faults(self.matches_dropout, self.sync_norms, self.accumulation_steps)
             + size_faults(
                 ema=self.ema,
                 clip_grad_norm=self.clip_grad_norm,
+                weight_perturbation=self.weight_perturbation,
                 clean_share=self.clean_share,
                 eps_warmup=self.eps_warmup,
             )

@@ -9,7 +9,7 @@ from typing import Any
 from art_oat.attacks import NFGSM, Norm, scaling_faults, trial_faults
 from art_oat.attacks.registry import is_one_step, name_faults
 from art_oat.classifier import OATClassifier
-from art_oat.numbers import KindFault, count_faults, number_faults, shown
+from art_oat.numbers import count_faults, flag_faults, is_number, number_faults, shown
 from art_oat.training.awp import WeightPerturbation
 from art_oat.training.sampling import StratifiedSampling
 
@@ -64,25 +64,21 @@ def step_of(attack: Any, fallback: Any, eps_step: float | None) -> float | None:
     return None if is_single and fallback is not None else eps_step
 
 
-def size_faults(*, ema: Any, clip_grad_norm: Any, **shares: Any) -> list[str]:
+def size_faults(*, ema: Any, clip_grad_norm: Any, weight_perturbation: Any = None, **shares: Any) -> list[str]:
     """Say which numbers are out of range; shares, by name, are those of epochs."""
     faults = number_faults(shares, "lie in [0, 1)", lambda it: 0 <= it < 1)
     if ema is not None:
         faults += number_faults({"ema": ema}, "be a decay in (0, 1), such as 0.999, or None", lambda it: 0 < it < 1)
     if clip_grad_norm is not None:
         faults += number_faults({"clip_grad_norm": clip_grad_norm}, "be a number above 0, or None", lambda it: it > 0)
+    if is_number(weight_perturbation):
+        faults += number_faults({"weight_perturbation": weight_perturbation}, "be a number above 0", lambda it: it > 0)
     return faults
-
-
-def claim_faults(**claims: Any) -> list[str]:
-    """Say which claims, by name, are neither true nor false."""
-    wrong = {name: claim for name, claim in claims.items() if not isinstance(claim, bool)}
-    return [KindFault(f"{name} must be True or False, got {shown(claim)}.") for name, claim in wrong.items()]
 
 
 def pass_faults(matches_dropout: Any, sync_norms: Any, accumulation_steps: Any) -> list[str]:
     """Say why the passes of a step cannot be as is asked for."""
-    faults = claim_faults(matches_dropout=matches_dropout, sync_norms=sync_norms)
+    faults = flag_faults({"matches_dropout": matches_dropout, "sync_norms": sync_norms})
     faults += count_faults({"accumulation_steps": accumulation_steps})
     if not faults and sync_norms and accumulation_steps > 1:
         return ["sync_norms must be False with accumulation_steps above 1, each of which has statistics of its own."]

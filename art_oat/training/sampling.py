@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from art_oat.numbers import is_finite_number, is_name_in, plain
+from art_oat.numbers import flag_faults, is_finite_number, is_name_in, plain
 
 WidthSampling = Literal["all", "sandwich", "random"]
 _NB_IN_SANDWICH = 3
@@ -76,8 +76,8 @@ class StratifiedSampling:
 
 def width_sampling_faults(kind: str, *, distills: bool) -> list[str]:
     """Say what is wrong with how widths are to be drawn, and taught."""
-    if not isinstance(distills, bool):
-        return [f"distills must be True or False, got {distills!r}."]
+    if faults := flag_faults({"distills": distills}):
+        return faults
     if not is_name_in(kind, get_args(WidthSampling)):
         return [f"width_sampling must be one of {get_args(WidthSampling)}, got {kind!r}."]
     if distills and kind == "random":

@@ -46,7 +46,6 @@ def test_every_fault_of_a_recipe_is_named():
         {"seed": -1},
         {"widths": 0.5},
         {"widths": (1.0, 1.0)},
-        {"channels_last": 1},
         {"ema": 2},
         {"width_sampling": "some"},
         {"attack": PGD(0.1)},
@@ -58,6 +57,11 @@ def test_every_fault_of_a_recipe_is_named():
 def test_what_no_training_could_use_or_no_file_hold_is_refused_by_name(change):
     with pytest.raises(ValueError, match=next(iter(change))):
         RECIPE.changed(**change)
+
+
+def test_a_flag_of_another_kind_is_refused_by_name():
+    with pytest.raises(TypeError, match="channels_last must be True or False"):
+        RECIPE.changed(channels_last=1)
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,6 @@ def _cases(draw: Any, entry: Entry) -> Case:
 OPEN = frozenset(
     {
         "Encoding",
-        "Frontier.select",
         "Method",
         "OATClassifier",
         "OATTrainer.fit",

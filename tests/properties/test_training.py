@@ -66,7 +66,7 @@ SMALL = numbers(0, 0.4, is_low_in=False, is_high_in=False)
 SHARE = numbers(0, 1, is_high_in=False)
 METHOD = {
     "attack": SOME_ATTACK,
-    "eps": Values(SMALL.right, SMALL.wrong),
+    "eps": Values(SMALL.right, POSITIVE.wrong),  # what is too large depends on the range of a classifier
     "eps_step": POSITIVE.or_none(),
     "norm": choices("Linf"),
     "allow_large_eps": FLAGS,

@@ -147,8 +147,9 @@ def test_an_attack_by_name_maximizes_what_goes_with_the_loss(classifier, loss, f
 
 def test_every_fault_of_a_method_is_named():
     faults = (
-        "norm must be 'Linf'.*fallback must keep to the radius.*loss must be one of.*gamma must be a number above 0.*"
-        r"clean_share must lie in \[0, 1\).*ema must be a decay in \(0, 1\).*precision must be one of"
+        "norm must be 'Linf'.*fallback must keep to the radius.*loss must be one of.*"
+        r"clean_share must lie in \[0, 1\).*ema must be a decay in \(0, 1\).*"
+        "weight_perturbation must be a number above 0.*precision must be one of"
     )
     values = {"loss": "hinge", "weight_perturbation": -1, "ema": 0.0, "clean_share": 1.0, "precision": "fp8"}
     with pytest.raises(ValueError, match=faults):

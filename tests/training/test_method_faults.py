@@ -1,6 +1,7 @@
 import pytest
 
-from art_oat.training.method_faults import attack_faults, claim_faults, size_faults, step_of
+from art_oat.numbers import flag_faults
+from art_oat.training.method_faults import attack_faults, size_faults, step_of
 
 
 def test_a_step_that_is_meant_for_the_fallback_is_none_for_an_attack_of_one_step():
@@ -20,5 +21,5 @@ def test_numbers_in_range_have_no_faults(limit):
 
 
 def test_every_number_and_claim_that_is_none_is_named():
-    faults = size_faults(ema=1, clip_grad_norm=0, clean_share=1) + claim_faults(first=True, second="yes")
+    faults = size_faults(ema=1, clip_grad_norm=0, clean_share=1) + flag_faults({"first": True, "second": "yes"})
     assert [fault.partition(" must ")[0] for fault in faults] == ["clean_share", "ema", "clip_grad_norm", "second"]
