@@ -91,7 +91,7 @@ def test_a_truth_value_becomes_pythons_own_and_is_no_number(value):
     assert isinstance(*count_faults({"n": value}), KindFault)
 
 
-@pytest.mark.parametrize("value", NO_NUMBERS, ids=repr)
+@pytest.mark.parametrize("value", NO_NUMBERS)
 def test_what_is_no_number_stays_as_it_is_and_is_a_fault_of_kind(value):
     assert plain(value) is value
     for faults in (count_faults({"n": value}), seed_faults(value, "n"), number_faults({"n": value}, "be such", bool)):
