@@ -201,7 +201,7 @@ def test_weights_of_another_training_are_replaced_only_on_demand(tmp_path):
         ("--data digits --precision fp8", "precision must be one of"),
         ("--data digits --recipe best", "must be one of"),
         ("--data digits --recipe fast --norm L2", "norm must be 'Linf' for n-fgsm"),
-        ("--data digits --loss hinge --awp -1", "gamma must be a number above 0"),
+        ("--data digits --loss hinge --awp -1", "weight_perturbation must be a number above 0"),
         ("--data digits --pretrained nowhere.pt", "pretrained must name a file with weights"),
         ("--data cifar10 --data-folder nowhere", "cifar-10-python.tar.gz"),
         ("--data digits --eps 8:255", "eps must be a number or a fraction"),

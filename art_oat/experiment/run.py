@@ -131,27 +131,27 @@ class Run:
             RuntimeError: If another process works in the folder.
         """
         file = ResumeFile(self._training_state, every_steps=checkpoint_steps, every_minutes=checkpoint_minutes)
-        return self._train(recipe, data, file, keeps_best=keeps_best, overwrites=overwrites)
+        # of several processes, the first one writes
+        with self.held() if Group.here().is_first else nullcontext() as held:
+            return self._train(recipe, data, file, held, keeps_best=keeps_best, overwrites=overwrites)
 
     def _train(
-        self, recipe: Recipe, data: Dataset, file: ResumeFile, *, keeps_best: bool, overwrites: bool
+        self, recipe: Recipe, data: Dataset, file: ResumeFile, held: Held | None, *, keeps_best: bool, overwrites: bool
     ) -> OATModel:
-        group = Group.here()
-        with self.held() if group.is_first else nullcontext() as held:  # of several processes, the first one writes
-            settings = _training(recipe, data)
-            if group.first(lambda: self._ledger.holds("training", settings, self._models)):
-                self.say(f"Reusing the weights in {self.folder}: trained with the same settings.")
-                self._training_state.unlink(missing_ok=True)  # of a process that ended between its last two steps
-                return load_model(self.folder, trusts_network=True)  # the caller's recipe names the network
-            begun = {**_regardless_of_divergence(settings), "keeps_best": keeps_best}
-            # both refuse what cannot work, before anything is replaced
-            is_cut = group.first(lambda: self._is_cut(begun, overwrites=overwrites))
-            trainer = trainer_for(recipe, data, device_type=self.device_type)
-            group.first(lambda: self._begin(recipe, data, begun, trainer.get_classifier().device, is_cut=is_cut))
-            model = fit(trainer, recipe, data, folder=self.folder, keeps_best=keeps_best, resume_file=file).model
-            if held is not None:
-                self._complete(settings, model, held)
-            return model
+        group, settings = Group.here(), _training(recipe, data)
+        if group.first(lambda: self._ledger.holds("training", settings, self._models)):
+            self.say(f"Reusing the weights in {self.folder}: trained with the same settings.")
+            self._training_state.unlink(missing_ok=True)  # of a process that ended between its last two steps
+            return load_model(self.folder, trusts_network=True)  # the caller's recipe names the network
+        begun = {**_regardless_of_divergence(settings), "keeps_best": keeps_best}
+        # both refuse what cannot work, before anything is replaced
+        is_cut = group.first(lambda: self._is_cut(begun, overwrites=overwrites))
+        trainer = trainer_for(recipe, data, device_type=self.device_type)
+        group.first(lambda: self._begin(recipe, data, begun, trainer.get_classifier().device, is_cut=is_cut))
+        model = fit(trainer, recipe, data, folder=self.folder, keeps_best=keeps_best, resume_file=file).model
+        if held is not None:
+            self._complete(settings, model, held)
+        return model
 
     def _complete(self, settings: dict[str, Any], model: OATModel, held: Held) -> None:
         """Write down that a training is done."""

@@ -225,6 +225,7 @@ def in_group(device_type: str) -> Iterator[Group]:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", os.environ["RANK"])))
     distributed.init_process_group("cpu:gloo,cuda:nccl" if has_gpu else "gloo")
     yield Group.here()
+    distributed.barrier()  # who leaves first would abort those that are still at it
     distributed.destroy_process_group()  # not after an error, as the others may be waiting, and it would for them
 
 

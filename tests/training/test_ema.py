@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from art_oat import PGD, Method, OATTrainer
+from art_oat import PGD, Method, OATTrainer, OperatingPoint
 from art_oat.attacks import bind
 from art_oat.training import hybrid_loss
 from art_oat.training.ema import WeightAverage
@@ -170,7 +170,8 @@ def test_validation_and_callback_meet_the_average_which_the_classifier_holds_in_
         holder = make_classifier()
         holder.model.load_state_dict(weights)
         np.testing.assert_array_equal(holder.predict(X, lam=0.4), scores)
-        assert record.validation == tuple(measure(holder, *holder.as_tensors(X, Y), bind(ATTACK, holder), 0))
+        points = [OperatingPoint(*it) for it in itertools.product(holder.model.lambdas, holder.model.widths)]
+        assert record.validation == tuple(measure(holder, points, *holder.as_tensors(X, Y), bind(ATTACK, holder), 0))
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])

@@ -55,7 +55,7 @@ def test_a_collapse_cannot_be_told_without_validation_nor_undone_by_a_scheduler_
     message = fault(classifier, PGD(eps=0.1), scheduler=Stepped())
     assert "validation_data must be given with a fallback" in message
     assert "scheduler must have state_dict() and load_state_dict()" in message
-    assert "where there is a fallback, got Stepped" in message
+    assert "where there is a fallback or on_nan='restore', got Stepped" in message
 
 
 @pytest.mark.parametrize(
