@@ -43,12 +43,13 @@ def remove_leftovers_of_the_dead(folder: Path) -> None:
     if os.name != "posix":  # elsewhere nobody can ask whether a process lives
         return
     for leftover in folder.glob(f".*.{_host()}-*-*.part*"):
-        if (found := _OF_PROCESS.search(leftover.name)) and not _is_alive(int(found[1])):
+        if (found := _OF_PROCESS.search(leftover.name)) and not is_alive(int(found[1])):
             with suppress(OSError):
                 leftover.unlink()
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Whether a process lives; for a number below 0, whether any of the group of that number does. POSIX only."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):

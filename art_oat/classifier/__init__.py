@@ -1,7 +1,8 @@
 """Conditional and plain networks as estimators of ART."""
 
-from art_oat.classifier.base import NonFiniteWarning, data_faults, data_tensors
+from art_oat.classifier.base import NonFiniteWarning, data_tensors
 from art_oat.classifier.default_point import DefaultPointWarning
+from art_oat.classifier.fit_data import data_faults
 from art_oat.classifier.oat import OATClassifier
 from art_oat.classifier.pinned import PinnedClassifier
 from art_oat.classifier.preprocessing import PreprocessedNetwork

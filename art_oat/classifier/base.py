@@ -17,10 +17,8 @@ from art_oat.checks import (
     Array,
     as_array,
     class_indices,
-    input_faults,
     is_non_finite,
     label_faults,
-    range_faults,
     refuse,
     shape_faults,
     target_faults,
@@ -36,21 +34,6 @@ _NB_NAMED = 10
 _DIFFERENTIABLE = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 Run = Callable[[Tensor, slice], Tensor]
 """Answers a batch, given which of the samples it holds."""
-
-
-def data_faults(
-    classifier: PyTorchClassifier, x: Array, y: Array, names: tuple[str, str] = ("x", "y"), *, takes_soft: bool = False
-) -> list[str]:
-    """Say all that is wrong with inputs ``(N, *input_shape)`` and labels for a classifier, called by their ``names``.
-
-    Labels are class indices ``(N,)`` or one-hot ``(N, K)``, or, where ``takes_soft``, probabilities ``(N, K)``.
-    """
-    faults = input_faults(x, classifier.input_shape, names[0]) or range_faults(x, classifier.clip_values, names[0])
-    if x.ndim == 0 or y.ndim == 0:
-        return faults or [f"{names[1]} must hold one label per sample, got a single value."]
-    if not len(x):
-        faults.append(f"{names[0]} must hold at least one sample, got none.")
-    return faults + label_faults(y, len(x), classifier.nb_classes, names[1], takes_soft=takes_soft)
 
 
 def data_tensors(classifier: PyTorchClassifier, x: Array, y: Array, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""What a classifier is trained on as ART does it: checked, and as ART takes it."""
+"""What a classifier is trained on or measured with: checked, and as ART takes it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from art.estimators.classification import PyTorchClassifier
 from art.utils import check_and_transform_label_format
 from torch import Tensor
 
-from art_oat.checks import Array, as_array, input_faults, label_faults, refuse, shape_faults
+from art_oat.checks import Array, as_array, input_faults, label_faults, range_faults, refuse
 
 
 class CheckedLoader:
@@ -30,11 +30,30 @@ class CheckedLoader:
 
 def fit_faults(x: Array, y: Array, classifier: PyTorchClassifier) -> list[str]:
     """Say what is wrong with data to train on, as ART does: in any range."""
-    if not (x.ndim and y.ndim):
-        return shape_faults(x, classifier.input_shape) or ["y must hold one label per sample, got a single value."]
-    faults = [] if len(x) else ["x must hold at least one sample, got none."]
-    faults += input_faults(x, classifier.input_shape)
-    return faults + label_faults(y, len(x), classifier.nb_classes, takes_soft=True)
+    return data_faults(classifier, x, y, takes_soft=True, in_any_range=True)
+
+
+def data_faults(
+    classifier: PyTorchClassifier,
+    x: Array,
+    y: Array,
+    names: tuple[str, str] = ("x", "y"),
+    *,
+    takes_soft: bool = False,
+    in_any_range: bool = False,
+) -> list[str]:
+    """Say all that is wrong with inputs ``(N, *input_shape)`` and labels for a classifier, called by their ``names``.
+
+    Labels are class indices ``(N,)`` or one-hot ``(N, K)``, or, where ``takes_soft``, probabilities ``(N, K)``. Inputs
+    lie within the clip values, or ``in_any_range``.
+    """
+    bounds = None if in_any_range else classifier.clip_values
+    faults = input_faults(x, classifier.input_shape, names[0]) or range_faults(x, bounds, names[0])
+    if x.ndim == 0 or y.ndim == 0:
+        return faults or [f"{names[1]} must hold one label per sample, got a single value."]
+    if not len(x):
+        faults.append(f"{names[0]} must hold at least one sample, got none.")
+    return faults + label_faults(y, len(x), classifier.nb_classes, names[1], takes_soft=takes_soft)
 
 
 def art_labels(y: Array) -> Array:

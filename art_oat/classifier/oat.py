@@ -12,9 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from art_oat.checks import Array, as_array, input_faults, refuse
-from art_oat.classifier.base import Run, data_faults, data_tensors, parameter_faults
+from art_oat.classifier.base import Run, data_tensors, parameter_faults
 from art_oat.classifier.default_point import DefaultPointClassifier
 from art_oat.classifier.device import check_device
+from art_oat.classifier.fit_data import data_faults
 from art_oat.condition import OperatingPoint
 from art_oat.model import OATModel
 from art_oat.network_kinds import check_model

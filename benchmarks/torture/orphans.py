@@ -11,6 +11,7 @@ from functools import partial
 
 import numpy as np
 
+from art_oat.leftovers import is_alive
 from benchmarks.torture.cases import FOLDER, MEASURING
 from benchmarks.torture.processes import in_processes
 from benchmarks.torture.tally import Tally
@@ -44,23 +45,15 @@ def _fault(number: signal.Signals, seed: list[int]) -> str:
         try:
             return _waited(process.pid, moment) or ("" if code in {-number, 128 + number} else f"exit code {code}")
         finally:
-            if _is_alive(process.pid):
+            if is_alive(-process.pid):
                 os.killpg(process.pid, signal.SIGKILL)
 
 
 def _waited(group: int, moment: float) -> str:
     """Say whether processes of a group live on for too long."""
     until = time.monotonic() + _PATIENCE
-    while _is_alive(group):
+    while is_alive(-group):
         if time.monotonic() > until:
             return f"killed after {moment:.1f} s, processes live on {_PATIENCE:g} s later"
         time.sleep(0.05)
     return ""
-
-
-def _is_alive(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True

@@ -7,17 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from art_oat.leftovers import is_alive
 from tests.evaluation.subjects import logged
 
 ROOT = Path(__file__).parents[2]
-
-
-def is_alive(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 @pytest.mark.slow
@@ -34,9 +27,9 @@ def test_no_process_of_an_evaluation_outlives_the_one_that_is_killed(tmp_path, n
         process.send_signal(number)
         assert process.wait() == -number
         ends = time.monotonic() + 20
-        while is_alive(process.pid) and time.monotonic() < ends:
+        while is_alive(-process.pid) and time.monotonic() < ends:
             time.sleep(0.05)
-        assert not is_alive(process.pid)
+        assert not is_alive(-process.pid)
     finally:
-        if is_alive(process.pid):
+        if is_alive(-process.pid):
             os.killpg(process.pid, signal.SIGKILL)

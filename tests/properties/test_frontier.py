@@ -240,19 +240,15 @@ ENTRIES = [
         nb_cases=150,
     ),
     Entry("Frontier.from_csv", with_file(Frontier.from_csv), {"content": FILES}, ("content",), as_read, nb_cases=150),
-    Entry(
-        "TradeoffCurve.from_csv",
-        with_file(TradeoffCurve.from_csv),
-        {"content": Values(st.nothing(), FILES.wrong | FILES.right, names=FILES.names)},
-        ("content",),
-        kinds=("refused",),
-    ),
-    Entry(
-        "TransferMatrix.from_csv",
-        with_file(TransferMatrix.from_csv),
-        {"content": Values(st.nothing(), FILES.wrong | FILES.right, names=FILES.names)},
-        ("content",),
-        kinds=("refused",),
+    *(
+        Entry(
+            f"{kind.__name__}.from_csv",
+            with_file(kind.from_csv),
+            {"content": Values(st.nothing(), FILES.wrong | FILES.right, names=FILES.names)},
+            ("content",),
+            kinds=("refused",),
+        )
+        for kind in (TradeoffCurve, TransferMatrix)
     ),
     Entry(
         "Frontier.to_csv",
