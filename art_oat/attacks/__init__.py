@@ -9,7 +9,6 @@ from art_oat.attacks.bind import (
     scaling_faults,
     trial_faults,
 )
-from art_oat.attacks.draws import Rows, draw, drawing_for
 from art_oat.attacks.library import radii_of
 from art_oat.attacks.metrics import distance, is_correct, robust_correct, within_ball
 from art_oat.attacks.pgd import NFGSM, PGD
@@ -17,6 +16,7 @@ from art_oat.attacks.protocol import ClipValues, Norm, Objective, ScalableAttack
 from art_oat.attacks.radius import Radius, ball_faults, check_radii, format_apart, format_eps, parse_eps
 from art_oat.attacks.registry import AttackKind, AttackSpec, attack_named, display_name, register
 from art_oat.attacks.unit_images import UnitImages, unit_range_faults
+from art_oat.draws import Rows, draw, drawing_for
 
 __all__ = [
     "NFGSM",

@@ -12,11 +12,11 @@ from art.estimators.classification import PyTorchClassifier
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from art_oat.attacks.draws import draw
 from art_oat.attacks.protocol import ClipValues, Norm, Objective
 from art_oat.attacks.radius import ball_faults, step_faults
 from art_oat.attacks.registry import AttackKind, AttackSpec, Use, register
 from art_oat.checks import refuse
+from art_oat.draws import draw
 from art_oat.numbers import count_faults, flag_faults, is_name_in, number_faults, plain_fields
 
 _KL_START = 0.001

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from art_oat.checks import refuse
+from art_oat.draws import draw_rows
 from art_oat.numbers import count_faults, flag_faults, plain_fields
 
 _IMAGE_AXES = 4
@@ -33,6 +35,7 @@ class RandomCropFlip:
 
     padding: int = 4
     has_flip: bool = True
+    draws_rows: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         plain_fields(self)
@@ -66,7 +69,12 @@ class RandomCropFlip:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Draw the first row and column of each crop, and which images are mirrored."""
         device = device if generator is None else generator.device
-        top, left = torch.randint(2 * self.padding + 1, (2, nb_samples), device=device, generator=generator)
+
+        def corners(nb: int) -> Tensor:
+            return torch.randint(2 * self.padding + 1, (2, nb), device=device, generator=generator).T
+
+        top, left = draw_rows(nb_samples, corners).unbind(1)
         if not self.has_flip:
             return top, left, torch.zeros(nb_samples, dtype=torch.bool, device=device)
-        return top, left, torch.rand(nb_samples, device=device, generator=generator) < 0.5  # noqa: PLR2004
+        drawn = draw_rows(nb_samples, lambda nb: torch.rand(nb, device=device, generator=generator))
+        return top, left, drawn < 0.5  # noqa: PLR2004

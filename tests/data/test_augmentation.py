@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from art_oat.data.augmentation import RandomCropFlip
+from art_oat.draws import Rows, drawing_for
 from tests.pairs import parametrize_in_pairs
 
 
@@ -81,3 +82,10 @@ def test_what_is_no_batch_of_images_is_refused(shape):
 def test_a_padding_that_is_no_count_is_refused(padding):
     with pytest.raises((TypeError, ValueError), match="padding must be a whole number"):
         RandomCropFlip(padding)
+
+
+def test_a_part_of_the_images_is_changed_as_it_is_among_all():
+    x, index = torch.rand(9, 3, 8, 8, generator=seeded(1)), torch.tensor([7, 0, 3])
+    with drawing_for(Rows(index, len(x))):
+        part = RandomCropFlip(2)(x[index], seeded())
+    assert torch.equal(part, RandomCropFlip(2)(x, seeded())[index])

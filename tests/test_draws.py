@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from art_oat.attacks import Rows, draw, drawing_for
+from art_oat.draws import Rows, draw, drawing_for
 
 
 @pytest.mark.parametrize("is_normal", [True, False])
