@@ -13,7 +13,7 @@ import art_oat
 
 ROOT = Path(art_oat.__file__).parents[1]
 ORDER = [
-    {"contexts", "draws", "launch", "leftovers", "numbers"},
+    {"contexts", "draws", "launch", "leftovers", "levels", "numbers"},
     {"condition", "threads", "rebuild", "checks", "storage"},
     {"data", "lock", "model_files", "models", "watch"},
     {"layers"},

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from art_oat.attacks.protocol import ClipValues, Norm, TensorAttack
 from art_oat.attacks.radius import format_eps
 from art_oat.checks import rounding
+from art_oat.levels import Inputs
 
 _ROUNDING = {"Linf": 1e-4, "L2": 1e-4, "L1": 1e-3}
 """How far an attack may leave its ball, as a share of the radius; the L1 norm adds up the rounding of all pixels."""
@@ -23,7 +24,7 @@ def distance(x: Tensor, x_adv: Tensor, norm: Norm) -> Tensor:
     return farthest
 
 
-def is_correct(network: nn.Module, x: Tensor, y: Tensor, batch_size: int = 250) -> Tensor:
+def is_correct(network: nn.Module, x: Inputs, y: Tensor, batch_size: int = 250) -> Tensor:
     """Return which samples a network gets right, bool ``[N]``."""
     with torch.no_grad():
         parts = [network(batch).argmax(dim=1) for batch in x.split(batch_size)]
@@ -32,7 +33,7 @@ def is_correct(network: nn.Module, x: Tensor, y: Tensor, batch_size: int = 250) 
 
 def robust_correct(
     network: nn.Module,
-    x: Tensor,
+    x: Inputs,
     y: Tensor,
     attack: TensorAttack,
     *,

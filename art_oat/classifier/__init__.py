@@ -1,6 +1,6 @@
 """Conditional and plain networks as estimators of ART."""
 
-from art_oat.classifier.base import NonFiniteWarning, data_tensors
+from art_oat.classifier.base import DarkLevelsWarning, NonFiniteWarning, data_tensors, kept_tensors
 from art_oat.classifier.default_point import DefaultPointWarning
 from art_oat.classifier.fit_data import data_faults
 from art_oat.classifier.oat import OATClassifier
@@ -8,6 +8,7 @@ from art_oat.classifier.pinned import PinnedClassifier
 from art_oat.classifier.preprocessing import PreprocessedNetwork
 
 __all__ = [
+    "DarkLevelsWarning",
     "DefaultPointWarning",
     "NonFiniteWarning",
     "OATClassifier",
@@ -15,4 +16,5 @@ __all__ = [
     "PreprocessedNetwork",
     "data_faults",
     "data_tensors",
+    "kept_tensors",
 ]

@@ -26,6 +26,7 @@ from art_oat.checks import (
 )
 from art_oat.classifier.fit_data import art_labels
 from art_oat.classifier.preprocessing import PreprocessedNetwork
+from art_oat.levels import Inputs, Levels, are_levels, as_floats, level_faults
 from art_oat.numbers import KindFault, count_faults, is_whole, plain, shown
 from art_oat.threads import Places, nb_cores
 
@@ -36,21 +37,36 @@ Run = Callable[[Tensor, slice], Tensor]
 """Answers a batch, given which of the samples it holds."""
 
 
-def data_tensors(classifier: PyTorchClassifier, x: Array, y: Array, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Bring checked inputs and labels to the dtype and device of a tensor, labels as class indices ``[N]``.
+def kept_tensors(classifier: PyTorchClassifier, x: Array, y: Array, like: Tensor) -> tuple[Inputs, Tensor]:
+    """Bring checked inputs and labels to the device of a tensor, to be taken in parts.
 
-    What rounding leaves outside the clip values is cut off, so that no attack moves it.
+    Labels become class indices ``[N]``, and inputs get the dtype of the tensor; levels stay bytes, and get it as they
+    are taken. What rounding leaves outside the clip values is cut off, so that no attack moves it.
     """
-    inputs = torch.as_tensor(as_array(x, "x")).to(like)
+    given = torch.as_tensor(as_array(x, "x"))
+    indices = torch.from_numpy(class_indices(as_array(y, "y"), classifier.nb_classes)).to(like.device)
+    if are_levels(given, classifier.clip_values):
+        return Levels(given.to(like.device), like), indices
+    inputs = given.to(like)
     if classifier.clip_values is not None:
         low, high = (torch.as_tensor(value).to(like) for value in classifier.clip_values)
         if bool(((inputs < low) | (inputs > high)).any()):  # else all of them would be copied for nothing
             inputs = inputs.clamp(low, high)
-    return inputs, torch.from_numpy(class_indices(as_array(y, "y"), classifier.nb_classes)).to(like.device)
+    return inputs, indices
+
+
+def data_tensors(classifier: PyTorchClassifier, x: Array, y: Array, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Bring checked inputs and labels to the dtype and device of a tensor, all at once; see :func:`kept_tensors`."""
+    inputs, indices = kept_tensors(classifier, x, y, like)
+    return inputs[:], indices
 
 
 class NonFiniteWarning(UserWarning):
     """Some of the samples to predict hold NaN or infinity, and so have no scores."""
+
+
+class DarkLevelsWarning(UserWarning):
+    """Inputs of dtype uint8 to predict are nearly black, as images of 0 and 1 are where k stands for k / 255."""
 
 
 class _Unfiltered(type(PyTorchClassifier)):  # type: ignore[misc]
@@ -121,12 +137,15 @@ class PointClassifier(PyTorchClassifier, metaclass=_Unfiltered):
         """Return inputs as an array; refuse those of another shape or kind, and counts that are none."""
         array = as_array(x, "x")
         refuse([*shape_faults(array, self.input_shape), *count_faults(counts)])
+        for fault in level_faults(array, self.clip_values):
+            warn_caller(fault, DarkLevelsWarning)  # one dark image may be one
         return array
 
     def _floating(self, x: Any) -> Any:
         """Return checked inputs as reals that can carry a gradient: tensors as tensors, all else as an array."""
         x = x if isinstance(x, Tensor) else as_array(x, "x")
-        refuse(shape_faults(x, self.input_shape))
+        refuse([*shape_faults(x, self.input_shape), *level_faults(x, self.clip_values)])
+        x = as_floats(x, self.clip_values)
         if isinstance(x, Tensor):
             return x if x.dtype in _DIFFERENTIABLE else x.float()
         return x if x.dtype.kind == "f" else x.astype(np.float32)
@@ -144,7 +163,10 @@ class PointClassifier(PyTorchClassifier, metaclass=_Unfiltered):
         """
         if (is_faulty := is_non_finite(x)).any():
             x = np.where(is_faulty.reshape(-1, *[1] * (x.ndim - 1)), np.zeros((), x.dtype), x)
-        preprocessed, _ = self._apply_preprocessing(x, y=None, fit=False)
+        if are_levels(x, self.clip_values):
+            preprocessed, run = x, self._of_levels(run)
+        else:
+            preprocessed, _ = self._apply_preprocessing(x, y=None, fit=False)
         scores = [np.empty((0, self.nb_classes), dtype=np.float32)]
         for start in range(0, len(x), batch_size):
             index = slice(start, start + batch_size)
@@ -160,6 +182,12 @@ class PointClassifier(PyTorchClassifier, metaclass=_Unfiltered):
     def _answer(self, x: Array, index: slice, run: Run) -> Array:
         """Return the scores of a batch, given which of the samples it holds."""
         return run(torch.from_numpy(x).to(self._device), index).float().cpu().numpy()
+
+    def _of_levels(self, run: Run) -> Run:
+        """Answer batches of levels, which are scaled and preprocessed where the network is."""
+        like = torch.empty(0, dtype=torch.promote_types(self._dtype, torch.float32), device=self._device)
+        preprocessed = self.preprocessed(nn.Identity())
+        return lambda batch, index: run(preprocessed(Levels(batch, like)[:]), index)
 
     def loss_gradient(self, x: Any, y: Any, training_mode: bool = False, **kwargs: Any) -> Any:
         """Return the gradient of the loss to ``x``, a tensor for a tensor; see ``PyTorchClassifier``."""

@@ -17,6 +17,7 @@ from art_oat.classifier.base import PointClassifier
 from art_oat.classifier.fit_data import CheckedLoader, art_labels, fit_faults
 from art_oat.classifier.pinned import PinnedClassifier
 from art_oat.condition import OperatingPoint
+from art_oat.levels import as_floats
 from art_oat.model import OATModel
 from art_oat.numbers import count_faults, plain
 
@@ -185,7 +186,9 @@ class DefaultPointClassifier(PointClassifier):
         refuse([*fit_faults(x, y, self), *counts])
         self._tell_of_training()
         try:
-            super().fit(x, art_labels(y), plain(batch_size), plain(nb_epochs), *args, **kwargs)
+            super().fit(
+                as_floats(x, self.clip_values), art_labels(y), plain(batch_size), plain(nb_epochs), *args, **kwargs
+            )
         finally:
             self.model.eval()
 

@@ -12,6 +12,7 @@ from art.utils import check_and_transform_label_format
 from torch import Tensor
 
 from art_oat.checks import Array, as_array, input_faults, label_faults, range_faults, refuse
+from art_oat.levels import are_levels, as_floats, level_faults
 
 
 class CheckedLoader:
@@ -25,7 +26,7 @@ class CheckedLoader:
             labels = as_array(y, "y")
             refuse(fit_faults(as_array(x, "x"), labels, self.classifier))
             one_hot = check_and_transform_label_format(art_labels(labels), self.classifier.nb_classes)
-            yield torch.as_tensor(x), torch.from_numpy(one_hot)
+            yield as_floats(torch.as_tensor(x), self.classifier.clip_values), torch.from_numpy(one_hot)
 
 
 def fit_faults(x: Array, y: Array, classifier: PyTorchClassifier) -> list[str]:
@@ -45,10 +46,12 @@ def data_faults(
     """Say all that is wrong with inputs ``(N, *input_shape)`` and labels for a classifier, called by their ``names``.
 
     Labels are class indices ``(N,)`` or one-hot ``(N, K)``, or, where ``takes_soft``, probabilities ``(N, K)``. Inputs
-    lie within the clip values, or ``in_any_range``.
+    lie within the clip values, or ``in_any_range``; levels always do.
     """
-    bounds = None if in_any_range else classifier.clip_values
+    clip_values = classifier.clip_values
+    bounds = None if in_any_range or are_levels(x, clip_values) else clip_values
     faults = input_faults(x, classifier.input_shape, names[0]) or range_faults(x, bounds, names[0])
+    faults = faults or level_faults(x, clip_values, names[0])
     if x.ndim == 0 or y.ndim == 0:
         return faults or [f"{names[1]} must hold one label per sample, got a single value."]
     if not len(x):

@@ -12,11 +12,12 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from art_oat.checks import Array, as_array, input_faults, refuse
-from art_oat.classifier.base import Run, data_tensors, parameter_faults
+from art_oat.classifier.base import Run, data_tensors, kept_tensors, parameter_faults
 from art_oat.classifier.default_point import DefaultPointClassifier
 from art_oat.classifier.device import check_device
 from art_oat.classifier.fit_data import data_faults
 from art_oat.condition import OperatingPoint
+from art_oat.levels import Inputs
 from art_oat.model import OATModel
 from art_oat.network_kinds import check_model
 from art_oat.numbers import is_number, plain, plain_sizes, sizes_faults
@@ -105,6 +106,10 @@ class OATClassifier(DefaultPointClassifier):
         """Bring checked data to the network's dtype and device; see :func:`data_tensors`."""
         return data_tensors(self, x, y, self.model.encoding.table)
 
+    def kept_tensors(self, x: Array, y: Array) -> tuple[Inputs, Tensor]:
+        """Bring checked data to the network's device, levels as bytes; see :func:`kept_tensors`."""
+        return kept_tensors(self, x, y, self.model.encoding.table)
+
     def _optimizer_faults(self) -> list[str]:
         if self._optimizer is None:
             return []
@@ -180,8 +185,9 @@ class OATClassifier(DefaultPointClassifier):
         """Return scores ``(N, K)`` at one operating point, or at one lam per sample.
 
         Args:
-            x: Inputs, ``(N, *input_shape)``. A sample that holds NaN or infinity has NaN scores, and a
-                :class:`NonFiniteWarning` names it; all others are answered as without it.
+            x: Inputs, ``(N, *input_shape)``; uint8 is as in :mod:`art_oat.levels`, and scaled batch by batch on the
+                device. A sample that holds NaN or infinity has NaN scores, and a :class:`NonFiniteWarning` names it;
+                all others are answered as without it.
             batch_size: How many samples go through the network at once.
             training_mode: Predict by the conditional network in training mode; as in ART, that moves its statistics,
                 and so takes finite samples alone.

@@ -42,7 +42,8 @@ def evaluate(
     Args:
         classifier: An ``OATClassifier``, a view of it, or any ``PyTorchClassifier`` to compare with, whose
             preprocessing must be differentiable in torch or estimate its gradient. It answers in evaluation mode.
-        x: Inputs, ``(N, *input_shape)``, finite and within the classifier's ``clip_values``.
+        x: Inputs, ``(N, *input_shape)``, finite and within the classifier's ``clip_values``; uint8 is as in
+            :mod:`art_oat.levels`, and scaled shard by shard.
         y: Class indices ``(N,)`` or one-hot labels ``(N, K)``.
         eps: Radius in Linf, in units of ``x``; or a :class:`ThreatModel`, for another norm.
         attack: A name, such as ``"autoattack"``, ``"screen"`` or ``"pgd-20x3"``, or an attack, or a mapping of one name

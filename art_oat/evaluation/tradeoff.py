@@ -25,6 +25,7 @@ from art_oat.evaluation.runner import Evaluation, as_module
 from art_oat.evaluation.suite import Attacks, AttackSuite, suites_of
 from art_oat.evaluation.text import accuracy_table, deciding_attack, width_labels
 from art_oat.frontier import Frontier, MeasuredPoint
+from art_oat.levels import Inputs
 from art_oat.surgery import fold
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class TradeoffCurve(Frontier):
 
         Args:
             classifier: What is measured; its ``clip_values`` bound the attacks.
-            x: Inputs, ``(N, *input_shape)``, finite and within ``clip_values``.
+            x: Inputs, ``(N, *input_shape)``, finite and within ``clip_values``; uint8 is as in :mod:`art_oat.levels`.
             y: Class indices ``(N,)`` or one-hot labels ``(N, K)``.
             eps: Radius in Linf, in units of ``x``; or a :class:`~art_oat.evaluation.ThreatModel`, for another norm.
             attack: As :func:`evaluate` takes it, or several: a list, or a mapping of names to attacks.
@@ -86,10 +87,10 @@ class TradeoffCurve(Frontier):
         points, suites = _checked(classifier, (x, y), threat, attack, (lambdas, widths), options)
         costs = _costs(classifier, x, points, options.latency_batch_size)  # before attacks slow the machine
         index = subset(class_indices(y, classifier.nb_classes), options.nb_robust, options.seed)
-        attacked = x[index], y[index]
+        attacked = (x, y) if options.nb_robust is None else (x[index], y[index])
         found = Evaluation(classifier, *attacked, _order(points), suites, threat, options, index).run()
         reports = [[report for report in found if report.point == point] for point in points]
-        tensors = classifier.as_tensors(x, y)
+        tensors = classifier.kept_tensors(x, y)
         measured = [_measured(classifier, *tensors, own, costs) for own in reports]
         flat = tuple(itertools.chain.from_iterable(reports))
         return cls(tuple(measured), threat.eps, threat.norm, options.latency_batch_size, flat)
@@ -196,7 +197,7 @@ def subset(y: NDArray[np.int64], size: int | None, seed: int) -> NDArray[np.int6
 
 
 def _measured(
-    classifier: OATClassifier, x: Tensor, y: Tensor, reports: Sequence[RobustnessReport], costs: Mapping[float, Cost]
+    classifier: OATClassifier, x: Inputs, y: Tensor, reports: Sequence[RobustnessReport], costs: Mapping[float, Cost]
 ) -> MeasuredPoint:
     """Bring together what was found at one point, with the clean accuracy on all samples."""
     point = reports[0].point

@@ -12,9 +12,8 @@ from torch.utils.data import DataLoader
 
 from art_oat.checks import Array, as_array, is_soft, refuse
 from art_oat.classifier import OATClassifier
+from art_oat.levels import Inputs, Levels
 from art_oat.numbers import count_faults, plain
-
-_NB_AT_ONCE = 1024
 
 
 def is_pair(value: Any) -> bool:
@@ -46,7 +45,7 @@ def as_batches(x: Any, y: Any, batch_size: int, classifier: OATClassifier, gener
     """Return the batches of a checked source; arrays are shuffled by ``generator``."""
     if isinstance(x, DataLoader) or is_generator(x):
         return CheckedBatches(x, classifier)
-    return ArrayBatches(*_as_tensors(as_array(x, "x"), as_array(y, "y"), classifier), plain(batch_size), generator)
+    return ArrayBatches(*_kept_tensors(as_array(x, "x"), as_array(y, "y"), classifier), plain(batch_size), generator)
 
 
 def nb_batches(source: Any) -> int | None:
@@ -65,11 +64,11 @@ def size_of(batches: Batches) -> dict[str, int | None]:
     return sizes
 
 
-def _as_tensors(x: Array, y: Array, classifier: OATClassifier) -> tuple[Tensor, Tensor]:
+def _kept_tensors(x: Array, y: Array, classifier: OATClassifier) -> tuple[Inputs, Tensor]:
     if not is_soft(y, classifier.nb_classes):
-        return classifier.as_tensors(x, y)
-    inputs, _ = classifier.as_tensors(x, y.argmax(axis=1))
-    return inputs, torch.from_numpy(y).to(inputs)
+        return classifier.kept_tensors(x, y)
+    inputs, _ = classifier.kept_tensors(x, y.argmax(axis=1))
+    return inputs, torch.from_numpy(y).to(classifier.model.encoding.table)
 
 
 def _checked(batch: Any, classifier: OATClassifier) -> tuple[Tensor, Tensor]:
@@ -77,20 +76,19 @@ def _checked(batch: Any, classifier: OATClassifier) -> tuple[Tensor, Tensor]:
         raise ValueError(f"a batch must be a pair (x, y), got {type(batch).__name__}.")
     x, y = as_array(batch[0], "x"), as_array(batch[1], "y")
     refuse(classifier.data_faults(x, y, takes_soft=True))
-    return _as_tensors(x, y, classifier)
+    inputs, targets = _kept_tensors(x, y, classifier)
+    return inputs[:], targets
 
 
 class ArrayBatches:
     """Shuffles tensors anew every epoch; the last batch may be smaller.
 
-    Inputs that are all whole 255ths, as images are, are kept as bytes: a quarter of float32, and each batch comes back
-    exactly.
+    Inputs that are all whole 255ths, as images are, are kept as :class:`Levels`, and each batch comes back exactly.
     """
 
-    def __init__(self, x: Tensor, y: Tensor, batch_size: int, generator: torch.Generator) -> None:
-        self.levels = levels_like(x)
-        packed = as_bytes(x, self.levels)
-        self.x = x if packed is None else packed
+    def __init__(self, x: Inputs, y: Tensor, batch_size: int, generator: torch.Generator) -> None:
+        packed = Levels.packed(x) if isinstance(x, Tensor) else x
+        self.x: Inputs = x if packed is None else packed
         self.y = y
         self.batch_size = batch_size
         self.generator = generator
@@ -101,32 +99,7 @@ class ArrayBatches:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.randperm(len(self.x), generator=self.generator).to(self.x.device)
         for index in order.split(self.batch_size):
-            x = self.x[index]
-            yield self.levels[x.long()] if x.dtype == torch.uint8 else x, self.y[index]
-
-
-def levels_like(x: Tensor) -> Tensor:
-    """Return ``k / 255`` for ``k`` from 0 to 255, in the dtype and on the device of ``x``.
-
-    A table, since dividing on a GPU is multiplying by 1 / 255, which rounds otherwise.
-    """
-    return (torch.arange(256, dtype=x.dtype, device="cpu") / 255).to(x.device)
-
-
-def as_bytes(x: Tensor, levels: Tensor) -> Tensor | None:
-    """Return ``k``, uint8, where every value of ``x`` is ``levels[k]``, bit for bit; None where one is not."""
-    parts = []
-    for part in x.split(_NB_AT_ONCE):
-        packed = (part * 255).round().clamp(0, 255).to(torch.uint8)
-        if not _has_same_bits(levels[packed.long()], part):
-            return None
-        parts.append(packed)
-    return torch.cat(parts)
-
-
-def _has_same_bits(first: Tensor, second: Tensor) -> bool:
-    """Whether two tensors of floats are the same; unlike for ``torch.equal``, -0 is not 0."""
-    return torch.equal(*(tensor.contiguous().view(torch.uint8) for tensor in (first, second)))
+            yield self.x[index], self.y[index]
 
 
 class CheckedBatches:

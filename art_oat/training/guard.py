@@ -12,6 +12,7 @@ from torch import Tensor
 
 from art_oat.attacks import BoundAttack, is_correct
 from art_oat.classifier import OATClassifier
+from art_oat.levels import Inputs
 
 NB_HELD_OUT = 128
 """Samples that are attacked after every epoch; an accuracy of one half on them has a standard error of 4 points."""
@@ -47,7 +48,7 @@ class Guard:
     """
 
     def __init__(
-        self, classifier: OATClassifier, weak: BoundAttack, strong: BoundAttack, x: Tensor, y: Tensor, seed: int
+        self, classifier: OATClassifier, weak: BoundAttack, strong: BoundAttack, x: Inputs, y: Tensor, seed: int
     ) -> None:
         chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:NB_HELD_OUT].to(x.device)
         self.classifier = classifier
@@ -55,7 +56,7 @@ class Guard:
         self.x, self.y = x[chosen], y[chosen]
         *others, largest = [lam for lam in classifier.model.lambdas if lam > 0]
         in_turn = itertools.chain.from_iterable((largest, other) for other in itertools.cycle(others or [largest]))
-        self.lam = torch.tensor(list(itertools.islice(in_turn, len(chosen))), dtype=torch.float64).to(x)
+        self.lam = torch.tensor(list(itertools.islice(in_turn, len(chosen))), dtype=torch.float64).to(self.x)
         self.seed = seed
         self.has_tripped = False
         self.holdout_robust = self.reference = math.nan

@@ -18,6 +18,7 @@ from art_oat.checks import warn_caller
 from art_oat.classifier import OATClassifier
 from art_oat.condition import OperatingPoint
 from art_oat.frontier import MeasuredPoint
+from art_oat.levels import Inputs
 from art_oat.storage import Plain
 from art_oat.training.batches import Batches, nb_batches
 from art_oat.training.callbacks import Callback
@@ -38,7 +39,7 @@ class Loop:
     batches: Batches
     options: FitOptions
     settings: Mapping[str, Plain]
-    validation: tuple[Tensor, Tensor] | None
+    validation: tuple[Inputs, Tensor] | None
     judge: BoundAttack
     seed: int
 
@@ -204,7 +205,7 @@ def points_of(classifier: OATClassifier) -> list[OperatingPoint]:
 
 
 def measure(
-    classifier: OATClassifier, points: Iterable[OperatingPoint], x: Tensor, y: Tensor, attack: BoundAttack, seed: int
+    classifier: OATClassifier, points: Iterable[OperatingPoint], x: Inputs, y: Tensor, attack: BoundAttack, seed: int
 ) -> Iterator[MeasuredPoint]:
     """Give clean and robust accuracy at points, by an attack that draws the same every time."""
     for lam, width in points:

@@ -19,6 +19,7 @@ from art_oat.attacks import Attack, BoundAttack, bind, check_radii
 from art_oat.checks import Array, checked_seed, refuse
 from art_oat.classifier import OATClassifier
 from art_oat.contexts import borrowed_generators
+from art_oat.levels import Inputs
 from art_oat.storage import Plain
 from art_oat.training.batches import Batches, as_batches, is_generator, nb_batches, size_of, source_faults
 from art_oat.training.callbacks import Callback, ProgressBar, alone
@@ -114,8 +115,9 @@ class OATTrainer(Trainer):
         """Train every operating point at once.
 
         Args:
-            x: Inputs ``(N, *input_shape)`` within the clip values; or a ``DataLoader`` or ART ``DataGenerator`` of
-                pairs ``(x, y)``, whose batches are checked as they come.
+            x: Inputs ``(N, *input_shape)`` within the clip values; uint8 is as in :mod:`art_oat.levels`, and scaled
+                batch by batch on the device. Or a ``DataLoader`` or ART ``DataGenerator`` of pairs ``(x, y)``, whose
+                batches are checked as they come.
             y: Class indices ``(N,)``, one-hot or soft labels ``(N, K)``; None with a loader or a generator.
             validation_data: Inputs and labels (not soft) to measure on after every epoch; or a :class:`Validation`.
             batch_size: Samples per step; a loader and a generator have their own.
@@ -178,7 +180,7 @@ class OATTrainer(Trainer):
         attack = bind(self.method.attack, self.classifier)
         judge = attack if self.method.fallback is None else bind(self.method.fallback, self.classifier)
         data = None if options.validation is None else (options.validation.x, options.validation.y)
-        validation = None if data is None else self.classifier.as_tensors(*data)
+        validation = None if data is None else self.classifier.kept_tensors(*data)
         group.spread(self._tensors())
         step = Step(self.classifier, self.method, attack, self._generator, group)
         callbacks = options.callbacks if group.is_first else ()
@@ -208,7 +210,7 @@ class OATTrainer(Trainer):
     def _tensors(self) -> list[Tensor]:
         return [*self.classifier.model.parameters(), *self.classifier.model.buffers()]
 
-    def _guard(self, attack: BoundAttack, judge: BoundAttack, validation: tuple[Tensor, Tensor] | None) -> Guard | None:
+    def _guard(self, attack: BoundAttack, judge: BoundAttack, validation: tuple[Inputs, Tensor] | None) -> Guard | None:
         if self.method.fallback is None or validation is None or self.classifier.model.lambdas[-1] == 0:
             return None
         return Guard(self.classifier, attack, judge, *validation, self.seed)

@@ -1,39 +1,13 @@
 import numpy as np
-import pytest
 import torch
 
 from art_oat import PGD, OATTrainer
-from art_oat.training import batches
-from art_oat.training.batches import ArrayBatches, as_bytes, levels_like
+from art_oat.levels import Levels
+from art_oat.training.batches import ArrayBatches
 from tests.conftest import make_classifier
 from tests.networks import labels
 
-LEVELS = np.arange(256, dtype=np.uint8)
 Y = labels(20).numpy()
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_every_level_of_an_image_becomes_its_byte_and_comes_back_bit_for_bit(dtype):
-    x = torch.from_numpy(LEVELS).to(dtype) / 255
-    packed = as_bytes(x, levels_like(x))
-    assert torch.equal(packed, torch.from_numpy(LEVELS))
-    assert torch.equal(levels_like(x)[packed.long()], x)
-    # as loaders write it, by an image in float64 or by 1 / 255, if only it is the same number
-    assert as_bytes(torch.from_numpy(LEVELS / 255).to(dtype), levels_like(x)) is not None
-
-
-@pytest.mark.parametrize(
-    "x",
-    [
-        torch.arange(17) / 16,  # digits
-        torch.tensor([0.0, torch.nextafter(torch.tensor(1 / 255), torch.tensor(1.0))]),
-        torch.tensor([0.0, -0.0]),
-        torch.tensor([0.0, 255.0, 256 / 255, -1 / 255]),
-        torch.tensor([128 / 255, 1e30]),
-    ],
-)
-def test_what_would_not_come_back_exactly_is_no_bytes(x):
-    assert as_bytes(x, levels_like(x)) is None
 
 
 def test_images_are_kept_in_a_quarter_of_the_memory_and_yielded_as_they_were():
@@ -58,7 +32,7 @@ def test_a_training_on_bytes_is_that_on_floats_bit_for_bit(monkeypatch):
     states = []
     for is_packed in (True, False):
         if not is_packed:
-            monkeypatch.setattr(batches, "as_bytes", lambda *_: None)
+            monkeypatch.setattr(Levels, "packed", lambda *_: None)
         classifier = make_classifier()
         trainer = OATTrainer(classifier, attack=PGD(eps=0.1, nb_steps=2), ema=0.9)
         trainer.fit(x, Y, batch_size=8, nb_epochs=2, verbose=False)
