@@ -37,6 +37,7 @@ from art_oat.experiment.build import trainer_for
 from art_oat.experiment.recipe import Recipe
 from art_oat.layers import ConditionalLayer
 from art_oat.training import hybrid_loss
+from art_oat.training.passes import Outcome
 from art_oat.training.step import Step
 from benchmarks.frontiers import frontier
 from benchmarks.study import Found, data_options, kept, run
@@ -156,13 +157,13 @@ def leveled(trainer: OATTrainer, _: Recipe) -> None:
 _add_gradient = Step._add_gradient
 
 
-def add_ordered_gradient(step: Step, batch: Any, width: float, x_adv: Tensor, target: Tensor) -> Tensor:
+def add_ordered_gradient(step: Step, batch: Any, width: float, x_adv: Tensor, target: Tensor) -> Outcome:
     """Add ``sum(relu(CE at 1 - CE at 0.1))`` of the attacked images of lam 1 to the loss of a step."""
     result = _add_gradient(step, batch, width, x_adv, target)
     is_one = batch.lam[batch.is_attacked] == 1
     if int(is_one.sum()) > 1:
         x, y = x_adv[is_one], batch.classes[batch.is_attacked][is_one]
-        scores = (step._scores(x, x.new_full((len(x),), lam), width) for lam in (1.0, 0.1))
+        scores = (step.passes.scores(x, x.new_full((len(x),), lam), width) for lam in (1.0, 0.1))
         far, near = (F.cross_entropy(it, y, reduction="none") for it in scores)
         (F.relu(far - near).sum() / len(batch.lam)).backward()
     return result

@@ -9,7 +9,8 @@ from art_oat.attacks import Norm
 from art_oat.attacks.registry import name_faults, spelled
 from art_oat.checks import refuse
 from art_oat.evaluation import ThreatModel
-from art_oat.experiment.recipe import Recipe, described
+from art_oat.experiment.recipe import Recipe
+from art_oat.fields import described
 from art_oat.numbers import count_faults, plain_fields, seed_faults
 
 

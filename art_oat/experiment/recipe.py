@@ -15,6 +15,7 @@ from art_oat.classifier import OATClassifier
 from art_oat.data import Dataset, load
 from art_oat.data.augmentation import RandomCropFlip
 from art_oat.data.loader import NAMES
+from art_oat.fields import described
 from art_oat.layers import DEFAULT_LAMBDAS
 from art_oat.layers.encoding import check_lambdas
 from art_oat.layers.slimmable import check_widths
@@ -38,11 +39,6 @@ _CLIP_VALUES = (0, 1)  # of the images of every data set
 
 def _shown(number: int) -> str:
     return " and ".join(f"{values[number]:g} with {name}" for name, values in _USUAL.items())
-
-
-def described(text: str, *, default: Any = None, **limits: int) -> Any:
-    """Return a field that is an option of the command line, which shows this text."""
-    return field(default=default, metadata={"help": text, **limits})
 
 
 @dataclass(frozen=True, kw_only=True)

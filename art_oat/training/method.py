@@ -13,6 +13,7 @@ from art_oat.attacks import Attack, Norm, Radius, attack_named, radii_of
 from art_oat.attacks.registry import spelled
 from art_oat.checks import refusals, refuse
 from art_oat.classifier import OATClassifier
+from art_oat.fields import described
 from art_oat.numbers import flag_faults, is_name_in, plain_fields
 from art_oat.training.awp import WeightPerturbation
 from art_oat.training.loss import LOSSES, Loss, TRADESLoss, loss_by_name, objective_of
@@ -34,11 +35,6 @@ Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 It keeps shape and clip range. Where the classifier's channels come last, inputs are handed to it with channels first,
 and taken back.
 """
-
-
-def _help(line: str) -> dict[str, str]:
-    """Return what the command line says of a field."""
-    return {"help": line}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,52 +111,47 @@ class Method:
         0.005
     """
 
-    attack: str | Attack = field(default="pgd-7", metadata=_help(f"One of {spelled('training')}."))
-    fallback: str | Attack | None = field(
-        default=None, metadata=_help("Attack to go on by where robustness collapses.")
-    )
-    eps: float = field(default=8 / 255, metadata=_help("Radius of the attack in units of x, such as 0.2 or 8/255."))
-    eps_step: float | None = field(default=None, metadata=_help("Its step, likewise; its default if not given."))
-    norm: Norm = field(default="Linf", metadata=_help("Linf or L2."))
-    allow_large_eps: bool = field(default=False, metadata=_help("Take an eps of half the range of x, or more."))
-    loss: str | Loss = field(default="oat", metadata=_help(f"One of {', '.join(LOSSES)}."))
+    attack: str | Attack = described(f"One of {spelled('training')}.", default="pgd-7")
+    fallback: str | Attack | None = described("Attack to go on by where robustness collapses.")
+    eps: float = described("Radius of the attack in units of x, such as 0.2 or 8/255.", default=8 / 255)
+    eps_step: float | None = described("Its step, likewise; its default if not given.")
+    norm: Norm = described("Linf or L2.", default="Linf")
+    allow_large_eps: bool = described("Take an eps of half the range of x, or more.", default=False)
+    loss: str | Loss = described(f"One of {', '.join(LOSSES)}.", default="oat")
     sampling: StratifiedSampling = field(
-        default_factory=StratifiedSampling, metadata=_help("Draws of lam 1 for each of another lam above 0.")
+        default_factory=StratifiedSampling, metadata={"help": "Draws of lam 1 for each of another lam above 0."}
     )
-    weight_perturbation: float | WeightPerturbation | None = field(
-        default=None, metadata=_help("Size of a perturbation of weights (AWP), such as 0.01.")
+    weight_perturbation: float | WeightPerturbation | None = described(
+        "Size of a perturbation of weights (AWP), such as 0.01."
     )
-    augmentation: Augmentation | None = field(default=None, metadata=_help("Random changes of the inputs."))
-    ema: float | None = field(default=None, metadata=_help("Decay of an average of weights, such as 0.999."))
-    clean_share: float = field(
-        default=0.0, metadata=_help("Share of the epochs, the first, without attack; 0 for pretrained weights.")
+    augmentation: Augmentation | None = described("Random changes of the inputs.")
+    ema: float | None = described("Decay of an average of weights, such as 0.999.")
+    clean_share: float = described(
+        "Share of the epochs, the first, without attack; 0 for pretrained weights.", default=0.0
     )
-    eps_warmup: float = field(
-        default=0.0, metadata=_help("Share of the epochs with attack, the first, over which its radius grows from 0.")
+    eps_warmup: float = described(
+        "Share of the epochs with attack, the first, over which its radius grows from 0.", default=0.0
     )
-    width_sampling: WidthSampling = field(
-        default="random",
-        metadata=_help("Widths a step trains: random (one), all, or sandwich (two ends, one between)."),
+    width_sampling: WidthSampling = described(
+        "Widths a step trains: random (one), all, or sandwich (two ends, one between).", default="random"
     )
-    distills: bool = field(
-        default=False, metadata=_help("Whether narrower widths learn from the answers of the widest.")
+    distills: bool = described("Whether narrower widths learn from the answers of the widest.", default=False)
+    clip_grad_norm: float | None = described("Largest norm of the gradient of a step.")
+    accumulation_steps: int = described("Parts that a step's batch is computed in, for memory.", default=1)
+    matches_dropout: bool = described(
+        "Whether clean and attacked inputs of a step meet the same dropout.", default=False
     )
-    clip_grad_norm: float | None = field(default=None, metadata=_help("Largest norm of the gradient of a step."))
-    accumulation_steps: int = field(default=1, metadata=_help("Parts that a step's batch is computed in, for memory."))
-    matches_dropout: bool = field(
-        default=False, metadata=_help("Whether clean and attacked inputs of a step meet the same dropout.")
+    sync_norms: bool = described(
+        "Whether batch norms see the batches of all processes, if several train.", default=False
     )
-    sync_norms: bool = field(
-        default=False, metadata=_help("Whether batch norms see the batches of all processes, if several train.")
+    precision: Precision = described(
+        "float32, or bf16: passes in bfloat16, faster where the hardware has it.", default="float32"
     )
-    precision: Precision = field(
-        default="float32", metadata=_help("float32, or bf16: passes in bfloat16, faster where the hardware has it.")
+    attack_precision: Precision | None = described(
+        "That of the attack alone, float32 or bf16; as precision if not given."
     )
-    attack_precision: Precision | None = field(
-        default=None, metadata=_help("That of the attack alone, float32 or bf16; as precision if not given.")
-    )
-    on_nan: OnNaN = field(
-        default="raise", metadata=_help("raise, or restore: undo an epoch that diverges, and halve the learning rate.")
+    on_nan: OnNaN = described(
+        "raise, or restore: undo an epoch that diverges, and halve the learning rate.", default="raise"
     )
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""One step of training: draw, attack, and weigh the losses, at every width."""
+"""One step of training: draw, attack, take the gradient at every width, and step."""
 
 from __future__ import annotations
 
@@ -16,21 +16,19 @@ from torch import Tensor, nn
 from art_oat.attacks import BoundAttack, drawing_for
 from art_oat.classifier import OATClassifier
 from art_oat.condition import OperatingPoint
-from art_oat.contexts import borrowed_generators
 from art_oat.layers.joint_norm import joint_norms
-from art_oat.training.awp import adversarial_part, uses_clean_scores
 from art_oat.training.distributed import ALONE, Group
 from art_oat.training.ema import WeightAverage
 from art_oat.training.layout import InputLayout
-from art_oat.training.loss import is_separable
 from art_oat.training.lr_stepper import scaled_rates
 from art_oat.training.method import Method
-from art_oat.training.precision import Precision, autocast
+from art_oat.training.passes import Outcome, Passes
+from art_oat.training.precision import autocast
 from art_oat.training.records import EpochMetrics
-from art_oat.training.safeguard import Safeguard, UnfitError, check_finite
+from art_oat.training.safeguard import Safeguard, check_finite
 from art_oat.training.sampling import draw_widths
 from art_oat.training.statistics import StatisticsWatch
-from art_oat.training.step_batch import Attacked, Parts, StepBatch, check_value, drawn_alike, each_attacked
+from art_oat.training.step_batch import Attacked, Parts, StepBatch, drawn_alike, each_attacked
 
 _NB_PROBES = 8
 
@@ -60,14 +58,13 @@ class Step:
         self.classifier = classifier
         self.group = group
         self.method = method
-        self.loss = method.loss_function
         self.attack = attack
         self.generator = generator
         self.model = classifier.model
-        self.preprocess = classifier.preprocessed(nn.Identity(), is_training=True)
         self.safeguard = Safeguard(self.model, classifier.optimizer)
         self.average = None if method.ema is None else WeightAverage(self.safeguard.tensors, method.ema)
         self.layout = InputLayout(classifier)
+        self.passes = Passes(classifier, method, self.layout, group)
         self.statistics = StatisticsWatch(self.model)
         buffers = self.model.named_buffers()
         self._buffers = [buffer for _, buffer in self.model.named_buffers()]
@@ -125,9 +122,9 @@ class Step:
             for part, found in zip(parts, attacked, strict=True):
                 target = part.y
                 for width, x_adv in found.items():
-                    logits = self._add_gradient(part, width, x_adv, target)
+                    outcome = self._add_gradient(part, width, x_adv, target)
                     if self.method.distills and width == self.model.widths[-1]:
-                        target = logits.softmax(dim=1)
+                        target = outcome.logits.softmax(dim=1)
         self.group.sum_gradients(list(self.model.parameters()))
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         check_finite("gradient", nn.utils.get_total_norm(gradients), self.epoch)
@@ -137,6 +134,13 @@ class Step:
             parameters = [it for group in self.classifier.optimizer.param_groups for it in group["params"]]
             nn.utils.clip_grad_norm_(parameters, self.method.clip_grad_norm)
 
+    def _add_gradient(self, batch: StepBatch, width: float, x_adv: Tensor, target: Tensor) -> Outcome:
+        """Add the gradient of the loss at one width to what is there, and count what came of it."""
+        outcome = self.passes.add_gradient(batch, width, x_adv, target, epoch=self.epoch)
+        self._largest_score = outcome.logits.abs().max()
+        self.metrics.add(outcome.loss, *outcome.counts)
+        return outcome
+
     def _attacked(self, batch: StepBatch, width: float) -> Tensor:
         """Return the samples with lam above 0 after the attack at a width, ``[A, ...]``."""
         is_attacked = batch.is_attacked
@@ -145,7 +149,8 @@ class Step:
         generator = self.generator if attack.draws_rows else self.group.own_generator(self.generator)
         if not len(x):  # a draw for each process, also for one that has none
             return x
-        with self._computing(self.method.attack_precision or self.method.precision), drawing_for(batch.attacked_rows):
+        precision = self.method.attack_precision or self.method.precision
+        with autocast(precision, self.classifier.device), drawing_for(batch.attacked_rows):
             return attack(x, batch.classes[is_attacked], batch.lam[is_attacked], generator, width=width)
 
     @contextmanager
@@ -161,88 +166,8 @@ class Step:
         if perturbation is None or not perturbation.is_due(self.epoch) or not any(each_attacked(parts, attacked)):
             return nullcontext()
         is_partial = self.model.widths[-1] not in attacked[0]
-        losses = partial(self._adversarial_losses, parts, attacked)
+        losses = partial(self.passes.adversarial_losses, parts, attacked)
         return perturbation(self.model, losses, is_partial=is_partial, sum_up=self.group.sum_tensors)
-
-    def _adversarial_losses(self, parts: Parts, attacked: Attacked) -> Iterator[Tensor]:
-        """Give what weights are perturbed by, width by width; labels count, also where scores are distilled."""
-        loss, criterion = self.loss, self.classifier.loss
-        for part, width, x_adv in each_attacked(parts, attacked):
-            x, y, lam = (values[part.is_attacked] for values in (part.x, part.y, part.lam))
-            with self._computing(self.method.precision):
-                with self._drawing_again():
-                    logits_adv = self._scores(x_adv, lam, width)
-                is_needed = uses_clean_scores(loss)
-                logits = self._scores(self.layout.arranged(x), lam, width) if is_needed else logits_adv.detach()
-            portion = part.portion(criterion, of_attacked=True)
-            yield portion * adversarial_part(loss, logits, logits_adv, y, lam, criterion)
-
-    def _add_gradient(self, batch: StepBatch, width: float, x_adv: Tensor, target: Tensor) -> Tensor:
-        """Add the gradient of the loss at one width to what is there, and return the clean scores.
-
-        The loss compares with the target: the labels, or the scores of the largest width as probabilities.
-        """
-        lam, weight, is_attacked, classes = batch.lam, batch.weight, batch.is_attacked, batch.classes
-        criterion = self.classifier.loss if target is batch.y else None  # a teacher's scores carry it already
-        portion = batch.portion(criterion)
-        # a block for each pass: one may hold casts of weights without gradient, or of a graph that is gone
-        with self._computing(self.method.precision):
-            logits = self._clean_scores(batch, width)
-        has_gradient = False
-        if is_separable(self.loss):
-            term = self.loss(logits, logits.detach()[is_attacked], target, weight, criterion)
-            check_value(term, is_term=True)
-            has_gradient = term.requires_grad  # a loss may have no clean term
-            if has_gradient:
-                (portion * term).backward()
-            logits = logits.detach()
-        with self._computing(self.method.precision):
-            logits_adv = self._scores(x_adv, lam[is_attacked], width) if len(x_adv) else logits[:0]
-        loss = self.loss(logits, logits_adv, target, weight, criterion)
-        check_value(loss, is_term=has_gradient)
-        loss = portion * loss
-        correct, robust = logits.argmax(1) == classes, logits_adv.argmax(1) == classes[is_attacked]
-        joint, *counts = self.group.sums([loss.item(), *map(float, EpochMetrics.counts(correct, robust))])
-        check_finite("loss", torch.tensor(joint), self.epoch)
-        self._largest_score = logits.detach().abs().max()
-        if loss.requires_grad:  # without attacked samples, the clean term may be all there is
-            loss.backward()
-        nb_samples = len((batch.whole or batch).x)
-        self.metrics.add(joint * (nb_samples / counts[0]), *map(int, counts))
-        return logits.detach()
-
-    def _clean_scores(self, batch: StepBatch, width: float) -> Tensor:
-        """Return the scores on clean inputs, after which the attacked inputs meet what theirs have met, if asked for.
-
-        Masks are drawn for all rows at once, so that only equal batches meet equal ones.
-        """
-        is_attacked = batch.is_attacked
-        if not self.method.matches_dropout or not bool(is_attacked.any()):
-            return self._scores(batch.x, batch.lam, width)
-        rest, attacked = (~is_attacked).nonzero().flatten(), is_attacked.nonzero().flatten()
-        parts = [self._scores(self.layout.arranged(batch.x[rest]), batch.lam[rest], width)] if len(rest) else []
-        with self._drawing_again():
-            parts.append(self._scores(self.layout.arranged(batch.x[attacked]), batch.lam[attacked], width))
-        return torch.cat(parts)[torch.cat([rest, attacked]).argsort()]
-
-    def _drawing_again(self) -> AbstractContextManager[None]:
-        """Let what comes after the block draw what the block draws, if dropout is to be matched."""
-        return borrowed_generators(self.classifier.device) if self.method.matches_dropout else nullcontext()
-
-    def _computing(self, precision: Precision) -> AbstractContextManager[Any]:
-        return autocast(precision, self.classifier.device)
-
-    def _scores(self, x: Tensor, lam: Tensor, width: float) -> Tensor:
-        scores = self.model(self.preprocess(x), lam, width)
-        if isinstance(scores, Tensor) and scores.shape == (len(x), self.classifier.nb_classes):
-            return scores.float() if self.method.precision == "bf16" else scores
-        got = f"shape {list(scores.shape)}" if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
-        raise UnfitError(
-            TypeError(
-                f"the network must give scores [N, {self.classifier.nb_classes}] also in training mode, got {got}. "
-                "Convert a network that returns the scores alone: wrap it, or switch its auxiliary heads off."
-            )
-        )
 
     def end_epoch(self) -> None:
         """Look at all weights, and at some answers at every point: the last step may be the one that diverged."""

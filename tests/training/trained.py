@@ -7,12 +7,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from art_oat import PGD, Method, OATClassifier, OATModel, OATTrainer
+from art_oat import PGD, Method, OATClassifier, OATModel, OATTrainer, WeightPerturbation, to_conditional
 from art_oat.training import hybrid_loss
 from art_oat.training.lr_stepper import scheduled
 from tests.conftest import make_classifier
-from tests.networks import images, labels
+from tests.networks import LAMBDAS, WIDTHS, Residual, images, labels
 
+ALL_WIDTHS = {"widths": WIDTHS, "heads": "per-width"}
+PERTURBED = {"weight_perturbation": WeightPerturbation(0.1)}
 X, Y = images(20, torch.float32).numpy(), labels(20).numpy()
 ATTACK = PGD(eps=0.1, nb_steps=2)
 _PARTS = {"seed", *(field.name for field in fields(Method))}
@@ -30,6 +32,41 @@ def fit(classifier: OATClassifier | None = None, *source: Any, **options: Any) -
     trainer = OATTrainer(classifier or make_classifier(), **{"attack": ATTACK, **parts})
     trainer.fit(*(source or (X, Y)), **{"batch_size": 10, "nb_epochs": 2, "verbose": False, **options})
     return trainer
+
+
+def with_criterion(criterion: nn.CrossEntropyLoss | None, classifier: OATClassifier | None = None) -> OATClassifier:
+    classifier = classifier or make_classifier()
+    classifier._loss = criterion or classifier.loss
+    return classifier
+
+
+def double(
+    *,
+    lambdas: tuple[float, ...] = LAMBDAS,
+    make: type[nn.Module] = Residual,
+    learning_rate: float = 0.0,
+    **conversion: Any,
+) -> OATClassifier:
+    """In float64; at a learning rate of 0 the gradient of the last step stays the only trace in the weights."""
+    torch.manual_seed(0)
+    model = to_conditional(make().double(), lambdas, **conversion)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.3 * torch.randn_like(weight))
+    return classifier_of(model, learning_rate)
+
+
+def one_step(
+    classifier: OATClassifier, y: Any = Y, *, criterion: nn.CrossEntropyLoss | None = None, **options: Any
+) -> OATTrainer:
+    return fit(with_criterion(criterion, classifier), X, y, **{"batch_size": 20, "nb_epochs": 1, **options})
+
+
+def gradients(**method: Any) -> dict[str, torch.Tensor]:
+    """Those of a step."""
+    classifier = double()
+    one_step(classifier, **method)
+    return {name: weight.grad for name, weight in classifier.model.named_parameters() if weight.grad is not None}
 
 
 def state(classifier: OATClassifier) -> dict[str, torch.Tensor]:
