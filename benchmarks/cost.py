@@ -72,8 +72,23 @@ def gradients_in_place() -> Iterator[None]:
         optim.Optimizer.zero_grad = original  # type: ignore[method-assign]
 
 
+def _convolution_gradients(gradient: Tensor, x: Tensor, weight: Tensor, *others: Any, out_val: Any) -> int:
+    """Return the FLOPs of the gradients to input and weight, each of which takes as many as the way forward.
+
+    torch's own formula takes the gradient to the weight of a grouped convolution for one of all channels with all: 96
+    times what it is for the depthwise convolutions of ConvNeXt's first stage.
+    """
+    del out_val
+    *_, is_transposed, _, _, (is_to_input, is_to_weight, _) = others
+    nb_places = (x if is_transposed else gradient)[:, 0].numel()
+    return 2 * weight.numel() * nb_places * (is_to_input + is_to_weight)
+
+
+_FORMULAS = {**flop_registry, torch.ops.aten.convolution_backward: _convolution_gradients}
+
+
 class Arithmetic(TorchDispatchMode):
-    """Counts the FLOPs within its block by torch's formulas, and which convolutions there are of each kind.
+    """Counts FLOPs within its block by torch's formulas, calls that compute tensors, and convolutions of each kind.
 
     ``FlopCounterMode`` itself follows modules, too, and fails where an attack asks for the gradient of inputs alone.
     """
@@ -82,12 +97,13 @@ class Arithmetic(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.flops = 0
+        self.flops = self.nb_calls = 0
         self.convolutions: dict[str, Counter[tuple[Any, ...]]] = {kind: Counter() for kind in self.KINDS}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        formula = flop_registry.get(func.overloadpacket)
+        self.nb_calls += isinstance(result, Tensor | tuple | list) and not func.is_view
+        formula = _FORMULAS.get(func.overloadpacket)
         if formula is not None:
             self.flops += formula(*args, **(kwargs or {}), out_val=result)
             self._note(func, *map(_described, args))

@@ -114,12 +114,8 @@ class Group:
     @torch.no_grad()
     def sum_tensors(self, tensors: Sequence[Tensor]) -> None:
         """Replace tensors by their sums over all processes, those of one kind in one go."""
-        if self.size == 1:
-            return
-        for alike in _by_kind(tensors):
-            flat = torch.cat([it.flatten() for it in alike])
-            communicate(distributed.all_reduce, flat)
-            _write(alike, flat)
+        if self.size > 1:
+            _reduce(tensors)
 
     @contextmanager
     def averaging(self, buffers: Sequence[Tensor]) -> Iterator[None]:
@@ -134,9 +130,7 @@ class Group:
             real = [move for move in moves if move.is_floating_point()]
             self.sum_tensors(real)
             torch._foreach_div_(real, self.size)
-            for move in moves:
-                if not move.is_floating_point():
-                    communicate(distributed.all_reduce, move, distributed.ReduceOp.MAX)
+            _reduce([move for move in moves if not move.is_floating_point()], distributed.ReduceOp.MAX)
             for buffer, start, move in zip(buffers, before, moves, strict=True):
                 buffer.copy_(start + move)
 
@@ -232,6 +226,14 @@ def in_group(device_type: str) -> Iterator[Group]:
 def _device() -> torch.device:
     """Where numbers lie that processes exchange."""
     return torch.device("cuda" if distributed.get_backend() == "nccl" else "cpu")
+
+
+def _reduce(tensors: Sequence[Tensor], *operation: Any) -> None:
+    """Reduce tensors over all processes, by their sum where nothing else is said, those of one kind in one go."""
+    for alike in _by_kind(tensors):
+        flat = torch.cat([it.flatten() for it in alike])
+        communicate(distributed.all_reduce, flat, *operation)
+        _write(alike, flat)
 
 
 def _by_kind(tensors: Sequence[Tensor]) -> list[list[Tensor]]:

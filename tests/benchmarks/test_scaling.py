@@ -112,6 +112,16 @@ def test_a_convolution_and_each_of_its_gradients_have_the_flops_of_the_closed_fo
     assert arithmetic_of(lambda: gradients(x, weight, stride=2)).flops == 3 * strided
 
 
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("convolution", [nn.Conv2d, nn.ConvTranspose2d])
+def test_each_gradient_of_a_convolution_has_the_flops_of_the_way_forward_whatever_its_groups(convolution, groups):
+    layer, x = convolution(4, 8, 3, stride=2, groups=groups), torch.randn(2, 4, 9, 7, requires_grad=True)
+    forward = arithmetic_of(lambda: layer(x)).flops
+    nb_places = 9 * 7 if convolution is nn.ConvTranspose2d else 4 * 3
+    assert forward == 2 * 9 * 4 * 8 // groups * nb_places * 2
+    assert arithmetic_of(lambda: layer(x).sum().backward()).flops == 3 * forward
+
+
 def test_a_step_has_the_flops_of_its_attack_and_of_a_clean_and_an_attacked_pass():
     # seven times forward and back to the inputs for what is attacked; the passes go back to all weights, and to all
     # inputs but the images: 5 of 6 samples are attacked; without FiLM nothing depends on a code of lam

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from art_oat.storage import read_rows
+from benchmarks.pages import marked
 from benchmarks.tables import DOCS, RESULTS
-from benchmarks.torture.page import BEGIN, END, as_table
+from benchmarks.torture.page import table
 from benchmarks.torture.tally import Tally
 
 ROOT = Path(__file__).parents[2]
@@ -19,7 +20,7 @@ ROWS = read_rows(RESULTS / "torture.csv")
 
 
 def test_the_page_shows_what_was_measured():
-    assert f"{BEGIN}{as_table(ROWS)}{END}" in PAGE
+    assert marked("table", table()) in PAGE
 
 
 def test_every_part_was_measured_without_a_fault():
