@@ -1,7 +1,9 @@
 """Costs and times on paper keep to the closed forms, and the page shows what was kept."""
 
 import math
+import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -11,7 +13,7 @@ from torch import distributed
 
 from art_oat.storage import read_rows
 from benchmarks import scale_page
-from benchmarks.cluster import ETHERNET, FABRICS, H100, INFINIBAND, PER_NODE, PROTOCOLS
+from benchmarks.cluster import CALL, ETHERNET, FABRICS, H100, INFINIBAND, PER_NODE, PROTOCOLS
 from benchmarks.cost import arithmetic_of
 from benchmarks.exchange import Message, exchanged
 from benchmarks.pages import marked
@@ -126,3 +128,57 @@ def test_the_steps_that_were_kept_have_the_flops_of_their_passes():
         row = rows["convnext-t", attack]
         assert float(row["GFLOP, clean"]) == pytest.approx(3 * forward, rel=2e-3)
         assert float(row["GFLOP, attacked"]) == pytest.approx(passes * forward, rel=2e-3)
+
+
+def kept(table: str, **given: str) -> dict[str, str]:
+    rows = read_rows(RESULTS / f"scale_{table}.csv")
+    (row,) = [row for row in rows if all(row[name.replace("_", " ")] == value for name, value in given.items())]
+    return row
+
+
+def efficiency(network: str, **given: str) -> dict[str, str]:
+    usual = {"attack": "n-fgsm", "scaling": "weak, 128 per GPU", "between_machines": INFINIBAND.name}
+    usual |= {"loads": "its own", "norms": "own", "GPUs": "256"}
+    return kept("efficiency", network=network, **(usual | given))
+
+
+def claims() -> Iterator[str]:
+    """Sentences of the page, with what was kept."""
+    cost = partial(kept, "cost", accelerator="H100 SXM", utilization="0.2")
+    checkpointed, six, two = (
+        [cost(attack=attack, what=what)["times OAT"] for attack in ("n-fgsm", "pgd-7")]
+        for what in ("OAT, checkpointed", "6 networks", "2 networks")
+    )
+    yield f"it costs {checkpointed[0]} times the arithmetic with N-FGSM and {checkpointed[1]} with PGD-7"
+    yield f"cost {six[0]} (N-FGSM) to {six[1]} (PGD-7) times one OAT network, two of them {two[0]} to {two[1]} times"
+    yield f"{int(cost(attack='n-fgsm', what='OAT')['images/s']):,} decoded"
+    fast, slow = efficiency("convnext-t"), efficiency("convnext-t", between_machines=ETHERNET.name)
+    yield f"sends for {fast['ms sending']} ms in 256 processes and computes for {fast['ms even']} ms"
+    yield f"keeps an efficiency of {fast['efficiency']}"
+    first = efficiency("convnext-t", between_machines=ETHERNET.name, GPUs="16")
+    yield f"{first['ms sending']} ms at 16 GPUs, efficiency {first['efficiency']}"
+    yield f"little more after that, {slow['efficiency']} at 256"
+    yield f"at most {slow['efficiency, overlapped']} there, and {fast['efficiency, overlapped']} with the fast ones"
+    uneven = efficiency("wrn-28-10", attack="pgd-7")
+    yield f"{uneven['ms uneven']} ms of {uneven['ms even']} on WRN-28-10"
+    loading = efficiency("convnext-t", loads="all")
+    yield f"{loading['ms loading']} ms of bytes a step at 256 GPUs, efficiency {loading['efficiency']}"
+    nb_calls = int(kept("flops", network="convnext-t", attack="n-fgsm")["calls per step"])
+    yield f"is {nb_calls} calls, {1000 * CALL * nb_calls:.0f} ms"
+    strong = efficiency("convnext-t", scaling="strong, 1024", GPUs="32")
+    yield f"compute for {strong['ms even']} ms, and the efficiency is {strong['efficiency']}"
+    own, joint = (kept("messages", network="resnet-18", norms=norms)["messages"] for norms in ("own", "joint"))
+    yield f"send {joint} messages a step on ResNet-18 in place of {own}"
+    own, joint = (efficiency("resnet-18", norms=norms) for norms in ("own", "joint"))
+    yield f"{joint['ms sending']} ms in place of {own['ms sending']} at 256 GPUs"
+    yield f"efficiency {joint['efficiency']} in place of {own['efficiency']}"
+
+
+@pytest.mark.parametrize("claim", list(claims()))
+def test_the_page_says_what_was_kept(claim):
+    assert claim in " ".join(PAGE.split())
+
+
+def test_the_python_of_the_page_runs_in_a_lone_process():
+    for block in re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL):
+        exec(compile(block, "scale.md", "exec"), {})

@@ -25,6 +25,7 @@ SMOKES = {
     "norms --networks convnext": "two weights",
     "oats widths": "head per width",
     "oats sampling": "sandwich, distilled",
+    "scale": "of the largest",
     "scaling memory": "MB peak",
     "scaling growth": "exponent",
     "scaling roofline": "fraction",
