@@ -8,6 +8,7 @@ from art_oat.training.lr_stepper import PerStep
 from art_oat.training.method import METHODS, Method
 from art_oat.training.options import Validation
 from art_oat.training.param_groups import parameter_groups
+from art_oat.training.per_process import PerProcess
 from art_oat.training.recalibration import recalibrate
 from art_oat.training.records import EpochMetrics, EpochRecord
 from art_oat.training.resume_file import ResumeFile
@@ -31,6 +32,7 @@ __all__ = [
     "Method",
     "OATTrainer",
     "OneCycle",
+    "PerProcess",
     "PerStep",
     "Piecewise",
     "RestoreBest",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -48,6 +48,11 @@ def as_batches(x: Any, y: Any, batch_size: int, classifier: OATClassifier, gener
     return ArrayBatches(*_kept_tensors(as_array(x, "x"), as_array(y, "y"), classifier), plain(batch_size), generator)
 
 
+def samplers_of(loader: DataLoader[Any]) -> tuple[Any, Any]:
+    """Return where a loader may have its sampler: there, or within one of batches."""
+    return loader.sampler, getattr(loader.batch_sampler, "sampler", None)
+
+
 def nb_batches(source: Any) -> int | None:
     """Return the batches of an epoch; None where they cannot be counted (a loader of an iterable data set)."""
     try:
@@ -61,6 +66,8 @@ def size_of(batches: Batches) -> dict[str, int | None]:
     sizes = {"number of batches": nb_batches(batches)}
     if isinstance(batches, ArrayBatches):
         sizes |= {"batch_size": batches.batch_size, "number of samples": len(batches.x)}
+    else:
+        sizes |= batches.settings()
     return sizes
 
 
@@ -86,6 +93,8 @@ class ArrayBatches:
     Inputs that are all whole 255ths, as images are, are kept as :class:`Levels`, and each batch comes back exactly.
     """
 
+    are_own: ClassVar[bool] = False
+
     def __init__(self, x: Inputs, y: Tensor, batch_size: int, generator: torch.Generator) -> None:
         packed = Levels.packed(x) if isinstance(x, Tensor) else x
         self.x: Inputs = x if packed is None else packed
@@ -103,7 +112,13 @@ class ArrayBatches:
 
 
 class CheckedBatches:
-    """Takes the batches of a ``DataLoader`` or an ART ``DataGenerator``, each checked as it comes."""
+    """Takes the batches of a ``DataLoader`` or an ART ``DataGenerator``, each checked as it comes.
+
+    Attributes:
+        are_own: Whether they hold samples of this process alone.
+    """
+
+    are_own: ClassVar[bool] = False
 
     def __init__(self, source: Any, classifier: OATClassifier) -> None:
         self.source = source
@@ -117,6 +132,18 @@ class CheckedBatches:
         is_asked = is_generator(self.source)
         for batch in (self.source.get_batch() for _ in range(len(self))) if is_asked else self.source:
             yield _checked(batch, self.classifier)
+
+    def set_epoch(self, number: int) -> None:
+        """Tell a loader's samplers and data set which pass comes, from 0, if they want to know: orders depend on it."""
+        if is_generator(self.source):
+            return
+        for part in (*samplers_of(self.source), self.source.batch_sampler, self.source.dataset):
+            if callable(getattr(part, "set_epoch", None)):
+                part.set_epoch(number)
+
+    def settings(self) -> dict[str, Any]:
+        """Return what is known of the batches beside their number."""
+        return {}
 
 
 Batches = ArrayBatches | CheckedBatches

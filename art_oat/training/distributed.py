@@ -175,29 +175,37 @@ class Group:
         self.first(lambda: found.append(function()))
         return found[0] if found else function()
 
+    def each(self, own: Value) -> list[Value]:
+        """Return what every process has, in the order of their ranks."""
+        if self.size == 1:
+            return [own]
+        values: list[Any] = [None] * self.size
+        communicate(distributed.all_gather_object, values, own)
+        return values
+
+    def follow(self, generator: torch.Generator, rank: int) -> None:
+        """Let a generator be in every process what it is in one."""
+        generator.set_state(self.each(generator.get_state())[rank])
+
     def gathered(self, own: Sequence[Value]) -> list[Value]:
         """Return the things whose :meth:`share` each process has, in their order."""
-        if self.size == 1:
-            return list(own)
-        parts: list[Any] = [None] * self.size
-        communicate(distributed.all_gather_object, parts, list(own))
+        parts = self.each(list(own))
         nb = sum(map(len, parts))
         return [parts[number % self.size][number // self.size] for number in range(nb)]
 
-    def check_same(self, what: str, read: Callable[[], Any]) -> None:
-        """Refuse what is not read as the same in all processes.
+    def check_same(self, what: str, read: Callable[[], Any], advice: str = "") -> None:
+        """Refuse what is not read as the same in all processes, with advice.
 
         Raises:
             ValueError: If it is not, in all of them.
         """
         if self.size == 1:
             return
-        values: list[Any] = [None] * self.size
-        communicate(distributed.all_gather_object, values, read())
+        values = self.each(read())
         if different := [rank for rank in range(self.size) if values[rank] != values[0]]:
             raise ValueError(
                 f"{what} must be the same in all {self.size} processes, which take their shares themselves, but differ "
-                f"between process 0 and {different[0]}."
+                f"between process 0 and {different[0]}.{advice}"
             )
 
 

@@ -20,7 +20,7 @@ from art_oat.condition import OperatingPoint
 from art_oat.frontier import MeasuredPoint
 from art_oat.levels import Inputs
 from art_oat.storage import Plain
-from art_oat.training.batches import Batches, nb_batches
+from art_oat.training.batches import Batches, CheckedBatches, nb_batches
 from art_oat.training.callbacks import Callback
 from art_oat.training.guard import CatastrophicOverfittingWarning, Guard
 from art_oat.training.options import FitOptions
@@ -155,6 +155,8 @@ class Loop:
     def _batches_to_come(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Return the batches of the epoch, without those that were trained on before a cut."""
         state, nb_taken = self.state, self.state.place.nb_batches
+        if isinstance(self.batches, CheckedBatches):
+            self.batches.set_epoch(len(state.history))
         batches = iter(self.batches)
         if nb_taken:
             now = state.generators()

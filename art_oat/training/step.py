@@ -17,6 +17,7 @@ from art_oat.attacks import BoundAttack, drawing_for
 from art_oat.classifier import OATClassifier
 from art_oat.condition import OperatingPoint
 from art_oat.layers.joint_norm import joint_norms
+from art_oat.training.dealer import Dealer
 from art_oat.training.distributed import ALONE, Group
 from art_oat.training.ema import WeightAverage
 from art_oat.training.layout import InputLayout
@@ -28,7 +29,7 @@ from art_oat.training.records import EpochMetrics
 from art_oat.training.safeguard import Safeguard, check_finite
 from art_oat.training.sampling import draw_widths
 from art_oat.training.statistics import StatisticsWatch
-from art_oat.training.step_batch import Attacked, Parts, StepBatch, drawn_alike, each_attacked
+from art_oat.training.step_batch import Attacked, Parts, StepBatch, drawn_alike
 
 _NB_PROBES = 8
 
@@ -45,6 +46,7 @@ class Step:
         attack: The method's attack, bound to the classifier.
         generator: Draws everything, the same in every process.
         group: The processes that take the step together.
+        has_own_rows: Whether each of them is given samples of its own, and not all the same batch.
     """
 
     def __init__(
@@ -54,6 +56,8 @@ class Step:
         attack: BoundAttack,
         generator: torch.Generator,
         group: Group = ALONE,
+        *,
+        has_own_rows: bool = False,
     ) -> None:
         self.classifier = classifier
         self.group = group
@@ -64,6 +68,7 @@ class Step:
         self.safeguard = Safeguard(self.model, classifier.optimizer)
         self.average = None if method.ema is None else WeightAverage(self.safeguard.tensors, method.ema)
         self.layout = InputLayout(classifier)
+        self.dealer = Dealer(classifier, method, self.layout, generator, group, has_own_rows=has_own_rows)
         self.passes = Passes(classifier, method, self.layout, group)
         self.statistics = StatisticsWatch(self.model)
         buffers = self.model.named_buffers()
@@ -94,14 +99,10 @@ class Step:
             self._train(x, y, eps_share)
 
     def _train(self, x: Tensor, y: Tensor, eps_share: float) -> None:
-        order = torch.randperm(len(x), generator=self.generator).to(x.device)  # no lam may always meet the same samples
-        x, y = self.layout.augmented(x[order], self.method.augmentation, self.generator), y[order]
-        x = self.layout.arranged(x)
-        lam = self.method.sampling.draw(self.model.lambdas, len(x), self.generator).to(x)
-        batch = StepBatch(x, y, lam, torch.zeros_like(lam) if self.is_clean else lam, eps_share)
+        batch = self.dealer.drawn(x, y, eps_share, is_clean=self.is_clean)
         self.classifier.optimizer.zero_grad()
         with self.statistics.watching() as counts, self.safeguard.undone_where_unfit(), self._apart():
-            self._take_gradient(batch.part(self.group))
+            self._take_gradient(self.dealer.dealt(batch))
         self.statistics.look_at(counts, len(x))
         self.safeguard.keep()
         self._average()
@@ -109,13 +110,13 @@ class Step:
             self.classifier.optimizer.step()
         self._is_ahead = True
         self._nb_steps += 1
-        self._last_x = x[:_NB_PROBES].clone()
+        self._last_x = batch.x[:_NB_PROBES].clone()
 
     def _take_gradient(self, batch: StepBatch) -> None:
         """Leave in the parameters the gradient of the step, summed over its widths."""
         widths = draw_widths(self.method.width_sampling, self.model.widths, self.generator)
         parts = batch.split(self.method.accumulation_steps, self.group)
-        drawing = drawn_alike(parts, self.generator, self.attack)
+        drawing = drawn_alike(parts, self.generator, self.attack, self.group)
         attacked = [{width: self._attacked(part, width) for width in widths} for part in drawing]
         self.model.train()
         with self.group.averaging(self._buffers), self._perturbed(parts, attacked):
@@ -163,7 +164,7 @@ class Step:
     def _perturbed(self, parts: Parts, attacked: Attacked) -> AbstractContextManager[None]:
         """Let the weights stand where they are worst within the block, if that is asked for."""
         perturbation = self.method.perturbation
-        if perturbation is None or not perturbation.is_due(self.epoch) or not any(each_attacked(parts, attacked)):
+        if perturbation is None or not perturbation.is_due(self.epoch) or parts[0].is_clean:
             return nullcontext()
         is_partial = self.model.widths[-1] not in attacked[0]
         losses = partial(self.passes.adversarial_losses, parts, attacked)
@@ -175,13 +176,12 @@ class Step:
         with self.model.writing, torch.no_grad(), self.safeguard.undone_where_unfit():
             weights = [weight.detach() for weight in self.model.parameters()]
             check_finite("weight", nn.utils.get_total_norm(weights), self.epoch)
-            largest = {
-                OperatingPoint(*point): self.classifier.at(*point).as_module()(self._last_x).abs().max()
+            scores = {
+                OperatingPoint(*point): float(self.classifier.at(*point).as_module()(self._last_x).abs().max())
                 for point in points
             }
-            for score in largest.values():
-                check_finite("score", score, self.epoch)
-        scores = {point: float(score) for point, score in largest.items()}
+            for score in self.group.sums([*scores.values()]):
+                check_finite("score", torch.tensor(score), self.epoch)
         if scores:
             self.statistics.compare(scores, float(self._largest_score), self._nb_steps, self.epoch)
         self._average()

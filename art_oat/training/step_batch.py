@@ -22,6 +22,28 @@ from art_oat.training.loss import total_weight, value_fault
 from art_oat.training.method import Method
 from art_oat.training.safeguard import UnfitError
 
+_ADVICE = (
+    " A loader that gives each process its own samples has a DistributedSampler, or is given as PerProcess(loader)."
+)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """What every process knows of all samples of a step: labels, and weights of the adversarial term.
+
+    Where each has samples of its own, also how many of them, and how many of these are attacked, by process.
+    """
+
+    y: Tensor
+    weight: Tensor
+    nb_samples: Sequence[int] = ()
+    nb_attacked: Sequence[int] = ()
+
+    @property
+    def is_attacked(self) -> Tensor:
+        """Which samples are attacked, bool ``[N]``."""
+        return self.weight > 0
+
 
 @dataclass(frozen=True)
 class StepBatch:
@@ -36,28 +58,29 @@ class StepBatch:
     lam: Tensor
     weight: Tensor
     eps_share: float
-    whole: StepBatch | None = None
+    whole: Whole | None = None
     rows: Tensor | None = None
 
     def part(self, group: Group) -> StepBatch:
         """Return what this process trains on; it itself, where that is all."""
         if group.size == 1:
             return self
-        group.check_same("the batches of a training, and what is drawn for them,", self._mark)
+        group.check_same("the batches of a training, and what is drawn for them,", self._mark, _ADVICE)
         if fault := _size_fault(len(self.x), int(self.is_attacked.sum()), group):
             raise UnfitError(ValueError(fault))
         return self._rows(group.share(len(self.x)))
 
     def split(self, nb_parts: int, group: Group = ALONE) -> list[StepBatch]:
         """Return parts of alike many samples of each lam, as many in each process; at most one for each sample."""
-        nb_samples = len(self.x if self.whole is None else self.whole.x)
-        nb_parts = max(min(nb_parts, nb_samples // group.size), 1)
+        whole = self.whole or Whole(self.y, self.weight)
+        nb_parts = max(min(nb_parts, *whole.nb_samples or [len(whole.y) // group.size]), 1)
         return [self] if nb_parts == 1 else [self._rows(slice(first, None, nb_parts)) for first in range(nb_parts)]
 
     def _rows(self, own: slice) -> StepBatch:
         x = self.x[own].clone()  # in the same layout in memory, without gaps
         rows = torch.arange(len(self.x), device=self.x.device) if self.rows is None else self.rows
-        return StepBatch(x, self.y[own], self.lam[own], self.weight[own], self.eps_share, self.whole or self, rows[own])
+        whole = self.whole or Whole(self.y, self.weight)
+        return StepBatch(x, self.y[own], self.lam[own], self.weight[own], self.eps_share, whole, rows[own])
 
     def _mark(self) -> list[float]:
         """Return numbers that hardly another batch has; sums of bytes do not depend on their order."""
@@ -68,7 +91,9 @@ class StepBatch:
         """Return which portion of the mean over the whole batch the mean over this part is; None weighs all alike."""
         if self.whole is None:
             return 1.0
-        own, whole = (it.y[it.is_attacked] if of_attacked else it.y for it in (self, self.whole))
+        own, whole = self.y, self.whole.y
+        if of_attacked:
+            own, whole = own[self.is_attacked], whole[self.whole.is_attacked]
         return total_weight(criterion, own) / total_weight(criterion, whole)
 
     @property
@@ -90,6 +115,17 @@ class StepBatch:
         """Which samples are attacked, bool ``[N]``."""
         return self.weight > 0
 
+    @property
+    def is_clean(self) -> bool:
+        """Whether no sample is attacked in any process."""
+        return not bool((self.whole or self).is_attacked.any())
+
+    @property
+    def drawing(self) -> int | None:
+        """The rank of a process that has samples to attack, where another has none; None where all have, or none."""
+        counts = [] if self.whole is None else list(self.whole.nb_attacked)
+        return counts.index(max(counts)) if 0 in counts and any(counts) else None
+
 
 Parts = Sequence[StepBatch]
 Attacked = Sequence[Mapping[float, Tensor]]
@@ -104,8 +140,13 @@ def each_attacked(parts: Parts, attacked: Attacked) -> Iterator[tuple[StepBatch,
                 yield part, width, x_adv
 
 
-def drawn_alike(parts: Parts, generator: torch.Generator, attack: BoundAttack) -> Iterator[StepBatch]:
-    """Give parts to attack, each with the generator as for the whole batch where the attack draws for all of that."""
+def drawn_alike(
+    parts: Parts, generator: torch.Generator, attack: BoundAttack, group: Group = ALONE
+) -> Iterator[StepBatch]:
+    """Give parts to attack, each with the generator as for the whole batch where the attack draws for all of that.
+
+    A process that has nothing to attack then goes on from where the others have drawn.
+    """
     start = end = generator.get_state()
     for part in parts:
         if attack.draws_rows:
@@ -114,6 +155,8 @@ def drawn_alike(parts: Parts, generator: torch.Generator, attack: BoundAttack) -
         if not attack.draws_rows or bool(part.is_attacked.any()):
             end = generator.get_state()
     generator.set_state(end)
+    if attack.draws_rows and (drawing := parts[0].drawing) is not None:
+        group.follow(generator, drawing)
 
 
 def check_value(value: Any, *, is_term: bool) -> None:

@@ -29,6 +29,7 @@ from art_oat.training.loop import Loop, finished
 from art_oat.training.lr_stepper import PerStep, Scheduler, in_two_parts, scheduled
 from art_oat.training.method import METHODS, Method
 from art_oat.training.options import FitOptions, Validation
+from art_oat.training.per_process import OwnBatches, PerProcess, is_per_process, unwrapped
 from art_oat.training.phases import Phases
 from art_oat.training.preprocessing import preprocessing_faults
 from art_oat.training.records import EpochRecord
@@ -57,7 +58,8 @@ class OATTrainer(Trainer):
     ``fallback`` where there is one, which needs them.
 
     In a process group (``torch.distributed``), the processes train one network together: each is given the same
-    settings and data, and takes its share of every batch, whose size is that of all of them. What is drawn is drawn for
+    settings and data, and takes its share of every batch, whose size is that of all of them; or each is given a loader
+    of its own samples, see :class:`PerProcess`. What is drawn is drawn for
     the whole batch: their number does not change what is trained, but for dropout, attacks of other libraries or one's
     own (see :class:`~art_oat.attacks.TensorAttack`), and norms (see ``sync_norms`` of :class:`Method`). The first one
     alone tells callbacks and writes files.
@@ -102,7 +104,7 @@ class OATTrainer(Trainer):
 
     def fit(
         self,
-        x: Array | DataLoader[Any],
+        x: Array | DataLoader[Any] | PerProcess,
         y: Array | None = None,
         validation_data: tuple[Array, Array] | Validation | None = None,
         batch_size: int = 128,
@@ -116,11 +118,11 @@ class OATTrainer(Trainer):
 
         Args:
             x: Inputs ``(N, *input_shape)`` within the clip values; uint8 is as in :mod:`art_oat.levels`, and scaled
-                batch by batch on the device. Or a ``DataLoader`` or ART ``DataGenerator`` of pairs ``(x, y)``, whose
-                batches are checked as they come.
+                batch by batch on the device. Or a ``DataLoader``, also as :class:`PerProcess`, or an ART
+                ``DataGenerator`` of pairs ``(x, y)``, whose batches are checked as they come.
             y: Class indices ``(N,)``, one-hot or soft labels ``(N, K)``; None with a loader or a generator.
             validation_data: Inputs and labels (not soft) to measure on after every epoch; or a :class:`Validation`.
-            batch_size: Samples per step; a loader and a generator have their own.
+            batch_size: Samples per step, of all processes together; a loader and a generator have their own.
             nb_epochs: How often every sample is seen, at least 1.
             scheduler: Has ``step()``, called after every epoch, or after every step as ``PerStep(scheduler)``; or maps
                 progress in ``[0, 1]`` to a factor on the learning rates, such as :class:`OneCycle`.
@@ -134,12 +136,12 @@ class OATTrainer(Trainer):
             RuntimeError: If the loss, a gradient, a statistic, a weight or a score is no longer finite, and ``on_nan``
                 does not help; the last good weights are back.
         """
-        group = Group.here()
+        group, source = Group.here(), unwrapped(x)
         options = FitOptions(nb_epochs, scheduler, validation_data, callbacks, self.method)
-        faults = source_faults(x, y, batch_size, self.classifier) + options.faults(self.classifier, x)
-        refuse(faults or joint_faults(self.classifier, self.method, group, x, batch_size))
+        faults = source_faults(source, y, batch_size, self.classifier) + options.faults(self.classifier, source)
+        refuse(faults or joint_faults(self.classifier, self.method, group, source, batch_size))
         with alone(options.callbacks if group.is_first else ()):
-            self._train(as_batches(x, y, batch_size, self.classifier, self._generator), options, group, verbose=verbose)
+            self._train(self._batches(x, y, batch_size, group), options, group, verbose=verbose)
 
     def fit_generator(
         self,
@@ -166,6 +168,11 @@ class OATTrainer(Trainer):
             raise TypeError(f"generator must have get_batch(), size and batch_size, got {kind}. fit takes arrays.")
         self.fit(generator, validation_data=validation_data, nb_epochs=nb_epochs, scheduler=scheduler, **options)
 
+    def _batches(self, x: Any, y: Any, batch_size: int, group: Group) -> Batches:
+        if is_per_process(x):
+            return OwnBatches(unwrapped(x), self.classifier, group)
+        return as_batches(x, y, batch_size, self.classifier, self._generator)
+
     def _train(self, batches: Batches, options: FitOptions, group: Group, *, verbose: bool) -> None:
         settings = self._settings(batches, options)
         group.check_same("the settings of a training", lambda: settings)
@@ -182,7 +189,7 @@ class OATTrainer(Trainer):
         data = None if options.validation is None else (options.validation.x, options.validation.y)
         validation = None if data is None else self.classifier.kept_tensors(*data)
         group.spread(self._tensors())
-        step = Step(self.classifier, self.method, attack, self._generator, group)
+        step = Step(self.classifier, self.method, attack, self._generator, group, has_own_rows=batches.are_own)
         callbacks = options.callbacks if group.is_first else ()
         if verbose and group.is_first:
             callbacks = (*callbacks, _progress_bar(options, count, saved))
