@@ -33,7 +33,8 @@ Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 """Changes inputs ``[N, ...]``, images as ``[N, C, H, W]``, at random, drawn from the generator it is given.
 
 It keeps shape and clip range. Where the classifier's channels come last, inputs are handed to it with channels first,
-and taken back.
+and taken back. One that draws everything by :func:`~art_oat.draws.draw_rows` may have ``draws_rows = True``: where each
+of several processes loads its own samples, these are then changed as they would be in one process.
 """
 
 
