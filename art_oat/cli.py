@@ -115,7 +115,7 @@ def demo(
         measurement = replace(MEASUREMENT, attacks=tuple(attack or MEASUREMENT.attacks), nb_robust=nb_robust)
         measurement.check(recipe)
         run = Run(out or usual_folder, _say, device_type=device)
-        data = recipe.dataset()
+        data = recipe.dataset(keeps_levels=True)
         with run.held():
             run.train(recipe, data, keeps_best=False, overwrites=overwrite or out is None)
             curve = run.measure(measurement, data)
@@ -161,7 +161,7 @@ def _train(
     _search_here()  # for a network of the caller's own
     with _refusals(), in_group(device) as group, _terminable(), _short_warnings():  # who waits for others can be ended
         settings, run = recipe_from(recipe, given), Run(out, _say, device_type=device)
-        images = group.first_then_all(lambda: settings.dataset(download=download))
+        images = group.first_then_all(lambda: settings.dataset(download=download, keeps_levels=True))
         run.train(
             settings,
             images,
@@ -211,7 +211,7 @@ def _evaluate(
         measurement = Measurement(**chosen)
         with trained.held():  # first, as what another process is at work on may lack its weights for a while
             measurement.check(trained.recipe)
-            curve = trained.measure(measurement, trained.recipe.dataset(), nb_workers=nb_workers)
+            curve = trained.measure(measurement, trained.recipe.dataset(keeps_levels=True), nb_workers=nb_workers)
     _show(curve)
     typer.echo(f"\nTable and picture are in {run}: {run / 'tradeoff.csv'}, {run / 'tradeoff.png'}")
 

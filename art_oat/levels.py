@@ -51,6 +51,11 @@ def as_floats(x: Any, clip_values: Any) -> Any:
     return np.divide(x, np.float32(255), dtype=np.float32)
 
 
+def marked(x: Any, clip_values: Any) -> Any:
+    """Return what a digest of an array is to be taken of: levels count as the float32 that they stand for."""
+    return Levels(torch.as_tensor(x), torch.empty(0)).pieces() if are_levels(x, clip_values) else x
+
+
 class Levels:
     """Inputs that are ``k / 255``, kept as bytes: a quarter of float32. Any part of them comes as what it stands for.
 
@@ -93,6 +98,12 @@ class Levels:
     def split(self, size: int) -> Iterator[Tensor]:
         """Give so many samples at a time, as what they stand for."""
         return (self._table[part.int()] for part in self.k.split(size))
+
+    def pieces(self) -> Iterator[Any]:
+        """Give the bytes that the digest of an array of what they stand for is made of."""
+        yield f"{str(self._table.dtype).removeprefix('torch.')}{tuple(self.k.shape)}".encode()
+        for part in self.split(_NB_AT_ONCE):
+            yield part.cpu().contiguous().numpy().data
 
 
 Inputs = Tensor | Levels

@@ -181,17 +181,17 @@ def parse_csv(path: Path, parse: Callable[[list[dict[str, str]]], Parsed]) -> Pa
 
 
 def digest(*parts: Any) -> str:
-    """Return the SHA-256 of arrays and tensors (kind, shape and content), of bytes, and of files (their content)."""
+    """Return the SHA-256 of arrays and tensors (kind, shape and content), bytes, iterators of them, and files."""
     found = hashlib.sha256()
     for part in parts:
-        if isinstance(part, torch.Tensor):
+        if isinstance(part, np.ndarray | torch.Tensor):
             found.update(f"{part.dtype}{tuple(part.shape)}".encode())
-            found.update(part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-        elif isinstance(part, np.ndarray):
-            found.update(f"{part.dtype}{part.shape}".encode())
-            found.update(np.ascontiguousarray(part).data)
+            tensor = part if isinstance(part, torch.Tensor) else None
+            array = part if tensor is None else tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+            found.update(np.ascontiguousarray(array).data)
         else:
-            found.update(part.read_bytes() if isinstance(part, Path) else part)
+            for it in part if isinstance(part, Iterator) else [part.read_bytes() if isinstance(part, Path) else part]:
+                found.update(it)
     return found.hexdigest()
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from art_oat.checks import Array, class_indices, label_faults, one_line, refuse
 from art_oat.data.dataset import Dataset, Parts
+from art_oat.levels import level_faults
 
 _IMAGE_AXES, _ONE_HOT_AXES = 4, 2
 
@@ -87,7 +88,7 @@ def _array_faults(name: str, x: Array) -> list[str]:
         faults.append(f"{name} must be uint8, or floating-point in [0, 1], got dtype {x.dtype}.")
     elif x.size and x.dtype.kind == "f" and not (x.min() >= 0 and x.max() <= 1):  # NaN compares as false
         faults.append(f"{name} must lie in [0, 1] where it is floating-point, got [{x.min()}, {x.max()}].")
-    return faults
+    return faults + (level_faults(x, (0, 1), name) if x.size else [])
 
 
 def _channel_axis(x: Array) -> int | None:

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from art_oat.checks import Array
+from art_oat.levels import marked
+from art_oat.storage import digest
 
 _VALIDATION_SHARE = 0.1
 _TEST_SHARE = 0.2
@@ -17,10 +19,14 @@ Parts = Mapping[str, tuple[Array, Array]]  # by part: images (N, C, H, W), uint8
 
 
 class Split(NamedTuple):
-    """Images ``(N, C, H, W)``, float32 in ``[0, 1]``, and class indices ``(N,)``."""
+    """Images ``(N, C, H, W)``, float32 in ``[0, 1]``, or the uint8 ``k`` of ``k / 255``, and class indices ``(N,)``."""
 
-    x: NDArray[np.float32]
+    x: Array
     y: NDArray[np.int64]
+
+    def digest(self) -> str:
+        """Return the SHA-256 of all of it, which is the same for the same images in either form."""
+        return digest(marked(self.x, (0, 1)), self.y)
 
 
 class Dataset(NamedTuple):
@@ -87,12 +93,13 @@ def reduce(parts: Parts, nb_train: int | None, nb_test: int | None, seed: int) -
     return reduced
 
 
-def as_dataset(parts: Parts) -> Dataset:
-    """Bring all parts to float32 in ``[0, 1]`` and int64."""
+def as_dataset(parts: Parts, *, keeps_levels: bool = False) -> Dataset:
+    """Bring all parts to float32 in ``[0, 1]``, or leave those that are uint8 so, and to int64."""
     splits = {}
     for part, (x, y) in parts.items():
-        images = x.astype(np.float32, order="C", copy=False)
-        if x.dtype == np.uint8:
+        is_kept = keeps_levels and x.dtype == np.uint8
+        images = np.ascontiguousarray(x) if is_kept else x.astype(np.float32, order="C", copy=False)
+        if x.dtype == np.uint8 and not is_kept:
             images /= 255
         splits[part] = Split(images, y.astype(np.int64, copy=False))
     return Dataset(**splits)

@@ -9,7 +9,7 @@ from art_oat.data.arrays import read_arrays
 from art_oat.data.bundled import BUNDLED
 from art_oat.data.dataset import Dataset, Parts, as_dataset, complete, reduce, size_faults
 from art_oat.data.sources import SOURCES, read_source
-from art_oat.numbers import count_faults, plain, seed_faults
+from art_oat.numbers import count_faults, flag_faults, plain, seed_faults
 
 NAMES = tuple(sorted({*SOURCES, *BUNDLED}))
 """Train / validation / test: cifar10 45,000 / 5,000 / 10,000 (3x32x32), mnist 54,000 / 6,000 / 10,000 (1x28x28), svhn
@@ -25,6 +25,7 @@ def load(
     nb_train: int | None = None,
     nb_test: int | None = None,
     download: bool = False,
+    keeps_levels: bool = False,
 ) -> Dataset:
     """Return a data set by name, or from a file of arrays.
 
@@ -36,12 +37,12 @@ def load(
 
     Args:
         name_or_path: One of :data:`NAMES`, or a path that ends in ``.npz``.
-        folder: Where the files of a data set lie; None for ART's data folder. CIFAR-10 comes as pickles: those that
-            would run anything are refused.
+        folder: Where the files of a data set lie; None for ART's. Pickles (CIFAR-10) that would run code are refused.
         seed: What splits and subsets are drawn from, in ``[0, 2**32)``.
         nb_train: Training images to keep, in the classes' shares; the validation part shrinks in proportion.
         nb_test: Test images to keep, in the classes' shares.
         download: Whether missing files of CIFAR-10, MNIST or STL-10 are downloaded, and kept if their SHA-256 is right.
+        keeps_levels: Whether images that files hold as uint8 stay so; what is trained and measured is the same.
 
     Raises:
         FileNotFoundError: If files are missing; says which, and how to get them.
@@ -50,11 +51,12 @@ def load(
         ValueError: If another argument, or a file, is not as above; all faults at once.
     """
     counts = {name: count for name, count in (("nb_train", nb_train), ("nb_test", nb_test)) if count is not None}
-    refuse(_request_faults(name_or_path, folder) + count_faults(counts) + seed_faults(seed))
+    faults = _request_faults(name_or_path, folder) + count_faults(counts) + seed_faults(seed)
+    refuse(faults + flag_faults({"keeps_levels": keeps_levels}))
     seed, nb_train, nb_test = plain(seed), plain(nb_train), plain(nb_test)
     parts = complete(_read(name_or_path, folder, seed=seed, download=download), seed)
     refuse(size_faults(parts, nb_train, nb_test, seed))
-    return as_dataset(reduce(parts, nb_train, nb_test, seed))
+    return as_dataset(reduce(parts, nb_train, nb_test, seed), keeps_levels=keeps_levels)
 
 
 def _request_faults(name_or_path: str | Path, folder: str | Path | None) -> list[str]:

@@ -32,6 +32,7 @@ from art_oat.evaluation.report import RobustnessReport
 from art_oat.evaluation.shards import Progress, Shard, ShardResult, Tell
 from art_oat.evaluation.suite import AttackSuite
 from art_oat.evaluation.workers import end_with, manager
+from art_oat.levels import marked
 from art_oat.lock import locked_file
 from art_oat.storage import differences, digest, fingerprint, read_json, unsaid, write_json
 
@@ -146,7 +147,7 @@ class Evaluation:
             "clip_values": fingerprint(classifier.clip_values),
             "channels_first": bool(classifier.channels_first),
             "preprocessing": fingerprint(classifier.preprocessing_operations),
-            "x": digest(self.x),
+            "x": digest(marked(self.x, classifier.clip_values)),
             "y": digest(class_indices(self.y, classifier.nb_classes)),
             "weights": digest(*(tensor for _, tensor in sorted(model.state_dict().items()))),
         }

@@ -187,9 +187,10 @@ class Recipe:
         name = _SUITED.get(self.data, "none") if self.augmentation == "auto" else self.augmentation
         return None if name == "none" else RandomCropFlip(min(data.input_shape[1:]) // 8, name == "crop-flip")
 
-    def dataset(self, *, download: bool = False) -> Dataset:
+    def dataset(self, *, download: bool = False, keeps_levels: bool = False) -> Dataset:
         """Load the data; see :func:`art_oat.data.load`."""
-        return load(self.data, folder=self.data_folder, seed=self.seed, nb_train=self.nb_train, download=download)
+        options: dict[str, Any] = {"download": download, "keeps_levels": keeps_levels}
+        return load(self.data, folder=self.data_folder, seed=self.seed, nb_train=self.nb_train, **options)
 
     def architecture(self, data: Dataset) -> Architecture:
         """Return the plain network for images of this kind."""

@@ -213,7 +213,7 @@ class Run:
             return self._measure(measurement, data, nb_workers, held)
 
     def _measure(self, measurement: Measurement, data: Dataset, nb_workers: int | None, held: Held) -> TradeoffCurve:
-        what = {**asdict(measurement), "model": digest(*self._models), "data": digest(*data.test)}
+        what = {**asdict(measurement), "model": digest(*self._models), "data": data.test.digest()}
         settings = what | {"machine": _machine()}  # latency is another on another one
         so_far = self.folder / f"evaluation-{digest(repr(fingerprint(what)).encode())[:8]}"
         if self._ledger.holds("measurement", settings, self._measured):
@@ -274,7 +274,7 @@ def _training(recipe: Recipe, data: Dataset) -> dict[str, Any]:
     """Everything that weights depend on."""
     settings: dict[str, Any] = {
         "recipe": recipe.as_values(),
-        "data": {"train": digest(*data.train), "validation": digest(*data.validation)},
+        "data": {"train": data.train.digest(), "validation": data.validation.digest()},
         "version": version("art-oat"),
     }
     if recipe.pretrained is not None:

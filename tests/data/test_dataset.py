@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 
 from art_oat.data.dataset import Dataset, Split, as_dataset, complete, draw, reduce, size_faults
+from art_oat.levels import as_floats
+from art_oat.storage import digest
 
 RANDOM = np.random.default_rng(0)
 
@@ -95,6 +97,17 @@ def test_bytes_become_float32_in_0_to_1_in_rows():
     assert images.flags.c_contiguous
     np.testing.assert_allclose(images, x / 255, rtol=np.finfo(np.float32).eps)
     assert (images.min(), images.max()) == (0, 1)
+
+
+def test_bytes_that_are_kept_stand_for_the_very_floats_and_have_their_digest():
+    x = np.moveaxis(np.arange(256, dtype=np.uint8).reshape(1, 8, 8, 4), -1, 1)
+    part = (x, np.array([3], dtype=np.uint8))
+    parts = {"train": part, "validation": part, "test": part}
+    kept, floats = as_dataset(parts, keeps_levels=True).train, as_dataset(parts).train
+    assert (kept.x.dtype, kept.y.dtype) == (np.uint8, np.int64)
+    assert kept.x.flags.c_contiguous
+    assert np.array_equal(as_floats(kept.x, (0, 1)), floats.x)
+    assert kept.digest() == floats.digest() == digest(floats.x, floats.y) != digest(kept.x, kept.y)
 
 
 def test_the_shape_of_an_image_and_the_number_of_classes_come_from_all_parts():
