@@ -235,10 +235,15 @@ class OATModel(nn.Module):
                 self._pinned.popitem(last=False)
             return self._pinned[point]
 
-    def live_network(self, width: float | None = None) -> LiveNetwork:
-        """Return a plain network that its owner binds to any lams, one per sample; it follows training, too."""
+    def live_network(self, width: float | None = None, *, compiles: bool = False) -> LiveNetwork:
+        """Return a plain network that its owner binds to any lams, one per sample; it follows training, too.
+
+        Args:
+            width: One of the widths; None for the default.
+            compiles: Whether ``torch.compile`` compiles it.
+        """
         point = self.point(None, width)
-        return LiveNetwork(self, torch.tensor([point.lam], dtype=torch.float64), point.width)
+        return LiveNetwork(self, torch.tensor([point.lam], dtype=torch.float64), point.width, compiles=compiles)
 
     def refresh(self) -> None:
         """Tell the plain networks that something changed which they do not notice by themselves.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from art_oat.compiled import compiled
 from art_oat.condition import Condition, OperatingPoint
 from art_oat.contexts import exact_arithmetic
 from art_oat.layers import ConditionalLayer, Encoding
@@ -144,17 +145,19 @@ class LiveNetwork(nn.Module):
         model: The conditional network to follow.
         lam: Its lams, as :meth:`set_lam` takes them.
         width: Fraction of channels kept.
+        compiles: Whether ``torch.compile`` compiles it, when it is first called. What has been compiled serves all
+            weights and lams; for other sizes of batches it is compiled once or twice more.
     """
 
     model: Source
 
-    def __init__(self, model: Source, lam: Tensor, width: float) -> None:
+    def __init__(self, model: Source, lam: Tensor, width: float, *, compiles: bool = False) -> None:
         super().__init__()
         self.__dict__["model"] = model  # not registered: its weights are not this module's own
-        self._width = width
+        self._width, self._compiles = width, compiles
         self._lock = threading.RLock()
         _watch_optimizers()
-        self.network, self._links = _link(model, width)
+        self._take(*_link(model, width))
         super().train(False)
         self.set_lam(lam)
 
@@ -187,7 +190,11 @@ class LiveNetwork(nn.Module):
     def _relink(self) -> None:
         network, links = _link(self.model, self._width)
         self._merge(links)  # a thread that comes in between finds the new network complete
+        self._take(network, links)
+
+    def _take(self, network: nn.Module, links: _Links) -> None:
         self.network, self._links = network, links
+        self._compiled = compiled(network) if self._compiles else None
 
     def _read_stamp(self) -> tuple[object, ...]:
         """Tell states of the trained tensors apart; empty where something else has changed: then link anew."""
@@ -223,7 +230,7 @@ class LiveNetwork(nn.Module):
                 f"the live network is set to {len(self._lam)} lams, one per sample, got {len(x)} samples."
             )
         self.follow()
-        return self.network(self.model.cast(x), *args, **kwargs)
+        return (self._compiled or self.network)(self.model.cast(x), *args, **kwargs)
 
     def train(self, mode: bool = True) -> LiveNetwork:
         """Stay in evaluation mode, whatever is asked: hosts toggle the mode of every network they are given."""

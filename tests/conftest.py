@@ -3,8 +3,9 @@ import functools
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 
-from art_oat import OATClassifier, OATModel
+from art_oat import OATClassifier, OATModel, compiled
 from tests.networks import Residual, shaken
 
 
@@ -42,3 +43,11 @@ def make_classifier(
     if lam is not None:
         classifier.lam = lam
     return classifier
+
+
+@pytest.fixture
+def counter(monkeypatch: pytest.MonkeyPatch) -> CompileCounterWithBackend:
+    """Compilers that keep the arithmetic, and count how often they are asked."""
+    counter = CompileCounterWithBackend("aot_eager")
+    monkeypatch.setattr(compiled, "BACKEND", counter)
+    return counter

@@ -13,7 +13,7 @@ import art_oat
 
 ROOT = Path(art_oat.__file__).parents[1]
 ORDER = [
-    {"contexts", "draws", "fields", "launch", "leftovers", "levels", "numbers"},
+    {"compiled", "contexts", "draws", "fields", "launch", "leftovers", "levels", "numbers"},
     {"condition", "threads", "rebuild", "checks", "storage"},
     {"data", "lock", "model_files", "models", "watch"},
     {"layers"},
@@ -31,8 +31,8 @@ ORDER = [
 ]
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
 TORCH_SIDE = {"layers", "pinned", "model", "network_kinds", "surgery", "models"}
-TORCH_ALONE = {"draws", "fields", "launch", "numbers", "condition", "contexts", "threads", "rebuild", "watch"}
-TORCH_ALONE |= TORCH_SIDE
+TORCH_ALONE = {"condition", "contexts", "draws", "fields", "launch", "numbers", "rebuild", "threads", "watch"}
+TORCH_ALONE |= TORCH_SIDE | {"compiled"}
 NOT_TORCH = {"art", "numpy", "sklearn", "torchattacks", "pyautoattack"}
 MODULES = sorted(
     path for path in (ROOT / "art_oat").rglob("*.py") if path.parent != ROOT / "art_oat" or path.stem != "__init__"

@@ -19,6 +19,7 @@ from art_oat.attacks.library import Perturb, library_of
 from art_oat.attacks.protocol import ClipValues, ScalableAttack, TensorAttack
 from art_oat.checks import refuse, rounding
 from art_oat.classifier import OATClassifier, PinnedClassifier, PreprocessedNetwork
+from art_oat.compiled import compiler_faults
 from art_oat.condition import OperatingPoint
 from art_oat.contexts import borrowed_generators
 from art_oat.pinned import LiveNetwork
@@ -83,7 +84,7 @@ class BoundAttack(ABC):
         return attack
 
 
-def bind(attack: Attack, classifier: OATClassifier) -> BoundAttack:
+def bind(attack: Attack, classifier: OATClassifier, *, compiles: bool = False) -> BoundAttack:
     """Bind an attack to the operating points of a classifier.
 
     A :class:`TensorAttack` such as ``PGD`` runs once per batch, on a plain network with one lam per sample. All others,
@@ -95,16 +96,20 @@ def bind(attack: Attack, classifier: OATClassifier) -> BoundAttack:
             attack, made for any network, which gets inputs as :class:`UnitImages`; or a callable
             ``(network, x, y) -> x_adv`` on tensors.
         classifier: What is attacked.
+        compiles: Whether ``torch.compile`` compiles the network of each width that an attack on whole batches runs on.
 
     Raises:
         TypeError: If ``attack`` is none of these.
-        ValueError: If it cannot be bound to this classifier, or leads to classes rather than away from labels.
+        ValueError: If it cannot be bound to this classifier, or leads to classes rather than away from labels; or if
+            ``compiles``, and the attack takes no whole batches, or this machine has no compiler.
     """
+    if compiles:
+        refuse(compile_faults(attack, classifier))
     if library := library_of(attack):
         refuse(library.faults(attack, classifier))
         return _ByLam(classifier, attack, partial(library.bind, attack))
-    if is_tensor_attack(attack) and getattr(attack, "keeps_batch", True):
-        return _WholeBatch(classifier, attack)
+    if _takes_whole_batches(attack):
+        return _WholeBatch(classifier, attack, compiles=compiles)
     if not callable(attack) or isinstance(attack, nn.Module | type):
         raise TypeError(
             "attack must be an attack of art_oat, ART or torchattacks, or a callable (network, x, y) -> x_adv, got "
@@ -116,8 +121,9 @@ def bind(attack: Attack, classifier: OATClassifier) -> BoundAttack:
 class _WholeBatch(BoundAttack):
     """Runs on a plain network of each width that has all lams of a batch at once."""
 
-    def __init__(self, classifier: OATClassifier, attack: TensorAttack) -> None:
+    def __init__(self, classifier: OATClassifier, attack: Any, *, compiles: bool = False) -> None:
         super().__init__(classifier, attack)
+        self._compiles = compiles
         self._networks: dict[float, tuple[LiveNetwork, PreprocessedNetwork]] = {}
 
     @property
@@ -125,13 +131,13 @@ class _WholeBatch(BoundAttack):
         return getattr(self._attack, "draws_rows", False) is True
 
     def scaled(self, factor: float) -> BoundAttack:
-        scaled = _WholeBatch(self._classifier, self._attack.scaled(factor))
+        scaled = _WholeBatch(self._classifier, self._attack.scaled(factor), compiles=self._compiles)
         scaled._networks = self._networks
         return scaled
 
     def _attacked(self, x: Tensor, y: Tensor, lam: Tensor, generator: torch.Generator | None, width: float) -> Tensor:
         if width not in self._networks:
-            live = self._classifier.model.live_network(width)
+            live = self._classifier.model.live_network(width, compiles=self._compiles)
             self._networks[width] = live, self._classifier.preprocessed(live)
         live, network = self._networks[width]
         clip_values = self._classifier.clip_values
@@ -222,6 +228,20 @@ def trial_faults(attack: Attack, classifier: OATClassifier) -> list[str]:
         advice = "PGD, AutoAttack and most attacks of torchattacks take any shape."
         faults = [" ".join([shape, *faults, advice])]
     return faults
+
+
+def compile_faults(attack: Attack, classifier: OATClassifier, name: str = "compiles") -> list[str]:
+    """Say why what an attack runs on cannot be compiled; ``name`` is that of the option that asks for it."""
+    if not _takes_whole_batches(attack):
+        return [
+            f"{name} needs an attack that takes the samples of all lams at once, such as PGD and NFGSM, got "
+            f"{_name(attack)}, which runs on one network per lam."
+        ]
+    return [f"{name}: {fault}" for fault in compiler_faults(classifier.device)]
+
+
+def _takes_whole_batches(attack: Attack) -> bool:
+    return is_tensor_attack(attack) and bool(getattr(attack, "keeps_batch", True))
 
 
 def scaling_faults(attack: Attack) -> list[str]:

@@ -98,6 +98,9 @@ class Method:
         precision: ``"bf16"``: attack and forward passes run under ``torch.autocast`` in bfloat16; the loss, the
             weights, their gradients and all that is measured stay float32.
         attack_precision: That of the attack alone; None for the same.
+        compile_attack: Whether ``torch.compile`` compiles the networks that ``attack`` and ``fallback`` run on, one per
+            width, when they first run, and once or twice more for batches of other sizes. For attacks that take whole
+            batches, such as PGD. Nothing changes but rounding.
         on_nan: What follows where a loss, gradient, weight or score is not finite. ``"raise"``: an error, with the last
             good weights. ``"restore"``: the epoch is undone with a ``DivergenceWarning`` and run again, by other draws
             and at half the learning rate, whatever the schedule says; three times in a call of ``fit``, then an error.
@@ -151,6 +154,9 @@ class Method:
     attack_precision: Precision | None = described(
         "That of the attack alone, float32 or bf16; as precision if not given."
     )
+    compile_attack: bool = described(
+        "Whether torch.compile compiles what the attack runs on: slow at first.", default=False
+    )
     on_nan: OnNaN = described(
         "raise, or restore: undo an epoch that diverges, and halve the learning rate.", default="raise"
     )
@@ -167,7 +173,7 @@ class Method:
         refuse(
             attack_faults(self.attack, self.fallback, eps=self.eps, norm=self.norm, eps_step=self.eps_step)
             + refusals(lambda: self.loss_function)
-            + flag_faults({"allow_large_eps": self.allow_large_eps})
+            + flag_faults({"allow_large_eps": self.allow_large_eps, "compile_attack": self.compile_attack})
             + pass_faults(self.matches_dropout, self.sync_norms, self.accumulation_steps)
             + size_faults(
                 ema=self.ema,
@@ -273,7 +279,8 @@ class Method:
         """
         dtype = classifier.model.encoding.table.dtype
         faults = weight_faults(dtype, precision=self.precision, attack_precision=self.attack_precision)
-        faults += bound_faults(self.attack, self.fallback, classifier, grows=self.eps_warmup > 0)
+        grows, compiles = self.eps_warmup > 0, self.compile_attack
+        faults += bound_faults(self.attack, self.fallback, classifier, grows=grows, compiles=compiles)
         faults += refusals(lambda: self.sampling.check(classifier.model.lambdas))
         radii = self.radii(classifier)
         return faults + [fault for radius in radii for fault in radius.faults(allow_large_eps=self.allow_large_eps)]

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from art_oat.attacks import NFGSM, Norm, scaling_faults, trial_faults
+from art_oat.attacks import NFGSM, Norm, compile_faults, scaling_faults, trial_faults
 from art_oat.attacks.registry import is_one_step, name_faults
 from art_oat.classifier import OATClassifier
 from art_oat.numbers import count_faults, flag_faults, is_number, number_faults, shown
@@ -87,14 +87,19 @@ def pass_faults(matches_dropout: Any, sync_norms: Any, accumulation_steps: Any) 
     return faults
 
 
-def bound_faults(attack: Any, fallback: Any, classifier: OATClassifier, *, grows: bool) -> list[str]:
-    """Say why attacks do not suit a classifier, or a radius that grows.
+def bound_faults(attack: Any, fallback: Any, classifier: OATClassifier, *, grows: bool, compiles: bool) -> list[str]:
+    """Say why attacks do not suit a classifier, a radius that grows, or compilation.
 
     Raises:
         TypeError: If one is none.
     """
     faults = _binding_faults(attack, classifier) + (scaling_faults(attack) if grows else [])
-    return faults + ([] if fallback is None else _binding_faults(fallback, classifier, "fallback: "))
+    faults += [] if fallback is None else _binding_faults(fallback, classifier, "fallback: ")
+    if compiles and not faults:
+        given = [attack] if fallback is None else [attack, fallback]
+        found = [fault for one in given for fault in compile_faults(one, classifier, "compile_attack")]
+        faults += list(dict.fromkeys(found))
+    return faults
 
 
 def _binding_faults(attack: Any, classifier: OATClassifier, prefix: str = "") -> list[str]:

@@ -184,8 +184,7 @@ class OATTrainer(Trainer):
         nb_before = sum(not record.is_undone for record in self.history) if saved is None else saved["nb_before"]
         phases = Phases.of(self.method, options.nb_epochs, count, nb_before)
         scheduler = in_two_parts(options.scheduler, phases.clean_share)
-        attack = bind(self.method.attack, self.classifier)
-        judge = attack if self.method.fallback is None else bind(self.method.fallback, self.classifier)
+        attack, judge = self._attacks()
         data = None if options.validation is None else (options.validation.x, options.validation.y)
         validation = None if data is None else self.classifier.kept_tensors(*data)
         group.spread(self._tensors())
@@ -221,6 +220,12 @@ class OATTrainer(Trainer):
         if self.method.fallback is None or validation is None or self.classifier.model.lambdas[-1] == 0:
             return None
         return Guard(self.classifier, attack, judge, *validation, self.seed)
+
+    def _attacks(self) -> tuple[BoundAttack, BoundAttack]:
+        """Return the attack of the training, and that of the validation."""
+        compiles, fallback = self.method.compile_attack, self.method.fallback
+        attack = bind(self.method.attack, self.classifier, compiles=compiles)
+        return attack, attack if fallback is None else bind(fallback, self.classifier, compiles=compiles)
 
     def _settings(self, batches: Batches, options: FitOptions) -> dict[str, Plain]:
         """What tells the training apart from others."""

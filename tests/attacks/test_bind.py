@@ -227,3 +227,23 @@ def test_an_attack_that_loses_samples_or_leaves_the_range_or_the_numbers_is_refu
     classifier = make_classifier()
     with pytest.raises(RuntimeError, match=message):
         bind(attack, classifier)(*data(classifier), LAM)
+
+
+@pytest.mark.parametrize("attack", [torchattacks.FGSM(nn.Identity(), eps=0.1), lambda network, x, y: x])
+def test_only_what_attacks_whole_batches_is_compiled(attack):
+    message = "compiles needs an attack that takes the samples of all lams at once, such as PGD and NFGSM, got"
+    with pytest.raises(ValueError, match=message):
+        bind(attack, make_classifier(), compiles=True)
+
+
+@pytest.mark.slow
+def test_an_attack_compiled_by_torch_finds_what_it_finds_uncompiled():
+    classifier = make_classifier(widths=WIDTHS)
+    x, y = data(classifier)
+    plain, fast = (bind(PGD(EPS, EPS_STEP, NB_STEPS), classifier, compiles=compiles) for compiles in (False, True))
+    for nb_samples in (8, 5):
+        for width in WIDTHS:
+            given = x[:nb_samples], y[:nb_samples], LAM[:nb_samples]
+            expected = plain(*given, torch.Generator().manual_seed(0), width=width)
+            found = fast(*given, torch.Generator().manual_seed(0), width=width)
+            torch.testing.assert_close(found, expected)

@@ -98,6 +98,7 @@ METHOD = {
     "distills": FLAGS,
     "clip_grad_norm": POSITIVE.or_none(),
     "matches_dropout": FLAGS,
+    "compile_attack": fixed(False, wrong=st.sampled_from(("yes", None, Odd()))),
     "precision": choices("float32", "bf16"),
     "attack_precision": fixed(
         None, "float32", "bf16", wrong=st.sampled_from(("fp16", 32, [], torch.float32, "", True, Odd()))

@@ -323,3 +323,21 @@ def test_the_radius_grows_on_a_straight_line_over_the_first_steps_with_attack(sh
     trained_at = [factor for factor, nb_samples in seen if nb_samples < len(X)]
     assert trained_at == pytest.approx([*expected, 1, 1], rel=1e-15)
     assert {factor for factor, nb_samples in seen if nb_samples == len(X)} == {1}  # of the validation
+
+
+# a compiled attack
+
+
+GUARDED = {"eps_warmup": 0.5, "fallback": PGD(eps=0.1, nb_steps=3), "validation_data": (X[:6], Y[:6])}
+
+
+@pytest.mark.parametrize(("widths", "method"), [((0.5, 1.0), {}), ((1.0,), {"precision": "bf16"}), ((1.0,), GUARDED)])
+def test_a_compiled_attack_trains_the_same_network_and_is_not_compiled_step_by_step(counter, widths, method):
+    """The compiler keeps the arithmetic; it is asked for the first size of batch, and once or twice for others."""
+    options = {"width_sampling": "all", "batch_size": 8, "nb_epochs": 3, **method}
+    slow, fast = (
+        trained(make_classifier(widths=widths), compile_attack=compiles, **options) for compiles in (False, True)
+    )
+    torch.testing.assert_close(fast, slow)
+    nb_attacks = 2 if "fallback" in method else 1
+    assert 2 * len(widths) <= counter.frame_count <= 3 * len(widths) * nb_attacks
