@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,34 +129,44 @@ class Noisy(TensorDataset):
         return (x + 0.01 * torch.randn_like(x)).clamp(0, 1), y
 
 
+NOISY = Noisy(*DATA.tensors)
+EVEN = TensorDataset(*DATA[:28])  # of which a sampler repeats none for two processes
+
+
 class CutError(Exception):
     """Ends a training in its middle."""
 
 
-def cut(path: Path | None, end: int) -> dict[str, Tensor]:
-    """The state after three epochs of seven steps, or as far as to the given call of the loss."""
-    classifier, data = classifier_of(), Noisy(*DATA.tensors)
-    calls = itertools.count(1)
+def cut(path: Path | None, end: int, data: TensorDataset, *, is_joint: bool = False) -> dict[str, Tensor]:
+    """The state after three epochs, or as far as to the given call of the loss."""
+    group, classifier, calls = Group.here(), classifier_of(), itertools.count(1)
 
     def loss(*args: Any) -> Tensor:
         if next(calls) == end:
             raise CutError
         return hybrid_loss(*args)
 
-    trainer = OATTrainer(classifier, attack=NFGSM(0.2), ema=0.9, loss=loss)
+    trainer = OATTrainer(classifier, attack=NFGSM(0.2), ema=0.9, loss=loss, sync_norms=is_joint)
     files = [] if path is None else [ResumeFile(path, every_steps=1)]
-    loader = DataLoader(data, 5, sampler=DistributedSampler(data, seed=5))
+    loader = DataLoader(data, 10 // group.size, sampler=DistributedSampler(data, group.size, group.rank, seed=5))
     with suppress(CutError):
         trainer.fit(loader, nb_epochs=3, callbacks=files, verbose=False)
     return classifier.model.state_dict()
 
 
 def test_a_training_goes_on_within_an_epoch_to_the_bit_though_samples_are_drawn_while_they_are_loaded(tmp_path):
-    whole, other = in_processes(2, tmp_path, cut, None, 0)
+    whole, other = in_processes(2, tmp_path, cut, None, 0, NOISY)
     assert is_same(whole, other)
-    in_processes(2, tmp_path, cut, tmp_path / "state.pt", 6)
-    for again in in_processes(2, tmp_path, cut, tmp_path / "state.pt", 0):
+    in_processes(2, tmp_path, cut, tmp_path / "state.pt", 6, NOISY)
+    for again in in_processes(2, tmp_path, cut, tmp_path / "state.pt", 0, NOISY):
         assert is_same(again, whole)
+
+
+def test_one_process_goes_on_with_what_two_began_as_if_it_had_done_all(tmp_path):
+    whole = cut(None, 0, EVEN, is_joint=True)
+    in_processes(2, tmp_path, partial(cut, is_joint=True), tmp_path / "state.pt", 6, EVEN)
+    for name, value in cut(tmp_path / "state.pt", 0, EVEN, is_joint=True).items():
+        torch.testing.assert_close(value, whole[name], rtol=1e-8, atol=1e-8)
 
 
 def refusals() -> list[str]:
