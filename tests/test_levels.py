@@ -97,6 +97,14 @@ def test_batches_of_uint8_of_a_loader_are_those_of_floats_bit_for_bit():
     torch.testing.assert_close(trained(loader(K), None)[0], trained(loader(X), None)[0], rtol=0, atol=0)
 
 
+def test_a_mapped_file_is_not_copied(tmp_path):
+    np.save(tmp_path / "x.npy", K)
+    x = np.load(tmp_path / "x.npy", mmap_mode="c")
+    kept, _ = make_classifier().kept_tensors(x, Y)
+    assert np.shares_memory(kept.k.numpy(), x)
+    torch.testing.assert_close(trained(x)[0], trained(X)[0], rtol=0, atol=0)
+
+
 def test_soft_labels_go_with_uint8():
     soft = np.full((20, 5), 0.2, dtype=np.float32)
     torch.testing.assert_close(trained(K, soft)[0], trained(X, soft)[0], rtol=0, atol=0)

@@ -19,6 +19,7 @@ class PinnedClassifier(PointClassifier):
 
     Every ART attack, metric and defense takes it. It follows the training of its ``OATClassifier``, and is not
     trained itself. It takes over preprocessing, postprocessing, clip values and loss as they were when it was made.
+    ART's attacks read uint8 images as numbers up to 255: give them ``x / 255``.
     """
 
     model: PinnedNetwork
