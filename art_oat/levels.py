@@ -57,15 +57,27 @@ def marked(x: Any, clip_values: Any) -> Any:
 
 
 class Levels:
-    """Inputs that are ``k / 255``, kept as bytes: a quarter of float32. Any part of them comes as what it stands for.
+    """Inputs kept as bytes: a quarter of float32. Any part of them comes as what it stands for.
 
     Args:
         k: Levels, uint8 ``[N, ...]``.
         like: Gives what they stand for its dtype; on the same device.
+        are_fractions: Whether they stand for ``k / 255``, or for ``k``.
     """
 
-    def __init__(self, k: Tensor, like: Tensor) -> None:
-        self.k, self._table = k, levels_like(like)
+    def __init__(self, k: Tensor, like: Tensor, *, are_fractions: bool = True) -> None:
+        self.k = k
+        self._table = levels_like(like) if are_fractions else torch.arange(256, dtype=like.dtype, device=like.device)
+
+    @classmethod
+    def of(cls, x: Tensor, clip_values: Any, like: Tensor) -> Levels | None:
+        """Return inputs of dtype uint8 as what they stand for; None for others, and where numbers may leave a range."""
+        if x.dtype != torch.uint8:
+            return None
+        low, high = (0, 255) if clip_values is None else (np.asarray(value) for value in clip_values)
+        are_fractions = are_levels(x, clip_values)
+        is_wide = bool(np.all(low <= 0) and np.all(high >= 255))  # noqa: PLR2004 - the largest level
+        return cls(x.to(like.device), like, are_fractions=are_fractions) if are_fractions or is_wide else None
 
     @classmethod
     def packed(cls, x: Tensor) -> Levels | None:

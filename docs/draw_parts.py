@@ -10,7 +10,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 
 ROOT = Path(__file__).parent.parent / "art_oat"
-FOUNDATIONS = ("checks", "condition", "contexts", "numbers", "rebuild", "storage")
+FOUNDATIONS = ("checks", "condition", "contexts", "levels", "numbers", "rebuild", "storage")
 """What nearly every part uses; arrows to these are left out, and so are those that a longer way shows."""
 
 

@@ -97,6 +97,19 @@ def test_batches_of_uint8_of_a_loader_are_those_of_floats_bit_for_bit():
     torch.testing.assert_close(trained(loader(K), None)[0], trained(loader(X), None)[0], rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(("clip_values", "scale"), [((0, 1), 255), ((0, 255), 1), ((-9, 300), 1), (None, 1)])
+def test_uint8_is_kept_as_bytes_wherever_it_fits_the_range(clip_values, scale):
+    kept, _ = make_classifier(clip_values=clip_values).kept_tensors(K, Y)
+    assert kept.nbytes == K.nbytes
+    assert torch.equal(kept[:], torch.from_numpy(K / np.float32(scale)))
+
+
+def test_what_rounding_alone_leaves_in_the_range_is_cut_off():
+    high = np.float32(255 - 1e-4)
+    kept, _ = make_classifier(clip_values=(0, high)).kept_tensors(np.full_like(K, 255), Y)
+    assert (kept == torch.tensor(high)).all()
+
+
 def test_a_mapped_file_is_not_copied(tmp_path):
     np.save(tmp_path / "x.npy", K)
     x = np.load(tmp_path / "x.npy", mmap_mode="c")

@@ -45,8 +45,8 @@ def kept_tensors(classifier: PyTorchClassifier, x: Array, y: Array, like: Tensor
     """
     given = torch.as_tensor(as_array(x, "x"))
     indices = torch.from_numpy(class_indices(as_array(y, "y"), classifier.nb_classes)).to(like.device)
-    if are_levels(given, classifier.clip_values):
-        return Levels(given.to(like.device), like), indices
+    if (levels := Levels.of(given, classifier.clip_values, like)) is not None:
+        return levels, indices
     inputs = given.to(like)
     if classifier.clip_values is not None:
         low, high = (torch.as_tensor(value).to(like) for value in classifier.clip_values)
