@@ -71,4 +71,5 @@ def _join(rank: int, nb: int, folder: str, train: Train) -> None:
             train(nb_steps)
         if rank == 0:
             write_json(Path(folder) / f"{nb_steps}.json", found)
+    distributed.barrier()  # who leaves first would abort the others
     distributed.destroy_process_group()

@@ -19,16 +19,16 @@ are one for lam 1, two for 0 and 1, or one for each of the six lams.
 
 import argparse
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
 
-import numpy as np
 import torch
 from torch import Tensor, nn, optim
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from art_oat import PGD, OATClassifier, OATTrainer, to_conditional
 from art_oat.attacks import NFGSM, TensorAttack
@@ -48,6 +48,9 @@ EPS = 4 / 255
 NB_IMAGES, NB_EPOCHS, BATCH_SIZE, NB_GPUS = 1_281_167, 100, 1024, 8
 SIZES = (8, 16, 32, 64, 128, 256)
 SCALINGS = {"weak, 128 per GPU": 128, "strong, 4096": 4096, "strong, 1024": 1024}
+ITS_OWN, ALL = "its own", "all"
+WAYS = ((ALL, "own"), (ITS_OWN, "own"), (ITS_OWN, "joint"))
+"""What each process loads, and whose samples batch norms see."""
 NB_BYTES = 1  # of a value of an image, as uint8
 
 
@@ -144,7 +147,7 @@ def madry_flops(subject: Subject, attack: str) -> int:
     return arithmetic_of(step).flops
 
 
-def flops_rows(works: dict[tuple[Subject, str], Work]) -> Iterator[Row]:
+def flops_rows(works: Mapping[tuple[Subject, str], Work]) -> Iterator[Row]:
     for (subject, attack), work in works.items():
         share = nb_attacked(BATCH_SIZE) / BATCH_SIZE
         yield {
@@ -167,7 +170,7 @@ def dedicated_flops(subject: Subject, attack: str) -> dict[str, float]:
     return {"1 network": madry, "2 networks": plain + madry, "6 networks": plain + nb_between * between + madry}
 
 
-def cost_rows(trained: dict[tuple[str, str], float]) -> Iterator[Row]:
+def cost_rows(trained: Mapping[tuple[str, str], float]) -> Iterator[Row]:
     """Say what trainings cost that need so many FLOPs per image; by attack, and by what is trained."""
     for (attack, what), flops in trained.items():
         for accelerator, utilization in product((H100, A100), UTILIZATIONS):
@@ -193,18 +196,19 @@ def cost_row(flops: float, accelerator: Accelerator, utilization: float) -> Row:
     }
 
 
-def train(subject: Subject, sync_norms: bool, side: int, nb_steps: int) -> None:
-    """Take steps on 12 samples; what is sent depends on no size of an image."""
+def train(subject: Subject, loads: str, sync_norms: bool, side: int, nb_steps: int) -> None:
+    """Take steps on 12 samples in two processes; what is sent depends on no size of an image."""
     torch.manual_seed(0)
-    x, y = subject.batch(12 * nb_steps, side)
-    trainer = subject.trainer("n-fgsm", side=side, sync_norms=sync_norms)
-    trainer.fit(x.numpy(), np.asarray(y), batch_size=12, nb_epochs=1, verbose=False)
+    data = TensorDataset(*subject.batch(12 * nb_steps, side))
+    loader = DataLoader(data, 6, sampler=DistributedSampler(data)) if loads == ITS_OWN else DataLoader(data, 12)
+    subject.trainer("n-fgsm", side=side, sync_norms=sync_norms).fit(loader, nb_epochs=1, verbose=False)
 
 
-def message_rows(sent: dict[tuple[str, str], Counter[Message]]) -> Iterator[Row]:
-    for (network, norms), messages in sent.items():
+def message_rows(sent: Mapping[tuple[str, str, str], Counter[Message]]) -> Iterator[Row]:
+    for (network, loads, norms), messages in sent.items():
         yield {
             "network": network,
+            "loads": loads,
             "norms": norms,
             "messages": messages.total(),
             "bytes": sum(message.nb_bytes * count for message, count in messages.items()),
@@ -214,26 +218,24 @@ def message_rows(sent: dict[tuple[str, str], Counter[Message]]) -> Iterator[Row]
 
 
 def efficiency_rows(
-    works: dict[tuple[Subject, str], Work], sent: dict[tuple[str, str], Counter[Message]]
+    works: Mapping[tuple[Subject, str], Work], sent: Mapping[tuple[str, str, str], Counter[Message]]
 ) -> Iterator[Row]:
-    for (subject, attack), work in works.items():
-        for fabric, has_own, norms in product(FABRICS, (False, True), ("own", "joint")):
-            messages = sent.get((subject.name, norms))
-            if messages is None or (norms == "joint" and not has_own):
-                continue
-            cluster = Cluster(H100, UTILIZATIONS[-1], fabric, has_own)
-            for (scaling, size), nb in product(SCALINGS.items(), SIZES):
-                joint = nb * size if scaling.startswith("weak") else size
-                alone = cluster.times(work, Counter(), joint // nb if scaling.startswith("weak") else joint, 1)
-                yield {
-                    "network": subject.name,
-                    "attack": attack,
-                    "scaling": scaling,
-                    "between machines": fabric.name,
-                    "loads": "its own" if has_own else "all",
-                    "norms": norms,
-                    "GPUs": nb,
-                } | efficiency_row(cluster.times(work, messages, joint, nb), alone, 1 if joint != size else nb)
+    for ((subject, attack), work), fabric, (loads, norms) in product(works.items(), FABRICS, WAYS):
+        messages = sent.get((subject.name, loads, norms))
+        cluster = Cluster(H100, UTILIZATIONS[-1], fabric, loads == ITS_OWN)
+        for (scaling, size), nb in product(SCALINGS.items(), SIZES if messages else ()):
+            is_weak = scaling.startswith("weak")
+            alone = cluster.times(work, Counter(), size, 1)
+            times = cluster.times(work, messages or Counter(), size * nb if is_weak else size, nb)
+            yield {
+                "network": subject.name,
+                "attack": attack,
+                "scaling": scaling,
+                "between machines": fabric.name,
+                "loads": loads,
+                "norms": norms,
+                "GPUs": nb,
+            } | efficiency_row(times, alone, 1 if is_weak else nb)
 
 
 def efficiency_row(times: Times, alone: Times, speedup: int) -> Row:
@@ -262,9 +264,9 @@ def measure(given: argparse.Namespace) -> Found:
     scaled = {(TINY, "n-fgsm"): works[TINY, "n-fgsm"]} if given.smoke else {}
     scaled |= {key: works.get(key) or work_of(*key) for key in (() if given.smoke else SCALED)}
     sent = {
-        (it.name, "joint" if sync_norms else "own"): exchanged(partial(train, it, sync_norms, min(it.side, 32)))
-        for it, sync_norms in product(dict.fromkeys(it for it, _ in scaled), (False, True))
-        if not (sync_norms and it is CONVNEXT)  # whose norms are of one sample
+        (it.name, loads, norms): exchanged(partial(train, it, loads, norms == "joint", min(it.side, 32)))
+        for it, (loads, norms) in product(dict.fromkeys(it for it, _ in scaled), WAYS)
+        if not (norms == "joint" and it is CONVNEXT)  # whose norms are of one sample
     }
     tables = {
         "scale_flops": [*flops_rows(works | scaled)],

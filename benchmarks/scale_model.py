@@ -106,10 +106,10 @@ class Cluster:
         )
 
     def _seconds(self, message: Message, nb: int) -> float:
-        """An object is gathered by two exchanges, of sizes and of what is in it; the processor's part counts 0."""
+        """Gathering objects takes two exchanges, of sizes and of what is in them, and a call for each to unpack it."""
         if message.function == "all_reduce":
             return self.fabric.seconds(message.nb_bytes, nb)
-        return self.fabric.seconds(8 * nb, nb) + self.fabric.seconds(message.nb_bytes * nb, nb)
+        return self.fabric.seconds(8 * nb, nb) + self.fabric.seconds(message.nb_bytes * nb, nb) + nb * CALL
 
 
 def nb_attacked(joint: int) -> int:

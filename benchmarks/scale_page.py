@@ -22,12 +22,12 @@ def tables() -> dict[str, str]:
     """Return the tables of the page, by name."""
     flops, messages = (read_rows(RESULTS / f"scale_{name}.csv") for name in ("flops", "messages"))
     of_flops = ("network", "attack", "GFLOP, clean", "GFLOP, attacked", "GFLOP per image", "calls per step")
-    of_messages = ("network", "norms", "messages", "bytes", "of the largest", "gathered objects")
+    of_messages = ("network", "loads", "norms", "messages", "bytes", "of the largest", "gathered objects")
     costs, limits = cost_rows(), limit_rows()
     return {
         "flops": pages.markdown(flops, of_flops, nb_words=2),
         "cost": pages.markdown(costs, [*costs[0]], nb_words=2),
-        "messages": pages.markdown(messages, of_messages, nb_words=2),
+        "messages": pages.markdown(messages, of_messages, nb_words=3),
         "limits": pages.markdown(limits, [*limits[0]], nb_words=2),
     }
 

@@ -17,7 +17,7 @@ from benchmarks.cluster import CALL, ETHERNET, FABRICS, H100, INFINIBAND, PER_NO
 from benchmarks.cost import arithmetic_of
 from benchmarks.exchange import Message, exchanged
 from benchmarks.pages import marked
-from benchmarks.scale import CONVNEXT, TINY, cost_row, train, work_of
+from benchmarks.scale import ALL, CONVNEXT, TINY, cost_row, train, work_of
 from benchmarks.scale_model import Cluster, Work, most_attacked, nb_attacked
 from benchmarks.steps import step_for
 from benchmarks.tables import DOCS, RESULTS
@@ -95,7 +95,7 @@ def test_a_cost_is_that_of_all_images_at_a_share_of_the_peak_of_eight_gpus():
 
 @pytest.mark.slow
 def test_two_processes_send_the_gradient_once_and_two_messages_for_each_joint_norm_and_pass():
-    own, joint = (exchanged(partial(train, TINY, sync_norms, 32)) for sync_norms in (False, True))
+    own, joint = (exchanged(partial(train, TINY, ALL, sync_norms, 32)) for sync_norms in (False, True))
     nb_parameters = sum(it.numel() for it in TINY.trainer("n-fgsm").get_classifier().model.parameters())
     assert max(message.nb_bytes for message in own) == 4 * nb_parameters
     assert own[Message("all_reduce", 4 * nb_parameters)] == 1
@@ -167,7 +167,9 @@ def claims() -> Iterator[str]:
     yield f"is {nb_calls} calls, {1000 * CALL * nb_calls:.0f} ms"
     strong = efficiency("convnext-t", scaling="strong, 1024", GPUs="32")
     yield f"compute for {strong['ms even']} ms, and the efficiency is {strong['efficiency']}"
-    own, joint = (kept("messages", network="resnet-18", norms=norms)["messages"] for norms in ("own", "joint"))
+    own, joint = (
+        kept("messages", network="resnet-18", loads="its own", norms=norms)["messages"] for norms in ("own", "joint")
+    )
     yield f"send {joint} messages a step on ResNet-18 in place of {own}"
     own, joint = (efficiency("resnet-18", norms=norms) for norms in ("own", "joint"))
     yield f"{joint['ms sending']} ms in place of {own['ms sending']} at 256 GPUs"
