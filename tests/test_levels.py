@@ -1,10 +1,12 @@
 """uint8 inputs of a classifier in [0, 1] are k / 255, wherever they are taken."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from art.data_generators import PyTorchDataGenerator
 from torch.utils.data import DataLoader, TensorDataset
 
 from art_oat import NFGSM, PGD, OATTrainer, TradeoffCurve, TransferMatrix, evaluate
@@ -151,12 +153,30 @@ def test_a_measurement_on_uint8_is_that_on_floats():
     assert np.array_equal(*matrices)
 
 
-def test_a_training_at_one_point_is_on_what_uint8_stands_for():
+def test_an_evaluation_of_floats_is_gone_on_with_in_uint8(tmp_path):
+    classifier, options = make_classifier(), {"eps": 0.05, "lam": 1, "options": replace(QUIET, state=tmp_path)}
+    first = evaluate(classifier, X, Y, attack="pgd-3", **options)
+    assert evaluate(classifier, K, Y, attack="pgd-3", **options).seconds == first.seconds
+    with pytest.raises(ValueError, match="x was"):
+        evaluate(classifier, 255 - K, Y, attack="pgd-3", **options)
+
+
+def fit(classifier, x):
+    classifier.fit(x, Y, nb_epochs=2, batch_size=8)
+
+
+def fit_generator(classifier, x):
+    loader = DataLoader(TensorDataset(torch.from_numpy(x), torch.from_numpy(Y)), 8)
+    classifier.fit_generator(PyTorchDataGenerator(loader, 20, 8), nb_epochs=2)
+
+
+@pytest.mark.parametrize("train", [fit, fit_generator])
+def test_a_training_at_one_point_is_on_what_uint8_stands_for(train):
     states = []
     for x in (K, X):
         classifier = make_classifier()
         torch.manual_seed(0)
-        classifier.fit(x, Y, nb_epochs=2, batch_size=8)
+        train(classifier, x)
         states.append(classifier.model.state_dict())
     torch.testing.assert_close(*states, rtol=0, atol=0)
 
