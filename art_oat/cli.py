@@ -8,7 +8,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
@@ -154,8 +154,8 @@ def _train(
 ) -> None:
     from art_oat.experiment.options import recipe_from
     from art_oat.experiment.run import Run
+    from art_oat.group import in_group
     from art_oat.models.registry import network_kind
-    from art_oat.training.distributed import in_group
 
     started = time.perf_counter()
     _search_here()  # for a network of the caller's own
@@ -181,7 +181,8 @@ def evaluate() -> None:
     """Attack a trained network on the test images at every lam and width.
 
     Writes tradeoff.csv, tradeoff.png and samples.csv (what broke which image) there. The same command goes on with an
-    evaluation that was interrupted.
+    evaluation that was interrupted. Several processes, one for each GPU, say, share the images: torchrun
+    --nproc-per-node 2 -m art_oat evaluate ...
     """
 
 
@@ -199,21 +200,23 @@ def _evaluate(
     from art_oat.experiment.measurement import Measurement
     from art_oat.experiment.options import read
     from art_oat.experiment.run import Run
+    from art_oat.group import in_group
 
     if trust_network:
         _search_here()
-    with _refusals(), _terminable(), _short_warnings():
-        check_alone("art-oat evaluate")
+    with _refusals(), in_group(device) as group, _terminable(), _short_warnings():
         chosen = read(Measurement, given)
         if chosen.get("norm") == "L1":
             chosen = {"attacks": ("autoattack",), **chosen}  # PGD knows no L1
         trained = Run(run, _say, trusts_network=trust_network, device_type=device)
         measurement = Measurement(**chosen)
-        with trained.held():  # first, as what another process is at work on may lack its weights for a while
+        # first, as what another process is at work on may lack its weights for a while
+        with trained.held() if group.is_first else nullcontext():
             measurement.check(trained.recipe)
             curve = trained.measure(measurement, trained.recipe.dataset(keeps_levels=True), nb_workers=nb_workers)
-    _show(curve)
-    typer.echo(f"\nTable and picture are in {run}: {run / 'tradeoff.csv'}, {run / 'tradeoff.png'}")
+    if group.is_first:
+        _show(curve)
+        typer.echo(f"\nTable and picture are in {run}: {run / 'tradeoff.csv'}, {run / 'tradeoff.png'}")
 
 
 _FILLED: dict[str, Callable[..., None]] = {"train": _train, "evaluate": _evaluate}

@@ -8,7 +8,7 @@ from typing import Any
 
 
 class PeerError(RuntimeError):
-    """Another process of a training has failed, or is gone."""
+    """Another process of a group has failed, or is gone."""
 
 
 def communicate(function: Callable[..., Any], *args: Any) -> None:
@@ -20,13 +20,19 @@ def communicate(function: Callable[..., Any], *args: Any) -> None:
     try:
         function(*args)
     except RuntimeError as error:
-        raise PeerError("another process of this training has ended; its message or exit code says why.") from error
+        raise PeerError("another process of this group has ended; its message or exit code says why.") from error
 
 
 def nb_launched() -> int:
     """Return how many processes were started together with this one; 1 if none."""
     told = [os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE")]
     return int(told[1]) if all(number.isdigit() for number in told) else 1
+
+
+def nb_here() -> int:
+    """Return how many of such processes run on this machine, as ``torchrun`` tells; 1 if none."""
+    told = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return int(told) if nb_launched() > 1 and told.isdigit() else 1
 
 
 def is_follower() -> bool:
@@ -43,5 +49,5 @@ def check_alone(command: str) -> None:
     if nb_launched() > 1:
         raise RuntimeError(
             f"{command} must be started once, without torchrun, which started {nb_launched()} processes. It attacks in "
-            "several by itself (--nb-workers); art-oat train alone takes those of torchrun."
+            "several by itself; art-oat train and art-oat evaluate take those of torchrun."
         )

@@ -18,9 +18,9 @@ from torch import Tensor, nn, optim
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from art_oat import Method, OATClassifier, OATTrainer, save_model, to_conditional
+from art_oat.group import in_group
 from art_oat.models.convnext import ConvNeXt
 from art_oat.training import CSVLogger, ResumeFile, Validation, WarmupCosine, parameter_groups
-from art_oat.training.distributed import in_group
 
 EPS = 4 / 255  # Linf
 MEAN_STD = tuple(np.array(of).reshape(3, 1, 1) for of in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))

@@ -1,5 +1,6 @@
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from art_oat.launch import check_alone, is_follower, nb_launched
+from art_oat.launch import check_alone, is_follower, nb_here, nb_launched
 
 NB_CUTS = int(os.environ.get("NB_CUTS", "3"))
 
@@ -32,10 +33,10 @@ def test_a_process_knows_from_its_launcher_how_many_there_are_and_whether_it_fol
         monkeypatch.setenv(name, value)
     assert (nb_launched(), is_follower()) == (nb, follows)
     if nb == 1:
-        check_alone("art-oat evaluate")
+        check_alone("art-oat demo")
     else:
-        with pytest.raises(RuntimeError, match="art-oat evaluate must be started once, without torchrun"):
-            check_alone("art-oat evaluate")
+        with pytest.raises(RuntimeError, match="art-oat demo must be started once, without torchrun"):
+            check_alone("art-oat demo")
 
 
 TRAIN = (
@@ -44,14 +45,27 @@ TRAIN = (
 )
 
 
+def test_a_process_knows_how_many_are_on_its_machine(monkeypatch):
+    for name, value in {"RANK": "9", "WORLD_SIZE": "16", "LOCAL_WORLD_SIZE": "8"}.items():
+        monkeypatch.setenv(name, value)
+    assert nb_here() == 8
+    monkeypatch.delenv("LOCAL_WORLD_SIZE")
+    assert nb_here() == 1
+
+
 def started(folder: Path, *more: str) -> subprocess.Popen[str]:
     """Start two processes that train together."""
+    return together(*TRAIN.split(), str(folder), *more)
+
+
+def together(*command: str) -> subprocess.Popen[str]:
+    """Start two processes of a command."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port]
     return subprocess.Popen(
-        [*launcher, "-m", "art_oat", *TRAIN.split(), str(folder), *more],
+        [*launcher, "-m", "art_oat", *command],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -102,6 +116,31 @@ def test_a_process_killed_at_any_moment_ends_all_and_the_training_goes_on_to_the
     assert last.returncode == 0, said
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "cut")]
     assert weights[0] == weights[1]
+
+
+ATTACK = "--attack pgd-20x2 --nb-robust 300 --shard-size 25 --device cpu"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="processes are found by what Linux says of them")
+def test_an_evaluation_cut_at_two_processes_and_gone_on_with_by_one_gives_the_report_of_one(tmp_path):
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    train = [*TRAIN.replace("--nb-epochs 40", "--nb-epochs 3").split(), str(run)]
+    subprocess.run([sys.executable, "-m", "art_oat", *train], check=True, capture_output=True)
+    shutil.copytree(run, whole)
+    evaluate = [sys.executable, "-m", "art_oat", "evaluate"]
+    subprocess.run([*evaluate, str(whole), *ATTACK.split()], check=True, capture_output=True)
+    launcher = together("evaluate", str(run), *ATTACK.split())
+    while len(list(run.glob("evaluation-*/shard-*.npz"))) < 4:
+        assert launcher.poll() is None, launcher.communicate()
+        time.sleep(0.02)
+    os.kill(workers(launcher)[1], signal.SIGKILL)
+    said = launcher.communicate(timeout=60)[0]
+    assert "Signal 9 (SIGKILL)" in said, said
+    assert not (run / "samples.csv").exists()
+    again = subprocess.run([*evaluate, str(run), *ATTACK.split()], check=True, capture_output=True, text=True)
+    assert "Going on attacking" in again.stdout
+    assert (run / "samples.csv").read_bytes() == (whole / "samples.csv").read_bytes()
 
 
 @pytest.mark.slow

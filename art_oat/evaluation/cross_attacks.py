@@ -36,7 +36,7 @@ from art_oat.evaluation.options import EvaluationOptions, ThreatModel, options_f
 
 NB_STEPS = 50
 MIN_LAMS = 2
-_UNUSED = ("state", "nb_workers", "carries_examples", "nb_robust", "latency_batch_size")
+_UNUSED = ("state", "nb_workers", "uses_group", "carries_examples", "nb_robust", "latency_batch_size")
 
 
 class Mixture(nn.Module):

@@ -10,6 +10,7 @@ from typing import Any
 from art.estimators.classification import PyTorchClassifier
 
 from art_oat.attacks import Norm, Radius
+from art_oat.group import ALONE, Group
 from art_oat.numbers import count_faults, flag_faults, plain_fields, seed_faults, shown
 
 
@@ -53,6 +54,9 @@ class EvaluationOptions:
             attacks nothing twice. A folder of other settings, weights or data is refused. None to keep nothing.
         nb_workers: How many shards to attack at once, each in a process of its own. This helps on a CPU, where attacks
             on a small network leave cores idle.
+        uses_group: Whether the processes of a ``torch.distributed`` group share the shards. All of them must call the
+            measurement alike, and all get the whole result. Otherwise each call attacks everything by itself. ``state``
+            is then a folder that all see; any number of processes goes on from what another number left.
         carries_examples: Whether examples found at one point are tried first at the next; for ``TradeoffCurve``.
         nb_robust: Attack a subset of this size, drawn with the class shares of ``y``; None for all; for
             ``TradeoffCurve``. Clean accuracy is measured on all.
@@ -64,6 +68,7 @@ class EvaluationOptions:
     verbose: bool = True
     state: str | Path | None = None
     nb_workers: int = 1
+    uses_group: bool = False
     carries_examples: bool = True
     nb_robust: int | None = None
     latency_batch_size: int = 1
@@ -71,13 +76,21 @@ class EvaluationOptions:
     def __post_init__(self) -> None:
         plain_fields(self)
 
+    def group(self) -> Group:
+        """Return the processes that share the evaluation.
+
+        Raises:
+            RuntimeError: If processes were started together that form no group.
+        """
+        return Group.here() if self.uses_group else ALONE
+
     def faults(self, *, unused: Collection[str] = ()) -> list[str]:
         """Say all that is wrong with the options of a measurement that makes no use of some."""
         names = ("shard_size", "nb_workers", "latency_batch_size", "nb_robust")
         counts = {name: getattr(self, name) for name in names if name not in unused}
         faults = count_faults({name: count for name, count in counts.items() if (name, count) != ("nb_robust", None)})
         faults += seed_faults(self.seed)
-        faults += flag_faults({"verbose": self.verbose, "carries_examples": self.carries_examples})
+        faults += flag_faults({name: getattr(self, name) for name in ("verbose", "uses_group", "carries_examples")})
         idle = [it.name for it in fields(self) if it.name in unused and getattr(self, it.name) != it.default]
         if idle:
             faults.append(f"{' and '.join(idle)} must be left out here: this measurement does not use it.")

@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -32,6 +32,7 @@ from art_oat.evaluation.report import RobustnessReport
 from art_oat.evaluation.shards import Progress, Shard, ShardResult, Tell
 from art_oat.evaluation.suite import AttackSuite
 from art_oat.evaluation.workers import end_with, manager
+from art_oat.group import Group
 from art_oat.levels import marked
 from art_oat.lock import locked_file
 from art_oat.storage import differences, digest, fingerprint, read_json, unsaid, write_json
@@ -61,24 +62,34 @@ class Evaluation:
     def run(self) -> list[RobustnessReport]:
         """Attack every shard; return a report per point and suite, points first."""
         check_radii([self.threat.radius(self.classifier)], allow_large_eps=True)  # what is too large is refused by now
-        nb_shards = -(-len(self.x) // self.options.shard_size)
-        nb_attacks = len(self.points) * sum(len(suite.attacks) for suite in self.suites)
-        title = " and ".join(display_name(suite.name) for suite in self.suites)
-        bar = tqdm(total=nb_shards * nb_attacks, desc=title, disable=not self.options.verbose, unit="attack")
-        is_pinned = isinstance(self.classifier, OATClassifier | PinnedClassifier)  # always in evaluation mode
-        mode = nullcontext() if is_pinned else evaluating(self.classifier.model)
-        with self._claimed() as folder, bar, mode, _telling(bar, self.options.nb_workers) as tell:
-            tasks = (delayed(self._work)(os.getpid(), number, folder, tell) for number in range(nb_shards))
-            watched = {"initializer": end_with, "initargs": (os.getpid(),)}  # from the start, before the first task
-            shards = list(Parallel(self.options.nb_workers, return_as="generator", **watched)(tasks))
+        group = self.options.group()
+        group.check_same("the settings, data and weights of an evaluation", self._compared)
+        shards = self._shard_results(group)
         reports = []
         for point, suite in itertools.product(self.points, self.suites):
             results = [shard[_key(point, suite)] for shard in shards]
             own = suite.name, self.threat.eps, self.threat.norm, point, results
             reports.append(RobustnessReport.joined(*own, attacks=[*suite.attacks], index=self.index))
-        for warning in dict.fromkeys(warning for report in reports for warning in report.warnings):
+        for warning in dict.fromkeys(warning for report in reports for warning in report.warnings if group.is_first):
             warnings.warn(warning, AutoAttackWarning, stacklevel=3)  # where evaluate or measure was called
         return reports
+
+    def _shard_results(self, group: Group) -> list[dict[str, ShardResult]]:
+        """Attack this process's share of the shards, in workers of its own; return what all processes found."""
+        nb_shards = -(-len(self.x) // self.options.shard_size)
+        numbers = range(nb_shards)[group.share(nb_shards)]
+        nb_attacks = len(self.points) * sum(len(suite.attacks) for suite in self.suites)
+        title = " and ".join(display_name(suite.name) for suite in self.suites)
+        title += f", process 1 of {group.size}" if group.size > 1 else ""
+        is_quiet = not (self.options.verbose and group.is_first)
+        bar = tqdm(total=len(numbers) * nb_attacks, desc=title, disable=is_quiet, unit="attack")
+        is_pinned = isinstance(self.classifier, OATClassifier | PinnedClassifier)  # always in evaluation mode
+        mode = nullcontext() if is_pinned else evaluating(self.classifier.model)
+        with self._claimed(group) as folder, bar, mode, _telling(bar, self.options.nb_workers) as tell:
+            tasks = (delayed(self._work)(os.getpid(), number, folder, tell) for number in numbers)
+            watched = {"initializer": end_with, "initargs": (os.getpid(),)}  # from the start, before the first task
+            found = list(Parallel(self.options.nb_workers, return_as="generator", **watched)(tasks))
+            return group.gathered(found)
 
     def _work(self, owner: int, number: int, folder: Path | None, tell: Tell) -> dict[str, ShardResult]:
         """Attack one shard for a process, and not without it."""
@@ -106,16 +117,23 @@ class Evaluation:
         return shard.results
 
     @contextmanager
-    def _claimed(self) -> Iterator[Path | None]:
-        """Have the state folder of this evaluation for this process alone; that of another is refused, and stays."""
+    def _claimed(self, group: Group) -> Iterator[Path | None]:
+        """Have the state folder of this evaluation for this group alone; that of another is refused, and stays."""
         if self.options.state is None:
             yield None
             return
         folder, settings = Path(self.options.state), self._settings()
-        self._is_new(folder, settings)
-        with locked_file(folder / _SETTINGS):  # within it, as what is around it may be out of reach
+
+        def claim() -> None:
+            self._is_new(folder, settings)
+            stack.enter_context(locked_file(folder / _SETTINGS))  # within it, as what is around it may be out of reach
             if self._is_new(folder, settings):
                 write_json(folder / _SETTINGS, settings)
+
+        with ExitStack() as stack:
+            group.first(claim)
+            if any(group.gathered([self._is_new(folder, settings)])):
+                raise ValueError(f"state must be a folder that all {group.size} processes see, got {folder}.")
             yield folder
 
     def _is_new(self, folder: Path, settings: dict[str, Any]) -> bool:
@@ -133,6 +151,11 @@ class Evaluation:
                 "folder, or delete it."
             )
         return kept is None
+
+    def _compared(self) -> dict[str, Any]:
+        """What every process of a group must have alike; an attack that does not say its settings goes by its name."""
+        said = {it.name: "" if unsaid(it.description) else it.description for it in self.suites}
+        return self._settings() | {"attacks": said}
 
     def _settings(self) -> dict[str, Any]:
         """Everything that a result depends on."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, get_args
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from art_oat.attacks import Norm, display_name, format_eps, is_correct
 from art_oat.checks import Array, as_array, class_indices, refuse
@@ -25,11 +25,13 @@ from art_oat.evaluation.runner import Evaluation, as_module
 from art_oat.evaluation.suite import Attacks, AttackSuite, suites_of
 from art_oat.evaluation.text import accuracy_table, deciding_attack, width_labels
 from art_oat.frontier import Frontier, MeasuredPoint
-from art_oat.levels import Inputs
+from art_oat.group import Group
 from art_oat.surgery import fold
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_BATCH_SIZE = 250
 
 
 @dataclass(frozen=True)
@@ -85,13 +87,18 @@ class TradeoffCurve(Frontier):
         """
         x, y, threat = as_array(x, "x"), as_array(y, "y"), ThreatModel.of(eps)
         points, suites = _checked(classifier, (x, y), threat, attack, (lambdas, widths), options)
-        costs = _costs(classifier, x, points, options.latency_batch_size)  # before attacks slow the machine
+        group = options.group()
+        size = options.latency_batch_size
+        costs = group.first(lambda: _costs(classifier, x, points, size))  # before attacks slow the machine
         index = subset(class_indices(y, classifier.nb_classes), options.nb_robust, options.seed)
         attacked = (x, y) if options.nb_robust is None else (x[index], y[index])
         found = Evaluation(classifier, *attacked, _order(points), suites, threat, options, index).run()
         reports = [[report for report in found if report.point == point] for point in points]
-        tensors = classifier.kept_tensors(x, y)
-        measured = [_measured(classifier, *tensors, own, costs) for own in reports]
+        shares = _clean_shares(classifier, x, y, points, group)
+        measured = [
+            _measured(own, clean, len(x), costs[point.width])
+            for point, own, clean in zip(points, reports, shares, strict=True)
+        ]
         flat = tuple(itertools.chain.from_iterable(reports))
         return cls(tuple(measured), threat.eps, threat.norm, options.latency_batch_size, flat)
 
@@ -196,22 +203,31 @@ def subset(y: NDArray[np.int64], size: int | None, seed: int) -> NDArray[np.int6
     return indices
 
 
-def _measured(
-    classifier: OATClassifier, x: Inputs, y: Tensor, reports: Sequence[RobustnessReport], costs: Mapping[float, Cost]
-) -> MeasuredPoint:
+def _clean_shares(
+    classifier: OATClassifier, x: Array, y: Array, points: Sequence[OperatingPoint], group: Group
+) -> list[float]:
+    """Return the accuracy at each point on all samples, of which each process answers its share of the batches."""
+    inputs, labels = classifier.kept_tensors(x, y)
+    starts = range(0, len(x), _BATCH_SIZE)
+    parts = [slice(start, start + _BATCH_SIZE) for start in starts[group.share(len(starts))]]
+    networks = [as_module(classifier, point) for point in points]
+    correct = [sum(int(is_correct(it, inputs[part], labels[part]).sum()) for part in parts) for it in networks]
+    return [nb / len(x) for nb in group.sums(correct)]
+
+
+def _measured(reports: Sequence[RobustnessReport], clean: float, nb_clean: int, cost: Cost) -> MeasuredPoint:
     """Bring together what was found at one point, with the clean accuracy on all samples."""
     point = reports[0].point
     assert point is not None
-    is_clean = is_correct(as_module(classifier, point), x, y)
     is_robust = np.all([report.is_robust for report in reports], axis=0)
     return MeasuredPoint(
         point.lam,
         point.width,
-        clean=float(is_clean.double().mean()),
+        clean=clean,
         robust=float(is_robust.mean()),
-        nb_clean=len(is_clean),
+        nb_clean=nb_clean,
         nb_robust=len(is_robust),
         by_attack={report.attack: report.robust for report in reports},
-        **asdict(costs[point.width]),
+        **asdict(cost),
         warnings=tuple(f"{report.attack}: {warning}" for report in reports for warning in report.warnings),
     )

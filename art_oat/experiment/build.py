@@ -14,6 +14,7 @@ from art_oat.classifier import OATClassifier
 from art_oat.contexts import borrowed_generators
 from art_oat.data import Dataset
 from art_oat.experiment.recipe import Recipe
+from art_oat.group import Group
 from art_oat.model import OATModel
 from art_oat.model_io import save_model
 from art_oat.surgery import to_conditional
@@ -26,7 +27,6 @@ from art_oat.training import (
     ResumeFile,
     Validation,
 )
-from art_oat.training.distributed import Group
 
 NB_VALIDATIONS = 5
 """How often a training is measured, at most; each time costs about half an epoch."""

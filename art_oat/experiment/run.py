@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import platform
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +17,13 @@ from art_oat.classifier.device import device_fault, named_device
 from art_oat.data import Dataset
 from art_oat.evaluation import AutoAttackWarning, EvaluationOptions, TradeoffCurve
 from art_oat.evaluation.report import write_reports
-from art_oat.experiment.build import fit, trainer_for, weights_file
+from art_oat.experiment.build import fit, trainer_for
+from art_oat.experiment.identity import machine, regardless_of_divergence, training_identity
 from art_oat.experiment.ledger import Ledger
 from art_oat.experiment.measurement import Measurement
 from art_oat.experiment.recipe import Recipe
+from art_oat.group import Group
+from art_oat.launch import nb_here
 from art_oat.leftovers import remove_folders
 from art_oat.lock import Held, locked
 from art_oat.model import OATModel
@@ -30,7 +31,6 @@ from art_oat.model_files import DESCRIPTION, WEIGHTS
 from art_oat.model_io import load_model, weights_digest
 from art_oat.storage import differences, digest, fingerprint
 from art_oat.training import ResumeFile
-from art_oat.training.distributed import Group
 
 
 class Run:
@@ -138,12 +138,12 @@ class Run:
     def _train(
         self, recipe: Recipe, data: Dataset, file: ResumeFile, held: Held | None, *, keeps_best: bool, overwrites: bool
     ) -> OATModel:
-        group, settings = Group.here(), _training(recipe, data)
+        group, settings = Group.here(), training_identity(recipe, data)
         if group.first(lambda: self._ledger.holds("training", settings, self._models)):
             self.say(f"Reusing the weights in {self.folder}: trained with the same settings.")
             self._training_state.unlink(missing_ok=True)  # of a process that ended between its last two steps
             return load_model(self.folder, trusts_network=True)  # the caller's recipe names the network
-        begun = {**_regardless_of_divergence(settings), "keeps_best": keeps_best}
+        begun = {**regardless_of_divergence(settings), "keeps_best": keeps_best}
         # both refuse what cannot work, before anything is replaced
         is_cut = group.first(lambda: self._is_cut(begun, overwrites=overwrites))
         trainer = trainer_for(recipe, data, device_type=self.device_type)
@@ -204,39 +204,51 @@ class Run:
         Args:
             measurement: What to measure.
             data: The test part is measured on.
-            nb_workers: How many shards to attack at once; None for one per core, or one where there is a GPU.
+            nb_workers: How many shards a process attacks at once; None for one per core, or one where there is a GPU.
 
         Raises:
             RuntimeError: If another process works in the folder.
         """
-        with self.held() as held:
-            return self._measure(measurement, data, nb_workers, held)
+        group = Group.here()
+        with self.held() if group.is_first else nullcontext() as held:
+            return self._measure(measurement, data, nb_workers, held, group)
 
-    def _measure(self, measurement: Measurement, data: Dataset, nb_workers: int | None, held: Held) -> TradeoffCurve:
+    def _measure(
+        self, measurement: Measurement, data: Dataset, nb_workers: int | None, held: Held | None, group: Group
+    ) -> TradeoffCurve:
         what = {**asdict(measurement), "model": digest(*self._models), "data": data.test.digest()}
-        settings = what | {"machine": _machine()}  # latency is another on another one
+        settings = what | {"machine": machine()}  # latency is another on another one
         so_far = self.folder / f"evaluation-{digest(repr(fingerprint(what)).encode())[:8]}"
-        if self._ledger.holds("measurement", settings, self._measured):
+        if group.first(lambda: self._ledger.holds("measurement", settings, self._measured)):
             self.say(f"Reusing the measurements in {self._curve}: taken of the same weights with the same settings.")
             curve, done = TradeoffCurve.from_csv(self._curve), [so_far]
         else:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", AutoAttackWarning)  # the points of the curve have them
-                curve = self._attack(measurement, data, nb_workers, so_far)
-            held.check()
+                curve = self._attack(measurement, data, nb_workers, so_far, group)
             done = [*self.folder.glob("evaluation-*")]  # this one, and those that were given up
-            curve.to_csv(self._curve)
-            write_reports(curve.reports, self._samples)
-            self._ledger.keep("measurement", settings, self._measured)
-        remove_folders(done)
-        curve.plot(self.folder / "tradeoff.png")
+            if held is not None:
+                self._keep(curve, settings, held)
+        if held is not None:
+            remove_folders(done)
+            curve.plot(self.folder / "tradeoff.png")
         return curve
 
-    def _attack(self, measurement: Measurement, data: Dataset, nb_workers: int | None, so_far: Path) -> TradeoffCurve:
+    def _keep(self, curve: TradeoffCurve, settings: dict[str, Any], held: Held) -> None:
+        """Write down what was measured."""
+        held.check()
+        curve.to_csv(self._curve)
+        write_reports(curve.reports, self._samples)
+        self._ledger.keep("measurement", settings, self._measured)
+
+    def _attack(
+        self, measurement: Measurement, data: Dataset, nb_workers: int | None, so_far: Path, group: Group
+    ) -> TradeoffCurve:
         recipe = self.recipe
         widths = recipe.widths if measurement.widths is None else measurement.widths
         nb_images, nb_attacked = len(data.test.x), measurement.nb_robust or len(data.test.x)
         begin = "Going on attacking" if so_far.exists() else "Attacking"
+        nb_shards = -(-nb_attacked // measurement.shard_size)
         network = load_model(self.folder, trusts_network=self.trusts_network)
         classifier = recipe.classifier(network, data, device_type=self.device_type)
         where = f"{_every(widths)}, on {named_device(classifier.device)}"
@@ -245,7 +257,8 @@ class Run:
             shard_size=measurement.shard_size,
             seed=measurement.seed,
             state=so_far,
-            nb_workers=nb_workers or _nb_workers(classifier.device, -(-nb_attacked // measurement.shard_size)),
+            nb_workers=nb_workers or _nb_workers(classifier.device, nb_shards, group),
+            uses_group=True,
             nb_robust=measurement.nb_robust,
         )
         return TradeoffCurve.measure(
@@ -259,35 +272,13 @@ class Run:
         )
 
 
-def _nb_workers(device: torch.device, nb_shards: int) -> int:
-    """Return how many processes it is worth having: a GPU is not shared."""
-    return min(os.cpu_count() or 1, nb_shards) if device.type == "cpu" else 1
+def _nb_workers(device: torch.device, nb_shards: int, group: Group) -> int:
+    """Return how many processes it is worth having for each of a group: a GPU is not shared."""
+    nb_cores = max(1, (os.cpu_count() or 1) // nb_here())
+    return min(nb_cores, -(-nb_shards // group.size)) if device.type == "cpu" else 1
 
 
 def _every(widths: tuple[float, ...]) -> str:
     if len(widths) > 1:
         return f"every lam and {len(widths)} widths"
     return "every lam" if widths == (1.0,) else f"every lam at width {widths[0]:g}"
-
-
-def _training(recipe: Recipe, data: Dataset) -> dict[str, Any]:
-    """Everything that weights depend on."""
-    settings: dict[str, Any] = {
-        "recipe": recipe.as_values(),
-        "data": {"train": data.train.digest(), "validation": data.validation.digest()},
-        "version": version("art-oat"),
-    }
-    if recipe.pretrained is not None:
-        settings["pretrained"] = digest(weights_file(recipe.pretrained))
-    return settings
-
-
-def _regardless_of_divergence(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return settings without what follows where a training diverges: what was trained so far has not."""
-    recipe = settings["recipe"]
-    method = {name: value for name, value in recipe["method"].items() if name != "on_nan"}
-    return {**settings, "recipe": {**recipe, "method": method}}
-
-
-def _machine() -> str:
-    return f"{platform.platform()}, {platform.processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"

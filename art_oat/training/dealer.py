@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from art_oat.classifier import OATClassifier
 from art_oat.draws import Rows, drawing_for
-from art_oat.training.distributed import Group
+from art_oat.group import Group
 from art_oat.training.layout import InputLayout
 from art_oat.training.method import Method
 from art_oat.training.safeguard import UnfitError

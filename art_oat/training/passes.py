@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from art_oat.classifier import OATClassifier
 from art_oat.contexts import borrowed_generators
+from art_oat.group import ALONE, Group
 from art_oat.training.awp import adversarial_part, uses_clean_scores
-from art_oat.training.distributed import ALONE, Group
 from art_oat.training.layout import InputLayout
 from art_oat.training.loss import is_separable
 from art_oat.training.method import Method

@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader, DistributedSampler
 from art_oat.checks import refuse
 from art_oat.classifier import OATClassifier
 from art_oat.contexts import borrowed_generators
+from art_oat.group import Group
 from art_oat.training.batches import CheckedBatches, nb_batches, samplers_of
-from art_oat.training.distributed import Group
 
 Value = TypeVar("Value")
 

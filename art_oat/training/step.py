@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from art_oat.attacks import BoundAttack, drawing_for
 from art_oat.classifier import OATClassifier
 from art_oat.condition import OperatingPoint
+from art_oat.group import ALONE, Group
 from art_oat.layers.joint_norm import joint_norms
 from art_oat.training.dealer import Dealer
-from art_oat.training.distributed import ALONE, Group
 from art_oat.training.ema import WeightAverage
 from art_oat.training.layout import InputLayout
 from art_oat.training.lr_stepper import scaled_rates

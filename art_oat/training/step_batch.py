@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader
 from art_oat.attacks import BoundAttack, Rows
 from art_oat.checks import as_array
 from art_oat.classifier import OATClassifier
+from art_oat.group import ALONE, Group
 from art_oat.layers import BatchNormLayer
 from art_oat.training.batches import is_generator
-from art_oat.training.distributed import ALONE, Group
 from art_oat.training.loss import total_weight, value_fault
 from art_oat.training.method import Method
 from art_oat.training.safeguard import UnfitError

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from art_oat.layers.joint_norm import normalize_jointly
-from tests.training.processes import in_processes
+from tests.processes import in_processes
 
 SHAPES = ((7, 3), (6, 3, 4), (5, 3, 2, 2))
 _SPLITS = {2: (slice(0, 0), slice(0, None)), 4: (slice(0, 1), slice(1, 1), slice(1, 3), slice(3, None))}

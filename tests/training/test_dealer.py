@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from art_oat.group import Group
 from art_oat.training.dealer import Shuffle
-from art_oat.training.distributed import Group
 
 
 class Pretended(Group):

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from art_oat import PGD, OATClassifier, OATTrainer, StratifiedSampling, WeightPerturbation, to_conditional
 from art_oat.attacks import NFGSM, bind
+from art_oat.group import Group
 from art_oat.launch import PeerError
 from art_oat.training import Callback, CSVLogger, DivergenceWarning, EpochRecord, RestoreBest, ResumeFile, hybrid_loss
-from art_oat.training.distributed import Group
 from art_oat.training.step import Step
 from tests.networks import LAMBDAS, Residual, images, labels, shaken
 from tests.pairs import parametrize_in_pairs
-from tests.training.processes import in_processes
+from tests.processes import in_processes
 from tests.training.trained import is_same
 
 N = 26  # neither 2 nor 4 processes have equally many
@@ -163,7 +163,7 @@ def test_what_would_train_different_networks_is_refused_in_every_process_by_one_
 def test_processes_that_form_no_group_are_told_to_and_nothing_is_trained(monkeypatch):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert "call torch.distributed.init_process_group() in each of them, before fit" in refused(fitted)
+    assert "call torch.distributed.init_process_group() in each of them first" in refused(fitted)
 
 
 class Dropping(Residual):
@@ -278,7 +278,7 @@ def left_alone(folder: Path, is_joint: bool) -> str:
         return x
 
     trainer.method = replace(trainer.method, attack=attack)
-    with pytest.raises(PeerError, match="another process of this training has ended") as caught:
+    with pytest.raises(PeerError, match="another process of this group has ended") as caught:
         trainer.fit(X.numpy(), Y.numpy(), batch_size=N, nb_epochs=1, verbose=False)
     return str(caught.value)
 

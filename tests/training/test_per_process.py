@@ -14,12 +14,12 @@ from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, Te
 
 from art_oat import NFGSM, PGD, OATClassifier, OATTrainer, to_conditional
 from art_oat.data.augmentation import RandomCropFlip
+from art_oat.group import Group
 from art_oat.models.convnext import ConvNeXt
 from art_oat.training import PerProcess, ResumeFile, hybrid_loss
-from art_oat.training.distributed import Group
 from tests.networks import images, labels
 from tests.pairs import parametrize_in_pairs
-from tests.training.processes import in_processes
+from tests.processes import in_processes
 from tests.training.test_distributed import classifier_of, refused
 from tests.training.trained import is_same
 

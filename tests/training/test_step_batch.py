@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from art_oat import Method
-from art_oat.training.distributed import Group
+from art_oat.group import Group
 from art_oat.training.step_batch import StepBatch, joint_faults
 from tests.networks import images, labels
 

@@ -20,6 +20,7 @@ def in_processes(nb: int, folder: Path, function: Callable[..., Any], *args: Any
 
 def _join(rank: int, nb: int, place: Path, function: Callable[..., Any], args: Any) -> None:
     os.environ.pop("WORLD_SIZE", None)
+    torch.set_num_threads(1)  # threads of several processes that wait for each other spin on the same cores
     distributed.init_process_group("gloo", f"file://{place / 'meeting'}", rank=rank, world_size=nb)
     try:
         torch.save(function(*args), place / f"{rank}.pt")

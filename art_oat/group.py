@@ -1,4 +1,4 @@
-"""The processes that train one network together, each on its share of every batch.
+"""The processes that train one network together, each on its share of every batch, or that share an evaluation.
 
 They are those of the default group of ``torch.distributed``, as ``torchrun`` starts them; a process without one is a
 group by itself, to which all that is here does nothing. Every process gets the same batches and draws the same for
@@ -16,6 +16,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -29,7 +30,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Group:
-    """The processes of a training, and which of them this is.
+    """Processes that work together, and which of them this is.
 
     Attributes:
         rank: Its number, from 0.
@@ -50,8 +51,8 @@ class Group:
             return cls(distributed.get_rank(), distributed.get_world_size())
         if nb_launched() > 1:
             raise RuntimeError(
-                f"the {nb_launched()} processes that were started must form a group to train one network: call "
-                "torch.distributed.init_process_group() in each of them, before fit."
+                f"the {nb_launched()} processes that were started must form a group to work together: call "
+                "torch.distributed.init_process_group() in each of them first."
             )
         return cls()
 
@@ -161,7 +162,7 @@ class Group:
                 raise
         communicate(distributed.broadcast_object_list, answer)
         if answer[1]:
-            raise PeerError(f"the first process of this training failed: {answer[1]}")
+            raise PeerError(f"the first of {self.size} processes failed: {answer[1]}")
         result: Value = answer[0]
         return result
 
@@ -210,7 +211,7 @@ class Group:
 
 
 ALONE = Group()
-"""The group of a process that trains by itself."""
+"""The group of a process by itself."""
 
 
 @contextmanager
@@ -222,13 +223,21 @@ def in_group(device_type: str) -> Iterator[Group]:
     if nb_launched() == 1 or distributed.is_initialized():
         yield Group.here()
         return
+    # whoever imports this later, as every optimizer does, keeps the group, whose threads then abort the process's end
+    import torch.distributed.nn.functional
+
     has_gpu = device_type != "cpu" and torch.cuda.is_available()
     if has_gpu:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", os.environ["RANK"])))
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if has_gpu else "gloo")
+    backend = "cpu:gloo,cuda:nccl" if has_gpu else "gloo"
+    distributed.init_process_group(backend, timeout=_PATIENCE)
     yield Group.here()
     distributed.barrier()  # who leaves first would abort those that are still at it
     distributed.destroy_process_group()  # not after an error, as the others may be waiting, and it would for them
+
+
+_PATIENCE = timedelta(days=30)
+"""Who is gone is noticed by its connection; who is slow, at an attack on other samples, say, is waited for."""
 
 
 def _device() -> torch.device:
