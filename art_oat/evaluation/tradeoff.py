@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, get_args
@@ -88,17 +88,13 @@ class TradeoffCurve(Frontier):
         x, y, threat = as_array(x, "x"), as_array(y, "y"), ThreatModel.of(eps)
         points, suites = _checked(classifier, (x, y), threat, attack, (lambdas, widths), options)
         group = options.group()
-        size = options.latency_batch_size
-        costs = group.first(lambda: _costs(classifier, x, points, size))  # before attacks slow the machine
+        costs = group.first(lambda: _costs(classifier, x, points, options))  # before attacks slow the machine
         index = subset(class_indices(y, classifier.nb_classes), options.nb_robust, options.seed)
         attacked = (x, y) if options.nb_robust is None else (x[index], y[index])
         found = Evaluation(classifier, *attacked, _order(points), suites, threat, options, index).run()
         reports = [[report for report in found if report.point == point] for point in points]
         shares = _clean_shares(classifier, x, y, points, group)
-        measured = [
-            _measured(own, clean, len(x), costs[point.width])
-            for point, own, clean in zip(points, reports, shares, strict=True)
-        ]
+        measured = (_measured(own, len(x), costs, clean) for own, clean in zip(reports, shares, strict=True))
         flat = tuple(itertools.chain.from_iterable(reports))
         return cls(tuple(measured), threat.eps, threat.norm, options.latency_batch_size, flat)
 
@@ -183,13 +179,15 @@ def _order(points: Sequence[OperatingPoint]) -> list[OperatingPoint | None]:
     return [*sorted(points, key=lambda point: (-point.width, -point.lam))]
 
 
-def _costs(classifier: OATClassifier, x: Array, points: Sequence[OperatingPoint], batch_size: int) -> dict[float, Cost]:
+def _costs(
+    classifier: OATClassifier, x: Array, points: Sequence[OperatingPoint], options: EvaluationOptions
+) -> dict[float, Cost]:
     """What each width costs; lam changes numbers in the folded network, not its size."""
     widths, model = dict.fromkeys(point.width for point in points), classifier.model
     networks = {width: fold(model, OperatingPoint(points[0].lam, width)) for width in widths}
     one = torch.as_tensor(x[:1]).to(model.encoding.table)
     as_network_sees_it = classifier.preprocessed(nn.Identity())(one)
-    return measure_costs(networks, as_network_sees_it.shape[1:], batch_size=batch_size)
+    return measure_costs(networks, as_network_sees_it.shape[1:], batch_size=options.latency_batch_size)
 
 
 def subset(y: NDArray[np.int64], size: int | None, seed: int) -> NDArray[np.int64]:
@@ -215,7 +213,9 @@ def _clean_shares(
     return [nb / len(x) for nb in group.sums(correct)]
 
 
-def _measured(reports: Sequence[RobustnessReport], clean: float, nb_clean: int, cost: Cost) -> MeasuredPoint:
+def _measured(
+    reports: Sequence[RobustnessReport], nb_clean: int, costs: Mapping[float, Cost], clean: float
+) -> MeasuredPoint:
     """Bring together what was found at one point, with the clean accuracy on all samples."""
     point = reports[0].point
     assert point is not None
@@ -228,6 +228,6 @@ def _measured(reports: Sequence[RobustnessReport], clean: float, nb_clean: int, 
         nb_clean=nb_clean,
         nb_robust=len(is_robust),
         by_attack={report.attack: report.robust for report in reports},
-        **asdict(cost),
+        **asdict(costs[point.width]),
         warnings=tuple(f"{report.attack}: {warning}" for report in reports for warning in report.warnings),
     )
