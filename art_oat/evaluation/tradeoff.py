@@ -87,13 +87,12 @@ class TradeoffCurve(Frontier):
         """
         x, y, threat = as_array(x, "x"), as_array(y, "y"), ThreatModel.of(eps)
         points, suites = _checked(classifier, (x, y), threat, attack, (lambdas, widths), options)
-        group = options.group()
-        costs = group.first(lambda: _costs(classifier, x, points, options))  # before attacks slow the machine
+        costs = options.group().first(lambda: _costs(classifier, x, points, options))  # before attacks slow the machine
         index = subset(class_indices(y, classifier.nb_classes), options.nb_robust, options.seed)
         attacked = (x, y) if options.nb_robust is None else (x[index], y[index])
         found = Evaluation(classifier, *attacked, _order(points), suites, threat, options, index).run()
         reports = [[report for report in found if report.point == point] for point in points]
-        shares = _clean_shares(classifier, x, y, points, group)
+        shares = _clean_shares(classifier, x, y, points, options.group())
         measured = (_measured(own, len(x), costs, clean) for own, clean in zip(reports, shares, strict=True))
         flat = tuple(itertools.chain.from_iterable(reports))
         return cls(tuple(measured), threat.eps, threat.norm, options.latency_batch_size, flat)
