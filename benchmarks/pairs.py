@@ -134,6 +134,25 @@ def against_plain(network: str) -> Callable[[Given], Pair]:
     return pair
 
 
+def compiled_attack(build: Callable[[Given], nn.Module]) -> Callable[[Given], Pair]:
+    """Compare a step whose attack is compiled with one whose attack is not."""
+
+    def pair(given: Given) -> Pair:
+        x, y = batch(given.size(64))
+        compiled = StepSettings(method={"compile_attack": not given.is_smoke})
+        own, other = (partial(step_of(build(given), settings), x, y) for settings in (compiled, StepSettings()))
+        return own, other
+
+    return pair
+
+
+def timm_resnet(given: Given) -> nn.Module:
+    """Build timm's ResNet-18, as it is for large images."""
+    import timm
+
+    return wide(given) if given.is_smoke else timm.create_model("resnet18", num_classes=NB_CLASSES)
+
+
 def widths_together(given: Given) -> Pair:
     """Compare a step of three widths with a step of each of three networks of those widths."""
     x, y = batch(given.size(64))

@@ -66,7 +66,7 @@ def plain_classifier(network: nn.Module) -> PyTorchClassifier:
 def step_for(trainer: OATTrainer, generator: torch.Generator | None = None) -> Step:
     """Return what takes the steps of a trainer, by one batch per call."""
     classifier = trainer.get_classifier()
-    attack = bind(trainer.method.attack, classifier)
+    attack = bind(trainer.method.attack, classifier, compiles=trainer.method.compile_attack)
     step = Step(classifier, trainer.method, attack, generator or torch.Generator().manual_seed(0))
     step.start_epoch(1)
     return step
