@@ -134,6 +134,11 @@ def against_plain(network: str) -> Callable[[Given], Pair]:
     return pair
 
 
+def named(network: str) -> Callable[[Given], nn.Module]:
+    """Return what builds a registered network."""
+    return lambda given: network_named(given.network(network))
+
+
 def compiled_attack(build: Callable[[Given], nn.Module]) -> Callable[[Given], Pair]:
     """Compare a step whose attack is compiled with one whose attack is not."""
 
@@ -144,13 +149,6 @@ def compiled_attack(build: Callable[[Given], nn.Module]) -> Callable[[Given], Pa
         return own, other
 
     return pair
-
-
-def timm_resnet(given: Given) -> nn.Module:
-    """Build timm's ResNet-18, as it is for large images."""
-    import timm
-
-    return wide(given) if given.is_smoke else timm.create_model("resnet18", num_classes=NB_CLASSES)
 
 
 def widths_together(given: Given) -> Pair:
