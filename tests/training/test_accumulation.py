@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from art_oat import PGD, Method, OATClassifier, OATTrainer, WeightPerturbation, to_conditional
 from tests.networks import conv
-from tests.training.processes import in_processes
+from tests.processes import in_processes
 
 X = torch.rand(21, 1, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).numpy()
 Y = torch.arange(21).remainder(5).numpy()
