@@ -134,11 +134,6 @@ def against_plain(network: str) -> Callable[[Given], Pair]:
     return pair
 
 
-def named(network: str) -> Callable[[Given], nn.Module]:
-    """Return what builds a registered network."""
-    return lambda given: network_named(given.network(network))
-
-
 def compiled_attack(build: Callable[[Given], nn.Module]) -> Callable[[Given], Pair]:
     """Compare a step whose attack is compiled with one whose attack is not."""
 

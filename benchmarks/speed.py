@@ -89,7 +89,6 @@ ROWS = (
     Comparison("step convnext", PLAIN, 1.05, 1.05, pairs.against_plain("convnext"), 9),
     Comparison("step vit", PLAIN, 1.05, 1.05, pairs.against_plain("vit"), 9),
     Comparison("step wrn-16-2, compiled attack", UNCOMPILED, None, 1.0, pairs.compiled_attack(pairs.wide)),
-    Comparison("step convnext, compiled attack", UNCOMPILED, None, 1.0, pairs.compiled_attack(pairs.named("convnext"))),
     trainer("Madry", 0.63, pairs.against_art(pairs.madry)),
     trainer("TRADES", 0.54, pairs.against_art(pairs.trades)),
     trainer("AWP", 0.55, pairs.against_art(pairs.awp)),
