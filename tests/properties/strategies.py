@@ -191,7 +191,7 @@ _FORMS: dict[str, Callable[[Any], Any]] = {
     "double": lambda x: x.astype(np.float64),
     "half": lambda x: x.astype(np.float16),
     "zeros and ones": lambda x: x.round().astype(np.int64),
-    "bytes": lambda x: x.round().astype(np.uint8),
+    "bytes": lambda x: (x * 255).round().astype(np.uint8),
     "fortran": np.asfortranarray,
     "flipped": lambda x: x[..., ::-1],
     "every second": lambda x: np.repeat(x, 2, axis=0)[::2],
