@@ -2,7 +2,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -60,10 +59,7 @@ def started(folder: Path, *more: str) -> subprocess.Popen[str]:
 
 def together(*command: str) -> subprocess.Popen[str]:
     """Start two processes of a command."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     return subprocess.Popen(
         [*launcher, "-m", "art_oat", *command],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -83,13 +79,14 @@ def workers(launcher: subprocess.Popen[str]) -> list[int]:
 def cut(launcher: subprocess.Popen[str], chance: random.Random, state: Path) -> str:
     """Kill one of the processes at a random moment, mostly while it trains, and return what they said in the end."""
     before = state.stat().st_mtime_ns if state.exists() else 0
-    is_early = chance.random() < 0.2
+    is_early, end = chance.random() < 0.2, time.monotonic() + 60
     while True:
         found = workers(launcher)
         is_training = state.exists() and state.stat().st_mtime_ns > before
         if len(found) == 2 and (is_early or is_training):
             break
         assert launcher.poll() is None, launcher.communicate()
+        assert time.monotonic() < end
         time.sleep(0.02)
     time.sleep(chance.uniform(0, 0.5))
     with suppress(ProcessLookupError):
@@ -131,8 +128,10 @@ def test_an_evaluation_cut_at_two_processes_and_gone_on_with_by_one_gives_the_re
     evaluate = [sys.executable, "-m", "art_oat", "evaluate"]
     subprocess.run([*evaluate, str(whole), *ATTACK.split()], check=True, capture_output=True)
     launcher = together("evaluate", str(run), *ATTACK.split())
+    end = time.monotonic() + 60
     while len(list(run.glob("evaluation-*/shard-*.npz"))) < 4:
         assert launcher.poll() is None, launcher.communicate()
+        assert time.monotonic() < end
         time.sleep(0.02)
     os.kill(workers(launcher)[1], signal.SIGKILL)
     said = launcher.communicate(timeout=60)[0]
