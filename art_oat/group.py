@@ -25,7 +25,14 @@ from torch import Tensor, distributed
 from art_oat.contexts import borrowed_generators
 from art_oat.launch import PeerError, communicate, nb_launched
 
+if distributed.is_available():
+    # whoever imports this in a group, as every optimizer does, keeps it, and its threads then abort the process's end
+    import torch.distributed.nn.functional
+
 Value = TypeVar("Value")
+
+_PATIENCE = timedelta(days=30)
+"""Who is gone is noticed by its connection; who is slow, at an attack on other samples, say, is waited for."""
 
 
 @dataclass(frozen=True)
@@ -223,9 +230,6 @@ def in_group(device_type: str) -> Iterator[Group]:
     if nb_launched() == 1 or distributed.is_initialized():
         yield Group.here()
         return
-    # whoever imports this later, as every optimizer does, keeps the group, whose threads then abort the process's end
-    import torch.distributed.nn.functional
-
     has_gpu = device_type != "cpu" and torch.cuda.is_available()
     if has_gpu:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", os.environ["RANK"])))
@@ -234,10 +238,6 @@ def in_group(device_type: str) -> Iterator[Group]:
     yield Group.here()
     distributed.barrier()  # who leaves first would abort those that are still at it
     distributed.destroy_process_group()  # not after an error, as the others may be waiting, and it would for them
-
-
-_PATIENCE = timedelta(days=30)
-"""Who is gone is noticed by its connection; who is slow, at an attack on other samples, say, is waited for."""
 
 
 def _device() -> torch.device:

@@ -40,11 +40,21 @@ def test_a_process_by_itself_exchanges_nothing():
 
 
 ENDING = """
-import sys, threading
+import sys
+from contextlib import contextmanager
 from pathlib import Path
 import torch
+from torch import distributed
 from art_oat.group import in_group
-with in_group("cpu") as group:
+
+@contextmanager
+def own_group():
+    distributed.init_process_group("gloo")
+    yield
+    distributed.barrier()
+    distributed.destroy_process_group()
+
+with own_group() if sys.argv[1] == "own" else in_group("cpu"):
     weight = torch.ones(1, requires_grad=True)
     torch.optim.SGD([weight], 0.1).step()  # imports what holds a group that is there by then
 threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
@@ -54,9 +64,10 @@ print([name for name in threads if "gloo" in name])
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are found by what Linux says of them")
-def test_after_its_work_no_thread_of_a_group_is_left_to_abort_the_end_of_a_process(tmp_path):
+@pytest.mark.parametrize("whose", ["ours", "own"])
+def test_after_its_work_no_thread_of_a_group_is_left_to_abort_the_end_of_a_process(whose, tmp_path):
     script = tmp_path / "ending.py"
     script.write_text(ENDING)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run([*launcher, str(script)], capture_output=True, text=True, check=True)
+    done = subprocess.run([*launcher, str(script), whose], capture_output=True, text=True, check=True)
     assert done.stdout.count("[]") == 2, done.stdout
