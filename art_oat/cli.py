@@ -8,7 +8,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
@@ -210,8 +210,7 @@ def _evaluate(
             chosen = {"attacks": ("autoattack",), **chosen}  # PGD knows no L1
         trained = Run(run, _say, trusts_network=trust_network, device_type=device)
         measurement = Measurement(**chosen)
-        # first, as what another process is at work on may lack its weights for a while
-        with trained.held() if group.is_first else nullcontext():
+        with trained.held():  # first, as what another process is at work on may lack its weights for a while
             measurement.check(trained.recipe)
             curve = trained.measure(measurement, trained.recipe.dataset(keeps_levels=True), nb_workers=nb_workers)
     if group.is_first:

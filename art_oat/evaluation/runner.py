@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -122,7 +122,7 @@ class Evaluation:
         if self.options.state is None:
             yield None
             return
-        folder, settings = Path(self.options.state), self._settings()
+        folder, settings = Path(self.options.state), self._settings
 
         def claim() -> None:
             self._is_new(folder, settings)
@@ -155,8 +155,9 @@ class Evaluation:
     def _compared(self) -> dict[str, Any]:
         """What every process of a group must have alike; an attack that does not say its settings goes by its name."""
         said = {it.name: "" if unsaid(it.description) else it.description for it in self.suites}
-        return self._settings() | {"attacks": said}
+        return self._settings | {"attacks": said}
 
+    @cached_property
     def _settings(self) -> dict[str, Any]:
         """Everything that a result depends on."""
         classifier, threat, options = self.classifier, self.threat, self.options

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -74,13 +74,15 @@ class Run:
         self._held: Held | None = None
 
     @contextmanager
-    def held(self) -> Iterator[Held]:
+    def held(self) -> Iterator[Held | None]:
         """Have the folder for this process alone while the block runs, for what comes of several steps, too.
+
+        Of several processes that work together, the first one has it for all, and writes; in the others it is None.
 
         Raises:
             RuntimeError: If another process works there.
         """
-        if self._held is not None:
+        if self._held is not None or not Group.here().is_first:
             yield self._held
             return
         with locked(self.folder, self.say) as held:
@@ -131,8 +133,7 @@ class Run:
             RuntimeError: If another process works in the folder.
         """
         file = ResumeFile(self._training_state, every_steps=checkpoint_steps, every_minutes=checkpoint_minutes)
-        # of several processes, the first one writes
-        with self.held() if Group.here().is_first else nullcontext() as held:
+        with self.held() as held:
             return self._train(recipe, data, file, held, keeps_best=keeps_best, overwrites=overwrites)
 
     def _train(
@@ -209,13 +210,13 @@ class Run:
         Raises:
             RuntimeError: If another process works in the folder.
         """
-        group = Group.here()
-        with self.held() if group.is_first else nullcontext() as held:
-            return self._measure(measurement, data, nb_workers, held, group)
+        with self.held() as held:
+            return self._measure(measurement, data, nb_workers, held)
 
     def _measure(
-        self, measurement: Measurement, data: Dataset, nb_workers: int | None, held: Held | None, group: Group
+        self, measurement: Measurement, data: Dataset, nb_workers: int | None, held: Held | None
     ) -> TradeoffCurve:
+        group = Group.here()
         what = {**asdict(measurement), "model": digest(*self._models), "data": data.test.digest()}
         settings = what | {"machine": machine()}  # latency is another on another one
         so_far = self.folder / f"evaluation-{digest(repr(fingerprint(what)).encode())[:8]}"

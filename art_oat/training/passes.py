@@ -109,7 +109,7 @@ class Passes:
         check_finite("loss", torch.tensor(joint), epoch)
         if loss.requires_grad:  # without attacked samples, the clean term may be all there is
             loss.backward()
-        nb_samples = len((batch.whole or batch).y)
+        nb_samples = len(batch.joint.y)
         return Outcome(logits.detach(), joint * (nb_samples / counts[0]), [int(count) for count in counts])
 
     def _clean_scores(self, batch: StepBatch, width: float) -> Tensor:

@@ -61,6 +61,11 @@ class StepBatch:
     whole: Whole | None = None
     rows: Tensor | None = None
 
+    @property
+    def joint(self) -> Whole:
+        """What is known of all samples of the step, be it a part of them or not."""
+        return self.whole or Whole(self.y, self.weight)
+
     def part(self, group: Group) -> StepBatch:
         """Return what this process trains on; it itself, where that is all."""
         if group.size == 1:
@@ -72,15 +77,14 @@ class StepBatch:
 
     def split(self, nb_parts: int, group: Group = ALONE) -> list[StepBatch]:
         """Return parts of alike many samples of each lam, as many in each process; at most one for each sample."""
-        whole = self.whole or Whole(self.y, self.weight)
-        nb_parts = max(min(nb_parts, *whole.nb_samples or [len(whole.y) // group.size]), 1)
+        most = self.joint.nb_samples or [len(self.joint.y) // group.size]
+        nb_parts = max(min(nb_parts, *most), 1)
         return [self] if nb_parts == 1 else [self._rows(slice(first, None, nb_parts)) for first in range(nb_parts)]
 
     def _rows(self, own: slice) -> StepBatch:
         x = self.x[own].clone()  # in the same layout in memory, without gaps
         rows = torch.arange(len(self.x), device=self.x.device) if self.rows is None else self.rows
-        whole = self.whole or Whole(self.y, self.weight)
-        return StepBatch(x, self.y[own], self.lam[own], self.weight[own], self.eps_share, whole, rows[own])
+        return StepBatch(x, self.y[own], self.lam[own], self.weight[own], self.eps_share, self.joint, rows[own])
 
     def _mark(self) -> list[float]:
         """Return numbers that hardly another batch has; sums of bytes do not depend on their order."""
@@ -118,7 +122,7 @@ class StepBatch:
     @property
     def is_clean(self) -> bool:
         """Whether no sample is attacked in any process."""
-        return not bool((self.whole or self).is_attacked.any())
+        return not bool(self.joint.is_attacked.any())
 
     @property
     def drawing(self) -> int | None:

@@ -15,12 +15,12 @@ from tests.evaluation.subjects import (
     Logged,
     X,
     answers,
+    grouped,
     linear_data,
     logged,
     plain_classifier,
     varied_classifier,
 )
-from tests.evaluation.subjects import grouped as options_of
 from tests.processes import in_processes
 
 SHARD_SIZE = 5  # of 24 samples
@@ -38,7 +38,7 @@ def measured(folder: Path, state: Path | None = None) -> list[Any]:
     rank, size = Group.here().rank, Group.here().size
     log = folder / f"log-{size}-{rank}"
     attacks = {"first": Noted(log, "first"), "second": Noted(log, "second", 0.05)}
-    given = options_of(eps=0.1, lambdas=[0.0, 0.3, 1.0], shard_size=SHARD_SIZE, state=state, uses_group=True)
+    given = grouped(eps=0.1, lambdas=[0.0, 0.3, 1.0], shard_size=SHARD_SIZE, state=state, uses_group=True)
     curve = TradeoffCurve.measure(varied_classifier(), X, answers(), attack=attacks, **given)
     points = [(point.lam, point.clean, point.robust, point.by_attack, point.parameters) for point in curve.points]
     return [points, [(it.point, it.attack, it.broken_by.tolist()) for it in curve.reports]]
