@@ -1,99 +1,18 @@
-import itertools
 import os
 import re
 import signal
 import warnings
-from importlib.metadata import version
 
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
 import art_oat
-from art_oat import TradeoffCurve, load_model
-from art_oat.cli import app
-from art_oat.experiment import demo
+from art_oat import TradeoffCurve
 from art_oat.experiment.run import Run
-from art_oat.lock import locked
 from art_oat.models import SmallCNN
 from art_oat.training.step import Step
-
-
-def call(*arguments: str):
-    return CliRunner().invoke(app, arguments)
-
-
-def said(result) -> str:
-    """What was printed, in one line."""
-    return " ".join(result.output.replace("│", " ").split())
-
-
-QUICK = ("--nb-epochs", "1", "--nb-robust", "10", "--attack", "pgd-1")
-TRAINED = ("--network", "small-4", "--nb-epochs", "1", "--attack", "pgd-1", "--lambdas", "0,0.5,1", "--eps", "0.2")
-DIGITS = ("train", "--data", "digits", "--nb-train", "50", *TRAINED)
-MEASURING = ("--attack", "pgd-1", "--nb-robust", "10", "--nb-workers", "1", "--lambdas", "1")
-
-
-@pytest.fixture(autouse=True)
-def few_images(monkeypatch):
-    for name in ("RECIPE", "SLIM_RECIPE"):
-        monkeypatch.setattr(demo, name, getattr(demo, name).changed(nb_train=100))
-
-
-def test_the_demo_prints_its_table_and_says_where_the_files_are(tmp_path):
-    result = call("demo", "--out", str(tmp_path), *QUICK)
-    assert result.exit_code == 0, result.output
-    assert "PGD-1 (10)" in result.output
-    assert str(tmp_path / "tradeoff.png") in result.output
-    assert (tmp_path / "tradeoff.png").exists()
-
-
-def test_the_demo_of_several_widths_measures_each_and_shows_how_to_use_one(tmp_path):
-    result = call("demo", "--widths", "0.5", "0.75", "1.0", "--out", str(tmp_path), *QUICK)
-    assert result.exit_code == 0, result.output
-    points = TradeoffCurve.from_csv(tmp_path / "tradeoff.csv").points
-    assert {(point.lam, point.width) for point in points} == set(
-        itertools.product(demo.RECIPE.lambdas, (0.5, 0.75, 1.0))
-    )
-    names = {"art_oat": art_oat, "images": torch.zeros(2, 3, 16, 16)}
-    *_, load, pinned, folded = result.stdout.splitlines()
-    exec(load.strip(), names)
-    scores = eval(pinned, names)
-    torch.testing.assert_close(eval(folded, names).eval()(names["images"]), scores)
-
-
-def test_the_demo_of_several_widths_leaves_that_of_one_alone_and_trains_other_widths_anew(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)  # processes take seconds to start
-    call("demo", *QUICK)
-    call("demo", "--widths", "0.5,1", *QUICK)
-    assert "Training one network" in call("demo", "--widths", "0.75,1", *QUICK).stdout
-    assert load_model("runs/demo").widths == (1.0,)
-    assert load_model("runs/demo-widths").widths == (0.75, 1.0)
-
-
-@pytest.mark.parametrize(
-    "arguments", [("--nb-epochs", "0"), ("--nb-robust", "1801"), ("--attack", "fgsm"), ("--widths", "0.5")]
-)
-def test_a_faulty_option_is_refused_before_anything_is_written(tmp_path, arguments):
-    result = call("demo", "--out", str(tmp_path / "new"), *arguments)
-    assert result.exit_code == 2
-    assert not (tmp_path / "new").exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (["--version"], f"art-oat {version('art-oat')}"),
-        (["--help"], "evaluate"),
-        (["--help"], "Exit codes: 0 done, 2 refused"),
-        (["train", "--help"], "--weight-decay"),
-        (["evaluate", "--help"], "--shard-size"),
-    ],
-)
-def test_version_commands_and_options_are_shown(arguments, expected):
-    assert expected in call(*arguments).output
+from tests.cli.subjects import DIGITS, MEASURING, TRAINED, call, said
 
 
 def test_a_network_is_trained_on_a_file_of_arrays_and_evaluated(tmp_path):
@@ -219,34 +138,6 @@ def test_a_training_that_cannot_be_is_refused_before_anything_is_written(tmp_pat
     assert not (tmp_path / "new").exists()
 
 
-def test_what_steers_a_terminal_is_not_sent_to_it_from_a_file(tmp_path):
-    (tmp_path / "run.json").write_text('"\\u001b[2J"')
-    np.savez(tmp_path / "images.npz", **{"\x1b[2J": np.zeros(3)})
-    images = str(tmp_path / "images.npz")
-    output = (
-        call("evaluate", str(tmp_path)).output + call("train", "--data", images, "--out", str(tmp_path / "run")).output
-    )
-    assert r"\x1b[2J" in output
-    assert "\x1b[2J" not in output
-
-
-def test_a_folder_without_a_run_cannot_be_evaluated(tmp_path):
-    result = call("evaluate", str(tmp_path))
-    assert result.exit_code == 2
-    assert "must hold a run" in said(result)
-
-
-def test_a_folder_that_another_works_in_is_refused_with_who_it_is_whatever_it_lacks_meanwhile(tmp_path):
-    with locked(tmp_path):
-        for command in (("evaluate", str(tmp_path)), (*DIGITS, "--out", str(tmp_path))):
-            result = call(*command)
-            assert result.exit_code == 2
-            assert f"one process at a time may work in {tmp_path.name}" in said(result).replace(
-                f"{tmp_path.parent}/", ""
-            )
-            assert f"process {os.getpid()} on" in said(result)
-
-
 def test_a_training_takes_options_before_the_recipe_s_and_radii_as_fractions(tmp_path):
     torch.save(SmallCNN(channels=(4,)).state_dict(), tmp_path / "plain.pt")
     begin = ("--pretrained", str(tmp_path / "plain.pt"), "--recipe", "fast", "--fallback", "", "--loss", "trades")
@@ -264,14 +155,6 @@ def test_a_training_takes_options_before_the_recipe_s_and_radii_as_fractions(tmp
     assert large.exit_code == 2
     assert "--allow-large-eps" in large.output
     assert "Linf, eps 8," in call("evaluate", str(out), *MEASURING, "--eps", "8", "--allow-large-eps").output
-
-
-def test_a_device_that_is_not_there_is_refused_before_anything_is_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    result = call(*DIGITS, "--device", "gpu", "--out", str(tmp_path / "run"))
-    assert result.exit_code == 2
-    assert "--device must be 'cpu' or 'auto' where torch sees no GPU, got 'gpu'" in said(result)
-    assert not (tmp_path / "run").exists()
 
 
 def test_a_network_of_the_users_own_is_trained_by_name_and_evaluated_where_its_code_is_trusted(tmp_path):

@@ -1,0 +1,12 @@
+"""The command line, ``art-oat``."""
+
+from art_oat.cli.app import Command, FilledCommand, app
+from art_oat.cli.demo import demo
+from art_oat.cli.evaluate import evaluate
+from art_oat.cli.train import train
+
+__all__ = ["app"]
+
+app.command(cls=Command)(demo)
+app.command(cls=FilledCommand)(train)
+app.command(cls=FilledCommand)(evaluate)

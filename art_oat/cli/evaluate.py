@@ -1,0 +1,56 @@
+"""``art-oat evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from art_oat.cli.app import FILLED
+from art_oat.cli.options import Device
+from art_oat.cli.terminal import refusals, say, search_here, short_warnings, show, terminable
+
+
+def evaluate() -> None:
+    """Attack a trained network on the test images at every lam and width.
+
+    Writes tradeoff.csv, tradeoff.png and samples.csv (what broke which image) there. The same command goes on with an
+    evaluation that was interrupted. Several processes, one for each GPU, say, share the images: torchrun
+    --nproc-per-node 2 -m art_oat evaluate ...
+    """
+
+
+def _evaluate(
+    run: Annotated[Path, typer.Argument(help="Folder that art-oat train wrote.")],
+    nb_workers: Annotated[
+        int | None, typer.Option(min=1, help="Shards of images to attack at once; one per core if not given.")
+    ] = None,
+    trust_network: Annotated[
+        bool, typer.Option("--trust-network", help="Import the code that the folder names as its network.")
+    ] = False,
+    device: Device = "auto",
+    **given: Any,
+) -> None:
+    from art_oat.experiment.measurement import Measurement
+    from art_oat.experiment.options import read
+    from art_oat.experiment.run import Run
+    from art_oat.group import in_group
+
+    if trust_network:
+        search_here()
+    with refusals(), in_group(device) as group, terminable(), short_warnings():
+        chosen = read(Measurement, given)
+        if chosen.get("norm") == "L1":
+            chosen = {"attacks": ("autoattack",), **chosen}  # PGD knows no L1
+        trained = Run(run, say, trusts_network=trust_network, device_type=device)
+        measurement = Measurement(**chosen)
+        with trained.held():  # first, as what another process is at work on may lack its weights for a while
+            measurement.check(trained.recipe)
+            curve = trained.measure(measurement, trained.recipe.dataset(keeps_levels=True), nb_workers=nb_workers)
+    if group.is_first:
+        show(curve)
+        typer.echo(f"\nTable and picture are in {run}: {run / 'tradeoff.csv'}, {run / 'tradeoff.png'}")
+
+
+FILLED["evaluate"] = _evaluate
