@@ -21,7 +21,7 @@ ORDER = [
     {"model"},
     {"network_kinds"},
     {"surgery"},
-    {"transfer"},
+    {"export", "transfer"},
     {"classifier", "model_io"},
     {"attacks", "frontier"},
     {"training", "evaluation"},
