@@ -265,7 +265,8 @@ def current_condition() -> Condition:
     if not is_in_backward():
         raise RuntimeError(
             "a converted layer knows its lam only inside its OATModel. "
-            "Call model(x, lam, width), or use model.pinned(point) or fold(model, point), which are plain networks."
+            "Call model(x, lam, width), or use model.pinned(lam=..., width=...), or fold(model, lam=..., width=...), "
+            "which are plain networks."
         )
     condition = recalled_value()
     if not isinstance(condition, Condition):

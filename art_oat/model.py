@@ -136,8 +136,27 @@ class OATModel(nn.Module):
         default = self._default_point
         return self.dials.point(default.lam if lam is None else lam, default.width if width is None else width)
 
-    def resolve(self, point: OperatingPoint | float | None = None) -> OperatingPoint:
-        """Check an operating point; a number stands for its lam at the default width, None for the default point."""
+    def resolve(
+        self, point: OperatingPoint | float | None = None, *, lam: float | None = None, width: float | None = None
+    ) -> OperatingPoint:
+        """Check an operating point, given as one or by ``lam`` and ``width``, of which None stands for the default's.
+
+        Args:
+            point: The point, or its lam alone, at the default width.
+            lam: In place of it, one number in ``[0, 1]``, or beyond up to :attr:`farthest`.
+            width: Likewise, one of the trained widths.
+
+        Raises:
+            TypeError: If ``lam`` or ``width`` is not one number.
+            ValueError: If the point is not one of this model's, or given both ways.
+        """
+        if point is None:
+            return self.point(lam, width)
+        if lam is not None or width is not None:
+            raise ValueError(
+                f"give a point, or lam and width, got point={point!r} and lam={lam!r}, width={width!r}. "
+                "Give lam=... and width=... alone."
+            )
         return self.point(*point) if isinstance(point, OperatingPoint) else self.point(point)
 
     def lams(self, lam: Tensor, nb_samples: int) -> Tensor:
@@ -214,19 +233,24 @@ class OATModel(nn.Module):
         ]
         return answers[0]
 
-    def pinned(self, point: OperatingPoint | float | None = None) -> PinnedNetwork:
+    def pinned(
+        self, point: OperatingPoint | float | None = None, *, lam: float | None = None, width: float | None = None
+    ) -> PinnedNetwork:
         """Return the plain network at one operating point; it shares the weights and follows their training.
 
         The network is of the original architecture, in evaluation mode for good, without gradients of its own.
         The same object is handed out again while it is among the last 64 points asked for.
 
         Args:
-            point: The operating point, or its lam alone, at the default width; None for the default.
+            point: The operating point, or its lam alone, at the default width; or see ``lam`` and ``width``.
+            lam: In place of a point, its lam; None for the default's.
+            width: In place of a point, its width; None for the default's.
 
         Raises:
-            ValueError: If the point is not one of this model's.
+            TypeError: If ``lam`` or ``width`` is not one number.
+            ValueError: If the point is not one of this model's, or given both ways.
         """
-        point = self.resolve(point)
+        point = self.resolve(point, lam=lam, width=width)
         with self._lock:
             if point not in self._pinned:
                 self._pinned[point] = PinnedNetwork(self, point)

@@ -8,7 +8,7 @@ number of threads. A latency is the median over rounds in which the widths take 
 
 import argparse
 
-from art_oat import OperatingPoint, fold
+from art_oat import fold
 from art_oat.evaluation.cost import measure_costs
 from art_oat.models import resnet34
 from art_oat.surgery import to_published
@@ -23,7 +23,7 @@ SECONDS = 12.0
 
 def measure(given: argparse.Namespace) -> Found:
     model = to_published(resnet34(), widths=WIDTHS)
-    networks = {width: fold(model, OperatingPoint(0.0, width)) for width in WIDTHS}
+    networks = {width: fold(model, lam=0.0, width=width) for width in WIDTHS}
     rows: list[Row] = []
     for batch_size in BATCH_SIZES[1:] if given.smoke else BATCH_SIZES:
         costs = measure_costs(networks, SHAPE, batch_size=batch_size, seconds=0.01 if given.smoke else SECONDS)

@@ -23,7 +23,7 @@ from art.defences.trainer import (
 from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
-from art_oat import PGD, OATClassifier, OATTrainer, OperatingPoint, fold, to_conditional
+from art_oat import PGD, OATClassifier, OATTrainer, fold, to_conditional
 from art_oat.experiment.build import train, trainer_for
 from art_oat.models import WideResNet, network_named, resnet34
 from benchmarks.configs import DIGITS_RECIPE
@@ -151,7 +151,7 @@ def widths_together(given: Given) -> Pair:
     x, y = batch(given.size(64))
     slim = to_conditional(wide(given), widths=WIDTHS, input_shape=SHAPE)
     together = replace(LAST, widths=WIDTHS, method={"width_sampling": "all"})
-    alone = [step_of(fold(slim, OperatingPoint(0.0, width)), LAST) for width in WIDTHS]
+    alone = [step_of(fold(slim, lam=0.0, width=width), LAST) for width in WIDTHS]
     return partial(step_of(wide(given), together), x, y), lambda: [step(x, y) for step in alone]
 
 

@@ -46,11 +46,11 @@ def main(out: Path, *, is_smoke: bool) -> None:
     max_latency = statistics.median(point.latency for point in curve.points)
     print(f"most accurate within {1000 * max_latency:.2f} ms: {curve.select(max_latency=max_latency)}")
 
-    network = fold(model, point).eval()  # an ordinary SmallCNN with fewer channels, without any dial
+    network = fold(model, point)  # an ordinary SmallCNN with fewer channels, without any dial
     answers = network(torch.from_numpy(data.test.x)).argmax(dim=1).numpy()
     expected = classifier.predict(data.test.x, lam=point.lam, width=point.width).argmax(axis=1)
     print(f"the folded network agrees with the trained one on {(answers == expected).mean():.1%} of the test images")
-    networks = {"trained, with both dials": model, "full width": fold(model, 1.0), "as chosen": network}
+    networks = {"trained, with both dials": model, "full width": fold(model, width=1.0), "as chosen": network}
     for name, kind in networks.items():
         print(f"{sum(parameter.numel() for parameter in kind.parameters()):>8,} parameters: {name}")
 

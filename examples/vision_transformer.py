@@ -35,7 +35,7 @@ def main(*, is_smoke: bool) -> None:
     for lam in model.lambdas:
         report = evaluate(classifier, x, y, eps=EPS, attack="pgd-2" if is_smoke else "pgd-50", lam=lam)
         print(f"lam {lam:g}: {report.clean:.1%} clean, {report.robust:.1%} under attack")
-    shipped = fold(model, 1.0)
+    shipped = fold(model, lam=1.0)
     print(f"To ship: a {type(shipped).__name__} of {sum(it.numel() for it in shipped.parameters())} parameters")
 
 

@@ -183,7 +183,7 @@ def _costs(
 ) -> dict[float, Cost]:
     """What each width costs; lam changes numbers in the folded network, not its size."""
     widths, model = dict.fromkeys(point.width for point in points), classifier.model
-    networks = {width: fold(model, OperatingPoint(points[0].lam, width)) for width in widths}
+    networks = {width: fold(model, lam=points[0].lam, width=width) for width in widths}
     one = torch.as_tensor(x[:1]).to(model.encoding.table)
     as_network_sees_it = classifier.preprocessed(nn.Identity())(one)
     return measure_costs(networks, as_network_sees_it.shape[1:], batch_size=options.latency_batch_size)

@@ -101,7 +101,7 @@ def _at_point(source: nn.Module, lam: float | None, width: float | None) -> nn.M
         return source
     if not isinstance(source, OATModel):
         raise ValueError(f"lam and width must be None for a {type(source).__name__}: it has no dials.")
-    return fold(source, source.point(lam, width))
+    return fold(source, lam=lam, width=width)
 
 
 def _apply(protocol: Protocol, network: nn.Module, path: str) -> None:

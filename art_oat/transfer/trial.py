@@ -30,7 +30,7 @@ def plain_root(network: nn.Module) -> nn.Module:
     for part in network.modules():
         if isinstance(part, LiveNetwork):
             live = type(part).__name__
-            raise TypeError(f"network must have weights of its own, got a {live}: use fold(model, point).")
+            raise TypeError(f"network must have weights of its own, got a {live}: use fold(model, lam=..., width=...).")
         if isinstance(part, OATModel):
             raise TypeError(f"network must not hold an OATModel, got one in a {kind}: transfer that.")
     if (advice := advice_for(network)) is not None:
@@ -40,7 +40,7 @@ def plain_root(network: nn.Module) -> nn.Module:
 
 def plain(network: nn.Module) -> nn.Module:
     """Return a plain network of the same parts, at any lam."""
-    return fold(network, network.point(width=1.0)) if isinstance(network, OATModel) else network
+    return fold(network, width=1.0) if isinstance(network, OATModel) else network
 
 
 def trial_network(network: nn.Module, input_shape: Sequence[int] | None) -> tuple[nn.Module, Tensor]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from art_oat import OperatingPoint, fold, to_conditional
+from art_oat import OATModel, OperatingPoint, fold, to_conditional
 from art_oat.layers import ConvertedLayer, Slimmable, Switch
 from tests.edge_case_networks import TiedConvolutions
 from tests.networks import NETWORKS, TRAINED_AND_UNSEEN, WIDTHS, Residual, images, shaken
@@ -56,6 +56,23 @@ def test_a_point_may_be_named_by_its_lam_or_be_the_default_one(model):
     assert torch.equal(fold(model, 0.3)(images()), expected)
     model.default_point = POINT
     assert torch.equal(fold(model)(images()), expected)
+
+
+@pytest.mark.parametrize("make", [fold, OATModel.pinned])
+@pytest.mark.parametrize("dials", [{}, {"lam": 0.3}, {"width": 0.5}, {"lam": 0.3, "width": 0.5}])
+def test_lam_and_width_name_a_point_and_what_is_left_out_is_the_default(make, dials):
+    model, x = shaken(Residual(), widths=WIDTHS), images()
+    model.default_point = OperatingPoint(0.1, 0.75)
+    point = OperatingPoint(dials.get("lam", 0.1), dials.get("width", 0.75))
+    assert torch.equal(make(model, **dials)(x), make(model, point)(x))
+
+
+@pytest.mark.parametrize("make", [fold, OATModel.pinned])
+@pytest.mark.parametrize("point", [0.3, OperatingPoint(0.3)])
+@pytest.mark.parametrize("dials", [{"lam": 0.3}, {"width": 1.0}])
+def test_a_point_beside_lam_or_width_is_refused(model, make, point, dials):
+    with pytest.raises(ValueError, match=r"give a point, or lam and width, got point=.*alone"):
+        make(model, point, **dials)
 
 
 def test_a_folded_network_exports_to_onnx():
