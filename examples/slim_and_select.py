@@ -43,8 +43,11 @@ def main(out: Path, *, is_smoke: bool) -> None:
     print(f"\nmost accurate with {min_robust:.1%} under attack in {max_macs:,.0f} MACs: {point}")
 
     # Or you have so much time: what is measured on this machine, for batches of latency_batch_size.
-    max_latency = statistics.median(point.latency for point in curve.points)
-    print(f"most accurate within {1000 * max_latency:.2f} ms: {curve.select(max_latency=max_latency)}")
+    budget = statistics.median(point.latency_ms for point in curve.points)
+    print(f"most accurate within {budget:.2f} ms: {curve.select(max_latency_ms=budget)}")
+    print(f"most robust within {budget:.2f} ms: {curve.select(max_latency_ms=budget, threat=1)}")
+
+    print(f"\nno other beats these in accuracy, robustness and MACs\n{curve.pareto(costs=['macs']).table()}")
 
     network = fold(model, point)  # an ordinary SmallCNN with fewer channels, without any dial
     answers = network(torch.from_numpy(data.test.x)).argmax(dim=1).numpy()

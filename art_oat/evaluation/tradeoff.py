@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, get_args
 
@@ -108,6 +108,11 @@ class TradeoffCurve(Frontier):
         points = Frontier._from_rows(rows).points
         latency_batch_size = int(rows[0].get("latency_batch_size") or 1)  # from before latency was measured: none
         return cls(points, float(rows[0]["eps"]), norm, latency_batch_size)  # type: ignore[arg-type]
+
+    def _of(self, points: Iterable[MeasuredPoint]) -> Self:
+        kept = tuple(points)
+        own = {point.operating_point for point in kept}
+        return replace(self, points=kept, reports=tuple(report for report in self.reports if report.point in own))
 
     def table(self) -> str:
         """Return the accuracies as text, a row per point; where widths differ, also what they cost."""

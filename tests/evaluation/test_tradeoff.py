@@ -106,6 +106,15 @@ def test_measuring_leaves_the_model_as_it_was(slim_classifier, y):
     assert all(torch.equal(before[name], it) for name, it in slim_classifier.model.state_dict().items())
 
 
+def test_what_no_other_point_beats_is_a_curve_of_its_own_with_its_own_reports(slim_classifier, y):
+    curve = measure(slim_classifier, y, attack=["pgd-1", "pgd-2"])
+    front = curve.pareto(costs=("macs",))
+    assert {p.operating_point for p in front.points} == {report.point for report in front.reports}
+    assert len(front.reports) == 2 * len(front.points) < len(curve.reports)
+    assert (front.eps, front.latency_batch_size) == (curve.eps, curve.latency_batch_size)
+    assert front.area() == curve.area()
+
+
 def test_without_room_to_move_robust_accuracy_is_clean_accuracy(classifier, y):
     for point in measure(classifier, y, eps=1e-9).points:
         assert point.robust == point.clean

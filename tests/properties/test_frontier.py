@@ -16,7 +16,7 @@ SHARES = st.integers(0, 8).map(lambda n: n / 8)
 
 
 def measured(lam, clean, robust, macs, width):
-    return MeasuredPoint(lam / 16, width, clean, robust, 10, 10, macs=macs, latency=macs / 1e3)
+    return MeasuredPoint(lam / 16, width, clean, robust, 10, 10, macs=macs, parameters=10 - macs, latency=macs / 1e3)
 
 
 POINTS = st.lists(
@@ -42,11 +42,10 @@ def area(found, given):
 
 
 def meets(point, given):
-    bounds = {"min_robust": 0.0, "min_clean": 0.0, "max_macs": None, "max_latency": None} | given
-    floors = float(bounds["min_robust"]) <= point.robust and float(bounds["min_clean"]) <= point.clean
-    macs, latency = bounds["max_macs"], bounds["max_latency"]
-    return (
-        floors and (macs is None or point.macs <= float(macs)) and (latency is None or point.latency <= float(latency))
+    floors = {"min_robust": point.robust, "min_clean": point.clean}
+    costs = {"max_macs": point.macs, "max_parameters": point.parameters, "max_latency_ms": point.latency_ms}
+    return all(float(given.get(name, 0)) <= share for name, share in floors.items()) and all(
+        given.get(name) is None or cost <= float(given[name]) for name, cost in costs.items()
     )
 
 
@@ -55,10 +54,35 @@ def cannot_be_met(given):
 
 
 def best(found, given):
-    """Nothing that meets the bounds has a higher clean, then robust, accuracy, nor a smaller width."""
+    """Nothing that meets the bounds has a higher expected accuracy, then sum of both, nor a smaller width."""
+    threat = float(given.get("threat", 0))
+
+    def worth(p):
+        return (1 - threat) * p.clean + threat * p.robust, p.clean + p.robust, -p.width
+
     fitting = [point for point in given["self"].points if meets(point, given)]
-    chosen = max((point.clean, point.robust, -point.width) for point in fitting)
-    assert any((p.clean, p.robust, -p.width) == chosen and p.operating_point == found for p in fitting)
+    chosen = max(map(worth, fitting))
+    assert any(worth(p) == chosen and p.operating_point == found for p in fitting)
+
+
+def beats(other, point, costs):
+    """By the definition, one quantity after the other."""
+    better = [other.clean - point.clean, other.robust - point.robust]
+    better += [getattr(point, cost) - getattr(other, cost) for cost in costs]
+    return min(better) >= 0 and max(better) > 0
+
+
+def unbeaten(found, given):
+    """Kept is what the definition keeps, in the order that is told; twice is once; and no area is lost."""
+    points, costs = given["self"].points, given.get("costs")
+    costs = ("macs", "parameters", "latency") if costs is None else costs
+    kept = [p for p in points if not any(beats(other, p, costs) for other in points)]
+    assert sorted(found.points, key=repr) == sorted(kept, key=repr)
+    order = [(-p.clean, -p.robust, p.width, p.lam) for p in found.points]
+    assert order == sorted(order)
+    assert found.pareto(costs=costs) == found
+    assert found.area() == given["self"].area()
+    assert all(p in kept or any(beats(other, p, costs) for other in kept) for p in points)
 
 
 LINES = (
@@ -232,12 +256,28 @@ ENTRIES = [
             "min_robust": SHARE,
             "min_clean": SHARE,
             "max_macs": numbers(0, math.inf, is_low_in=False).or_none(),
-            "max_latency": numbers(0, math.inf, is_low_in=False).or_none(),
+            "max_parameters": numbers(0, math.inf, is_low_in=False).or_none(),
+            "max_latency_ms": numbers(0, math.inf, is_low_in=False).or_none(),
+            "threat": SHARE,
         },
         ("self",),
         best,
         conflicts=cannot_be_met,
         nb_cases=150,
+    ),
+    Entry(
+        "Frontier.pareto",
+        Frontier.pareto,
+        {
+            "self": FRONTIER,
+            "costs": Values(
+                st.none() | st.sampled_from((("macs",), ["latency", "parameters"], (), {"latency": 1})),
+                st.sampled_from(("macs", "clean", ("clean",), ("macs", 1), 1, Odd(), (Odd(),), (None,), "", 0.5)),
+            ),
+        },
+        ("self",),
+        unbeaten,
+        nb_cases=100,
     ),
     Entry("Frontier.from_csv", with_file(Frontier.from_csv), {"content": FILES}, ("content",), as_read, nb_cases=150),
     *(

@@ -1,0 +1,6 @@
+"""Measured points of one network: what they reach and cost, and the choice among them."""
+
+from art_oat.frontier.frontier import Frontier
+from art_oat.frontier.point import MeasuredPoint
+
+__all__ = ["Frontier", "MeasuredPoint"]
