@@ -14,9 +14,10 @@ from art_oat.checks import one_line
 from art_oat.storage import SIGNATURE, digest, plain_digest, read_json, write_bytes, write_json
 
 WEIGHTS = "model.safetensors"
-DESCRIPTION = "model.json"
+DESCRIPTION = "config.json"
 FORMAT = 1
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_EARLIER = "model.json"  # what the description was called before it was called as others call theirs
 _NEXT = ".model.next.json"
 _NB_TRIES = 3
 _FIELDS: dict[str, Any] = {
@@ -36,16 +37,24 @@ def write_model(folder: Path, weights: bytes, description: Mapping[str, Any]) ->
     write_json(folder / _NEXT, signed)  # what a reader goes by if this process dies between the next two lines
     write_bytes(folder / WEIGHTS, weights)
     write_json(folder / DESCRIPTION, signed)
+    (folder / _EARLIER).unlink(missing_ok=True)
     (folder / _NEXT).unlink(missing_ok=True)
 
 
+def described_by(folder: Path) -> Path:
+    """Return the description in a folder: under its name of today, or of before, if it has only that."""
+    path, earlier = folder / DESCRIPTION, folder / _EARLIER
+    return earlier if earlier.is_file() and not path.is_file() else path
+
+
 def encoded(state: Mapping[str, Tensor]) -> bytes:
-    """Return tensors as safetensors, one that has several names by its first one."""
+    """Return tensors as safetensors that say they are torch's, one that has several names by its first one."""
     names: dict[Any, str] = {}
     for name, tensor in state.items():
         place = tensor.data_ptr() if tensor.numel() else name
         names.setdefault((place, tensor.dtype, tensor.shape, tensor.stride()), name)
-    return safetensors.torch.save({name: state[name].detach().cpu().contiguous().clone() for name in names.values()})
+    tensors = {name: state[name].detach().cpu().contiguous().clone() for name in names.values()}
+    return safetensors.torch.save(tensors, {"format": "pt"})  # transformers and others refuse what does not say so
 
 
 def read_model(folder: Path, *, check: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -55,13 +64,13 @@ def read_model(folder: Path, *, check: bool) -> tuple[dict[str, Any], dict[str, 
         FileNotFoundError: If one is missing.
         ValueError: If the description is none, or a digest is another.
     """
-    if missing := [name for name in (DESCRIPTION, WEIGHTS) if not (folder / name).is_file()]:
+    if missing := [path.name for path in (described_by(folder), folder / WEIGHTS) if not path.is_file()]:
         raise FileNotFoundError(
             f"folder must hold what save_model wrote, but {' and '.join(missing)} cannot be found in {folder}."
         )
     for _ in range(_NB_TRIES):  # another process may be between its two files
         weights = (folder / WEIGHTS).read_bytes()
-        paths = [path for path in (folder / DESCRIPTION, folder / _NEXT) if path.is_file()]
+        paths = [path for path in (described_by(folder), folder / _NEXT) if path.is_file()]
         found = [_description(path, check=check) for path in paths]
         for description in found:
             if description[SIGNATURE].get("weights") == digest(weights):
@@ -69,8 +78,8 @@ def read_model(folder: Path, *, check: bool) -> tuple[dict[str, Any], dict[str, 
     if not check:
         return found[0], _decoded(folder / WEIGHTS, weights)
     raise ValueError(
-        f"{folder / WEIGHTS} must be what save_model wrote with {DESCRIPTION}, but its SHA-256 is another: it is "
-        f"damaged, or was changed. {_UNCHECKED}"
+        f"{folder / WEIGHTS} must be what save_model wrote with {described_by(folder).name}, but its SHA-256 "
+        f"is another: it is damaged, or was changed. {_UNCHECKED}"
     )
 
 

@@ -17,10 +17,10 @@ from art_oat.checks import one_line, path_faults, refuse
 from art_oat.contexts import borrowed_generators
 from art_oat.model import OATModel
 from art_oat.model_files import (
-    DESCRIPTION,
     DTYPES,
     FORMAT,
     WEIGHTS,
+    described_by,
     dtype_name,
     encoded,
     form_faults,
@@ -90,7 +90,7 @@ def save_model(model: OATModel, folder: str | Path, architecture: Architecture |
 
     Args:
         model: Any conditional network.
-        folder: Gets ``model.safetensors`` and ``model.json``; made where it is missing.
+        folder: Gets ``model.safetensors`` and ``config.json``; made where it is missing.
         architecture: Lets :func:`load_model` rebuild the plain network; None where the caller of it supplies one.
 
     Raises:
@@ -144,7 +144,7 @@ def load_model(
     ``trusts_network``. No random number is drawn.
 
     Args:
-        folder: Holds ``model.safetensors`` and ``model.json``.
+        folder: Holds ``model.safetensors`` and ``config.json``.
         network: A plain network of the saved class; None where the architecture was saved, too.
         check: Whether the files must be, by their SHA-256, what :func:`save_model` wrote. False for files of before
             there were digests, and for what you changed yourself. Names, shapes, dtypes and values are checked anyway.
@@ -202,9 +202,9 @@ def _built(
         if (nb_plain := sum(it.numel() for it in plain.state_dict().values())) <= nb_saved:
             return architecture.build()
     except Exception as error:  # whatever files of another origin make of it
-        raise ValueError(f"{folder / DESCRIPTION} must describe a network, but: {one_line(error)}") from error
+        raise ValueError(f"{described_by(folder)} must describe a network, but: {one_line(error)}") from error
     raise ValueError(
-        f"{folder / DESCRIPTION} must describe the network in {WEIGHTS}, but that would have {nb_plain} numbers, and "
+        f"{described_by(folder)} must describe the network in {WEIGHTS}, but that would have {nb_plain} numbers, and "
         f"the file has {nb_saved}."
     )
 

@@ -82,7 +82,7 @@ def train(name: str, config: Config, part: Part, folder: Path, *, callback: Call
         name: Of the arm.
         config: What is compared.
         part: What is trained on.
-        folder: Gets ``model.safetensors``, ``model.json``, ``training.csv`` and ``trained.json``.
+        folder: Gets ``model.safetensors``, ``config.json``, ``training.csv`` and ``trained.json``.
         callback: Is told of every epoch in place of a progress bar; ART's trainers tell of none.
 
     Raises:

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from art_oat.model_files import DESCRIPTION, WEIGHTS, write_model
+from art_oat.model_files import DESCRIPTION, WEIGHTS, encoded, write_model
 from art_oat.storage import read_json, replaced, write_whole
 
 LIMIT = 15 * 2**20
@@ -53,7 +53,7 @@ def join(source: Path, name: str, folder: Path) -> None:
     for path in _all_of(source, name):
         tensors |= safetensors.torch.load_file(path)
     whole = {key: tensor.float() if tensor.dtype == torch.float16 else tensor for key, tensor in tensors.items()}
-    write_model(folder, safetensors.torch.save(whole), read_json(source / f"{name}.json"))
+    write_model(folder, encoded(whole), read_json(source / f"{name}.json"))
 
 
 def _all_of(source: Path, name: str) -> Sequence[Path]:

@@ -15,7 +15,7 @@ ROOT = Path(art_oat.__file__).parents[1]
 ORDER = [
     {"compiled", "contexts", "draws", "fields", "launch", "leftovers", "levels", "numbers"},
     {"condition", "threads", "rebuild", "checks", "storage"},
-    {"data", "group", "lock", "model_files", "models", "watch"},
+    {"data", "fingerprint", "group", "lock", "model_files", "models", "watch"},
     {"layers"},
     {"pinned"},
     {"model"},

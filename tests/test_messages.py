@@ -184,10 +184,10 @@ def test_what_no_model_can_be_loaded_from_or_into_is_refused(tmp_path):
     with pytest.raises(ValueError, match="its SHA-256 is another") as caught:
         load_model(tmp_path, Residual())
     assert_one_line(caught)
-    (tmp_path / "model.json").write_text("{")
-    with pytest.raises(ValueError, match=r"model\.json must hold JSON, but cannot be read"):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config\.json must hold JSON, but cannot be read"):
         load_model(tmp_path, Residual())
     (tmp_path / "model.safetensors").unlink()
-    (tmp_path / "model.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"folder must hold what save_model wrote, but model\.json and model"):
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"folder must hold what save_model wrote, but config\.json and model"):
         load_model(tmp_path)

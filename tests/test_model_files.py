@@ -26,7 +26,7 @@ def test_views_of_one_tensor_are_written_whole_and_names_of_the_same_once():
 def test_the_description_of_other_weights_is_refused(tmp_path):
     for number in (1, 2):
         write_model(tmp_path / str(number), encoded({"a": torch.full((2,), float(number))}), DESCRIPTION)
-    (tmp_path / "1" / "model.json").replace(tmp_path / "2" / "model.json")
-    with pytest.raises(ValueError, match=r"model\.safetensors must be what save_model wrote with model\.json"):
+    (tmp_path / "1" / "config.json").replace(tmp_path / "2" / "config.json")
+    with pytest.raises(ValueError, match=r"model\.safetensors must be what save_model wrote with config\.json"):
         read_model(tmp_path / "2", check=True)
     assert read_model(tmp_path / "2", check=False)[1]["a"].tolist() == [2.0, 2.0]

@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
+import safetensors
 import safetensors.torch
 import torch
 from torch import nn
@@ -23,7 +24,7 @@ ARCHITECTURE = Architecture("SmallCNN", {"channels": [4, 6], "nb_classes": 3})
 
 def edit(folder: Path, *gone: str, **conversion: object) -> None:
     """Take names out of the description of a saved model, and change how it says it was converted."""
-    path = folder / "model.json"
+    path = folder / "config.json"
     description = json.loads(path.read_text())
     for name in gone:
         (description if name in description else description["conversion"]).pop(name)
@@ -134,7 +135,7 @@ def test_a_network_that_asks_for_the_version_of_its_weights_comes_back(tmp_path)
             Residual(),
             "network must be the Residual that was saved in .*, got a Residual that the weights do not fit",
         ),
-        (lambda folder: (folder / "model.json").write_text('{"format": 99}'), Residual(), "format 1, got 99"),
+        (lambda folder: (folder / "config.json").write_text('{"format": 99}'), Residual(), "format 1, got 99"),
     ],
 )
 def test_what_does_not_fit_the_files_is_refused(tmp_path, spoil, network, message):
@@ -151,33 +152,65 @@ def test_an_unknown_architecture_is_refused():
         Architecture("os.system", {})
 
 
-@pytest.mark.parametrize("nb_before", range(12))
-def test_whenever_a_save_breaks_off_the_model_of_before_or_of_now_is_there(tmp_path, monkeypatch, nb_before):
-    """Every one of the twelve operations on files fails in turn, and whatever would clean up after it."""
+def test_whenever_a_save_breaks_off_the_model_of_before_or_of_now_is_there(tmp_path, monkeypatch):
+    """Every operation on files fails in turn, and whatever would clean up after it."""
     old, new = shaken(Residual()), shaken(Residual())
     new.default_point = OperatingPoint(0.3)
+    operations = ((Path, "open"), (Path, "touch"), (os, "fsync"), (Path, "replace"), (Path, "unlink"))
+    for nb_before in itertools.count():
+        save_model(old, tmp_path)
+        numbers = itertools.count()
+
+        def failing(operation, numbers=numbers, nb_before=nb_before):
+            def call(*arguments, **options):
+                if next(numbers) >= nb_before:
+                    raise OSError(28, "No space left on device")
+                return operation(*arguments, **options)
+
+            return call
+
+        for place, name in operations:
+            monkeypatch.setattr(place, name, failing(getattr(place, name)))
+        with contextlib.suppress(OSError):
+            save_model(new, tmp_path)
+        monkeypatch.undo()
+        loaded = load_model(tmp_path, Residual())
+        expected = old if loaded.default_point == old.default_point else new
+        assert loaded.default_point == expected.default_point
+        torch.testing.assert_close(loaded.state_dict(), expected.state_dict(), rtol=0, atol=0)
+        if next(numbers) <= nb_before:  # none has failed
+            break
+    assert nb_before > len(operations)
+    assert expected is new
+
+
+def earlier(folder: Path) -> None:
+    """Call the description of a saved model what it was called before."""
+    (folder / "config.json").replace(folder / "model.json")
+
+
+def test_a_folder_of_before_whose_description_was_called_otherwise_is_loaded_and_renamed_when_saved_again(tmp_path):
+    old, new = shaken(Residual()), shaken(Residual())
     save_model(old, tmp_path)
-    numbers = itertools.count()
-
-    def failing(operation):
-        def call(*arguments, **options):
-            if next(numbers) >= nb_before:
-                raise OSError(28, "No space left on device")
-            return operation(*arguments, **options)
-
-        return call
-
-    for place, name in ((Path, "open"), (os, "fsync"), (Path, "replace"), (Path, "unlink")):
-        monkeypatch.setattr(place, name, failing(getattr(place, name)))
-    with contextlib.suppress(OSError):
-        save_model(new, tmp_path)
-    monkeypatch.undo()
-    loaded = load_model(tmp_path, Residual())
-    expected = old if loaded.default_point == old.default_point else new
-    assert loaded.default_point == expected.default_point
-    torch.testing.assert_close(loaded.state_dict(), expected.state_dict(), rtol=0, atol=0)
+    earlier(tmp_path)
+    torch.testing.assert_close(load_model(tmp_path, Residual()).state_dict(), old.state_dict(), rtol=0, atol=0)
     save_model(new, tmp_path)
-    assert load_model(tmp_path, Residual()).default_point == new.default_point
+    assert {path.name for path in tmp_path.iterdir()} == {"model.safetensors", "config.json"}
+    torch.testing.assert_close(load_model(tmp_path, Residual()).state_dict(), new.state_dict(), rtol=0, atol=0)
+
+
+def test_a_damaged_description_of_before_is_refused_by_its_name(tmp_path):
+    save_model(shaken(Residual()), tmp_path)
+    earlier(tmp_path)
+    (tmp_path / "model.json").write_text("{")
+    with pytest.raises(ValueError, match=r"model\.json must hold JSON"):
+        load_model(tmp_path, Residual())
+
+
+def test_weights_say_that_they_are_torch_s_as_transformers_asks(tmp_path):
+    save_model(shaken(Residual()), tmp_path)
+    with safetensors.safe_open(tmp_path / "model.safetensors", framework="pt") as file:
+        assert file.metadata() == {"format": "pt"}
 
 
 def test_a_full_disk_is_told_of_with_the_file(tmp_path, monkeypatch):
@@ -190,10 +223,10 @@ def test_a_full_disk_is_told_of_with_the_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=r"cannot write: No space left on device: .*model.*\.json"):
         save_model(to_conditional(Residual(), seed=1), tmp_path)
     assert (tmp_path / "model.safetensors").read_bytes() == before
-    assert {path.name for path in tmp_path.iterdir()} == {"model.safetensors", "model.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {"model.safetensors", "config.json"}
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "model.json"])
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
 def test_no_bit_of_a_file_changes_unnoticed(tmp_path, name):
     model = to_conditional(SmallCNN(channels=(2,), nb_classes=2))
     save_model(model, tmp_path, Architecture("SmallCNN", {"channels": [2], "nb_classes": 2}))
@@ -277,7 +310,7 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path):
 )
 def test_a_description_of_another_origin_is_refused_in_one_line_before_it_takes_memory(tmp_path, change, message):
     save_model(shaken(SmallCNN(channels=(4, 6), nb_classes=3), torch.float32), tmp_path, ARCHITECTURE)
-    path = tmp_path / "model.json"
+    path = tmp_path / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(ValueError, match=message) as caught:
         load_model(tmp_path, check=False)
@@ -285,7 +318,7 @@ def test_a_description_of_another_origin_is_refused_in_one_line_before_it_takes_
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"3", b"\xff", b"[" * 100_000])
-@pytest.mark.parametrize("name", ["model.safetensors", "model.json"])
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
 def test_files_of_another_kind_are_refused_by_name(tmp_path, name, content):
     save_model(to_conditional(Residual()), tmp_path)
     (tmp_path / name).write_bytes(content)
@@ -301,9 +334,9 @@ def test_the_same_model_gives_the_same_bytes(tmp_path, heads):
     contents = set()
     for folder in (tmp_path / "a", tmp_path / "b"):
         save_model(copy.deepcopy(model), folder)
-        contents.add(tuple((folder / name).read_bytes() for name in ("model.safetensors", "model.json")))
+        contents.add(tuple((folder / name).read_bytes() for name in ("model.safetensors", "config.json")))
     save_model(load_model(tmp_path / "a", Bottleneck()), tmp_path / "c")
-    contents.add(tuple((tmp_path / "c" / name).read_bytes() for name in ("model.safetensors", "model.json")))
+    contents.add(tuple((tmp_path / "c" / name).read_bytes() for name in ("model.safetensors", "config.json")))
     assert len(contents) == 1
     assert weights_digest(model) == digest(tmp_path / "a" / "model.safetensors")
 

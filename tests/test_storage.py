@@ -1,29 +1,22 @@
-import functools
 import itertools
-import json
 import os
 import stat
 import subprocess
 import sys
-from dataclasses import dataclass, field
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
-from art.attacks.evasion import AutoAttack, FastGradientMethod, ProjectedGradientDescent
-from art.preprocessing.standardisation_mean_std.pytorch import StandardisationMeanStdPyTorch
 
-from art_oat import PGD
 from art_oat.storage import (
-    differences,
     digest,
-    fingerprint,
     parse_csv,
     read_json,
     read_rows,
     replaced,
-    unsaid,
     write_bytes,
     write_rows,
     write_whole,
@@ -135,6 +128,42 @@ def test_a_file_and_its_folder_are_on_the_disk_before_a_write_counts_as_done(tmp
     assert done == ["file", "name", "folder"]
 
 
+@pytest.fixture(params=[0o022, 0o077, 0o002], ids=oct)
+def umask(request):
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+WRITERS = {
+    "open": lambda path: path.open("wb").close(),
+    "tempfile": lambda path: Path(tempfile.mkstemp(dir=path.parent)[1]).replace(path),
+    "safetensors": lambda path: safetensors.torch.save_file({"a": torch.ones(2)}, path),
+    "a careless one": lambda path: (path.touch(), path.chmod(0o777)),
+}
+
+
+@pytest.mark.parametrize("older", [None, 0o600, 0o666])
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_file_may_be_read_by_whom_the_umask_says_whoever_wrote_it(tmp_path, umask, writer, older):
+    path = tmp_path / "it.bin"
+    if older is not None:
+        path.touch()
+        path.chmod(older)
+    with replaced(path) as partial:
+        WRITERS[writer](partial)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_writer_that_writes_nothing_leaves_nothing_and_an_older_file(tmp_path):
+    (tmp_path / "it").write_text("old")
+    with pytest.raises(OSError, match="cannot write: No such file"), replaced(tmp_path / "it"):
+        pass
+    assert (tmp_path / "it").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["it"]
+
+
 def is_folder(descriptor: int) -> bool:
     return stat.S_ISDIR(os.fstat(descriptor).st_mode)
 
@@ -222,98 +251,3 @@ def test_files_are_told_apart_by_what_is_in_them(tmp_path):
     (tmp_path / "a").write_bytes(b"1")
     (tmp_path / "b").write_bytes(b"1")
     assert digest(tmp_path / "a") == digest(tmp_path / "b") == digest(b"1") != digest(b"2")
-
-
-def plain(network, x, y):
-    return x
-
-
-def plus_one(network, x, y):
-    return x + 1
-
-
-def plus_two(network, x, y):
-    return x + 2
-
-
-@dataclass
-class Shown:
-    size: float
-    told: object = field(default=None, repr=False)
-
-
-def parts(classifier):
-    fgm = [FastGradientMethod(classifier, eps=eps) for eps in (0.1, 0.2)]
-    return [
-        *(None, True, 2, 0.5, "text", 1e400),
-        *([1, 2], [2, 1], {"a": 1}, {"a": 2}, {3, 1}),
-        *(PGD(0.1), PGD(0.2)),
-        *fgm,
-        *(AutoAttack(classifier, attacks=[it]) for it in fgm),
-        *(
-            ProjectedGradientDescent(classifier, eps=np.full((1, 40, 40), eps), eps_step=np.full((1, 40, 40), 0.01))
-            for eps in (0.1, 0.2)
-        ),
-        *(StandardisationMeanStdPyTorch(0.5, std, device_type="cpu") for std in (0.2, 0.25)),
-        *(plain, plus_one, plus_two, functools.partial(plain, y=1), functools.partial(plain, y=2)),
-        *(Shown(1), Shown(2), torch.float32, torch.zeros(2), torch.ones(2), np.zeros(2), Shown, PGD),
-    ]
-
-
-def test_parts_that_could_give_another_result_have_other_fingerprints(classifier):
-    marks = [json.dumps(fingerprint(part)) for part in parts(classifier)]
-    assert len(set(marks)) == len(marks)
-
-
-def test_a_fingerprint_is_plain_and_the_same_for_a_copy(classifier):
-    for one, other in zip(parts(classifier), parts(classifier), strict=True):
-        mark = fingerprint(one)
-        assert mark == fingerprint(other) == json.loads(json.dumps(mark))
-        assert " at 0x" not in str(mark)
-        assert not unsaid(mark)
-
-
-def test_what_a_repr_leaves_out_does_not_count():
-    assert fingerprint(Shown(1, told="me")) == fingerprint(Shown(1, told="you"))
-    assert fingerprint({"a": np.float64(0.5), "b": (1, 2)}) == fingerprint({"b": [np.int32(1), 2], "a": 0.5})
-
-
-def test_a_fingerprint_is_the_same_in_another_process():
-    script = "from tests.test_storage import *; print(json.dumps(fingerprint([plus_one, {'b', 'a'}, PGD(0.1)])))"
-    root = Path(__file__).parents[1]
-    said = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True).stdout
-    assert json.loads(said) == fingerprint([plus_one, {"a", "b"}, PGD(0.1)])
-
-
-def test_what_does_not_say_all_its_settings_is_known_by_name():
-    class Silent:
-        def __call__(self, network, x, y):
-            return x
-
-    eps = 0.1
-    assert unsaid(fingerprint({"attacks": [PGD(0.1), Silent()]})) == ["Silent"]
-    assert unsaid(fingerprint(lambda network, x, y: x + eps)) == ["<lambda>"]
-    assert unsaid(fingerprint(functools.partial(plain))) == []
-
-
-@pytest.mark.parametrize(
-    ("kept", "asked", "said"),
-    [
-        ({"attack": PGD(0.1), "seed": 1}, {"attack": PGD(0.1), "seed": 1}, ""),
-        (
-            {"attack": PGD(0.1), "seed": 1},
-            {"attack": PGD(0.2), "seed": 2},
-            "attack.eps was 0.1, is 0.2; seed was 1, is 2",
-        ),
-        ({"attack": PGD(0.1)}, {"attack": plain}, "attack was PGD, is plain"),
-        ({"attack": None}, {"attack": PGD(0.1)}, "attack was None, is PGD"),
-        ({"widths": (0.5, 1.0)}, {"width": 1}, "width was not there, is 1; widths was [0.5, 1.0], is not there"),
-        (
-            dict.fromkeys("abcdefg", 1),
-            dict.fromkeys("abcdefg", 2),
-            "a was 1, is 2; b was 1, is 2; c was 1, is 2; d was 1, is 2; e was 1, is 2; and 2 more",
-        ),
-    ],
-)
-def test_the_differences_of_two_runs_are_named(kept, asked, said):
-    assert differences(json.loads(json.dumps(fingerprint(kept))), fingerprint(asked)) == said

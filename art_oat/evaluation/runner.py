@@ -32,10 +32,11 @@ from art_oat.evaluation.report import RobustnessReport
 from art_oat.evaluation.shards import Progress, Shard, ShardResult, Tell
 from art_oat.evaluation.suite import AttackSuite
 from art_oat.evaluation.workers import end_with, manager
+from art_oat.fingerprint import differences, fingerprint, unsaid
 from art_oat.group import Group
 from art_oat.levels import marked
 from art_oat.lock import locked_file
-from art_oat.storage import differences, digest, fingerprint, read_json, unsaid, write_json
+from art_oat.storage import digest, read_json, write_json
 
 _SETTINGS = "evaluation.json"
 

@@ -27,8 +27,8 @@ from art_oat.attacks.library import check_can_bind, libraries
 from art_oat.attacks.registry import attacks_named, is_reserved
 from art_oat.checks import refuse
 from art_oat.condition import OperatingPoint
+from art_oat.fingerprint import Plain, fingerprint
 from art_oat.numbers import shown
-from art_oat.storage import Plain, fingerprint
 
 Attacks = str | Attack | Sequence[str | Attack] | Mapping[str, str | Attack]
 """What evaluates: a name, see ``evaluate``, an attack, several of these, or a mapping from names of one's own."""

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from art_oat.storage import SIGNATURE, digest, fingerprint, plain_digest, read_json, write_json
+from art_oat.fingerprint import fingerprint
+from art_oat.storage import SIGNATURE, digest, plain_digest, read_json, write_json
 
 
 class Ledger:

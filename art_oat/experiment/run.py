@@ -22,19 +22,20 @@ from art_oat.experiment.identity import machine, regardless_of_divergence, train
 from art_oat.experiment.ledger import Ledger
 from art_oat.experiment.measurement import Measurement
 from art_oat.experiment.recipe import Recipe
+from art_oat.fingerprint import differences, fingerprint
 from art_oat.group import Group
 from art_oat.launch import nb_here
 from art_oat.leftovers import remove_folders
 from art_oat.lock import Held, locked
 from art_oat.model import OATModel
-from art_oat.model_files import DESCRIPTION, WEIGHTS
+from art_oat.model_files import WEIGHTS, described_by
 from art_oat.model_io import load_model, weights_digest
-from art_oat.storage import differences, digest, fingerprint
+from art_oat.storage import digest
 from art_oat.training import ResumeFile
 
 
 class Run:
-    """A folder with ``model.safetensors``, ``model.json``, ``training.csv``, ``tradeoff.csv`` and ``tradeoff.png``.
+    """A folder with ``model.safetensors``, ``config.json``, ``training.csv``, ``tradeoff.csv`` and ``tradeoff.png``.
 
     ``samples.csv`` says which attack broke which image. ``run.json`` holds the settings that all were made with. What
     was made with the same settings, and has not been changed since, is reused. ``training-state.pt`` is there while a
@@ -66,12 +67,15 @@ class Run:
         if self.folder.is_file():
             raise NotADirectoryError(f"a run must lie in a folder, but {self.folder} is a file.")
         self.say = say
-        self._models = [self.folder / WEIGHTS, self.folder / DESCRIPTION]
         self._training_state = self.folder / "training-state.pt"
         self._curve, self._samples = self.folder / "tradeoff.csv", self.folder / "samples.csv"
         self._measured = [self._curve, self._samples]
         self._ledger = Ledger(self.folder / "run.json")
         self._held: Held | None = None
+
+    @property
+    def _models(self) -> list[Path]:
+        return [self.folder / WEIGHTS, described_by(self.folder)]
 
     @contextmanager
     def held(self) -> Iterator[Held | None]:

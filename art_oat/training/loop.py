@@ -17,9 +17,9 @@ from art_oat.attacks import BoundAttack, robust_correct
 from art_oat.checks import warn_caller
 from art_oat.classifier import OATClassifier
 from art_oat.condition import OperatingPoint
+from art_oat.fingerprint import Plain
 from art_oat.frontier import MeasuredPoint
 from art_oat.levels import Inputs
-from art_oat.storage import Plain
 from art_oat.training.batches import Batches, CheckedBatches, nb_batches
 from art_oat.training.callbacks import Callback
 from art_oat.training.guard import CatastrophicOverfittingWarning, Guard

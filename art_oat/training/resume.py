@@ -14,7 +14,7 @@ from torch import Tensor
 
 from art_oat.checks import one_line
 from art_oat.classifier import OATClassifier
-from art_oat.storage import Plain, fingerprint
+from art_oat.fingerprint import Plain, fingerprint
 from art_oat.training.callbacks import Callback
 from art_oat.training.guard import Guard
 from art_oat.training.lr_stepper import LRStepper, is_schedule

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from art_oat.checks import one_line, refuse
 from art_oat.classifier import OATClassifier
+from art_oat.fingerprint import Plain, differences
 from art_oat.model import OATModel
 from art_oat.model_files import form_faults, value_faults
 from art_oat.numbers import count_faults, number_faults, plain
-from art_oat.storage import Plain, differences, digest, write_bytes
+from art_oat.storage import digest, write_bytes
 from art_oat.training.callbacks import Callback, file_faults
 from art_oat.training.records import EpochMetrics, EpochRecord
 

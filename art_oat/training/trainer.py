@@ -19,9 +19,9 @@ from art_oat.attacks import Attack, BoundAttack, bind, check_radii
 from art_oat.checks import Array, checked_seed, refuse
 from art_oat.classifier import OATClassifier
 from art_oat.contexts import borrowed_generators
+from art_oat.fingerprint import Plain
 from art_oat.group import Group
 from art_oat.levels import Inputs
-from art_oat.storage import Plain
 from art_oat.training.batches import Batches, as_batches, is_generator, nb_batches, size_of, source_faults
 from art_oat.training.callbacks import Callback, ProgressBar, alone
 from art_oat.training.guard import Guard

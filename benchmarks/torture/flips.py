@@ -181,7 +181,7 @@ def _held(folder: Path) -> Any:
 
 KINDS = (
     Kind("model.safetensors", "load_model", _finished, _loaded),
-    Kind("model.json", "load_model", _finished, _loaded),
+    Kind("config.json", "load_model", _finished, _loaded),
     Kind("training-state.pt", "art-oat train", _cut_training, _after(TRAINING)),
     Kind("run.json", "art-oat train, evaluate", _finished, _after(TRAINING, MEASURING)),
     Kind("evaluation-*/evaluation.json", "art-oat evaluate", _cut_measuring, _after(MEASURING), is_folder_named=True),

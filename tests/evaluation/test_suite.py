@@ -4,7 +4,7 @@ from art.attacks.evasion import FastGradientMethod
 from art_oat import PGD, AutoAttack
 from art_oat.attacks import display_name
 from art_oat.evaluation.suite import AttackSuite, suites_of
-from art_oat.storage import unsaid
+from art_oat.fingerprint import unsaid
 from tests.evaluation.subjects import plain_classifier
 
 STANDARD = ["apgd-ce", "apgd-t", "fab-t", "square"]

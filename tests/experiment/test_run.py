@@ -3,6 +3,7 @@ import itertools
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from art_oat.experiment.ledger import Ledger
 from art_oat.experiment.measurement import Measurement
 from art_oat.experiment.recipe import Recipe
 from art_oat.experiment.run import Run
-from art_oat.lock import LOCK
+from art_oat.lock import LOCK, OWNER
 from art_oat.training import Method
 from art_oat.training.step import Step
 
@@ -35,7 +36,7 @@ RECIPE = Recipe(
 DATA = RECIPE.dataset()
 MEASUREMENT = Measurement(attacks=("pgd-1",), nb_robust=10)
 MEASURED = {"tradeoff.csv", "tradeoff.png", "samples.csv"}
-FILES = {"run.json", "model.json", "model.safetensors", "training.csv", *MEASURED}
+FILES = {"run.json", "config.json", "model.safetensors", "training.csv", *MEASURED}
 
 
 def train(folder, recipe=RECIPE, **options) -> str:
@@ -86,6 +87,31 @@ def test_it_writes_what_it_says_and_knows_its_recipe(folder):
     assert Run(folder, print).recipe == RECIPE
 
 
+@pytest.mark.parametrize("umask", [0o022, 0o077], ids=oct)
+def test_whatever_a_run_writes_for_a_moment_or_for_good_has_the_rights_that_the_umask_gives(
+    tmp_path, monkeypatch, umask
+):
+    rights: dict[str, int] = {}
+    replace_file = Path.replace
+
+    def replace(path, target):
+        found = replace_file(path, target)
+        rights[Path(target).name] = stat.S_IMODE(Path(target).stat().st_mode)
+        return found
+
+    monkeypatch.setattr(Path, "replace", replace)
+    before = os.umask(umask)
+    try:
+        train(tmp_path / "run")
+        measure(tmp_path / "run")
+    finally:
+        os.umask(before)
+    rights |= {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "run").iterdir()}
+    assert FILES | {LOCK, OWNER, ".model.next.json", "training-state.pt", "shard-00000.npz"} <= rights.keys()
+    assert set(rights.values()) == {0o666 & ~umask}
+    assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o777 & ~umask
+
+
 def test_run_again_it_reuses_everything_and_says_so(folder):
     weights = (folder / "model.safetensors").stat().st_mtime_ns
     assert train(folder) == "Reusing the"
@@ -93,6 +119,15 @@ def test_run_again_it_reuses_everything_and_says_so(folder):
     assert said == "Reusing"
     assert (folder / "model.safetensors").stat().st_mtime_ns == weights
     assert curve == TradeoffCurve.from_csv(folder / "tradeoff.csv")
+
+
+def test_a_run_of_before_whose_model_was_described_under_another_name_is_reused_as_it_is(folder):
+    (folder / "config.json").replace(folder / "model.json")
+    assert train(folder) == "Reusing the"
+    assert measure(folder)[1] == "Reusing"
+    assert Run(folder, print).recipe == RECIPE
+    train(folder, replace(RECIPE, seed=1), overwrites=True)
+    assert not (folder / "model.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -183,7 +218,7 @@ def test_a_recipe_that_cannot_work_leaves_the_weights_of_another(folder):
     assert contents(folder) == before
 
 
-@pytest.mark.parametrize(("name", "content"), [("model.safetensors", "other"), ("model.json", ""), ("run.json", "")])
+@pytest.mark.parametrize(("name", "content"), [("model.safetensors", "other"), ("config.json", ""), ("run.json", "")])
 def test_a_file_that_was_changed_is_made_again(folder, name, content):
     (folder / name).write_text(content)
     assert train(folder, overwrites=True) == "Training one"
@@ -260,7 +295,7 @@ def test_the_same_training_again_after_cuts_has_the_weights_of_the_uncut_one(tmp
         with pytest.raises(ZeroDivisionError):
             train(cut, LONGER, **options)
     assert train(cut, LONGER, **options) == "Going on"
-    for name in ("model.safetensors", "model.json"):
+    for name in ("model.safetensors", "config.json"):
         assert (cut / name).read_bytes() == (whole / name).read_bytes()
     rows = [(folder / "training.csv").read_text().splitlines() for folder in (cut, whole)]
     assert len(rows[0]) == len(rows[1]) == 1 + LONGER.nb_epochs
@@ -332,13 +367,13 @@ def test_of_two_processes_in_one_folder_the_second_is_refused_and_the_first_undi
     before = contents(folder)
     assert "RuntimeError: one process at a time may work in" in in_another_process(folder, call, during=during)
     after = contents(folder)
-    assert all(after[name] == before[name] for name in ("model.safetensors", "model.json", "run.json", "tradeoff.csv"))
+    assert all(after[name] == before[name] for name in ("model.safetensors", "config.json", "run.json", "tradeoff.csv"))
 
 
 def test_the_record_never_vouches_for_weights_that_another_has_written(tmp_path, folder):
     def fit_and_be_overwritten(*arguments, **options):
         classifier = unchanged(*arguments, **options)
-        for name in ("model.safetensors", "model.json"):
+        for name in ("model.safetensors", "config.json"):
             shutil.copy(folder / name, tmp_path / "new" / name)
         return classifier
 

@@ -55,7 +55,7 @@ def same_answers(loaded, given):
 
 with folder() as _path:
     save_model(MODEL, _path)
-    WEIGHTS, DESCRIPTION = (_path / "model.safetensors").read_bytes(), (_path / "model.json").read_bytes()
+    WEIGHTS, DESCRIPTION = (_path / "model.safetensors").read_bytes(), (_path / "config.json").read_bytes()
 
 
 def flipped(data: bytes, place: int, bit: int) -> bytes:
@@ -75,13 +75,13 @@ def damaged(data: bytes) -> Values:
 def loaded(**given):
     with folder() as path:
         (path / "model.safetensors").write_bytes(given.pop("weights"))
-        (path / "model.json").write_bytes(given.pop("description"))
+        (path / "config.json").write_bytes(given.pop("description"))
         return load_model(path, **given)
 
 
 FILES = {
     "weights": Values(*(damaged(WEIGHTS).right, damaged(WEIGHTS).wrong), names=("model.safetensors",)),
-    "description": Values(damaged(DESCRIPTION).right, damaged(DESCRIPTION).wrong, names=("model.json",)),
+    "description": Values(damaged(DESCRIPTION).right, damaged(DESCRIPTION).wrong, names=("config.json",)),
     "network": fixed(
         subjects.plain(),
         wrong=st.sampled_from((None, "x", Odd(), nn.Linear(2, 2), SmallCNN(1, 3, [4]), MODEL, nn.Linear)),
@@ -335,7 +335,7 @@ ENTRIES = [
         loaded,
         {
             "weights": Values(st.just(WEIGHTS)),
-            "description": Values(st.nothing(), EDITS, names=("model.json", "network")),
+            "description": Values(st.nothing(), EDITS, names=("config.json", "network")),
             "network": Values(st.just(subjects.plain())),
             "check": Values(st.booleans()),
         },
