@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from art_oat.condition import OperatingPoint
     from art_oat.data.augmentation import RandomCropFlip
     from art_oat.evaluation import AutoAttack, RobustnessReport, TradeoffCurve, TransferMatrix, evaluate
-    from art_oat.frontier import Frontier
+    from art_oat.frontier import AdaptivePolicy, Frontier
     from art_oat.model import OATModel
     from art_oat.model_io import load_model, save_model
     from art_oat.surgery import fold, to_conditional
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = [
     "NFGSM",
     "PGD",
+    "AdaptivePolicy",
     "AutoAttack",
     "Frontier",
     "MARTLoss",
@@ -75,7 +76,7 @@ _NAMES = {
     "condition": ("OperatingPoint",),
     "data.augmentation": ("RandomCropFlip",),
     "evaluation": ("AutoAttack", "RobustnessReport", "TradeoffCurve", "TransferMatrix", "evaluate"),
-    "frontier": ("Frontier",),
+    "frontier": ("AdaptivePolicy", "Frontier"),
     "model": ("OATModel",),
     "model_io": ("load_model", "save_model"),
     "surgery": ("fold", "to_conditional"),

@@ -2,5 +2,6 @@
 
 from art_oat.frontier.frontier import Frontier
 from art_oat.frontier.point import MeasuredPoint
+from art_oat.frontier.policy import AdaptivePolicy
 
-__all__ = ["Frontier", "MeasuredPoint"]
+__all__ = ["AdaptivePolicy", "Frontier", "MeasuredPoint"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,9 @@ from typing import Self
 
 import numpy as np
 
-from art_oat.checks import refuse
 from art_oat.condition import OperatingPoint
 from art_oat.frontier.point import COSTS, MeasuredPoint
-from art_oat.frontier.requirement import fitting, requirements_of
+from art_oat.frontier.requirement import fitting
 from art_oat.numbers import is_finite_number, is_name_in, number_faults, plain, shown
 from art_oat.storage import parse_csv, write_rows
 
@@ -92,11 +90,9 @@ class Frontier:
         """
         bounds: dict[str, float | None] = {"min_clean": min_clean, "min_robust": min_robust}
         bounds |= {"max_macs": max_macs, "max_parameters": max_parameters, "max_latency_ms": max_latency_ms}
-        requirements = requirements_of(bounds)
         faults = number_faults({"threat": threat}, "lie in [0, 1]", lambda share: 0 <= share <= 1)
-        refuse([*faults, *itertools.chain.from_iterable(it.faults(self.points) for it in requirements)])
-        share = plain(threat)
-        return max(fitting(self.points, requirements), key=lambda point: _gain(point, share)).operating_point
+        points, share = fitting(self.points, bounds, faults), plain(threat)
+        return max(points, key=lambda point: gain(point, threat=share)).operating_point
 
     def pareto(self, *, costs: Iterable[str] | None = None) -> Self:
         """Return the points that no other beats: is as good as in everything that counts, and better in something.
@@ -167,7 +163,7 @@ class Frontier:
         return cls(tuple(_point(row) for row in rows))
 
 
-def _gain(point: MeasuredPoint, threat: float) -> tuple[float, ...]:
+def gain(point: MeasuredPoint, *, threat: float) -> tuple[float, ...]:
     """Return what is compared first, and what decides among equals."""
     expected = (1 - threat) * point.clean + threat * point.robust
     return expected, point.clean + point.robust, point.robust, -point.width

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from art_oat.checks import refuse
 from art_oat.frontier.point import MeasuredPoint
 from art_oat.numbers import number_faults, plain
 
@@ -62,17 +63,23 @@ class Requirement:
         return f"{value:.3f}" if self.is_floor else f"{value:.3g}"
 
 
-def requirements_of(bounds: Mapping[str, Any]) -> list[Requirement]:
-    """Return the requirements of bounds by name, not yet checked; a ceiling of None is none."""
-    return [Requirement(name, plain(it)) for name, it in bounds.items() if it is not None or name.startswith("min_")]
+def fitting(
+    points: Sequence[MeasuredPoint], bounds: Mapping[str, Any], faults: Sequence[str] = ()
+) -> list[MeasuredPoint]:
+    """Return the points that meet every requirement.
 
-
-def fitting(points: Sequence[MeasuredPoint], requirements: Sequence[Requirement]) -> list[MeasuredPoint]:
-    """Return the points that meet checked requirements.
+    Args:
+        points: At least one.
+        bounds: By the names of the requirements; a ceiling of None is none.
+        faults: What else is wrong, to be refused together with the bounds.
 
     Raises:
-        ValueError: If none does; says which requirements fail and by how much.
+        ValueError: If a bound cannot be one, or of what was not measured, or no point meets all; says which
+            requirements fail and by how much.
     """
+    given = {name: plain(it) for name, it in bounds.items() if it is not None or name.startswith("min_")}
+    requirements = [Requirement(name, bound) for name, bound in given.items()]
+    refuse([*faults, *(fault for requirement in requirements for fault in requirement.faults(points))])
     found = [point for point in points if all(requirement.is_met(point) for requirement in requirements)]
     if not found:
         raise ValueError(_refusal(points, requirements))
