@@ -2,6 +2,7 @@
 
 from art_oat.attacks.autoattack import AutoAttack, AutoAttackWarning
 from art_oat.evaluation.evaluate import evaluate
+from art_oat.evaluation.model_card import CardFacts, write_card
 from art_oat.evaluation.options import EvaluationOptions, ThreatModel
 from art_oat.evaluation.report import RobustnessReport
 from art_oat.evaluation.tradeoff import TradeoffCurve
@@ -10,10 +11,12 @@ from art_oat.evaluation.transferability import TransferMatrix
 __all__ = [
     "AutoAttack",
     "AutoAttackWarning",
+    "CardFacts",
     "EvaluationOptions",
     "RobustnessReport",
     "ThreatModel",
     "TradeoffCurve",
     "TransferMatrix",
     "evaluate",
+    "write_card",
 ]

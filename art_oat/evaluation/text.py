@@ -21,29 +21,36 @@ def accuracy_table(points: Sequence[MeasuredPoint], latency_batch_size: int) -> 
 
     Where there are several widths, it also says what each costs, as far as that is known.
     """
-    first = points[0]
-    columns = {name: [f"{getattr(point, name):g}" for point in points] for name in ("lam", "width")}
-    columns[f"clean ({first.nb_clean})"] = [_percent(point.clean, point.clean_error) for point in points]
-    for name in first.by_attack:
-        shares = [f"{100 * point.by_attack[name]:.1f}" for point in points]
-        columns[f"{display_name(name)} ({first.nb_robust})"] = shares
-    robust = [_percent(point.robust, point.robust_error) for point in points]
-    columns[f"robust, worst case ({first.nb_robust})"] = robust
+    columns = accuracy_columns(points)
     if len({point.width for point in points}) > 1:
-        columns |= _costs(points, latency_batch_size)
+        columns |= size_columns(points)
+        columns |= _known({f"latency (batch {latency_batch_size})": readable([it.latency for it in points], "s")})
     return aligned([[*columns], *zip(*columns.values(), strict=True)])
 
 
-def _percent(share: float, error: float) -> str:
-    return f"{100 * share:.1f} +- {100 * error:.1f}"
+def accuracy_columns(points: Sequence[MeasuredPoint], plus_minus: str = "+-") -> dict[str, list[str]]:
+    """Return the columns of a table by their heads: where a point lies, and its accuracies in percent."""
+    first = points[0]
+    columns = {name: [f"{getattr(point, name):g}" for point in points] for name in ("lam", "width")}
+    columns[f"clean ({first.nb_clean})"] = [_percent(point.clean, point.clean_error, plus_minus) for point in points]
+    for name in first.by_attack:
+        shares = [f"{100 * point.by_attack[name]:.1f}" for point in points]
+        columns[f"{display_name(name)} ({first.nb_robust})"] = shares
+    robust = [_percent(point.robust, point.robust_error, plus_minus) for point in points]
+    return columns | {f"robust, worst case ({first.nb_robust})": robust}
 
 
-def _costs(points: Sequence[MeasuredPoint], latency_batch_size: int) -> dict[str, list[str]]:
-    columns = {
-        "MACs": readable([point.macs for point in points], ""),
-        "parameters": readable([point.parameters for point in points], ""),
-        f"latency (batch {latency_batch_size})": readable([point.latency for point in points], "s"),
-    }
+def size_columns(points: Sequence[MeasuredPoint]) -> dict[str, list[str]]:
+    """Return likewise how large the network of each point is, as far as that is known."""
+    sizes = {"MACs": [point.macs for point in points], "parameters": [point.parameters for point in points]}
+    return _known({name: readable(values, "") for name, values in sizes.items()})
+
+
+def _percent(share: float, error: float, plus_minus: str) -> str:
+    return f"{100 * share:.1f} {plus_minus} {100 * error:.1f}"
+
+
+def _known(columns: dict[str, list[str]]) -> dict[str, list[str]]:
     return {name: cells for name, cells in columns.items() if any(cells)}
 
 

@@ -34,11 +34,19 @@ _SUITED: dict[str, AugmentationName] = {"cifar10": "crop-flip", "stl10": "crop-f
 OptimizerName = Literal["sgd", "adamw"]
 _USUAL: dict[OptimizerName, tuple[float, float]] = {"sgd": (0.1, 5e-4), "adamw": (1e-3, 0.05)}
 """Learning rate and weight decay where none are given."""
+_PATHS = ("data", "data_folder", "pretrained")
 _CLIP_VALUES = (0, 1)  # of the images of every data set
 
 
 def _shown(number: int) -> str:
     return " and ".join(f"{values[number]:g} with {name}" for name, values in _USUAL.items())
+
+
+def _homeless(path: str | None) -> str | None:
+    """Write a path without the home folder, whose name is that of its user."""
+    if path is None or not Path(path).is_relative_to(home := Path.home()):
+        return path
+    return f"~/{Path(path).relative_to(home).as_posix()}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +127,7 @@ class Recipe:
             lambda: check_widths(self.widths),
         )
         refuse([*faults, *self._number_faults(), *self._choice_faults()])
-        for name in ("data", "data_folder", "pretrained"):
+        for name in _PATHS:
             path = getattr(self, name)
             if path is not None and (name != "data" or path.endswith(".npz")):
                 object.__setattr__(self, name, str(Path(path).expanduser().resolve()))
@@ -163,8 +171,9 @@ class Recipe:
         return replace(self, **{"method": method, **{name: value for name, value in changes.items() if name in own}})
 
     def as_values(self) -> dict[str, Any]:
-        """Return the recipe as JSON can hold it."""
+        """Return the recipe as JSON can hold it; where files lie in a home folder is written as ``~/...``."""
         values = asdict(self)
+        values |= {name: _homeless(values[name]) for name in _PATHS}
         weights = self.method.sampling.weights
         values["method"]["sampling"] = {str(lam): weight for lam, weight in weights.items()}
         return values

@@ -18,6 +18,7 @@ from art_oat.data import Dataset
 from art_oat.evaluation import AutoAttackWarning, EvaluationOptions, TradeoffCurve
 from art_oat.evaluation.report import write_reports
 from art_oat.experiment.build import fit, trainer_for
+from art_oat.experiment.card import describe, own_card
 from art_oat.experiment.identity import machine, regardless_of_divergence, training_identity
 from art_oat.experiment.ledger import Ledger
 from art_oat.experiment.measurement import Measurement
@@ -37,10 +38,10 @@ from art_oat.training import ResumeFile
 class Run:
     """A folder with ``model.safetensors``, ``config.json``, ``training.csv``, ``tradeoff.csv`` and ``tradeoff.png``.
 
-    ``samples.csv`` says which attack broke which image. ``run.json`` holds the settings that all were made with. What
-    was made with the same settings, and has not been changed since, is reused. ``training-state.pt`` is there while a
-    training is not complete, a folder ``evaluation-...`` while a measurement is not. One process at a time trains or
-    measures there.
+    ``README.md`` is the card of the model, with its curve. ``samples.csv`` says which attack broke which image.
+    ``run.json`` holds the settings that all were made with. What was made with the same settings, and has not been
+    changed since, is reused. ``training-state.pt`` is there while a training is not complete, a folder
+    ``evaluation-...`` while a measurement is not. One process at a time trains or measures there.
 
     Args:
         folder: Where the files are, and go; made where it is missing.
@@ -189,7 +190,7 @@ class Run:
         self, recipe: Recipe, data: Dataset, begun: dict[str, Any], device: torch.device, *, is_cut: bool
     ) -> None:
         """Say what comes, and remove what must not pass for a result of it."""
-        stale = [*self._measured, self.folder / "tradeoff.png"]
+        stale = [*self._measured, self.folder / "tradeoff.png", *own_card(self.folder)]
         if is_cut and self._training_state.exists():
             self.say(f"Going on with the training in {self.folder}, cut short, on {named_device(device)} ...")
         else:
@@ -237,6 +238,8 @@ class Run:
         if held is not None:
             remove_folders(done)
             curve.plot(self.folder / "tradeoff.png")
+            version = self._ledger.settings("training").get("version")
+            describe(self.folder, curve, self.recipe, version, self.say)
         return curve
 
     def _keep(self, curve: TradeoffCurve, settings: dict[str, Any], held: Held) -> None:

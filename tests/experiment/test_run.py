@@ -35,7 +35,7 @@ RECIPE = Recipe(
 )
 DATA = RECIPE.dataset()
 MEASUREMENT = Measurement(attacks=("pgd-1",), nb_robust=10)
-MEASURED = {"tradeoff.csv", "tradeoff.png", "samples.csv"}
+MEASURED = {"README.md", "tradeoff.csv", "tradeoff.png", "samples.csv"}
 FILES = {"run.json", "config.json", "model.safetensors", "training.csv", *MEASURED}
 
 
