@@ -145,7 +145,7 @@ class ViT(nn.Module):
             raise ValueError(f"images must have shape {list(self.image_shape)}, got {list(x.shape[1:])}.")
         tokens = self.patches(x).flatten(2).transpose(1, 2)
         if self.token is not None:
-            tokens = torch.cat([self.token.expand(len(x), -1, -1), tokens], dim=1)
+            tokens = torch.cat([self.token.expand(x.shape[0], -1, -1), tokens], dim=1)
         tokens = self.norm(self.blocks(self.dropout(tokens + self.positions)))
         return torch.as_tensor(self.head(tokens.mean(dim=1) if self.token is None else tokens[:, 0]))
 
