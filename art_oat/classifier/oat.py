@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from art_oat.checks import Array, as_array, input_faults, refuse
 from art_oat.classifier.base import Run, data_tensors, kept_tensors, parameter_faults
-from art_oat.classifier.default_point import DefaultPointClassifier
 from art_oat.classifier.device import check_device
+from art_oat.classifier.exporting import ExportingClassifier
 from art_oat.classifier.fit_data import data_faults
 from art_oat.condition import OperatingPoint
 from art_oat.levels import Inputs
@@ -28,7 +28,7 @@ _IGNORED_BY_ART = {"logits", "y", "verbose", "raw", "standardise_output"}
 """Keywords that parts of ART pass to ``predict`` and rely on being ignored."""
 
 
-class OATClassifier(DefaultPointClassifier):
+class OATClassifier(ExportingClassifier):
     """An ART classifier whose robustness (and cost) is chosen at prediction time.
 
     It keeps the parameter order and every method of ``PyTorchClassifier``. What names no operating point

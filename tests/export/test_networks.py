@@ -1,0 +1,40 @@
+"""Networks of ours and of others in every format, at two points each."""
+
+import pytest
+import torch
+
+from art_oat.export import FORMATS
+from art_oat.surgery import fold
+from tests.export.subjects import OTHERS, OURS, SLIMMABLE, SUFFIXES, classifier, foreign_classifier
+
+EXACT = 1e-3
+"""Rounding of 6e-8, enlarged layer by layer; see ``EXACT`` of ``tests/compat/foreign.py``."""
+
+
+def assert_ships(subject, kind, points, tmp_path):
+    """Write both points; each file answers as its own network does, and not as that of the other point."""
+    x = torch.rand(5, *subject.input_shape, generator=torch.Generator().manual_seed(5))
+    networks = [fold(subject.model, lam=lam, width=width) for lam, width in points]
+    for number, (lam, width) in enumerate(points):
+        exported = subject.export(tmp_path / f"net{number}{SUFFIXES[kind]}", lam=lam, width=width)
+        assert (exported.lam, exported.width, exported.format) == (lam, width, kind)
+        assert exported.difference <= EXACT
+        run = FORMATS[kind].run(exported.path, subject._shipment(networks[number], lam, width, []))
+        with torch.no_grad():
+            answer, *expected = run(x), *(network(x) for network in (networks[number], networks[1 - number]))
+        own, other = (float((answer - scores).abs().max() / scores.abs().max()) for scores in expected)
+        assert own <= EXACT < other
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("name", OURS)
+def test_ours_are_shipped_in_every_format(name, kind, tmp_path):
+    points = [(0.3, 0.5), (1.0, 1.0)] if name in SLIMMABLE else [(0.05, 1.0), (1.0, 1.0)]
+    assert_ships(classifier(name), kind, points, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("name", OTHERS)
+def test_those_of_others_are_shipped_in_every_format(name, kind, tmp_path):
+    assert_ships(foreign_classifier(name), kind, [(0.05, 1.0), (1.0, 1.0)], tmp_path)
