@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
@@ -20,6 +21,17 @@ from art_oat.numbers import KindFault, flag_faults, shown
 from art_oat.surgery import fold
 
 
+@dataclass(frozen=True)
+class _Order:
+    """What is asked of a file, beside its point."""
+
+    path: str | PathLike[str]
+    format: str | None
+    precision: str
+    preprocessing: bool
+    data: Any
+
+
 class ExportingClassifier(DefaultPointClassifier):
     """A classifier that ships what it predicts with as a file."""
 
@@ -34,7 +46,7 @@ class ExportingClassifier(DefaultPointClassifier):
         preprocessing: bool = True,
         data: Any = None,
     ) -> Exported:
-        """Ship one operating point as a file, run again and compared with the folded network before it is there.
+        """Ship one operating point as a file, which is run and compared with the folded network before it is there.
 
         It takes ``x``, ``[N, *input_shape]``, and gives ``logits``, ``[N, K]``, both float32, for any ``N``.
 
@@ -43,7 +55,7 @@ class ExportingClassifier(DefaultPointClassifier):
             lam: One number in ``[0, 1]``, or beyond up to ``model.farthest``; None for the default.
             width: One of the trained widths; None for the default.
             format: ``"onnx"``, ``"torch.export"``, ``"torchscript"`` or ``"safetensors"`` (weights alone); None for
-                that of the suffix, ``.onnx``, ``.pt2``, ``.pt`` or ``.ts``, ``.safetensors``.
+                that of the suffix: ``.onnx``, ``.pt2``, ``.pt``, ``.safetensors``.
             precision: Of weights and layers: ``"float32"``, ``"float16"``, or ``"int8"``, for ONNX alone.
             preprocessing: Whether the file takes what the classifier takes, or what its network takes.
             data: ``(x, y)`` to measure accuracy on, before and after. int8 takes ranges of activations from it, too.
@@ -55,24 +67,36 @@ class ExportingClassifier(DefaultPointClassifier):
             TypeError: If an argument is of another kind.
             ValueError: If one is not as above; names every fault.
         """
-        operations, faults = self._operations(preprocessing)
-        asked = export_faults(path, format, precision, has_data=data is not None, has_preprocessing=bool(operations))
-        refuse([*refusals(lambda: self.model.point(lam, width)), *asked, *faults, *self._data_faults(data)])
+        order = _Order(path, format, precision, preprocessing, data)
+        refuse([*refusals(lambda: self.model.point(lam, width)), *self._order_faults(order)])
+        self._tell_of_export(lam)
+        point = self.model.point(lam, width)
+        return self._ship(order, fold(self.model, point), point.lam, point.width)
+
+    def _order_faults(self, order: _Order, *, is_dial: bool = False) -> list[str]:
+        flags = flag_faults({"preprocessing": order.preprocessing})
+        used = self._used_operations() if not flags and order.preprocessing else []
+        asked = export_faults(
+            order.path,
+            order.format,
+            order.precision,
+            has_data=order.data is not None,
+            is_dial=is_dial,
+            has_preprocessing=bool(used),
+        )
+        return [*flags, *asked, *refusals(lambda: as_modules(used, self.input_shape)), *self._data_faults(order.data)]
+
+    def _tell_of_export(self, lam: float | None) -> None:
         if lam is None:
             where = f"lam {self.lam:g}, the least robust of {self.model.lambdas}"
             self._tell("exported", f"what is exported answers at {where}. Name it: export(path, lam=...).")
-        point = self.model.point(lam, width)
-        shipment = self._shipment(fold(self.model, point), point.lam, point.width, operations)
-        tensors = None if data is None else self._measured(*data, is_preprocessed=not preprocessing)
-        return ship(shipment, path, format=format, precision=precision, data=tensors)
 
-    def _operations(self, preprocessing: Any) -> tuple[list[nn.Module], list[str]]:
-        """Return what comes before the network in the file, and why it cannot."""
-        if faults := flag_faults({"preprocessing": preprocessing}):
-            return [], faults
-        used = self._used_operations() if preprocessing else []
-        faults = refusals(lambda: as_modules(used, self.input_shape))
-        return ([] if faults else as_modules(used, self.input_shape)), faults
+    def _ship(self, order: _Order, network: nn.Module, lam: float | None, width: float) -> Exported:
+        """Ship a network by a checked order."""
+        steps = as_modules(self._used_operations(), self.input_shape) if order.preprocessing else []
+        data = None if order.data is None else self._measured(*order.data, is_preprocessed=not order.preprocessing)
+        shipment = self._shipment(network, lam, width, steps)
+        return ship(shipment, order.path, format=order.format, precision=order.precision, data=data)
 
     def _used_operations(self) -> list[Preprocessor]:
         return effective([it for it in self.preprocessing_operations if it.apply_predict])
