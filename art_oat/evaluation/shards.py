@@ -191,3 +191,17 @@ class Shard:
             arrays |= {f"x_adv:{name}": examples.x_adv.cpu(), f"is_found:{name}": examples.is_found.cpu()}
         with replaced(path) as partial, partial.open("wb") as file:
             np.savez(file, **arrays)
+
+
+def kept_examples(folder: Path, suite: str) -> Tensor:
+    """Return what an evaluation kept of all samples, in their order ``[N, ...]``: as a suite left each, broken or not.
+
+    Args:
+        folder: The state of an evaluation that is done.
+        suite: Name of the suite.
+    """
+    parts = []
+    for path in sorted(folder.glob("shard-*.npz")):
+        with np.load(path, allow_pickle=False) as file:
+            parts.append(torch.from_numpy(file[f"x_adv:{suite}"]))
+    return torch.cat(parts)

@@ -14,13 +14,18 @@ from art_oat.attacks import format_eps
 from art_oat.experiment.measurement import Measurement
 from art_oat.experiment.numbers import numbers, radius
 from art_oat.experiment.recipe import Recipe
+from art_oat.experiment.submission import Submission
 from art_oat.training import Method, StratifiedSampling
 from art_oat.training.method import METHODS
 
-FILLED: Mapping[str, tuple[type, ...]] = {"train": (Recipe, Method), "evaluate": (Measurement,)}
+FILLED: Mapping[str, tuple[type, ...]] = {
+    "train": (Recipe, Method),
+    "evaluate": (Measurement,),
+    "robustbench": (Submission,),
+}
 """What the options of a command fill."""
 _OTHER_NAMES = {"weight_perturbation": "awp", "sampling": "weight_of_one", "attacks": "attack"}
-_PANELS = {Recipe: "Data, network and optimization", Method: "Method", Measurement: "Measurement"}
+_PANELS = {Recipe: "Data, network and optimization", Method: "Method", Measurement: "Measurement", Submission: "Entry"}
 _MANY_NUMBERS, _MANY_NAMES = tuple[float, ...], tuple[str, ...]
 
 
@@ -55,6 +60,11 @@ class _Option:
         return self.is_open and type(None) in self.kinds
 
     @property
+    def is_one_sided(self) -> bool:
+        """Whether a flag can only be raised, as nothing raises it but the command line."""
+        return self.owner is not Method and self.field.default is not None
+
+    @property
     def help(self) -> str:
         text: str = self.field.metadata["help"].rstrip(".")
         if self.takes_none:
@@ -79,7 +89,7 @@ class _Option:
             options["metavar"] = "NUMBERS"
         if self.kind is bool:
             options["show_default"] = False
-        names = [f"--{self.name.replace('_', '-')}"] if self.kind is bool and self.owner is not Method else []
+        names = [f"--{self.name.replace('_', '-')}"] if self.kind is bool and self.is_one_sided else []
         kind: Any = self.kind | None if default is None else self.kind
         annotation = Annotated[kind, typer.Option(*names, **options)]
         default = inspect.Parameter.empty if default is MISSING else default

@@ -265,7 +265,7 @@ class Run:
             shard_size=measurement.shard_size,
             seed=measurement.seed,
             state=so_far,
-            nb_workers=nb_workers or _nb_workers(classifier.device, nb_shards, group),
+            nb_workers=nb_workers or nb_workers_for(classifier.device, nb_shards, group),
             uses_group=True,
             nb_robust=measurement.nb_robust,
         )
@@ -280,7 +280,7 @@ class Run:
         )
 
 
-def _nb_workers(device: torch.device, nb_shards: int, group: Group) -> int:
+def nb_workers_for(device: torch.device, nb_shards: int, group: Group) -> int:
     """Return how many processes it is worth having for each of a group: a GPU is not shared."""
     nb_cores = max(1, (os.cpu_count() or 1) // nb_here())
     return min(nb_cores, -(-nb_shards // group.size)) if device.type == "cpu" else 1
