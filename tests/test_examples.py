@@ -29,6 +29,7 @@ def test_there_are_examples():
         "fine_tune",
         "imagenet",
         "own_network",
+        "server",
         "slim_and_select",
         "torchattacks_trainer",
         "train_and_dial",
