@@ -13,7 +13,7 @@ import art_oat
 
 ROOT = Path(art_oat.__file__).parents[1]
 ORDER = [
-    {"compiled", "contexts", "draws", "fields", "launch", "leftovers", "levels", "numbers"},
+    {"compiled", "contexts", "draws", "fields", "launch", "leftovers", "levels", "numbers", "table"},
     {"condition", "threads", "rebuild", "checks", "storage"},
     {"data", "fingerprint", "group", "lock", "model_files", "models", "watch"},
     {"layers"},
@@ -31,7 +31,7 @@ ORDER = [
 ]
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
 TORCH_SIDE = {"layers", "pinned", "model", "network_kinds", "surgery", "models"}
-TORCH_ALONE = {"condition", "contexts", "draws", "fields", "launch", "numbers", "rebuild", "threads", "watch"}
+TORCH_ALONE = {"condition", "contexts", "draws", "fields", "launch", "numbers", "rebuild", "table", "threads", "watch"}
 TORCH_ALONE |= TORCH_SIDE | {"compiled"}
 NOT_TORCH = {"art", "numpy", "sklearn", "torchattacks", "pyautoattack"}
 MODULES = sorted(

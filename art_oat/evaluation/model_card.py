@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from art_oat.attacks import display_name, format_eps
 from art_oat.checks import path_faults, refuse
-from art_oat.evaluation.text import accuracy_columns, size_columns
+from art_oat.evaluation.text import accuracy_columns
 from art_oat.evaluation.tradeoff import TradeoffCurve
 from art_oat.frontier import MeasuredPoint
 from art_oat.model_files import WEIGHTS, described_by
 from art_oat.models.registry import network_kind
 from art_oat.numbers import KindFault, shown
 from art_oat.storage import digest, read_json, write_whole
+from art_oat.table import Table
 
 CARD = "README.md"
 _SEAL = "<!-- Written by art_oat; sha256 of all above: {} -->\n"
@@ -195,9 +196,6 @@ network = art_oat.fold(model, lam=0.3)  # an ordinary network for this point, to
 
 def _measurement(curve: TradeoffCurve, facts: CardFacts) -> str:
     points = curve.points
-    columns = accuracy_columns(points, "±")
-    if len({point.width for point in points}) > 1:
-        columns |= size_columns(points)
     attacks = " and ".join(display_name(name) for name in points[0].by_attack)
     text = f"""## What was measured
 
@@ -205,14 +203,9 @@ Accuracy in percent on the test part of {_plain_name(facts.data)} ± one standar
 Attacks: {attacks} in {curve.norm}, eps {format_eps(curve.eps)}, at each point on its own network. The worst case is the
 share of images that none of these attacks broke; another attack may break more.
 """
-    table = _table([[*columns], *zip(*columns.values(), strict=True)])
+    table = Table(accuracy_columns(points)).to_markdown()
     warnings = [f"- At lam {it.lam:g}, width {it.width:g}: {warning}" for it in points for warning in it.warnings]
-    return "\n".join([text, *table, "", *([*warnings, ""] if warnings else [])])
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return [lines[0], "|" + " ---: |" * len(rows[0]), *lines[1:]]
+    return "\n".join([text, table, "", *([*warnings, ""] if warnings else [])])
 
 
 def _origin(folder: Path, facts: CardFacts) -> str:

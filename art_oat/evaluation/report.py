@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from art_oat.attacks import Norm, display_name, format_eps
 from art_oat.condition import OperatingPoint
 from art_oat.evaluation.shards import CARRIED, ROBUST, WRONG, ShardResult
+from art_oat.evaluation.text import percent
 from art_oat.storage import write_rows
+from art_oat.table import Table, Tabular
 
 _SQUARE_SHARE = 0.002
 """From which share on AutoAttack takes the success of its random search for a warning."""
@@ -24,7 +26,7 @@ _ZERO_GRADIENTS = re.compile(r"there are (\d+) points with zero gradient")
 
 
 @dataclass(frozen=True, eq=False)
-class RobustnessReport:
+class RobustnessReport(Tabular):
     """What one suite of attacks found at one operating point, sample by sample.
 
     Attributes:
@@ -110,15 +112,26 @@ class RobustnessReport:
 
     def __str__(self) -> str:
         """Say what was found in a few lines."""
-        where = "" if self.point is None else f" at lam {self.point.lam:g}, width {self.point.width:g}"
-        ball = f"eps {format_eps(self.eps)} ({self.norm})"
         lines = [
-            f"{display_name(self.attack)}{where}, {ball}, {len(self.broken_by)} samples:",
+            f"{self._title()}:",
             f"  robust {100 * self.robust:.1f}% +- {100 * self.robust_error:.1f}, clean {100 * self.clean:.1f}%",
             *(f"  broken by {name}: {count}" for name, count in self.nb_broken_by.items()),
             *(f"  warning: {warning}" for warning in self.warnings),
         ]
         return "\n".join(lines)
+
+    def _title(self) -> str:
+        where = "" if self.point is None else f" at lam {self.point.lam:g}, width {self.point.width:g}"
+        ball = f"eps {format_eps(self.eps)} ({self.norm})"
+        return f"{display_name(self.attack)}{where}, {ball}, {len(self.broken_by)} samples"
+
+    def as_table(self) -> Table:
+        """Return what became of the samples: how many are robust, and how many each attack broke first."""
+        total, counts = len(self.broken_by), {"robust": int(self.is_robust.sum())}
+        counts |= {f"broken by {name}": count for name, count in self.nb_broken_by.items()}
+        shares = [percent(count / total, math.sqrt(count * (total - count) / total**3)) for count in counts.values()]
+        columns = {"outcome": [*counts], "samples": [*map(str, counts.values())], "percent": shares}
+        return Table(columns, self._title(), [f"Warning: {warning}" for warning in self.warnings])
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield one row per sample."""

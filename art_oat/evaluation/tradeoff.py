@@ -23,19 +23,21 @@ from art_oat.evaluation.options import DEFAULTS, EvaluationOptions, ThreatModel,
 from art_oat.evaluation.report import RobustnessReport
 from art_oat.evaluation.runner import Evaluation, as_module
 from art_oat.evaluation.suite import Attacks, AttackSuite, suites_of
-from art_oat.evaluation.text import accuracy_table, deciding_attack, width_labels
+from art_oat.evaluation.text import accuracy_columns, deciding_attack, latency_columns, width_labels
 from art_oat.frontier import Frontier, MeasuredPoint
 from art_oat.group import Group
 from art_oat.surgery import fold
+from art_oat.table import Table, Tabular
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _BATCH_SIZE = 250
+_BARS = "bars: one standard error"
 
 
 @dataclass(frozen=True)
-class TradeoffCurve(Frontier):
+class TradeoffCurve(Frontier, Tabular):
     """Clean and robust accuracy, and cost, of one network at its operating points.
 
     Every sample that is called robust at a point was attacked there, by every attack, on the pinned network behind the
@@ -116,13 +118,16 @@ class TradeoffCurve(Frontier):
 
     def table(self) -> str:
         """Return the accuracies as text, a row per point; where widths differ, also what they cost."""
+        return str(replace(self.as_table(), title=""))
+
+    def as_table(self) -> Table:
+        """Return the accuracies with a title that says by what they were measured."""
         nb_broken = sum(int((report.is_clean & ~report.is_robust).sum()) for report in self.reports)
         nb_carried = sum(report.nb_carried for report in self.reports)
-        lines = accuracy_table(self.points, self.latency_batch_size)
-        if nb_carried:
-            saved = f"{nb_carried} of {nb_broken} broken answers needed no attack"
-            lines += ["", f"{saved}: an example from another point breaks them."]
-        return "\n".join(lines)
+        saved = f"{nb_carried} of {nb_broken} broken answers needed no attack"
+        notes = [f"{saved}: an example from another point breaks them."] if nb_carried else []
+        columns = accuracy_columns(self.points) | latency_columns(self.points, self.latency_batch_size)
+        return Table(columns, f"Accuracy in percent, {self._threat()}", notes)
 
     def plot(self, path: str | Path | None = None) -> Figure:
         """Draw the trade-off: both accuracies against lam, and against each other, with standard errors.
@@ -148,10 +153,11 @@ class TradeoffCurve(Frontier):
     def _title(self) -> str:
         widths, point = {point.width for point in self.points}, self.points[0]
         network = "One network" if len(widths) > 1 or widths == {1.0} else f"One network at width {min(widths):g}"
-        attacks = " and ".join(display_name(name) for name in point.by_attack)
-        ball = f"eps {format_eps(self.eps)} ({self.norm})"
-        counts = f"{point.nb_robust} images, clean on {point.nb_clean}"
-        return f"{network}. {attacks} at {ball} on {counts}; bars: one standard error"
+        return f"{network}. {self._threat()} on {point.nb_robust} images, clean on {point.nb_clean}; {_BARS}"
+
+    def _threat(self) -> str:
+        attacks = " and ".join(display_name(name) for name in self.points[0].by_attack)
+        return f"{attacks} at eps {format_eps(self.eps)} ({self.norm})"
 
 
 def _checked(

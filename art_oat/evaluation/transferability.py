@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, get_args
@@ -16,15 +16,15 @@ from art_oat.checks import Array, as_array
 from art_oat.classifier import OATClassifier
 from art_oat.evaluation.cross_attacks import NB_STEPS, CrossAnswers, checked, cross_answers, name_of
 from art_oat.evaluation.options import DEFAULTS, EvaluationOptions, ThreatModel
-from art_oat.evaluation.text import aligned
 from art_oat.storage import parse_csv, write_rows
+from art_oat.table import Table, Tabular
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False)
-class TransferMatrix(CrossAnswers):
+class TransferMatrix(CrossAnswers, Tabular):
     """What is right after an attack at lam a when it is answered at lam b, image by image.
 
     An image counts as robust at (a, b) if it is answered right at b, both as it is and attacked at a. The diagonal of
@@ -151,12 +151,16 @@ class TransferMatrix(CrossAnswers):
 
     def to_csv(self, path: str | Path) -> None:
         """Write a row per entry; ``right`` holds a bit per image, as hexadecimal digits, the first image leftmost."""
-        own = {name: getattr(self, name) for name in ("eps", "norm", "width", "attack", "attack_at_once", "nb_images")}
-        attacked_at, rows = ("none", *self.lambdas, "all"), []
-        for (a, b), bits in zip(np.ndindex(self.right.shape[:2]), self.right.reshape(-1, self.nb_images), strict=True):
-            entry = {"attacked_at": attacked_at[a], "answered_at": self.lambdas[b], "robust": self.shares[a, b]}
-            rows.append({**own, **entry, "right": np.packbits(bits).tobytes().hex()})
+        bits = (np.packbits(it).tobytes().hex() for it in self.right.reshape(-1, self.nb_images))
+        rows = [{**row, "right": right} for row, right in zip(self.rows(), bits, strict=True)]
         write_rows(Path(path), rows, is_signed=True)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield a row per entry, with the columns of :meth:`to_csv` but for the answers image by image."""
+        own = {name: getattr(self, name) for name in ("eps", "norm", "width", "attack", "attack_at_once", "nb_images")}
+        attacked_at = ("none", *self.lambdas, "all")
+        for a, b in np.ndindex(self.right.shape[:2]):
+            yield {**own, "attacked_at": attacked_at[a], "answered_at": self.lambdas[b], "robust": self.shares[a, b]}
 
     @classmethod
     def from_csv(cls, path: str | Path) -> Self:
@@ -180,10 +184,15 @@ class TransferMatrix(CrossAnswers):
 
     def table(self) -> str:
         """Return the matrix as text, in percent, and what it says about the dial."""
-        columns = ["attacked at", *(f"lam {lam:g}" for lam in self.lambdas), "random lam"]
-        names = ["nowhere", *columns[1:-1], "all at once", "worst case"]
-        rows = [[name, *(f"{100 * it:.1f}" for it in row)] for name, row in zip(names, self.shares, strict=True)]
-        return "\n".join([f"{self.title()}:", "", *aligned([columns, *rows]), "", *self.findings()])
+        return str(self)
+
+    def as_table(self) -> Table:
+        """Return the matrix, in percent; the notes are the findings."""
+        lams = [f"lam {lam:g}" for lam in self.lambdas]
+        columns = {"attacked at": ["nowhere", *lams, "all at once", "worst case"]}
+        shares = zip([*lams, "random lam"], self.shares.T, strict=True)
+        columns |= {name: [f"{100 * share:.1f}" for share in column] for name, column in shares}
+        return Table(columns, self.title(), self.findings())
 
     def title(self) -> str:
         """Say what the shares are of."""
@@ -203,7 +212,7 @@ class TransferMatrix(CrossAnswers):
             f"An attacker who knows lam leaves {known:.1f}% on average over the lams; who does not, {blind:.1f}% from "
             f"lam {self.blind_lam:g} and {at_once:.1f}% from all at once.",
             f"A lam drawn for every query keeps {100 * self.random_dial:.1f}%, the best fixed lam, {self.best_lam:g}, "
-            f"{best:.1f}%: a gain of {gain:+.1f} +- {error:.1f} points.",
+            f"{best:.1f}%: a gain of {gain:+.1f} ± {error:.1f} points.",
             f"Drawing is not a defense: one who may ask until a draw suits him leaves "
             f"{100 * self.random_dial_asked_again:.1f}%, never more than at the worst fixed lam ({worst:.1f}%).",
         ]

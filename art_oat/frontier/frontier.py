@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -135,6 +135,10 @@ class Frontier:
 
         Costs and warnings have columns where there are any, and the last column is a digest of all rows.
         """
+        write_rows(Path(path), self.rows(), last=["warnings"], is_signed=True)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row per point, with the columns of :meth:`to_csv`."""
         always = ("lam", "width", "clean", "robust", "nb_clean", "nb_robust")
         known = [name for name in COSTS if any(getattr(point, name) is not None for point in self.points)]
         has_warnings = any(point.warnings for point in self.points)
@@ -143,7 +147,7 @@ class Frontier:
             row = self._header() | {name: getattr(point, name) for name in (*always, *known)}
             row |= {_ATTACK_PREFIX + name: share for name, share in point.by_attack.items()}
             rows.append(row | ({"warnings": _SEPARATOR.join(point.warnings)} if has_warnings else {}))
-        write_rows(Path(path), rows, last=["warnings"], is_signed=True)
+        return rows
 
     def _header(self) -> dict[str, str | float]:
         """Columns that are the same for all points."""

@@ -10,7 +10,7 @@ from art_oat.training.options import Validation
 from art_oat.training.param_groups import parameter_groups
 from art_oat.training.per_process import PerProcess
 from art_oat.training.recalibration import recalibrate
-from art_oat.training.records import EpochMetrics, EpochRecord
+from art_oat.training.records import EpochMetrics, EpochRecord, TrainingHistory
 from art_oat.training.resume_file import ResumeFile
 from art_oat.training.safeguard import DivergenceWarning
 from art_oat.training.sampling import StratifiedSampling, WidthSampling
@@ -41,6 +41,7 @@ __all__ = [
     "StatisticsWarning",
     "StratifiedSampling",
     "TRADESLoss",
+    "TrainingHistory",
     "Validation",
     "WarmUp",
     "WarmupCosine",

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Self
 
 from torch import Tensor
 
 from art_oat.frontier import Frontier, MeasuredPoint
+from art_oat.storage import write_rows
+from art_oat.table import Table, Tabular
 
 
 @dataclass
@@ -116,6 +119,37 @@ class EpochRecord:
         """Return the record of which this is the :meth:`state_dict`."""
         points = tuple(MeasuredPoint(**point) for point in state["validation"])
         return cls(**{**state, "validation": points})
+
+
+class TrainingHistory(list[EpochRecord], Tabular):
+    """One record per epoch, and the table of them."""
+
+    __str__ = Tabular.__str__
+
+    def rows(self) -> list[dict[str, float]]:
+        """Return the records as flat columns, see :meth:`EpochRecord.row`."""
+        return [record.row() for record in self]
+
+    def as_table(self) -> Table:
+        """Return an epoch a row, accuracies in percent; columns without a figure are left out."""
+        columns = {
+            "epoch": [f"{it.epoch} (undone)" if it.is_undone else str(it.epoch) for it in self],
+            "seconds": [f"{it.seconds:.1f}" for it in self],
+            "learning rate": [f"{it.learning_rate:.3g}" for it in self],
+            "loss": [_written(it.loss, "{:.4f}") for it in self],
+        }
+        for name in ("clean", "robust", "holdout_robust"):
+            columns[name.replace("_", " ")] = [_written(100 * getattr(it, name), "{:.1f}") for it in self]
+        columns["area"] = [_written(it.area, "{:.4f}") + " (best)" * it.is_best for it in self]
+        return Table({name: cells for name, cells in columns.items() if any(cells) or not self})
+
+    def to_csv(self, path: str | Path) -> None:
+        """Write a row per epoch."""
+        write_rows(Path(path), self.rows())
+
+
+def _written(value: float, form: str) -> str:
+    return "" if math.isnan(value) else form.format(value)
 
 
 def mean_area(points: Sequence[MeasuredPoint], nb_classes: int) -> float:

@@ -32,7 +32,7 @@ from art_oat.training.options import FitOptions, Validation
 from art_oat.training.per_process import OwnBatches, PerProcess, is_per_process, unwrapped
 from art_oat.training.phases import Phases
 from art_oat.training.preprocessing import preprocessing_faults
-from art_oat.training.records import EpochRecord
+from art_oat.training.records import EpochRecord, TrainingHistory
 from art_oat.training.resume import StateError, TrainingState, described
 from art_oat.training.schedule import Schedule
 from art_oat.training.step import Step
@@ -76,7 +76,7 @@ class OATTrainer(Trainer):
 
     Attributes:
         method: The method, with every name replaced by what it means for the classifier.
-        history: One :class:`EpochRecord` per epoch, over all calls of ``fit``.
+        history: A :class:`TrainingHistory`: a record per epoch, over all calls of ``fit``.
         best_epoch: The epoch, as ``history`` counts, with the largest area under the trade-off on validation data in
             the last call of ``fit``; None where nothing was measured.
 
@@ -98,7 +98,7 @@ class OATTrainer(Trainer):
         self.method = _method_of(method, parts).resolved(classifier)
         refuse(self.method.faults(classifier))
         check_radii(self.method.radii(classifier), allow_large_eps=True)  # warns of what is next to nothing
-        self.history: list[EpochRecord] = []
+        self.history = TrainingHistory()
         self.best_epoch: int | None = None
         self._generator = torch.Generator().manual_seed(self.seed)
 
@@ -113,35 +113,35 @@ class OATTrainer(Trainer):
         *,
         callbacks: Sequence[Callback | Callable[[EpochRecord], Any]] = (),
         verbose: bool = True,
-    ) -> None:
+    ) -> TrainingHistory:
         """Train every operating point at once.
 
         Args:
-            x: Inputs ``(N, *input_shape)`` within the clip values; uint8 is as in :mod:`art_oat.levels`, and scaled
-                batch by batch on the device. Or a ``DataLoader``, also as :class:`PerProcess`, or an ART
-                ``DataGenerator`` of pairs ``(x, y)``, whose batches are checked as they come.
+            x: Inputs ``(N, *input_shape)`` within the clip values; uint8 is as in :mod:`art_oat.levels`. Or a
+                ``DataLoader``, also as :class:`PerProcess`, or an ART ``DataGenerator`` of pairs ``(x, y)``.
             y: Class indices ``(N,)``, one-hot or soft labels ``(N, K)``; None with a loader or a generator.
             validation_data: Inputs and labels (not soft) to measure on after every epoch; or a :class:`Validation`.
             batch_size: Samples per step, of all processes together; a loader and a generator have their own.
             nb_epochs: How often every sample is seen, at least 1.
             scheduler: Has ``step()``, called after every epoch, or after every step as ``PerStep(scheduler)``; or maps
                 progress in ``[0, 1]`` to a factor on the learning rates, such as :class:`OneCycle`.
-            callbacks: Are told of the training, in this order: :class:`Callback` objects, or functions of an
-                :class:`EpochRecord`. One that returns True after an epoch ends the training.
+            callbacks: :class:`Callback` objects, or functions of an :class:`EpochRecord`, in order; True ends it all.
             verbose: Whether to show progress.
+
+        Returns:
+            The ``history`` of the trainer; ``print`` shows it as a table.
 
         Raises:
             TypeError: If the network gives more than scores in training mode, or ``callbacks`` holds something else.
             ValueError: If an argument is not as above; names every fault, before anything is touched.
-            RuntimeError: If the loss, a gradient, a statistic, a weight or a score is no longer finite, and ``on_nan``
-                does not help; the last good weights are back.
+            RuntimeError: If training diverges, and ``on_nan`` does not help; the last good weights are back.
         """
         group, source = Group.here(), unwrapped(x)
         options = FitOptions(nb_epochs, scheduler, validation_data, callbacks, self.method)
         faults = source_faults(source, y, batch_size, self.classifier) + options.faults(self.classifier, source)
         refuse(faults or joint_faults(self.classifier, self.method, group, source, batch_size))
         with alone(options.callbacks if group.is_first else ()):
-            self._train(self._batches(x, y, batch_size, group), options, group, verbose=verbose)
+            return self._train(self._batches(x, y, batch_size, group), options, group, verbose=verbose)
 
     def fit_generator(
         self,
@@ -150,7 +150,7 @@ class OATTrainer(Trainer):
         validation_data: tuple[Array, Array] | Validation | None = None,
         scheduler: Scheduler | Schedule | PerStep | None = None,
         **options: Any,
-    ) -> None:
+    ) -> TrainingHistory:
         """Train on the batches of an ART ``DataGenerator``; an epoch is ``ceil(size / batch_size)`` of them.
 
         Args:
@@ -166,14 +166,14 @@ class OATTrainer(Trainer):
         if not is_generator(generator):
             kind = type(generator).__name__
             raise TypeError(f"generator must have get_batch(), size and batch_size, got {kind}. fit takes arrays.")
-        self.fit(generator, validation_data=validation_data, nb_epochs=nb_epochs, scheduler=scheduler, **options)
+        return self.fit(generator, validation_data=validation_data, nb_epochs=nb_epochs, scheduler=scheduler, **options)
 
     def _batches(self, x: Any, y: Any, batch_size: int, group: Group) -> Batches:
         if is_per_process(x):
             return OwnBatches(unwrapped(x), self.classifier, group)
         return as_batches(x, y, batch_size, self.classifier, self._generator)
 
-    def _train(self, batches: Batches, options: FitOptions, group: Group, *, verbose: bool) -> None:
+    def _train(self, batches: Batches, options: FitOptions, group: Group, *, verbose: bool) -> TrainingHistory:
         settings = self._settings(batches, options)
         group.check_same("the settings of a training", lambda: settings)
         file = options.resume_file
@@ -212,6 +212,7 @@ class OATTrainer(Trainer):
             finally:
                 self.best_epoch = None if state.best is None else state.best.epoch
         group.spread(self._tensors())  # a callback, told in the first process alone, may have put others there
+        return self.history
 
     def _tensors(self) -> list[Tensor]:
         return [*self.classifier.model.parameters(), *self.classifier.model.buffers()]

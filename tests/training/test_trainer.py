@@ -220,3 +220,13 @@ def test_a_radius_that_hardly_changes_an_input_is_doubted_once_where_the_trainer
     with pytest.warns(UserWarning, match=r"eps = 8/255 \(Linf\) is 0.031 of 255 levels.*\[0, 1\] is 8 there") as told:
         OATTrainer(classifier, method)
     assert [Path(warning.filename).name for warning in told] == ["test_trainer.py"]
+
+
+def test_fit_returns_the_history_over_all_of_its_calls_which_is_what_the_logger_writes(classifier, tmp_path):
+    trainer = OATTrainer(classifier, attack=ATTACK)
+    options = {"nb_epochs": 1, "callbacks": [CSVLogger(tmp_path / "training.csv")], "verbose": False}
+    assert len(trainer.fit(X, Y, **options)) == 1
+    history = trainer.fit(X, Y, (X, Y), **options)
+    history.to_csv(tmp_path / "own.csv")
+    assert [record.epoch for record in history] == [1, 2]
+    assert (tmp_path / "own.csv").read_text() == (tmp_path / "training.csv").read_text()
