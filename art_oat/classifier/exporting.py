@@ -15,7 +15,7 @@ from art_oat.checks import as_array, class_indices, refusals, refuse
 from art_oat.classifier.default_point import DefaultPointClassifier
 from art_oat.classifier.fit_data import data_faults
 from art_oat.classifier.preprocessing import as_modules, effective
-from art_oat.export import Exported, Shipment, export_faults, ship
+from art_oat.export import Exported, Shipment, dial_network, export_faults, ship
 from art_oat.levels import as_floats
 from art_oat.numbers import KindFault, flag_faults, shown
 from art_oat.surgery import fold
@@ -73,6 +73,38 @@ class ExportingClassifier(DefaultPointClassifier):
         point = self.model.point(lam, width)
         return self._ship(order, fold(self.model, point), point.lam, point.width)
 
+    def export_dial(
+        self,
+        path: str | PathLike[str],
+        *,
+        width: float | None = None,
+        format: str | None = None,  # noqa: A002 - as torch and ONNX have it
+        preprocessing: bool = True,
+    ) -> Exported:
+        """Ship every lam as one file, which is run at trained lams and between them before it is there.
+
+        It takes ``x``, ``[N, *input_shape]``, and ``lam``, ``[N]``, and gives ``logits``, ``[N, K]``, all float32, for
+        any ``N``. A lam outside of the range of the dial counts as its nearest end.
+
+        Args:
+            path: Of the file; an older one is replaced.
+            width: One of the trained widths; None for the default.
+            format: ``"onnx"``, ``"torch.export"`` or ``"torchscript"``; None for that of the suffix.
+            preprocessing: Whether the file takes what the classifier takes, or what its network takes.
+
+        Raises:
+            ExportError: If the network cannot be written so, or its file answers otherwise; nothing is written.
+            ImportError: If a package for the format is missing.
+            OSError: If the file cannot be written.
+            TypeError: If an argument is of another kind.
+            UnsupportedModuleError: If a layer is not known to be linear between trained lams.
+            ValueError: If an argument is not as above, which names every fault; or only one lam is trained.
+        """
+        order = _Order(path, format, "float32", preprocessing, None)
+        refuse([*refusals(lambda: self.model.point(None, width)), *self._order_faults(order, is_dial=True)])
+        network = dial_network(self.model, width)
+        return self._ship(order, network, None, self.model.point(None, width).width)
+
     def _order_faults(self, order: _Order, *, is_dial: bool = False) -> list[str]:
         flags = flag_faults({"preprocessing": order.preprocessing})
         used = self._used_operations() if not flags and order.preprocessing else []
@@ -123,7 +155,7 @@ class ExportingClassifier(DefaultPointClassifier):
             self.model.lambdas,
             clip_values=None if is_left_out else self.clip_values,  # which say nothing of what the network takes
             preprocessing=operations,
-            facts={"preprocessing": preprocessing, "nb_classes": self.nb_classes},
+            facts={"preprocessing": preprocessing, "nb_classes": self.nb_classes, "farthest": self.model.farthest},
         )
 
     def _measured(self, x: Any, y: Any, *, is_preprocessed: bool) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from art_oat.classifier import DefaultPointWarning
-from tests.classifier.subjects import X, Y, snapshot
+from tests.classifier.subjects import LAMS, X, Y, snapshot
 from tests.classifier.test_preprocessing import PREPROCESSING
 from tests.conftest import make_classifier
 
@@ -99,3 +99,25 @@ def test_a_lam_that_nobody_has_named_is_told_of_once(tmp_path):
     torch.testing.assert_close(
         torch.jit.load(tmp_path / "net.pt")(torch.from_numpy(X)).numpy(), classifier.predict(X, lam=0.0)
     )
+
+
+@pytest.mark.parametrize("width", [0.5, 1.0])
+def test_a_dial_answers_as_predict_does_with_one_lam_per_sample_preprocessing_included(width, tmp_path):
+    classifier = make_classifier(widths=(0.5, 1.0), **PREPROCESSING["standardization"])
+    exported = classifier.export_dial(tmp_path / "net.onnx", width=width)
+    session = onnxruntime.InferenceSession(exported.path)
+    assert [(it.name, it.type, it.shape) for it in session.get_inputs()] == [
+        ("x", "tensor(float)", ["N", 1, 6, 6]),
+        ("lam", "tensor(float)", ["N"]),
+    ]
+    answer = session.run(["logits"], {"x": X, "lam": LAMS.astype(np.float32)})[0]
+    np.testing.assert_allclose(answer, classifier.predict(X, lam=LAMS, width=width), rtol=1e-4, atol=1e-5)
+    assert session.get_modelmeta().custom_metadata_map["lam"] == "input"
+    assert "every lam, width" in str(exported)
+
+
+def test_a_dial_is_refused_where_it_cannot_be_and_nothing_is_written(tmp_path):
+    classifier = make_classifier()
+    with pytest.raises(ValueError, match=r"width must be one of .* with inputs for a dial, got safetensors"):
+        classifier.export_dial(tmp_path / "net.safetensors", width=0.3)
+    assert not list(tmp_path.iterdir())

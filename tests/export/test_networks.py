@@ -1,5 +1,6 @@
-"""Networks of ours and of others in every format, at two points each."""
+"""Networks of ours and of others in every format, at two points each, and their whole dials."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -38,3 +39,36 @@ def test_ours_are_shipped_in_every_format(name, kind, tmp_path):
 @pytest.mark.parametrize("name", OTHERS)
 def test_those_of_others_are_shipped_in_every_format(name, kind, tmp_path):
     assert_ships(foreign_classifier(name), kind, [(0.05, 1.0), (1.0, 1.0)], tmp_path)
+
+
+NB_LAMS = 50
+DIALS = [name for name, it in FORMATS.items() if it.takes_dial]
+
+
+def assert_ships_its_dial(subject, kind, width, tmp_path):
+    """Write the dial; the file answers as ``predict`` does at random lams, one per sample."""
+    draw = np.random.default_rng(3)
+    x = draw.random((NB_LAMS, *subject.input_shape), dtype=np.float32)
+    lams = draw.uniform(0, subject.model.farthest, NB_LAMS).astype(np.float32)
+    lams[: len(subject.model.lambdas)] = subject.model.lambdas
+    exported = subject.export_dial(tmp_path / f"net{SUFFIXES[kind]}", width=width)
+    assert (exported.lam, exported.width, exported.format) == (None, width, kind)
+    run = FORMATS[kind].run(exported.path, subject._shipment(subject.model, None, width, []))
+    with torch.no_grad():
+        answer = run(torch.from_numpy(x), torch.from_numpy(lams)).numpy()
+    expected = subject.predict(x, lam=lams, width=width)
+    assert np.abs(answer - expected).max() <= EXACT * np.abs(expected).max()
+    assert np.abs(answer - subject.predict(x, lam=1.0, width=width)).max() > EXACT * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("kind", DIALS)
+@pytest.mark.parametrize("name", OURS)
+def test_dials_of_ours_answer_at_fifty_random_lams_as_predict_does(name, kind, tmp_path):
+    assert_ships_its_dial(classifier(name), kind, 0.5 if name in SLIMMABLE else 1.0, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", DIALS)
+@pytest.mark.parametrize("name", OTHERS)
+def test_dials_of_others_answer_at_fifty_random_lams_as_predict_does(name, kind, tmp_path):
+    assert_ships_its_dial(foreign_classifier(name), kind, 1.0, tmp_path)
