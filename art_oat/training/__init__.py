@@ -9,6 +9,7 @@ from art_oat.training.method import METHODS, Method
 from art_oat.training.options import Validation
 from art_oat.training.param_groups import parameter_groups
 from art_oat.training.per_process import PerProcess
+from art_oat.training.per_sample import per_sample_loss
 from art_oat.training.recalibration import recalibrate
 from art_oat.training.records import EpochMetrics, EpochRecord, TrainingHistory
 from art_oat.training.resume_file import ResumeFile
@@ -50,6 +51,7 @@ __all__ = [
     "hybrid_loss",
     "loss_by_name",
     "parameter_groups",
+    "per_sample_loss",
     "recalibrate",
     "schedule_by_name",
 ]

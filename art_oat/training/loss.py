@@ -62,7 +62,7 @@ def hybrid_loss(
         >>> hybrid_loss(scores, scores[:1], torch.tensor([3, 7]), torch.tensor([0.0, 0.5]))
         tensor(2.3026)
     """
-    is_attacked, criterion = _attacked(logits_adv, y, lam), criterion or nn.CrossEntropyLoss()
+    is_attacked, criterion = attacked(logits_adv, y, lam), criterion or nn.CrossEntropyLoss()
     clean = _cross_entropy(criterion, logits, y)
     adversarial = _cross_entropy(criterion, logits_adv, y[is_attacked])
     total = ((1 - lam) * clean).sum() + (lam[is_attacked] * adversarial).sum()
@@ -98,8 +98,8 @@ class TRADESLoss:
         self, logits: Tensor, logits_adv: Tensor, y: Tensor, lam: Tensor, criterion: nn.CrossEntropyLoss | None = None
     ) -> Tensor:
         """Return the batch mean in nats; a scalar that carries gradient."""
-        is_attacked, criterion = _attacked(logits_adv, y, lam), criterion or nn.CrossEntropyLoss()
-        moved = _divergence(logits[is_attacked], logits_adv) * _weights(criterion, logits, y)[is_attacked]
+        is_attacked, criterion = attacked(logits_adv, y, lam), criterion or nn.CrossEntropyLoss()
+        moved = _divergence(logits[is_attacked], logits_adv) * class_weights(criterion, logits, y)[is_attacked]
         total = _cross_entropy(criterion, logits, y).sum() + self.beta * (lam[is_attacked] * moved).sum()
         return total / total_weight(criterion, y)
 
@@ -135,13 +135,13 @@ class MARTLoss:
         self, logits: Tensor, logits_adv: Tensor, y: Tensor, lam: Tensor, criterion: nn.CrossEntropyLoss | None = None
     ) -> Tensor:
         """Return the batch mean in nats; a scalar that carries gradient."""
-        is_attacked, criterion = _attacked(logits_adv, y, lam), criterion or nn.CrossEntropyLoss()
+        is_attacked, criterion = attacked(logits_adv, y, lam), criterion or nn.CrossEntropyLoss()
         classes = (y if y.dim() == 1 else y.argmax(dim=1))[is_attacked].unsqueeze(1)
         logits_of_attacked = logits[is_attacked]
         doubt = 1 - logits_of_attacked.softmax(dim=1).gather(1, classes).squeeze(1)
         moved = _divergence(logits_of_attacked, logits_adv)
         terms = _margin(logits_adv, classes) + self.beta * moved * doubt
-        weighed = terms * _weights(criterion, logits, y)[is_attacked]
+        weighed = terms * class_weights(criterion, logits, y)[is_attacked]
         adversarial = _cross_entropy(criterion, logits_adv, y[is_attacked]) + weighed
         clean = (1 - lam) * _cross_entropy(criterion, logits, y)
         return (clean.sum() + (lam[is_attacked] * adversarial).sum()) / total_weight(criterion, y)
@@ -187,7 +187,7 @@ def _check_beta(beta: float) -> None:
     refuse(number_faults({"beta": beta}, what, lambda it: it > 0))
 
 
-def _attacked(logits_adv: Tensor, y: Tensor, lam: Tensor) -> Tensor:
+def attacked(logits_adv: Tensor, y: Tensor, lam: Tensor) -> Tensor:
     """Return which samples are attacked, bool ``[N]``; refuse what is no tensor or does not fit together."""
     given = {"logits_adv": logits_adv, "y": y, "lam": lam}
     if faulty := [name for name, it in given.items() if not isinstance(it, Tensor) or it.dim() == 0]:
@@ -213,7 +213,7 @@ def _margin(logits: Tensor, classes: Tensor) -> Tensor:
     return logits.logsumexp(dim=1) - logits.scatter(1, wrong, -math.inf).logsumexp(dim=1)
 
 
-def _weights(criterion: nn.CrossEntropyLoss, logits: Tensor, y: Tensor) -> Tensor:
+def class_weights(criterion: nn.CrossEntropyLoss, logits: Tensor, y: Tensor) -> Tensor:
     """Class weight of each sample, ``[N]``."""
     if criterion.weight is None:
         return logits.new_ones(len(y))

@@ -21,6 +21,7 @@ from art_oat.training.method_faults import (
     attack_faults,
     bound_faults,
     kind_faults,
+    loss_faults,
     pass_faults,
     size_faults,
     step_of,
@@ -60,7 +61,7 @@ class Method:
         eps_step: Their step; None for their defaults. One step is always ``eps`` long.
         norm: Their norm, ``"Linf"`` or ``"L2"``; ``"n-fgsm"`` takes the first alone.
         allow_large_eps: Whether ``eps`` may be half the range of ``x``, or more; else refused as in another unit.
-        loss: A name of :data:`~art_oat.training.loss.LOSSES`, or a function with the arguments of ``hybrid_loss``.
+        loss: A name of :data:`~art_oat.training.loss.LOSSES`, or yours, see :func:`per_sample_loss`.
             Label smoothing and class weights are those of the classifier's loss.
         sampling: How lams are drawn; by default as published, all above 0 alike.
         weight_perturbation: Train where nearby weights would do worst (AWP), by a
@@ -281,7 +282,7 @@ class Method:
         faults = weight_faults(dtype, precision=self.precision, attack_precision=self.attack_precision)
         grows, compiles = self.eps_warmup > 0, self.compile_attack
         faults += bound_faults(self.attack, self.fallback, classifier, grows=grows, compiles=compiles)
-        faults += refusals(lambda: self.sampling.check(classifier.model.lambdas))
+        faults += loss_faults(self.loss, classifier) + refusals(lambda: self.sampling.check(classifier.model.lambdas))
         radii = self.radii(classifier)
         return faults + [fault for radius in radii for fault in radius.faults(allow_large_eps=self.allow_large_eps)]
 

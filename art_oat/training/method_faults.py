@@ -11,6 +11,7 @@ from art_oat.attacks.registry import is_one_step, name_faults
 from art_oat.classifier import OATClassifier
 from art_oat.numbers import count_faults, flag_faults, is_number, number_faults, shown
 from art_oat.training.awp import WeightPerturbation
+from art_oat.training.per_sample import PerSampleLoss
 from art_oat.training.sampling import StratifiedSampling
 
 
@@ -26,7 +27,10 @@ def kind_faults(*, sampling: Any, weight_perturbation: Any, loss: Any, augmentat
     if isinstance(loss, type):
         faults.append(f"loss must be a name or a function, got the class {loss.__name__}: write {loss.__name__}().")
     elif not isinstance(loss, str) and not (callable(loss) and _takes_five(loss)):
-        faults.append(f"loss must be callable on (logits, logits_adv, y, lam, criterion), got {shown(loss)}.")
+        faults.append(
+            f"loss must be callable on (logits, logits_adv, y, lam, criterion), got {shown(loss)}. One that takes the "
+            "first four, and gives each sample its loss, is given as per_sample_loss(function)."
+        )
     if augmentation is not None and not callable(augmentation):
         faults.append(f"augmentation must be callable on (x, generator), got {type(augmentation).__name__}.")
     return faults
@@ -41,6 +45,11 @@ def _takes_five(function: Callable[..., Any]) -> bool:
     except ValueError:  # of a function that has no signature
         return True
     return True
+
+
+def loss_faults(loss: Any, classifier: OATClassifier) -> list[str]:
+    """Say why a loss cannot train a classifier, as far as it can tell."""
+    return loss.faults(classifier) if isinstance(loss, PerSampleLoss) else []
 
 
 def attack_faults(attack: Any, fallback: Any, *, eps: float, norm: Norm, eps_step: float | None) -> list[str]:
