@@ -16,6 +16,7 @@ from torch.nn.parameter import is_lazy
 
 from art_oat.condition import Condition, Dials, Layout, OperatingPoint, Slope, conditioned
 from art_oat.contexts import recalled
+from art_oat.exporters import FoldedFirst
 from art_oat.layers.batch_norm import steadied
 from art_oat.layers.encoding import Encoding
 from art_oat.layers.film import FiLM
@@ -35,7 +36,7 @@ def _nb_parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters() if not is_lazy(parameter))
 
 
-class OATModel(nn.Module):
+class OATModel(FoldedFirst):
     """A network whose converted layers depend on lam; made by ``to_conditional``.
 
     Trained, it is called with one lam per sample; used, it hands out plain networks by :meth:`pinned`.
@@ -188,9 +189,11 @@ class OATModel(nn.Module):
             width: One of the trained widths; None for the default point's.
 
         Raises:
+            RuntimeError: If an exporter runs it.
             TypeError: If ``x`` is no tensor of a batch, or ``lam`` neither a number nor a tensor.
             ValueError: If ``lam`` or ``width`` is not as above.
         """
+        self.refuse_exporters(x)
         if not isinstance(x, Tensor) or x.dim() == 0 or x.is_complex():
             got = f"{x.dtype} {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
             raise TypeError(f"x must be a tensor of real numbers, [N, ...], got {got}.")

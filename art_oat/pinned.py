@@ -14,6 +14,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from art_oat.compiled import compiled
 from art_oat.condition import Condition, OperatingPoint
 from art_oat.contexts import exact_arithmetic
+from art_oat.exporters import FoldedFirst
 from art_oat.layers import ConditionalLayer, Encoding
 from art_oat.layers.slimmable import at_width
 from art_oat.rebuild import same_tensor
@@ -134,7 +135,7 @@ def _link(source: Source, width: float) -> tuple[nn.Module, _Links]:
     return network, _Links(layers, aliases, merged_from, source.structure, watch)
 
 
-class LiveNetwork(nn.Module):
+class LiveNetwork(FoldedFirst):
     """The network of the original architecture, in evaluation mode, at lams of choice.
 
     Weights and buffers are views of the trained ones and need no gradient. Every conditional layer has a twin, updated
@@ -223,8 +224,9 @@ class LiveNetwork(nn.Module):
         """Answer as the original network does; ``x [N, ...]`` is cast to its dtype.
 
         Raises:
-            RuntimeError: If several lams are set, but not at ``N``.
+            RuntimeError: If several lams are set, but not at ``N``; or if an exporter runs it.
         """
+        self.refuse_exporters(x)
         if len(self._lam) not in (1, len(x)):
             raise RuntimeError(
                 f"the live network is set to {len(self._lam)} lams, one per sample, got {len(x)} samples."

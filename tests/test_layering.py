@@ -13,7 +13,7 @@ import art_oat
 
 ROOT = Path(art_oat.__file__).parents[1]
 ORDER = [
-    {"compiled", "contexts", "draws", "fields", "launch", "leftovers", "levels", "numbers", "table"},
+    {"compiled", "contexts", "draws", "exporters", "fields", "launch", "leftovers", "levels", "numbers", "table"},
     {"condition", "threads", "rebuild", "checks", "storage"},
     {"data", "fingerprint", "group", "lock", "model_files", "models", "watch"},
     {"layers"},
@@ -32,7 +32,7 @@ ORDER = [
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
 TORCH_SIDE = {"layers", "pinned", "model", "network_kinds", "surgery", "models"}
 TORCH_ALONE = {"condition", "contexts", "draws", "fields", "launch", "numbers", "rebuild", "table", "threads", "watch"}
-TORCH_ALONE |= TORCH_SIDE | {"compiled"}
+TORCH_ALONE |= TORCH_SIDE | {"compiled", "exporters"}
 NOT_TORCH = {"art", "numpy", "sklearn", "torchattacks", "pyautoattack"}
 MODULES = sorted(
     path for path in (ROOT / "art_oat").rglob("*.py") if path.parent != ROOT / "art_oat" or path.stem != "__init__"

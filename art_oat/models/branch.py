@@ -41,7 +41,7 @@ class DropPath(nn.Module):
         if not self.training or self.probability == 0:
             return x
         share = 1 - self.probability
-        kept = x.new_empty(len(x), *[1] * (x.ndim - 1)).bernoulli_(share)
+        kept = x.new_empty([x.shape[0]] + [1] * (x.ndim - 1)).bernoulli_(share)
         return x * kept / share
 
     def extra_repr(self) -> str:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from art_oat.models.arguments import refuse_faults
 from art_oat.models.branch import MLP, DropPath, drop_paths
@@ -36,7 +35,8 @@ class ConvNeXtBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return ``[N, channels, H, W]`` for ``[N, channels, H, W]``."""
         branch = self.mix(self.norm(self.depthwise(x).permute(0, 2, 3, 1)))
-        return x + torch.as_tensor(self.drop_path(branch.permute(0, 3, 1, 2)))
+        dropped: Tensor = self.drop_path(branch.permute(0, 3, 1, 2))
+        return x + dropped
 
 
 class Downsampling(nn.Module):
@@ -49,7 +49,8 @@ class Downsampling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``[N, after, H / 2, W / 2]`` for ``[N, before, H, W]``, sizes rounded down."""
-        return torch.as_tensor(self.convolution(self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)))
+        smaller: Tensor = self.convolution(self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+        return smaller
 
 
 class Stem(nn.Module):
@@ -62,7 +63,8 @@ class Stem(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``[N, channels, H / patch, W / patch]`` for images, sizes rounded down."""
-        return torch.as_tensor(self.norm(self.convolution(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+        patches: Tensor = self.norm(self.convolution(x).permute(0, 2, 3, 1))
+        return patches.permute(0, 3, 1, 2)
 
 
 class ConvNeXt(nn.Module):
@@ -123,10 +125,16 @@ class ConvNeXt(nn.Module):
         Raises:
             ValueError: If an image is smaller than ``patch_size`` times 2 for every stage but the first.
         """
-        if min(x.shape[-2:]) < self.smallest:
-            least, given = self.smallest, "x".join(map(str, x.shape[-2:]))
-            raise ValueError(f"images must have at least {least}x{least} pixels, got {given}. Use fewer stages.")
-        return torch.as_tensor(self.head(self.norm(self.stages(self.stem(x)).mean(dim=(2, 3)))))
+        _check_size(x, self.smallest)
+        scores: Tensor = self.head(self.norm(self.stages(self.stem(x)).mean(dim=(2, 3))))
+        return scores
+
+
+@fx.wrap  # one step in a traced graph, which looks at the images it gets
+def _check_size(x: Tensor, least: int) -> None:
+    height, width = x.shape[-2], x.shape[-1]
+    if min(height, width) < least:
+        raise ValueError(f"images must have at least {least}x{least} pixels, got {height}x{width}. Use fewer stages.")
 
 
 def _stage_faults(depths: Sequence[int], channels: Sequence[int]) -> list[str]:

@@ -76,7 +76,8 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return scores ``[N, K]`` for images ``[N, in_channels, H, W]`` of any size."""
-        return torch.as_tensor(self.head(self.stages(self.stem(x)).mean(dim=(2, 3))))
+        scores: Tensor = self.head(self.stages(self.stem(x)).mean(dim=(2, 3)))
+        return scores
 
 
 def resnet18(in_channels: int = 3, nb_classes: int = 10) -> ResNet:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from art_oat.models.arguments import refuse_faults
@@ -39,7 +38,8 @@ class SmallCNN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return scores ``[N, K]`` for images ``[N, in_channels, H, W]``."""
-        return torch.as_tensor(self.head(self.features(x).mean(dim=(2, 3))))
+        scores: Tensor = self.head(self.features(x).mean(dim=(2, 3)))
+        return scores
 
 
 @register_network(r"small((?:-[1-9]\d*)*)", "small", "small-16-32-64 (channels)")

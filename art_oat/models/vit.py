@@ -6,7 +6,7 @@ import math
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from art_oat.models.arguments import refuse_faults
 from art_oat.models.branch import MLP, DropPath, drop_paths
@@ -38,10 +38,11 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``[N, T, channels]`` for tokens ``[N, T, channels]``."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.nb_heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.nb_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         # torch's fused attention has no second derivative, and is no faster for so few tokens
-        weights = (q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])).softmax(dim=-1)
-        return torch.as_tensor(self.output((weights @ v).transpose(1, 2).flatten(2)))
+        weights = (q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5).softmax(dim=-1)
+        mixed: Tensor = self.output((weights @ v).transpose(1, 2).flatten(2))
+        return mixed
 
 
 class TransformerBlock(nn.Module):
@@ -65,7 +66,8 @@ class TransformerBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return ``[N, T, channels]`` for tokens ``[N, T, channels]``."""
         x = x + self.drop_path(self.attention(self.norm1(x)))
-        return x + torch.as_tensor(self.drop_path(self.mix(self.norm2(x))))
+        mixed: Tensor = self.drop_path(self.mix(self.norm2(x)))
+        return x + mixed
 
 
 class ViT(nn.Module):
@@ -141,13 +143,19 @@ class ViT(nn.Module):
         Raises:
             ValueError: If the images are of another shape than the task's.
         """
-        if x.shape[1:] != self.image_shape:
-            raise ValueError(f"images must have shape {list(self.image_shape)}, got {list(x.shape[1:])}.")
+        _check_shape(x, self.image_shape)
         tokens = self.patches(x).flatten(2).transpose(1, 2)
         if self.token is not None:
             tokens = torch.cat([self.token.expand(x.shape[0], -1, -1), tokens], dim=1)
         tokens = self.norm(self.blocks(self.dropout(tokens + self.positions)))
-        return torch.as_tensor(self.head(tokens.mean(dim=1) if self.token is None else tokens[:, 0]))
+        scores: Tensor = self.head(tokens.mean(dim=1) if self.token is None else tokens[:, 0])
+        return scores
+
+
+@fx.wrap  # one step in a traced graph, which looks at the images it gets
+def _check_shape(x: Tensor, shape: tuple[int, int, int]) -> None:
+    if x.shape[1:] != shape:
+        raise ValueError(f"images must have shape {list(shape)}, got {list(x.shape[1:])}.")
 
 
 def patch_side(image_size: tuple[int, int]) -> int:

@@ -37,8 +37,8 @@ class PreActivationBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return ``[N, after, H / stride, W / stride]`` for ``[N, before, H, W]``, sizes rounded up."""
         activated = torch.relu(self.norm1(x))
-        body = self.conv2(self.dropout(torch.relu(self.norm2(self.conv1(activated)))))
-        return torch.as_tensor(body + (x if self.shortcut is None else self.shortcut(activated)))
+        body: Tensor = self.conv2(self.dropout(torch.relu(self.norm2(self.conv1(activated)))))
+        return body + (x if self.shortcut is None else self.shortcut(activated))
 
 
 class WideResNet(nn.Module):
@@ -79,7 +79,8 @@ class WideResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return scores ``[N, K]`` for images ``[N, in_channels, H, W]`` of any size."""
         features = torch.relu(self.norm(self.stages(self.stem(x))))
-        return torch.as_tensor(self.head(features.mean(dim=(2, 3))))
+        scores: Tensor = self.head(features.mean(dim=(2, 3)))
+        return scores
 
 
 def _depth_faults(depth: int) -> list[str]:
