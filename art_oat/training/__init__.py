@@ -3,6 +3,7 @@
 from art_oat.training.awp import WeightPerturbation
 from art_oat.training.callbacks import Callback, Checkpoint, CSVLogger, EarlyStopping, RestoreBest
 from art_oat.training.guard import CatastrophicOverfittingWarning
+from art_oat.training.loggers import MetricLogger, MLflowLogger, TensorBoardLogger, WandbLogger
 from art_oat.training.loss import MARTLoss, TRADESLoss, hybrid_loss, loss_by_name
 from art_oat.training.lr_stepper import PerStep
 from art_oat.training.method import METHODS, Method
@@ -30,7 +31,9 @@ __all__ = [
     "EpochMetrics",
     "EpochRecord",
     "MARTLoss",
+    "MLflowLogger",
     "Method",
+    "MetricLogger",
     "OATTrainer",
     "OneCycle",
     "PerProcess",
@@ -42,8 +45,10 @@ __all__ = [
     "StatisticsWarning",
     "StratifiedSampling",
     "TRADESLoss",
+    "TensorBoardLogger",
     "TrainingHistory",
     "Validation",
+    "WandbLogger",
     "WarmUp",
     "WarmupCosine",
     "WeightPerturbation",

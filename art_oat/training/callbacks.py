@@ -31,14 +31,14 @@ class Callback:
     in evaluation mode and holds the average of its weights, if one is asked for.
 
     Example:
-        A logger for TensorBoard::
+        One that ends a training when its time is over::
 
-            class TensorBoard(Callback):
-                def __init__(self, writer: SummaryWriter) -> None:
-                    self.writer = writer
+            class TimeLimit(Callback):
+                def __init__(self, seconds: float) -> None:
+                    self.seconds = seconds
 
-                def on_epoch_end(self, record: EpochRecord) -> None:
-                    self.writer.add_scalar("area", record.area, record.epoch)
+                def on_epoch_end(self, record: EpochRecord) -> bool:
+                    return sum(epoch.seconds for epoch in self.history) > self.seconds
     """
 
     needs_validation = False
