@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from art_oat.condition import OperatingPoint
     from art_oat.data.augmentation import RandomCropFlip
     from art_oat.evaluation import AutoAttack, RobustnessReport, TradeoffCurve, TransferMatrix, evaluate
+    from art_oat.experiment.pretrained import pretrained
     from art_oat.frontier import AdaptivePolicy, Frontier
     from art_oat.model import OATModel
     from art_oat.model_io import load_model, save_model
@@ -65,6 +66,7 @@ __all__ = [
     "fold",
     "load_model",
     "parameter_groups",
+    "pretrained",
     "save_model",
     "to_conditional",
 ]
@@ -76,6 +78,7 @@ _NAMES = {
     "condition": ("OperatingPoint",),
     "data.augmentation": ("RandomCropFlip",),
     "evaluation": ("AutoAttack", "RobustnessReport", "TradeoffCurve", "TransferMatrix", "evaluate"),
+    "experiment.pretrained": ("pretrained",),
     "frontier": ("AdaptivePolicy", "Frontier"),
     "model": ("OATModel",),
     "model_io": ("load_model", "save_model"),

@@ -112,7 +112,7 @@ def one_network(config: Config, runs: Path, part: Part | None = None) -> tuple[P
     """Return the one network of a part, by default the first, trained if the folder does not hold it."""
     part = part or next(config.parts())
     model = train("oat", config, part, runs / part.name / "oat").model
-    return part, config.recipe.classifier(model, part.data)
+    return part, config.recipe.classifier(model, part.data.input_shape, part.data.nb_classes)
 
 
 def fit(recipe: Recipe, data: Dataset, **options: Any) -> OATClassifier:

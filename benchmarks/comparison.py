@@ -19,7 +19,7 @@ SHARD_SIZE = 500
 
 def judge(model: OATModel, config: Config, part: Part, folder: Path, nb_workers: int = 1) -> tuple[Shares, Shares]:
     """Return which test images are right ``[lams, N]``, and which also under attack ``[judges, lams, M]``."""
-    classifier = config.recipe.classifier(model, part.data)
+    classifier = config.recipe.classifier(model, part.data.input_shape, part.data.nb_classes)
     x, y = part.data.test
     images, labels = classifier.as_tensors(x, y)
     lambdas = config.judged_at(model)

@@ -36,7 +36,8 @@ def trainer_for(recipe: Recipe, data: Dataset, *, device_type: str = "auto") -> 
     """Return what trains by a recipe; whatever cannot work together is refused here, before anything is written."""
     model = _model(recipe, data)
     method = replace(recipe.method, augmentation=recipe.augment(data))
-    classifier = recipe.classifier(model, data, recipe.optimizer_for(model), device_type=device_type)
+    optimizer = recipe.optimizer_for(model)
+    classifier = recipe.classifier(model, data.input_shape, data.nb_classes, optimizer, device_type=device_type)
     return OATTrainer(classifier, method, seed=recipe.seed)
 
 

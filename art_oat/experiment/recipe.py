@@ -223,12 +223,13 @@ class Recipe:
     def classifier(
         self,
         model: OATModel,
-        data: Dataset,
+        input_shape: tuple[int, ...],
+        nb_classes: int,
         optimizer: torch.optim.Optimizer | None = None,
         *,
         device_type: str = "auto",
     ) -> OATClassifier:
-        """Return the classifier of a model for this data; ``device_type`` is as :class:`OATClassifier` takes it."""
+        """Return the classifier of a model for images of ``input_shape``; see :class:`OATClassifier`."""
         loss = nn.CrossEntropyLoss(label_smoothing=self.label_smoothing)
-        parts = (model, loss, data.input_shape, data.nb_classes, optimizer)
+        parts = (model, loss, input_shape, nb_classes, optimizer)
         return OATClassifier(*parts, clip_values=_CLIP_VALUES, device_type=device_type)

@@ -258,7 +258,7 @@ class Run:
         begin = "Going on attacking" if so_far.exists() else "Attacking"
         nb_shards = -(-nb_attacked // measurement.shard_size)
         network = load_model(self.folder, trusts_network=self.trusts_network)
-        classifier = recipe.classifier(network, data, device_type=self.device_type)
+        classifier = recipe.classifier(network, data.input_shape, data.nb_classes, device_type=self.device_type)
         where = f"{_every(widths)}, on {named_device(classifier.device)}"
         self.say(f"{begin} {nb_attacked} of {nb_images} test images at {where} ...")
         options = EvaluationOptions(
