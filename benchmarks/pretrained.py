@@ -37,7 +37,7 @@ RECIPES: Mapping[str, Recipe] = {
 """The demo's with more epochs; and the fastest attack, so that all of CIFAR-10 is learned in an hour on one core."""
 IMAGES = {"cifar10": "CIFAR-10, every image encoded anew as JPEG of quality 75"}
 """What was trained on, where a name does not say all."""
-MEASUREMENT = Measurement(attacks=("pgd-20", "autoattack"), nb_robust=1000)
+MEASUREMENT = Measurement(attacks=("pgd-20", "autoattack"), nb_robust=600)
 
 
 def pack(run: Run, folder: Path) -> None:
