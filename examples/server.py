@@ -78,12 +78,12 @@ class Batcher:
         inputs, ends = np.concatenate([x for x, _ in waiting]), np.cumsum([len(x) for x, _ in waiting])
         try:
             scores = await asyncio.to_thread(self.classifier.predict, inputs, lam=point.lam, width=point.width)
+            parts = np.split(scores, ends[:-1])
         except Exception as error:  # noqa: BLE001 - each of them is told, and the next batch is another matter
-            for _, answer in waiting:
-                answer.set_exception(RuntimeError(f"could not predict: {one_line(error)}"))
-        else:
-            for (_, answer), own in zip(waiting, np.split(scores, ends[:-1]), strict=True):
-                answer.set_result(own)
+            parts = [RuntimeError(f"could not predict: {one_line(error)}") for _ in waiting]
+        for (_, answer), own in zip(waiting, parts, strict=True):
+            if not answer.done():  # what asked may have given up
+                answer.set_exception(own) if isinstance(own, Exception) else answer.set_result(own)
 
 
 class Dials(BaseModel):

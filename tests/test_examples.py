@@ -26,6 +26,7 @@ def test_every_example_runs_and_says_what_it_found(path, tmp_path, monkeypatch, 
 
 def test_there_are_examples():
     assert {path.stem for path in EXAMPLES} >= {
+        "adaptive_policy",
         "fine_tune",
         "imagenet",
         "own_network",

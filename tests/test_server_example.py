@@ -1,5 +1,6 @@
 """examples/server.py over HTTP: what it answers, under load, and what one request can do to another."""
 
+import asyncio
 import http.client
 import importlib.util
 import io
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from art_oat import AdaptivePolicy, OATClassifier, TradeoffCurve, save_model, to_conditional
+from art_oat import AdaptivePolicy, OATClassifier, OperatingPoint, TradeoffCurve, save_model, to_conditional
 from art_oat.model_io import Architecture
 from art_oat.models import SmallCNN
 from tests.conftest import make_classifier
@@ -160,6 +161,20 @@ def test_a_client_that_goes_away_does_not_hurt_those_that_wait_with_it(served):
     for status, answer in answers:
         assert status == 200
         np.testing.assert_allclose(answer["scores"], served.classifier.predict(X[:2], lam=0.4), **TOLERANCE)
+
+
+def test_a_request_that_is_given_up_does_not_hurt_those_that_wait_with_it(example, served):
+    async def both() -> np.ndarray:
+        batcher, point = example.Batcher(served.classifier), OperatingPoint(0.3)
+        leaving, staying = (asyncio.create_task(batcher.predict(X[part], point)) for part in (slice(2), slice(2, 5)))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        scores = await asyncio.wait_for(staying, 20)
+        assert leaving.cancelled()
+        assert batcher.nb_batches == 1
+        return scores
+
+    np.testing.assert_allclose(asyncio.run(both()), served.classifier.predict(X[2:5], lam=0.3), **TOLERANCE)
 
 
 def test_where_a_pass_fails_its_requests_are_told_and_the_next_are_answered(served, monkeypatch):
