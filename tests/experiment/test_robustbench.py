@@ -94,6 +94,7 @@ def test_the_accuracies_are_those_of_the_function_on_the_test_images_and_on_thos
     assert 0 < float(found["autoattack_acc"]) < float(found["clean_acc"])  # or the test says nothing
 
 
+@pytest.mark.slow
 def test_autoattack_run_on_the_function_as_robustbench_runs_it_finds_as_much(entry):
     network = network_in(entry)
     attack = pyautoattack.AutoAttack(
