@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from art_oat import Frontier, OperatingPoint, TradeoffCurve, TransferMatrix
+from art_oat import AdaptivePolicy, Frontier, OperatingPoint, TradeoffCurve, TransferMatrix
 from art_oat.frontier import MeasuredPoint
 from tests.properties.entry import Entry, tried
 from tests.properties.strategies import Odd, Values, counts, fixed, numbers
@@ -83,6 +83,23 @@ def unbeaten(found, given):
     assert found.pareto(costs=costs) == found
     assert found.area() == given["self"].area()
     assert all(p in kept or any(beats(other, p, costs) for other in kept) for p in points)
+
+
+def as_good_as_any(found, given):
+    """No point that meets the floors and the time is right more often, where that share of samples is attacked."""
+    policy, threat = given["self"], given.get("threat", 0)
+    share = float(np.mean(np.asarray(threat, dtype=np.float64)))
+    bounds = {"min_robust": policy.min_robust, "max_latency_ms": given.get("max_latency_ms")}
+    fitting = [p for p in policy.curve.points if meets(p, bounds)]
+    expected = {p: (1 - share) * p.clean + share * p.robust for p in fitting}
+    taken = [it for p, it in expected.items() if p.operating_point == found]
+    assert max(expected.values()) == pytest.approx(max(taken))
+
+
+def no_point_is_fast_enough(given):
+    policy = given["self"]
+    bounds = {"min_robust": policy.min_robust, "max_latency_ms": given.get("max_latency_ms")}
+    return () if any(meets(p, bounds) for p in policy.curve.points) else ("max_latency_ms", "min_robust")
 
 
 LINES = (
@@ -277,6 +294,27 @@ ENTRIES = [
         },
         ("self",),
         unbeaten,
+        nb_cases=100,
+    ),
+    Entry(
+        "AdaptivePolicy.point",
+        AdaptivePolicy.point,
+        {
+            "self": Values(
+                POINTS.map(lambda it: AdaptivePolicy(Frontier(tuple(it)), min_robust=min(p.robust for p in it)))
+            ),
+            "threat": Values(
+                SHARE.right
+                | st.lists(st.sampled_from((True, False)), min_size=1, max_size=5)
+                | st.lists(SHARES, min_size=1, max_size=5).map(np.array),
+                SHARE.wrong.filter(lambda it: not isinstance(it, list))
+                | st.sampled_from(([], [math.nan], [2.0], [-0.1, 0.5], [[0.5]], ["a"], np.zeros((2, 2)), [None])),
+            ),
+            "max_latency_ms": numbers(0, math.inf, is_low_in=False).or_none(),
+        },
+        ("self",),
+        as_good_as_any,
+        conflicts=no_point_is_fast_enough,
         nb_cases=100,
     ),
     Entry("Frontier.from_csv", with_file(Frontier.from_csv), {"content": FILES}, ("content",), as_read, nb_cases=150),
