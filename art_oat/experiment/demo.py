@@ -38,12 +38,14 @@ def recipe_and_folder(widths: tuple[float, ...]) -> tuple[Recipe, Path]:
 
 
 def how_to_use(folder: Path, width: float) -> str:
-    """Return the lines that load what the demo trained, and use it at a width."""
+    """Return the lines that ship what the demo trained as a file, load it, and use it at a width."""
+    slim = "" if width == 1 else f" --width {width:g}"
+    ship = f"  art-oat export {folder} --lam 0.3{slim} --out {folder / 'lam-0.3.onnx'}  # a file that others run\n"
     load = f"  model = art_oat.load_model({str(folder)!r});"
     if width == 1:
-        return f"{load} model.pinned(art_oat.OperatingPoint(lam=0.3))(images)"
+        return f"{ship}{load} model.pinned(art_oat.OperatingPoint(lam=0.3))(images)"
     return (
-        f"{load} point = art_oat.OperatingPoint(lam=0.3, width={width:g})\n"
+        f"{ship}{load} point = art_oat.OperatingPoint(lam=0.3, width={width:g})\n"
         "  model.pinned(point)(images)  # answers with a part of the channels, at less cost\n"
         "  art_oat.fold(model, point)  # an ordinary smaller network, to ship"
     )

@@ -1,5 +1,6 @@
 import itertools
 import os
+import shlex
 
 import pytest
 import torch
@@ -22,6 +23,10 @@ def test_the_demo_prints_its_table_and_says_where_the_files_are(tmp_path):
     assert "PGD-1 (10)" in result.output
     assert str(tmp_path / "tradeoff.png") in result.output
     assert (tmp_path / "tradeoff.png").exists()
+    (command,) = [line for line in result.stdout.splitlines() if "art-oat export" in line]
+    shipped = call(*shlex.split(command, comments=True)[1:])
+    assert shipped.exit_code == 0, shipped.output
+    assert (tmp_path / "lam-0.3.onnx").exists()
 
 
 def test_the_demo_of_several_widths_measures_each_and_shows_how_to_use_one(tmp_path):

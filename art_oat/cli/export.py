@@ -1,0 +1,72 @@
+"""``art-oat export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from art_oat.cli.terminal import refusals, say, search_here, short_warnings, terminable
+
+if TYPE_CHECKING:
+    from art_oat import OATClassifier
+    from art_oat.data import Dataset
+
+
+def export(  # noqa: PLR0913 - each is an option
+    run: Annotated[Path, typer.Argument(help="Folder that art-oat train wrote.")],
+    out: Annotated[Path, typer.Option(help="The file; its suffix tells the format: .onnx, .pt2, .pt, .safetensors.")],
+    lam: Annotated[
+        float | None, typer.Option(help="Which point: 0 asks for accuracy, 1 for robustness. Or --dial.")
+    ] = None,
+    width: Annotated[float | None, typer.Option(help="One of the trained widths; 1 if not given.")] = None,
+    dial: Annotated[bool, typer.Option("--dial", help="Every lam in one file, which takes lam as an input.")] = False,
+    file_format: Annotated[
+        str | None, typer.Option("--format", help="onnx, torch.export, torchscript or safetensors.")
+    ] = None,
+    precision: Annotated[str, typer.Option(help="float32, float16, or int8 (ONNX alone).")] = "float32",
+    nb_test: Annotated[
+        int, typer.Option(min=0, help="Test images to measure the accuracy of a point on; 0 for none.")
+    ] = 1000,
+    trust_network: Annotated[
+        bool, typer.Option("--trust-network", help="Import the code that the folder names as its network.")
+    ] = False,
+) -> None:
+    """Write a point of a trained network, or its whole dial, as a file that others run.
+
+    The file is run and compared with the network before it is there.
+    """
+    if trust_network:
+        search_here()
+    with refusals(), terminable(), short_warnings():
+        _check_asked(lam, precision, is_dial=dial)
+        classifier, data = _classifier(run, trusts_network=trust_network)
+        settings: dict[str, Any] = {"width": width, "format": file_format}
+        if dial:
+            exported = classifier.export_dial(out, **settings)
+        else:
+            samples = (data.test.x[:nb_test], data.test.y[:nb_test]) if nb_test else None
+            exported = classifier.export(out, lam=lam, precision=precision, data=samples, **settings)
+    say(str(exported))
+
+
+def _check_asked(lam: float | None, precision: str, *, is_dial: bool) -> None:
+    """Refuse what no file could be before anything is loaded."""
+    if (lam is None) != is_dial:
+        given = "both" if is_dial else "neither"
+        raise ValueError(f"one of --lam and --dial must be given, got {given}: one point, or all of them in one file.")
+    if is_dial and precision != "float32":
+        raise ValueError(f"--precision must be float32 for --dial, got {precision}.")
+
+
+def _classifier(folder: Path, *, trusts_network: bool) -> tuple[OATClassifier, Dataset]:
+    from art_oat.experiment.run import Run
+    from art_oat.model_io import load_model
+
+    run = Run(folder, say, trusts_network=trusts_network)
+    with run.held():  # what another process is at work on may lack its weights for a while
+        recipe = run.recipe
+        model = load_model(folder, trusts_network=trusts_network)
+    data = recipe.dataset(keeps_levels=True)
+    return recipe.classifier(model, data, device_type="cpu"), data
