@@ -1,15 +1,21 @@
 """What the README shows must work as it stands there."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
+from tests.cli.subjects import call
+
 README = Path(__file__).parents[1] / "README.md"
 
 
-def python_blocks() -> list[str]:
-    return re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+SHIPPING = README.parent / "docs" / "ship.md"
+
+
+def python_blocks(page: Path = README) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
 @pytest.mark.slow
@@ -19,6 +25,27 @@ def test_the_python_of_the_readme_runs_from_top_to_bottom(tmp_path, monkeypatch)
     for block in python_blocks():
         exec(compile(block, str(README), "exec"), names)
     assert (tmp_path / "tradeoff.png").exists()
+
+
+def test_the_python_of_the_page_on_shipping_runs_from_top_to_bottom(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for block in python_blocks(SHIPPING):
+        exec(compile(block, str(SHIPPING), "exec"), names)
+    files = {"robust.onnx", "small.pt2", "weights.safetensors", "dial.onnx", "half.onnx", "int8.onnx"}
+    assert {path.name for path in tmp_path.iterdir()} == files
+    assert names["logits"].shape == (5, 10)
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_page_on_shipping_run_from_top_to_bottom(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    commands = re.findall(r"^art-oat .*$", SHIPPING.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    for command in commands:
+        result = call(*shlex.split(command)[1:])
+        assert result.exit_code == 0, result.output
+    assert len(commands) == 4
+    assert {path.name for path in tmp_path.glob("*.onnx")} == {"robust.onnx", "robust-int8.onnx", "dial.onnx"}
 
 
 def test_all_python_of_the_readme_can_be_compiled_and_imports_what_there_is():
