@@ -69,4 +69,4 @@ def _classifier(folder: Path, *, trusts_network: bool) -> tuple[OATClassifier, D
         recipe = run.recipe
         model = load_model(folder, trusts_network=trusts_network)
     data = recipe.dataset(keeps_levels=True)
-    return recipe.classifier(model, data, device_type="cpu"), data
+    return recipe.classifier(model, data.input_shape, data.nb_classes, device_type="cpu"), data
