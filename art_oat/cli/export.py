@@ -10,7 +10,7 @@ import typer
 from art_oat.cli.terminal import refusals, say, search_here, short_warnings, terminable
 
 if TYPE_CHECKING:
-    from art_oat import OATClassifier
+    from art_oat.classifier import OATClassifier
     from art_oat.data import Dataset
 
 
