@@ -15,8 +15,9 @@ from art_oat.cli.terminal import refusals, say, search_here, short_warnings, sho
 def evaluate() -> None:
     """Attack a trained network on the test images at every lam and width.
 
-    Writes tradeoff.csv, tradeoff.png and samples.csv (what broke which image) there. The same command goes on with an
-    evaluation that was interrupted. Several processes, one for each GPU, say, share the images: torchrun
+    Writes tradeoff.csv, tradeoff.png, samples.csv (what broke which image) and README.md (a model card, with which the
+    folder can be shared as it is) there. The same command goes on with an evaluation that was interrupted. Several
+    processes, one for each GPU, say, share the images: torchrun
     --nproc-per-node 2 -m art_oat evaluate ...
     """
 
