@@ -1,10 +1,10 @@
 """Serve every operating point of one network over HTTP, from one process; requests of a point are answered together.
 
-python examples/server.py --folder runs/demo --input-shape 3 16 16    # what art-oat trained and measured there
-python examples/server.py            # digits, trained in half a minute
-python examples/server.py --smoke    # trained in seconds, and served to 16 clients at once: says what that took
+python examples/server.py              # the digits that come with the library
+python examples/server.py runs/mine    # what art-oat train and art-oat evaluate have left there
+python examples/server.py --smoke      # asks itself, 16 requests at once, and says how long answers take
 
-Needs fastapi and uvicorn (pip install ".[serve]" in the checkout). Then, for images of 1x8x8:
+Needs fastapi and uvicorn (pip install ".[serve]" in the checkout). Put it behind what limits and knows your clients.
 
 curl localhost:8000/points
 curl localhost:8000/predict --json '{"inputs": [[[[0, 0.5, ...], ...]]], "lam": 0.3}'
@@ -21,24 +21,19 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 import uvicorn
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
-from torch import nn, optim
 
-from art_oat import AdaptivePolicy, OATClassifier, OATTrainer, OperatingPoint, TradeoffCurve, load_model, to_conditional
+from art_oat import AdaptivePolicy, OATClassifier, OperatingPoint, pretrained
 from art_oat.checks import as_array, input_faults, one_line, range_faults, refuse
-from art_oat.data import digits
-from art_oat.models import SmallCNN
 
 Array = NDArray[Any]
 Waiting = list[tuple[Array, asyncio.Future[Array]]]
@@ -100,11 +95,13 @@ class Inputs(Dials):
     inputs: list[Any]
 
 
+@dataclass
 class Service:
     """Says which point a request is for, whether it can be answered, and the answer."""
 
-    def __init__(self, classifier: OATClassifier, policy: AdaptivePolicy, batcher: Batcher) -> None:
-        self.classifier, self.policy, self.batcher = classifier, policy, batcher
+    classifier: OATClassifier
+    policy: AdaptivePolicy
+    batcher: Batcher
 
     async def predict(self, inputs: Any, dials: Dials) -> tuple[OperatingPoint, Array]:
         point, x = self._point(dials), as_array(inputs, "inputs")
@@ -163,58 +160,41 @@ def make_app(service: Service) -> FastAPI:
     return app
 
 
-def trained(*, is_smoke: bool) -> tuple[OATClassifier, TradeoffCurve]:
-    data, model = digits(), to_conditional(SmallCNN(channels=(16, 32, 64)), widths=(0.5, 1.0), input_shape=(1, 8, 8))
-    optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    classifier = OATClassifier(model, nn.CrossEntropyLoss(), (1, 8, 8), 10, optimizer, clip_values=(0, 1))
-    OATTrainer(classifier, eps=0.2, eps_step=0.05).fit(*data.train, nb_epochs=1 if is_smoke else 20)
-    attack = "pgd-1" if is_smoke else "pgd-20"
-    return classifier, TradeoffCurve.measure(classifier, *data.validation, eps=0.2, attack=attack)
-
-
-def loaded(folder: Path, input_shape: tuple[int, ...]) -> tuple[OATClassifier, TradeoffCurve]:
-    model = load_model(folder)
-    nb_classes = model.pinned()(torch.zeros(1, *input_shape)).shape[1]
-    classifier = OATClassifier(model, nn.CrossEntropyLoss(), input_shape, nb_classes, clip_values=(0, 1))
-    return classifier, TradeoffCurve.from_csv(folder / "tradeoff.csv")
-
-
-def ask(address: tuple[str, int], body: dict[str, Any]) -> tuple[dict[str, Any], float]:
+def ask(address: tuple[str, int], body: str) -> tuple[dict[str, Any], float]:
     """Return what is answered to a request for predictions, and the seconds that it took."""
     connection, started = http.client.HTTPConnection(*address, timeout=60), time.perf_counter()
-    connection.request("POST", "/predict", json.dumps(body), {"content-type": "application/json"})
+    connection.request("POST", "/predict", body, {"content-type": "application/json"})
     answer = json.loads(connection.getresponse().read())
     connection.close()
     return answer, time.perf_counter() - started
 
 
-def load(classifier: OATClassifier, address: tuple[str, int], nb_requests: int = 200, nb_clients: int = 16) -> str:
-    """Ask for predictions of digits, many at once and at mixed points; say how many are wrong, and how long it took."""
-    model, draws, x = classifier.model, np.random.default_rng(0), digits().test.x
-    parts = [x[start : start + size] for start, size in draws.integers(1, 9, (nb_requests, 2))]
+def load(classifier: OATClassifier, x: Array, address: tuple[str, int]) -> str:
+    """Ask 200 times, 16 at once, at mixed points; say how many answers are wrong, and how long they took."""
+    model, draws = classifier.model, np.random.default_rng(0)
+    parts = [x[start : start + size] for start, size in draws.integers(1, 9, (200, 2))]
     points = [{"lam": draws.choice(model.lambdas), "width": draws.choice(model.widths)} for _ in parts]
-    bodies = [{"inputs": part.tolist(), **point} for part, point in zip(parts, points, strict=True)]
-    with ThreadPoolExecutor(nb_clients) as clients:
+    bodies = [json.dumps({"inputs": part.tolist(), **point}) for part, point in zip(parts, points, strict=True)]
+    with ThreadPoolExecutor(16) as clients:
         answers = list(clients.map(lambda body: ask(address, body), bodies))
     expected = [classifier.predict(part, **point) for part, point in zip(parts, points, strict=True)]
-    nb_right = sum(np.allclose(it["scores"], own, atol=1e-4) for (it, _), own in zip(answers, expected, strict=True))
+    is_right = [np.allclose(it["scores"], own, atol=1e-4) for (it, _), own in zip(answers, expected, strict=True)]
     half, most = 1000 * np.percentile([seconds for _, seconds in answers], (50, 99))
-    wrong = f"{nb_requests - nb_right} wrong"
-    return f"{nb_requests} requests, {nb_clients} at once: {wrong}, p50 {half:.0f} ms, p99 {most:.0f} ms"
+    return f"200 requests, 16 at once: {is_right.count(False)} wrong, p50 {half:.0f} ms, p99 {most:.0f} ms"
 
 
 def main(given: argparse.Namespace) -> None:
-    in_folder = given.folder is not None
-    classifier, curve = loaded(given.folder, (*given.input_shape,)) if in_folder else trained(is_smoke=given.smoke)
-    batcher = Batcher(classifier)
-    app = make_app(Service(classifier, AdaptivePolicy(curve), batcher))
+    dial = pretrained(given.network)
+    batcher = Batcher(dial.classifier)
+    app = make_app(Service(dial.classifier, AdaptivePolicy(dial.curve), batcher))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     with socket.create_server((given.host, 0 if given.smoke else given.port)) as listener:
         print("serving at http://{}:{}, described at /docs".format(*listener.getsockname()), flush=True)
         if given.smoke:
             running = threading.Thread(target=server.run, args=([listener],))
             running.start()
-            print(f"{load(classifier, listener.getsockname())}, {batcher.nb_batches} passes")
+            x = dial.recipe.dataset().test.x
+            print(f"{load(dial.classifier, x, listener.getsockname())}, {batcher.nb_batches} passes")
             server.should_exit = True
             running.join()
         else:
@@ -223,9 +203,8 @@ def main(given: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, help="what to serve; without it, digits are trained")
-    parser.add_argument("--input-shape", type=int, nargs="+", default=[1, 8, 8], help="of one sample")
+    parser.add_argument("network", nargs="?", default="digits", help="as art_oat.pretrained takes it; must be measured")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000, help="0 for any that is free")
-    parser.add_argument("--smoke", action="store_true", help="train for an epoch, answer 200 requests, and end")
+    parser.add_argument("--smoke", action="store_true", help="answer 200 requests, 16 at once, and end")
     main(parser.parse_args())
