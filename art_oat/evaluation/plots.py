@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,22 +12,20 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
+from art_oat.evaluation.labels import label_points
 from art_oat.storage import replaced
 
-_CLEAN_COLOR = "#1b6ca8"
-_ROBUST_COLOR = "#c0392b"
-_CLEAN_STYLE: Mapping[str, Any] = {"linestyle": "-", "marker": "o"}
-_ROBUST_STYLE: Mapping[str, Any] = {"linestyle": "--", "marker": "s", "markerfacecolor": "white"}
+_CLEAN, _ROBUST, _POINT, _OTHERS = "#0072B2", "#D55E00", "black", "0.75"
+"""Blue, vermillion and black of Okabe and Ito, which people with every kind of color vision tell apart; and gray."""
 
-_LABEL_SIZE = (0.08, 0.035)
-"""Width and height of a label, as shares of the axes."""
+_SAME = 3.0
+"""Points of a curve that are so near to each other, in points of type, share a label."""
 
 _HEAT = mpl.colormaps["Blues"].with_extremes(bad="0.94")
 """One hue from light to dark: readable with every kind of color vision, and in gray."""
@@ -53,29 +52,37 @@ class Line:
 def plot_tradeoff(
     lines: Sequence[Line], *, title: str, attack: str, others: Mapping[str, Sequence[float]], path: Path | None
 ) -> Figure:
-    """Draw both accuracies against lam (left), and against each other (right), with standard errors.
+    """Draw both accuracies against lam, and against each other, with standard errors.
 
     Args:
-        lines: One curve, or several, which get a color each on either side.
+        lines: One curve, or one for each width, which get a column each, with the other curves in gray behind.
         title: Written above.
         attack: What the robust accuracy is that of.
         others: What other attacks left at each lam; drawn for a single curve.
         path: Where to save the figure; None for nowhere.
     """
-    figure = Figure(figsize=(10, 4.2 if len(lines) == 1 else 4.8), layout="constrained")
-    against_lam, against_each_other = figure.subplots(1, 2)
-    against_lam.set(xlabel="lam (0: accuracy, 1: robustness)", ylabel="accuracy", title="Turn the dial", ylim=(0, 1.03))
-    against_each_other.set(xlabel="robust accuracy", ylabel="clean accuracy", title="What is traded for what")
-    for axes in (against_lam, against_each_other):
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        axes.grid(alpha=0.25)
-    _frame(against_each_other, lines)
-    if len(lines) == 1:
-        _draw_against_lam(against_lam, lines[0], attack, others)
-        _draw_against_each_other(against_each_other, lines[0])
-    else:
-        _draw_lines(figure, lines, attack)
-    figure.suptitle(title, fontsize=10)
+    nb = len(lines)
+    figure = Figure(figsize=(10, 4.6) if nb == 1 else (max(3.4 * nb, 7.5), 6.8), layout="constrained")
+    panels = np.reshape(figure.subplots(*((1, 2) if nb == 1 else (2, nb)), squeeze=False), (2, nb))
+    for number, (line, dial, trade) in enumerate(zip(lines, *panels, strict=True)):
+        dial.set(xlabel="lam (0: accuracy, 1: robustness)", title="Turn the dial" if nb == 1 else None)
+        trade.set(xlabel="robust accuracy", title="What is traded for what" if nb == 1 else None)
+        if nb > 1:
+            dial.set_title(line.label.replace(": ", "\n"), fontsize=9)
+        if number == 0:
+            dial.set_ylabel("accuracy")
+            trade.set_ylabel("clean accuracy")
+        _draw_dial(dial, line, [it for it in lines if it is not line], attack, others if nb == 1 else {})
+        _draw_trade(trade, line, [it for it in lines if it is not line])
+        _frame(trade, lines)
+    pairs = zip(*panels[0, 0].get_legend_handles_labels(), strict=True)
+    handles, labels = zip(*sorted(pairs, key=lambda pair: isinstance(pair[0], Line2D)), strict=True)  # first: our two
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4), fontsize=8)
+    figure.suptitle(textwrap.fill(title, int(13 * figure.get_figwidth())), fontsize=10)
+    figure.draw_without_rendering()  # labels are placed where the axes then are
+    figure.set_layout_engine("none")
+    for line, trade in zip(lines, panels[1], strict=True):
+        _label(trade, line)
     return _saved(figure, path)
 
 
@@ -100,74 +107,60 @@ def _frame(axes: Axes, lines: Sequence[Line]) -> None:
         limits(low - margin - excess, high + margin - excess)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))  # steps of 2.5% would be labeled as 2 and 3
-    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axis.set_major_formatter(PercentFormatter(1, decimals=0))
 
 
-def _draw_against_lam(axes: Axes, line: Line, attack: str, others: Mapping[str, Sequence[float]]) -> None:
-    style: dict[str, Any] = {"capsize": 3}
-    axes.errorbar(line.lams, line.clean, line.clean_error, marker="o", color=_CLEAN_COLOR, label="clean", **style)
-    label = f"robust: {attack}"
-    axes.errorbar(line.lams, line.robust, line.robust_error, marker="s", color=_ROBUST_COLOR, label=label, **style)
+def _draw_dial(
+    axes: Axes, line: Line, behind: Sequence[Line], attack: str, others: Mapping[str, Sequence[float]]
+) -> None:
+    """Draw accuracies against lam."""
+    style: dict[str, Any] = {"capsize": 3, "markersize": 5, "elinewidth": 0.8}
+    axes.errorbar(line.lams, line.clean, line.clean_error, label="clean", color=_CLEAN, marker="o", **style)
+    style |= {"color": _ROBUST, "marker": "s", "linestyle": "--"}
+    axes.errorbar(line.lams, line.robust, line.robust_error, label=f"robust: {attack}", **style)
     for name, shares in others.items():
-        axes.plot(line.lams, shares, ":", color=_ROBUST_COLOR, alpha=0.7, label=f"{name} alone")
-    axes.legend(loc="best", fontsize=8)
+        axes.plot(line.lams, shares, ":", color=_ROBUST, alpha=0.7, label=f"{name} alone")
+    for number, other in enumerate(behind):
+        label = "" if number else "other widths"
+        axes.plot(other.lams, other.clean, color=_OTHERS, linewidth=1, zorder=1, label=label)
+        axes.plot(other.lams, other.robust, "--", color=_OTHERS, linewidth=1, zorder=1)
+    axes.set_ylim(0, 1.03)
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.grid(alpha=0.25)
 
 
-def _draw_against_each_other(axes: Axes, line: Line) -> None:
-    style: dict[str, Any] = {"marker": "o", "linestyle": ":", "capsize": 2, "elinewidth": 0.7}
-    drawn = axes.errorbar(line.robust, line.clean, line.clean_error, line.robust_error, **style)
-    text_style: dict[str, Any] = {"fontsize": 8, "color": drawn[0].get_color(), "textcoords": "offset points"}
-    for group in _neighbors(line, axes):
-        text = "lam " + ", ".join(f"{line.lams[index]:g}" for index in group)
-        middle = group[len(group) // 2]
-        place = (line.robust[middle], line.clean[middle])
-        is_right = place[0] > (min(line.robust) + max(line.robust)) / 2  # text keeps off the border and the curve
-        side: dict[str, Any] = {"xytext": (-6, -13), "ha": "right"} if is_right else {"xytext": (6, 6), "ha": "left"}
-        axes.annotate(text, place, **side, **text_style)
+def _draw_trade(axes: Axes, line: Line, behind: Sequence[Line]) -> None:
+    """Draw accuracies against each other."""
+    style: dict[str, Any] = {"marker": "o", "linestyle": ":", "capsize": 2, "elinewidth": 0.7, "markersize": 5}
+    axes.errorbar(line.robust, line.clean, line.clean_error, line.robust_error, color=_POINT, **style)
+    for other in behind:
+        axes.plot(other.robust, other.clean, ".:", color=_OTHERS, linewidth=1, markersize=4, zorder=1)
+    axes.grid(alpha=0.25)
 
 
-def _neighbors(line: Line, axes: Axes) -> list[list[int]]:
-    """Group consecutive points, by index, that lie too close together to be labeled one by one."""
-    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    width, height = _LABEL_SIZE[0] * (right - left), _LABEL_SIZE[1] * (top - bottom)
-    groups = [[0]]
-    for index in range(1, len(line.lams)):
-        last = groups[-1][-1]
-        is_close = abs(line.robust[index] - line.robust[last]) < width
-        if is_close and abs(line.clean[index] - line.clean[last]) < height:
+def _label(axes: Axes, line: Line) -> None:
+    """Write its lam beside each point."""
+    points = [*zip(line.robust, line.clean, strict=True)]
+    groups = _alike(axes, points)
+    middles = [group[len(group) // 2] for group in groups]
+    texts = ["lam " + ", ".join(f"{line.lams[index]:g}" for index in group) for group in groups]
+    steps = np.linspace(0, 1, 25)[:, None]
+    ends = [*itertools.pairwise(np.array(points))]
+    for point, error in zip(np.array(points), zip(line.robust_error, line.clean_error, strict=True), strict=True):
+        ends += [(point - bar, point + bar) for bar in np.diag(error)]
+    label_points(axes, [points[index] for index in middles], texts, np.vstack([a + steps * (b - a) for a, b in ends]))
+
+
+def _alike(axes: Axes, points: Sequence[tuple[float, float]]) -> list[list[int]]:
+    """Group consecutive points, by index, whose marks cover each other."""
+    pixels, groups = axes.transData.transform(points), [[0]]
+    for index in range(1, len(points)):
+        distance = np.linalg.norm(pixels[index] - pixels[groups[-1][0]])
+        if distance < _SAME * axes.figure.dpi / 72:
             groups[-1].append(index)
         else:
             groups.append([index])
     return groups
-
-
-def _draw_lines(figure: Figure, lines: Sequence[Line], attack: str) -> None:
-    """Draw a curve each in a color of its own; other attacks than the deciding one are left to the table."""
-    against_lam, against_each_other = figure.axes
-    shades = (0.72 * index / (len(lines) - 1) for index in range(len(lines)))
-    colors = [to_hex(mpl.colormaps["viridis"](shade)) for shade in shades]
-    for height, (color, line) in enumerate(reversed(list(zip(colors, lines, strict=True))), start=3):
-        style: dict[str, Any] = {"color": color, "elinewidth": 0.8}
-        against_lam.errorbar(line.lams, line.clean, line.clean_error, **style, **_CLEAN_STYLE)
-        against_lam.errorbar(line.lams, line.robust, line.robust_error, **style, **_ROBUST_STYLE)
-        errors = line.clean_error, line.robust_error
-        against_each_other.errorbar(line.robust, line.clean, *errors, linestyle=":", **style)
-        _draw_circles(against_each_other, line, color, height)
-    against_each_other.set(title="What is traded for what (in the circles: lam)")
-    labels = {"clean": _CLEAN_STYLE, f"robust: {attack}": _ROBUST_STYLE}
-    kinds = [Line2D([], [], color="0.3", label=label, **style) for label, style in labels.items()]
-    against_lam.legend(handles=kinds, loc="best", fontsize=8)
-    widths = [Line2D([], [], color=it, linewidth=4, label=line.label) for it, line in zip(colors, lines, strict=True)]
-    figure.legend(handles=widths, loc="outside lower center", ncols=min(len(widths), 3), fontsize=8)
-
-
-def _draw_circles(axes: Axes, line: Line, color: str, height: int) -> None:
-    """Draw the points as circles that hold their lam; a circle hides what is below."""
-    for lam, robust, clean in zip(line.lams, line.robust, line.clean, strict=True):
-        place = (robust, clean)
-        order, text = height + lam / 100, f"{lam:.2g}".removeprefix("0") or "0"
-        axes.plot(*place, "o", color=color, markersize=14, markeredgecolor="white", zorder=order)
-        axes.annotate(text, place, color="white", fontsize=6.5, ha="center", va="center", zorder=order)
 
 
 def plot_transfer(

@@ -129,11 +129,15 @@ class TradeoffCurve(Frontier, Tabular):
         columns = accuracy_columns(self.points) | latency_columns(self.points, self.latency_batch_size)
         return Table(columns, f"Accuracy in percent, {self._threat()}", notes)
 
-    def plot(self, path: str | Path | None = None) -> Figure:
+    def plot(self, path: str | Path | None = None, *, subject: str = "One network") -> Figure:
         """Draw the trade-off: both accuracies against lam, and against each other, with standard errors.
 
+        Several widths get a column each.
+
         Args:
-            path: Where to save the figure; the ending gives the format, PNG without one. None for nowhere.
+            path: Where to save the figure; the ending gives the format, such as ``.svg`` or ``.pdf``, PNG without one.
+                None for nowhere.
+            subject: What the title says of the network and its data, such as ``"ResNet-20 on CIFAR-10"``.
         """
         from art_oat.evaluation.plots import Line, plot_tradeoff  # Matplotlib is slow to import
 
@@ -148,11 +152,11 @@ class TradeoffCurve(Frontier, Tabular):
         others = {display_name(it): [point.by_attack[it] for point in groups[0]] for it in self.points[0].by_attack}
         others = {name: shares for name, shares in others.items() if shares != lines[0].robust}
         deciding, path = deciding_attack(self.points), None if path is None else Path(path)
-        return plot_tradeoff(lines, title=self._title(), attack=deciding, others=others, path=path)
+        return plot_tradeoff(lines, title=self._title(subject), attack=deciding, others=others, path=path)
 
-    def _title(self) -> str:
+    def _title(self, subject: str) -> str:
         widths, point = {point.width for point in self.points}, self.points[0]
-        network = "One network" if len(widths) > 1 or widths == {1.0} else f"One network at width {min(widths):g}"
+        network = subject if len(widths) > 1 or widths == {1.0} else f"{subject} at width {min(widths):g}"
         return f"{network}. {self._threat()} on {point.nb_robust} images, clean on {point.nb_clean}; {_BARS}"
 
     def _threat(self) -> str:

@@ -237,7 +237,8 @@ class Run:
                 self._keep(curve, settings, held)
         if held is not None:
             remove_folders(done)
-            curve.plot(self.folder / "tradeoff.png")
+            subject = f"{self.recipe.network} on {Path(self.recipe.data).name}"
+            curve.plot(self.folder / "tradeoff.png", subject=subject)
             version = self._ledger.settings("training").get("version")
             describe(self.folder, curve, self.recipe, version, self.say)
         return curve

@@ -264,7 +264,7 @@ def without_costs(curve: TradeoffCurve) -> TradeoffCurve:
 
 
 @pytest.mark.parametrize("widths", [(1.0,), (0.5, 1.0)])
-@pytest.mark.parametrize("ending", ["png", "svg"])
+@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
 def test_the_picture_names_what_it_shows_and_is_saved_whole(tmp_path, widths, ending):
     path = tmp_path / "new" / f"tradeoff.{ending}"
     figure = curve_of(*widths).plot(path)
@@ -274,41 +274,47 @@ def test_the_picture_names_what_it_shows_and_is_saved_whole(tmp_path, widths, en
     assert "150 images" in figure.get_suptitle()
 
 
-def test_the_picture_of_one_width_labels_lams_and_attacks_and_says_nothing_of_cost():
-    figure = curve_of(1.0).plot()
-    left, right = figure.axes
-    assert [text.get_text() for text in right.texts].count("lam 0") == 1
-    assert len(left.get_legend().get_texts()) == 4
-    assert figure.legends == []
-
-
 def legend_of(figure) -> list[str]:
     (legend,) = figure.legends
+    assert not any(axes.get_legend() for axes in figure.axes)
     return [text.get_text() for text in legend.get_texts()]
 
 
-def test_the_picture_has_a_curve_per_width_in_the_color_of_its_legend_and_every_point_holds_its_lam():
+def test_the_picture_of_one_width_labels_lams_and_attacks_and_says_nothing_of_cost():
+    figure = curve_of(1.0).plot()
+    _, right = figure.axes
+    assert [text.get_text() for text in right.texts].count("lam 0") == 1
+    assert legend_of(figure) == ["clean", "robust: worst case of all attacks", "PGD-20 alone", "AutoAttack alone"]
+
+
+def test_the_title_names_subject_attacks_radius_and_images():
+    expected = "ResNet-20 on digits. PGD-20 and AutoAttack at eps 0.2 (Linf) on 150 images, clean on 450; bars:"
+    assert curve_of(1.0).plot(subject="ResNet-20 on digits").get_suptitle().replace("\n", " ").startswith(expected)
+    at_width = curve_of(0.5).plot(subject="ResNet-20").get_suptitle()
+    assert at_width.startswith("ResNet-20 at width 0.5. ")
+    assert "eps 8/255 (Linf)" in replace(curve_of(1.0), eps=8 / 255).plot().get_suptitle()
+
+
+def test_each_width_has_panels_of_its_own_that_say_what_it_costs_with_the_others_in_gray_behind():
     figure = curve_of(0.5, 0.75, 1.0).plot()
-    expected = {"width 1: 1.16 G MACs, 45 ms", "width 0.75: 0.652 G MACs, 25.3 ms", "width 0.5: 0.29 G MACs, 11.2 ms"}
-    assert set(legend_of(figure)) == expected
-    colors = {line.get_label().split(":")[0]: line.get_color() for line in figure.legends[0].get_lines()}
-    assert len(set(colors.values())) == 3
-    left, right = figure.axes
-    places = {}
-    for width in (0.5, 0.75, 1.0):
-        color = colors[f"width {width:g}"]
-        clean, robust = [0.9 - 0.1 * lam for lam in LAMBDAS], [0.1 + 0.8 * lam * width for lam in LAMBDAS]
-        drawn = [list(line.get_ydata()) for line in left.get_lines() if line.get_color() == color]
-        assert sorted(drawn) == sorted([robust, clean])
-        assert robust in [list(line.get_xdata()) for line in right.get_lines() if line.get_color() == color]
-        places |= {place: lam for *place, lam in zip(robust, clean, LAMBDAS, strict=True) for place in [tuple(place)]}
-    assert {text.xy: float(text.get_text()) for text in right.texts} == places
+    assert legend_of(figure) == ["clean", "robust: worst case of all attacks", "other widths"]
+    dials, trades = figure.axes[:3], figure.axes[3:]
+    costs = ["width 1\n1.16 G MACs, 45 ms", "width 0.75\n0.652 G MACs, 25.3 ms", "width 0.5\n0.29 G MACs, 11.2 ms"]
+    assert [axes.get_title() for axes in dials] == costs
+    robust = {width: [0.1 + 0.8 * lam * width for lam in LAMBDAS] for width in (1.0, 0.75, 0.5)}
+    for width, dial, trade in zip(robust, dials, trades, strict=True):
+        (drawn,) = [line for line in dial.get_lines() if line.get_marker() == "s"]
+        (traded,) = [line for line in trade.get_lines() if line.get_marker() == "o"]
+        assert list(drawn.get_ydata()) == list(traded.get_xdata()) == robust[width]
+        assert list(traded.get_ydata()) == [0.9 - 0.1 * lam for lam in LAMBDAS]
+        behind = [list(line.get_xdata()) for line in trade.get_lines() if line.get_color() == "0.75"]
+        assert sorted(behind) == sorted(shares for other, shares in robust.items() if other != width)
 
 
-def test_the_legend_of_widths_says_what_the_latency_is_that_of_and_leaves_out_what_is_not_known():
+def test_the_title_of_a_width_says_what_the_latency_is_that_of_and_leaves_out_what_is_not_known():
     curve = curve_of(0.5, 1.0, latency_batch_size=32)
-    assert legend_of(curve.plot())[0] == "width 1: 1.16 G MACs, 45 ms for 32 images"
-    assert legend_of(without_costs(curve).plot()) == ["width 1", "width 0.5"]
+    assert curve.plot().axes[0].get_title() == "width 1\n1.16 G MACs, 45 ms for 32 images"
+    assert [axes.get_title() for axes in without_costs(curve).plot().axes[:2]] == ["width 1", "width 0.5"]
 
 
 @pytest.mark.parametrize("low", [0.75, 0.775, 0.9])
@@ -323,9 +329,9 @@ def test_percentages_on_the_axes_are_those_of_their_ticks(low):
 
 def test_labels_of_points_that_coincide_are_merged():
     points = tuple(MeasuredPoint(lam, 1.0, 0.9, 0.5, 450, 150, {"pgd-20": 0.5}) for lam in LAMBDAS)
-    left, right = TradeoffCurve(points, 0.2).plot().axes
-    assert [text.get_text() for text in right.texts] == ["lam 0, 0.1, 0.2, 0.3, 0.4, 1"]
-    assert [text.get_text() for text in left.get_legend().get_texts()] == ["clean", "robust: PGD-20"]
+    figure = TradeoffCurve(points, 0.2).plot()
+    assert [text.get_text() for text in figure.axes[1].texts] == ["lam 0, 0.1, 0.2, 0.3, 0.4, 1"]
+    assert legend_of(figure) == ["clean", "robust: PGD-20"]
 
 
 def test_the_table_holds_every_figure_with_its_error():
