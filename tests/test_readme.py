@@ -44,8 +44,10 @@ def test_the_commands_of_the_page_on_shipping_run_from_top_to_bottom(tmp_path, m
     for command in commands:
         result = call(*shlex.split(command)[1:])
         assert result.exit_code == 0, result.output
-    assert len(commands) == 4
+    assert len(commands) == 6
     assert {path.name for path in tmp_path.glob("*.onnx")} == {"robust.onnx", "robust-int8.onnx", "dial.onnx"}
+    assert {path.suffix for path in (tmp_path / "entry").iterdir()} >= {".json", ".pt", ".py", ".safetensors"}
+    assert (tmp_path / "runs" / "digits" / "README.md").exists()
 
 
 def test_all_python_of_the_readme_can_be_compiled_and_imports_what_there_is():

@@ -36,7 +36,8 @@ class CardFacts:
         data: What was measured on: a name of :func:`art_oat.data.load`, or another.
         name: What the model is called; None for the name of its folder.
         license: An identifier of the Hub, such as ``"mit"``; None to name none.
-        clip_values: Range of the images.
+        clip_values: Range of the images that the model itself takes, which is all that its folder holds: what a
+            classifier does to them before is not in it.
         recipe: How it was trained, as JSON can hold it; None to say nothing of it.
         version: Of art_oat, by which it was trained; None for unknown.
 
