@@ -30,6 +30,7 @@ SMOKES = {
     "scaling growth": "exponent",
     "scaling roofline": "fraction",
     "screens --variants 'level losses' 'clean first, weights of rank 2' 'lam 1 x 5, ordered'": "area",
+    "ship": "int8",
     "speed --only predict fold ART step train loop": "ART's TRADES trainer",
     "step_time": "n-fgsm, with its guard",
     "tradeoff": "lam-0.4",

@@ -34,7 +34,7 @@ def classifier(name: str = "small", **options: object) -> OATClassifier:
 
 @cache
 def foreign_classifier(name: str) -> OATClassifier:
-    foreign = OTHERS[name]
+    foreign = next(it for it in (*QUICK, *TODAY) if it.name == name)
     x = torch.rand(12, *foreign.input_shape, generator=torch.Generator().manual_seed(0))
     network = lived(foreign.build(torch.float32, torch.contiguous_format), x)
     converted = to_conditional(network.eval(), LAMBDAS, **foreign.options)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from art_oat.export import FORMATS
+from art_oat.export import FORMATS, ExportError
 from art_oat.surgery import fold
+from tests.compat.exports import NO_ONNX
 from tests.export.subjects import OTHERS, OURS, SLIMMABLE, SUFFIXES, classifier, foreign_classifier
 
 EXACT = 1e-3
@@ -72,3 +73,15 @@ def test_dials_of_ours_answer_at_fifty_random_lams_as_predict_does(name, kind, t
 @pytest.mark.parametrize("name", OTHERS)
 def test_dials_of_others_answer_at_fifty_random_lams_as_predict_does(name, kind, tmp_path):
     assert_ships_its_dial(foreign_classifier(name), kind, 1.0, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NO_ONNX)
+def test_what_torch_does_not_export_right_is_refused_in_one_line_and_nothing_is_left(name, tmp_path):
+    with pytest.raises(ExportError) as refusal:
+        foreign_classifier(name).export(tmp_path / "net.onnx", lam=0.05)
+    message = str(refusal.value)
+    assert message.startswith(("onnx cannot hold this network: ", "onnx must answer as the network does"))
+    assert "\n" not in message
+    assert len(message) < 400
+    assert not list(tmp_path.iterdir())
