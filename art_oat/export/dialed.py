@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,33 +15,16 @@ from art_oat.layers import FiLM
 
 _SPATIAL = 2
 """Where the axes begin that a scale per channel does not have."""
-_NB_IMAGE_AXES = 4
-
-
-class Coefficients(NamedTuple):
-    """What one layer reads in a pass.
-
-    Attributes:
-        scale: Of every sample, ``[N, C]``.
-        shift: Likewise.
-        shares: How much each knot counts for every sample, ``[N, k]``.
-        tables: Scale and shift at the knots, each ``[k, C]``; None where those of samples are no averages of these.
-    """
-
-    scale: Tensor
-    shift: Tensor
-    shares: Tensor
-    tables: tuple[Tensor, Tensor] | None
 
 
 class _Pass(threading.local):
     """The pass under way in this thread; unlike a context variable, ``torch.compile`` can read and write it.
 
     Attributes:
-        values: What every layer reads.
+        values: Scale and shift of every layer, each ``[N, C]``.
     """
 
-    values: Sequence[Coefficients] = ()
+    values: Sequence[tuple[Tensor, Tensor]] = ()
 
 
 _PASS = _Pass()
@@ -123,23 +105,16 @@ class Dial(nn.Module):
         climbed = ((lam.unsqueeze(1) - self.knots[:-1]) / self.gaps).clamp(0, 1)
         return F.linear(climbed, self.steps, self.start)
 
-    def forward(self, lam: Tensor) -> list[Coefficients]:
-        """Return what every layer reads for ``lam [N]``."""
+    def forward(self, lam: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return scale and shift of every layer, each ``[N, C]``, for ``lam [N]``."""
         lam = lam.to(self.knots.dtype)
         shares = self.shares(lam)
         values = (shares @ self.table).split(self.sizes, dim=1)
-        ends = [*itertools.accumulate(self.sizes, initial=0)]
-        tables = [self.table[:, start:end] for start, end in itertools.pairwise(ends)]
-        found = [
-            Coefficients(values[at], values[at + 1], shares, (tables[at], tables[at + 1]))
-            for at in range(0, len(values), 2)
-        ]
-        is_on_slope = (lam < self.end_of_slope).unsqueeze(1)
+        found = [*zip(values[::2], values[1::2], strict=True)]
         for number, curve in self.curves.items():
-            scale, shift = curve(shares @ self.codes)
-            tabled = found[int(number)]
-            scale, shift = torch.where(is_on_slope, tabled.scale, scale), torch.where(is_on_slope, tabled.shift, shift)
-            found[int(number)] = Coefficients(scale, shift, shares, None)
+            is_on_slope = (lam < self.end_of_slope).unsqueeze(1)
+            (low_scale, low_shift), (scale, shift) = found[int(number)], curve(shares @ self.codes)
+            found[int(number)] = torch.where(is_on_slope, low_scale, scale), torch.where(is_on_slope, low_shift, shift)
         return found
 
 
@@ -190,13 +165,9 @@ class DialedAffine(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return ``scale * x + shift`` for features ``[N, C, ...]``, or ``[N, ..., *S]`` where trailing."""
         x = x if self.norm is None else self.norm(x)
-        found = _PASS.values[self.number]
-        is_plain = x.dtype == found.scale.dtype and not self.is_trailing
-        if torch.onnx.is_in_onnx_export() and found.tables and is_plain and x.dim() == _NB_IMAGE_AXES:
-            return _by_maps(x, _repeated(found.shares, x.shape[0], self.layout), *found.tables)
-        scale, shift = (_repeated(values, x.shape[0], self.layout) for values in (found.scale, found.shift))
+        scale, shift = (_repeated(values, x.shape[0], self.layout) for values in _PASS.values[self.number])
         spread = [1] * (x.dim() - 1 - len(self.shape))
-        if is_plain and spread and not torch.onnx.is_in_onnx_export():
+        if spread and not self.is_trailing and x.dtype == scale.dtype:
             return _by_kernel(x, scale, shift)
         axes = [*spread, *self.shape] if self.is_trailing else [*self.shape, *spread]
         result = x * scale.view(-1, *axes) + shift.view(-1, *axes)
@@ -204,22 +175,14 @@ class DialedAffine(nn.Module):
 
 
 def _by_kernel(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Compute in one go over ``x [N, C, ...]``, by the kernel of batch norm on one sample of ``N C`` channels."""
+    """Compute in one go over ``x [N, C, ...]``, by the kernel of batch norm on one sample of ``N C`` channels.
+
+    It is the fastest way in torch and in onnxruntime, also among those that let the latter keep features in blocks.
+    """
     rows = x.reshape(1, -1, *x.shape[_SPATIAL:])
     weight, bias = scale.reshape(-1), shift.reshape(-1)
     mean, var = torch.zeros_like(weight), torch.ones_like(weight)
     return torch.batch_norm(rows, weight, bias, mean, var, False, 0.0, 0.0, False).view(x.shape)
-
-
-def _by_maps(x: Tensor, shares: Tensor, *tables: Tensor) -> Tensor:
-    """Compute with scale and shift as large as ``x [N, C, H, W]``, by 1x1 convolutions of the shares of knots.
-
-    onnxruntime keeps features of convolutions in blocks of channels, as long as what they meet is of their shape and
-    comes from convolutions, too; and it lets the second one add what is scaled, and clip what ReLU clips.
-    """
-    maps = shares.unsqueeze(2).unsqueeze(3).expand(-1, -1, *x.shape[_SPATIAL:])
-    scale, shift = (F.conv2d(maps, table.t().unsqueeze(2).unsqueeze(3)) for table in tables)
-    return x * scale + shift
 
 
 def _repeated(values: Tensor, nb_rows: int, layout: Layout) -> Tensor:
