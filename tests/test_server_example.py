@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,6 +173,24 @@ def test_a_request_that_is_given_up_does_not_hurt_those_that_wait_with_it(exampl
         return scores
 
     np.testing.assert_allclose(asyncio.run(both()), served.classifier.predict(X[2:5], lam=0.3), **TOLERANCE)
+
+
+def test_a_full_batch_goes_at_once_and_its_clock_does_not_cut_the_next_one_short(example, served):
+    async def run() -> None:
+        batcher, point = example.Batcher(served.classifier, nb_samples=4), OperatingPoint(0.3)
+        clocks: list[tuple[Callable[..., None], ...]] = []
+        asyncio.get_running_loop().call_later = lambda _seconds, *call: clocks.append(call)  # no time passes
+        await asyncio.gather(*(batcher.predict(X[:2], point) for _ in range(2)))
+        assert batcher.nb_batches == 1
+        next_one = asyncio.create_task(batcher.predict(X[:1], point))
+        await asyncio.sleep(0)
+        for (ring, *arguments), nb_batches in zip(clocks, (1, 2), strict=True):
+            ring(*arguments)
+            await asyncio.sleep(0)
+            assert batcher.nb_batches == nb_batches
+        await next_one
+
+    asyncio.run(run())
 
 
 def test_where_a_pass_fails_its_requests_are_told_and_the_next_are_answered(served, monkeypatch):
