@@ -26,6 +26,7 @@ ORDER = [
     {"attacks", "frontier"},
     {"training", "evaluation"},
     {"experiment"},
+    {"report"},
     {"cli"},
     {"__main__"},
 ]

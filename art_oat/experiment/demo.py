@@ -41,6 +41,7 @@ def how_to_use(folder: Path, width: float) -> str:
     """Return the lines that ship what the demo trained as a file, load it, and use it at a width."""
     slim = "" if width == 1 else f" --width {width:g}"
     ship = f"  art-oat export {folder} --lam 0.3{slim} --out {folder / 'lam-0.3.onnx'}  # a file that others run\n"
+    ship = f"  art-oat report {folder}  # a page for a browser: turn lam by a slider\n{ship}"
     load = f"  model = art_oat.load_model({str(folder)!r});"
     if width == 1:
         return f"{ship}{load} model.pinned(art_oat.OperatingPoint(lam=0.3))(images)"

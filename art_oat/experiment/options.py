@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
-from art_oat.attacks import format_eps
+from art_oat.attacks import format_eps, parse_eps
 from art_oat.experiment.measurement import Measurement
 from art_oat.experiment.numbers import numbers, radius
 from art_oat.experiment.recipe import Recipe
@@ -105,6 +105,23 @@ class _Option:
             return tuple(value)
         return value or None if self.takes_none else value
 
+    def written(self, value: Any) -> list[str]:
+        """Return the words that :meth:`read` makes a value of; none where no words do."""
+        name = f"--{self.name.replace('_', '-')}"
+        if self.kind is bool:
+            return [name if value else f"--no-{name[2:]}"]
+        if isinstance(value, StratifiedSampling):
+            value = value.weights.get(1.0) if set(value.weights) == {1.0} else None
+        elif value is None and self.takes_none:
+            value = "" if self.kind is str else 0
+        if _MANY_NAMES in self.kinds:
+            return [word for one in value for word in (name, one)]
+        if _MANY_NUMBERS in self.kinds:
+            value = ",".join(f"{one:g}" if float(f"{one:g}") == one else repr(one) for one in value)
+        if self.name in ("eps", "eps_step") and value is not None and parse_eps(format_eps(value)) == value:
+            value = format_eps(value)
+        return [] if value is None else [name, str(value)]
+
 
 def _options(owners: tuple[type, ...]) -> Iterator[_Option]:
     taken: set[str] = set()
@@ -148,3 +165,18 @@ def recipe_from(method_name: str, given: Mapping[str, Any]) -> Recipe:
     if "sampling" in method and 1.0 not in recipe.get("lambdas", Recipe.lambdas):
         raise ValueError("weight_of_one needs lam 1 among lambdas.")
     return Recipe(**recipe, method=Method.named(method_name, **method))
+
+
+def arguments(filled: Any, usual: Any) -> list[str]:
+    """Return the options that make what a command fills out of what is filled without them.
+
+    Args:
+        filled: A :class:`Recipe`, whose method's options come after its own, or a :class:`Measurement`.
+        usual: Another one of its class, which is what a command has where nothing is said.
+    """
+    words = []
+    for option in _options((type(filled),)):
+        value = getattr(filled, option.field.name)
+        if value != getattr(usual, option.field.name):
+            words += option.written(value)
+    return words + (arguments(filled.method, usual.method) if isinstance(filled, Recipe) else [])

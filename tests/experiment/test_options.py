@@ -7,7 +7,7 @@ import pytest
 from art_oat import StratifiedSampling
 from art_oat.experiment import options
 from art_oat.experiment.measurement import Measurement
-from art_oat.experiment.options import read, recipe_from, with_options
+from art_oat.experiment.options import arguments, read, recipe_from, with_options
 from art_oat.experiment.recipe import Recipe, described
 from art_oat.training import Method
 
@@ -93,3 +93,17 @@ def test_help_says_what_holds_where_an_option_is_not_given():
     assert said["attack"].help.endswith("; the recipe's if not given.")
     assert said["lambdas"].help.endswith("; 0 0.1 0.2 0.3 0.4 1 if not given.")
     assert said["eps"].show_default == "8/255"
+
+
+def test_the_options_of_a_measurement_are_what_differs_from_the_usual_one():
+    assert arguments(Measurement(), Measurement()) == []
+    words = arguments(Measurement(attacks=("screen", "pgd-7"), eps=4 / 255, lambdas=(0.0, 0.5)), Measurement())
+    assert words == ["--attack", "screen", "--attack", "pgd-7", "--eps", "4/255", "--lambdas", "0,0.5"]
+
+
+def test_the_options_of_a_recipe_are_what_differs_its_method_last():
+    usual = Recipe(data="digits", method=Method.dial())
+    changed = usual.changed(widths=(0.5, 1.0), channels_last=True, lambdas=(0.0, 1 / 3, 1.0), eps=8 / 255, eps_step=0.1)
+    words = ["--lambdas", f"0,{1 / 3!r},1", "--widths", "0.5,1", "--channels-last", "--eps-step", "0.1"]
+    assert arguments(changed, usual) == words
+    assert arguments(usual.changed(ema=None), usual.changed(ema=0.9)) == ["--ema", "0"]

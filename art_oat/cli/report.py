@@ -1,0 +1,46 @@
+"""``art-oat report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from art_oat.cli.options import Device
+from art_oat.cli.terminal import refusals, say, search_here, terminable
+from art_oat.launch import check_alone
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder that art-oat train, evaluate or demo wrote.")],
+    out: Annotated[Path | None, typer.Option(help="The page to write; RUN/report.html if not given.")] = None,
+    nb_images: Annotated[
+        int, typer.Option(min=10, help="Test images to attack quickly, for robustness over the radius.")
+    ] = 200,
+    trust_network: Annotated[
+        bool, typer.Option("--trust-network", help="Import the code that the folder names as its network.")
+    ] = False,
+    device: Device = "auto",
+) -> None:
+    """Write one page of a run for a browser, which needs no network: trade-off, a slider that turns lam, samples.
+
+    What was not measured is left out, and the page says why.
+    """
+    from art_oat.checks import refuse
+    from art_oat.experiment.run import Run
+    from art_oat.report import collect, write_page
+    from art_oat.storage import writing_fault
+
+    if trust_network:
+        search_here()
+    with refusals(), terminable():
+        check_alone("art-oat report")
+        trained = Run(run, say, trusts_network=trust_network, device_type=device)
+        _ = trained.recipe  # first, so that a folder without a run is refused as such
+        page = run / "report.html" if out is None else out
+        refuse(
+            [f"--out must be a file that can be written, got {page}: {why}."] if (why := writing_fault(page)) else []
+        )
+        write_page(collect(trained, nb_images=nb_images), page)
+    typer.echo(f"The page is {page}. Open it in a browser.")

@@ -1,0 +1,49 @@
+"""The commands that make a run again."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from art_oat.experiment.measurement import Measurement
+from art_oat.experiment.options import arguments
+from art_oat.experiment.recipe import Recipe
+from art_oat.models.registry import network_kind
+from art_oat.training.method import METHODS
+
+
+def commands(folder: Path, recipe: Recipe, measurement: Measurement | None) -> list[str]:
+    """Return the commands that train, measure and show a run, as a shell takes them.
+
+    What a recipe has that no option says (such as another form of FiLM) stands in ``run.json`` alone.
+    """
+    trust = [] if network_kind(recipe.network).is_trusted else ["--trust-network"]
+    found = [["train", "--data", recipe.data, *recipe_words(recipe), "--out", str(folder)]]
+    if measurement is not None:
+        found.append(["evaluate", str(folder), *arguments(measurement, Measurement()), *trust])
+    found.append(["report", str(folder), *trust])
+    return [shlex.join(["art-oat", *words]) for words in found]
+
+
+def recipe_words(recipe: Recipe) -> list[str]:
+    """Return the options that make a recipe, from the named method that is nearest to it; all but ``--data``."""
+    candidates = []
+    for name, make in METHODS.items():
+        usual = Recipe(data=recipe.data, method=make())
+        words = [*([] if name == "dial" else ["--recipe", name]), *arguments(recipe, usual)]
+        is_unsaid = recipe.method.sampling != usual.method.sampling and "--weight-of-one" not in words
+        candidates.append((is_unsaid, len(words), words))
+    return min(candidates, key=lambda candidate: candidate[:2])[2]
+
+
+def measurement_of(settings: dict[str, Any]) -> Measurement | None:
+    """Return the measurement that ``run.json`` tells of; None where it tells of none, or of one of another version."""
+    names = Measurement.__dataclass_fields__
+    kept: dict[str, Any] = {
+        name: tuple(it) if isinstance(it, list) else it for name, it in settings.items() if name in names
+    }
+    try:
+        return Measurement(**kept) if kept else None
+    except (TypeError, ValueError):
+        return None
