@@ -71,7 +71,9 @@ __all__ = [
     "to_conditional",
 ]
 
-_PACKAGES = ("attacks", "classifier", "data", "evaluation", "layers", "models", "surgery", "training", "transfer")
+_PACKAGES = (
+    *("attacks", "classifier", "data", "evaluation", "export", "layers", "models", "surgery", "training", "transfer"),
+)
 _NAMES = {
     "attacks": ("NFGSM", "PGD"),
     "classifier": ("OATClassifier",),

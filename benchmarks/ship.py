@@ -4,14 +4,16 @@
 
 Networks trained on digits (8x8 images, lam 0, 0.2, 1), a wide ResNet of the size of CIFAR-10 without training, in every
 format and precision, at lam 1, and as a whole dial. Files of one network take turns in one process, see ``timing.py``,
-with one lam per sample for a dial; ratios are medians over rounds: to the folded point in float32 of the same format.
-"plain torch" is the folded network itself. Accuracy is that on the test images of digits.
+with one lam per sample for a dial; ratios are medians over rounds: to the point in float32 of the same format. "plain
+torch" is the folded network itself. Accuracy is that on the test images of digits. Beside the int8 that is shipped stand
+the two ways of onnxruntime that it is made of, each for all of the network: ranges of activations known before, or found
+out as it runs.
 """
 
 import argparse
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +26,8 @@ from art_oat.data import Dataset
 from art_oat.experiment.build import fit, trainer_for
 from art_oat.experiment.recipe import Recipe
 from art_oat.export import FORMATS, Exported
+from art_oat.export.quantization import Batches
+from art_oat.export.ship import NB_CALIBRATING
 from art_oat.training import Method
 from benchmarks.steps import SHAPE, StepSettings, classifier_of, plain_network
 from benchmarks.study import Found, run
@@ -97,6 +101,30 @@ def written(classifier: OATClassifier, data: tuple[Tensor, Tensor], folder: Path
     return files
 
 
+def other_ways(classifier: OATClassifier, data: tuple[Tensor, Tensor], folder: Path) -> list[File]:
+    """Quantize all of a network in one way, by onnxruntime as it comes."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    network, (x, y) = fold(classifier.model, lam=LAM), (torch.as_tensor(part) for part in data)
+    exported, plain = classifier.export(folder / "float32.onnx", lam=LAM, data=data), folder / "plain.onnx"
+    quant_pre_process(exported.path, plain)
+    known, found_out = folder / "known.onnx", folder / "found-out.onnx"
+    quantize_static(plain, known, Batches("x", x[:NB_CALIBRATING].float()), per_channel=True)
+    quantize_dynamic(plain, found_out, weight_type=QuantType.QUInt8)  # onnxruntime runs no ConvInteger of int8
+    files = []
+    for name, path in {"int8, ranges known": known, "int8, ranges found out": found_out}.items():
+        answer = _runner(classifier, network, replace(exported, path=path))
+        with torch.no_grad():
+            scores, expected = answer(x.float()), network(x.float())
+        difference = float((scores - expected).abs().max() / expected.abs().max())
+        accuracy = float((scores.argmax(1) == y).double().mean())
+        size = path.stat().st_size
+        judged = replace(exported, nb_bytes=size, difference=difference, accuracy_after=accuracy)
+        files.append(File("onnx", POINT, name, answer, judged))
+    return files
+
+
 def _runner(classifier: OATClassifier, network: nn.Module, exported: Exported) -> Callable[..., Tensor]:
     shipment = classifier._shipment(network, exported.lam, exported.width, [])
     return FORMATS[exported.format].run(exported.path, shipment)
@@ -165,7 +193,7 @@ def _measured(
     name: str, classifier: OATClassifier, data: tuple[Tensor, Tensor], nb_rounds: int, *, is_trained: bool
 ) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
-        files = written(classifier, data, Path(folder))
+        files = [*written(classifier, data, Path(folder)), *other_ways(classifier, data, Path(folder))]
         turns = times(files, torch.as_tensor(data[0]).float(), nb_rounds, name)
     return rows(name, files, turns, is_trained=is_trained)
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
@@ -78,7 +77,7 @@ class Format(ABC):
 
 @contextmanager
 def exporter(name: str, what: str) -> Iterator[None]:
-    """Let an exporter work in silence, and say in one line why it failed.
+    """Let an exporter work without its warnings, and say in one line why it failed.
 
     Args:
         name: Of the format.
@@ -90,7 +89,7 @@ def exporter(name: str, what: str) -> Iterator[None]:
     was_disabled = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     except (OSError, ExportError):  # such as a full disk

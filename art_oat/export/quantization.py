@@ -1,10 +1,9 @@
 """int8 for ONNX files: convolutions by ranges of activations that are known before, matrix products by those at hand.
 
-Why both: a convolution whose ranges are found out while it runs (``ConvInteger``) took 1.8 to 11 times as long as in
-float32 on a small CNN, one with known ranges 0.65 times; a transformer whose every operation has known ranges took 1.2
-to 2.8 times as long, one with matrix products alone, whose ranges are found out, 0.7 to 0.8 (one thread of a CPU,
-onnxruntime 1.31, batches of 32). Convolutions in groups stay in float32: depthwise ones make a ConvNeXt take twice as
-long, and hold few weights.
+Why both: a convolution whose ranges are found out while it runs (``ConvInteger``) takes longer than in float32, and so
+does a transformer of known ranges, in which everything is quantized and back between matrix products. Convolutions in
+groups stay in float32: depthwise ones are slow in int8, and hold few weights. ``python -m benchmarks.ship`` times all
+three ways.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ def quantize(path: Path, name: str, calibration: Tensor) -> None:
             quantize_static(
                 plain,
                 static,
-                _Batches(name, calibration),
+                Batches(name, calibration),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
                 nodes_to_quantize=convolutions,
@@ -56,7 +55,7 @@ def _nb_groups(node: Any) -> int:
     return next((int(it.i) for it in node.attribute if it.name == "group"), 1)
 
 
-class _Batches:
+class Batches:
     """Inputs for calibration, batch by batch, as onnxruntime asks for them."""
 
     def __init__(self, name: str, x: Tensor) -> None:

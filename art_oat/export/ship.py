@@ -30,7 +30,7 @@ measured instead.
 _NB_TRIED = 7
 _BATCHES = (1, 6)  # other sizes than that of the examples
 _BATCH_SIZE = 128
-_NB_CALIBRATING = 512
+NB_CALIBRATING = 512
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def ship(
         accuracies: tuple[float, ...] = ()
         if data is not None:
             if precision == "int8":
-                run, difference = _quantized(kind, shipment, partial, data[0][:_NB_CALIBRATING])
+                run, difference = _quantized(kind, shipment, partial, data[0][:NB_CALIBRATING])
             accuracies = _accuracy(shipment.reference(), *data), _accuracy(run, *data)
         size = partial.stat().st_size
     return Exported(path, kind.name, shipment.lam, shipment.width, precision, size, difference, *accuracies)
