@@ -4,10 +4,10 @@
 
 Networks trained on digits (8x8 images, lam 0, 0.2, 1), a wide ResNet of the size of CIFAR-10 without training, in every
 format and precision, at lam 1, and as a whole dial. Files of one network take turns in one process, see ``timing.py``,
-with one lam per sample for a dial; ratios are medians over rounds: to the point in float32 of the same format. "plain
-torch" is the folded network itself. Accuracy is that on the test images of digits. Beside the int8 that is shipped stand
-the two ways of onnxruntime that it is made of, each for all of the network: ranges of activations known before, or found
-out as it runs.
+with one lam per sample for a dial; ratios are medians over rounds: to the point in float32 of the same format. What is
+called plain torch is the folded network itself. Accuracy is that on the test images of digits. Beside the int8 that is
+shipped stand the two ways of onnxruntime that it is made of, each for all of the network: ranges of activations known
+before, or found out as it runs.
 """
 
 import argparse
