@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
@@ -77,7 +78,7 @@ class Format(ABC):
 
 @contextmanager
 def exporter(name: str, what: str) -> Iterator[None]:
-    """Let an exporter work without its warnings, and say in one line why it failed.
+    """Let an exporter work in silence, and say in one line why it failed.
 
     Args:
         name: Of the format.
@@ -89,7 +90,7 @@ def exporter(name: str, what: str) -> Iterator[None]:
     was_disabled = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):  # where torch.export shows its graph
             warnings.simplefilter("ignore")
             yield
     except (OSError, ExportError):  # such as a full disk
