@@ -64,7 +64,7 @@ def arrows(part: str) -> set[str]:
 def label(part: str) -> str:
     """Return the name of a part and of its files."""
     names = [path.stem for path in PARTS[part] if path.stem != "__init__" and path.parent != ROOT]
-    lines = [", ".join(names[start : start + 3]) for start in range(0, len(names), 3)]
+    lines = [", ".join(names[start : start + 2]) for start in range(0, len(names), 2)]
     return "\n".join([rf"$\bf{{{part.replace('_', chr(92) + '_')}}}$", *lines])
 
 
@@ -74,7 +74,7 @@ def draw(path: Path) -> None:
     # large parts first; networks, which few use, last
     for part in sorted(PARTS, key=lambda it: (depth(it), -len(PARTS[it]) * (it != "models"), it)):
         columns.setdefault(depth(part), []).append(part)
-    figure = plt.figure(figsize=(24, 9), dpi=80)
+    figure = plt.figure(figsize=(26, 9), dpi=80)
     axes = figure.add_axes((0, 0, 1, 0.95))
     places: dict[str, tuple[float, float]] = {}
     for column, parts in columns.items():

@@ -16,7 +16,7 @@ from art_oat.numbers import is_name_in, number_faults, plain_fields, shown
 
 
 class Loss(Protocol):
-    """A training objective; see :func:`hybrid_loss` for the arguments.
+    """A training objective; see :func:`hybrid_loss` for the arguments, and ``per_sample_loss`` for an easier way.
 
     A sum of a term of ``logits`` and a term of ``logits_adv`` may have an attribute ``is_separable = True``. A step
     then calls it twice, holds the graph of one pass at a time, and needs half the memory. An attribute ``objective``
