@@ -34,6 +34,6 @@ class FoldedFirst(nn.Module):
     def _advice(self) -> str:
         return (
             f"a {type(self).__name__} follows training, and cannot be exported, traced or scripted. Fold it first: "
-            "fold(model, lam=..., width=...), or classifier.export(path, lam=...); with lam as an input: "
-            "dial_network(model)."
+            "fold(model, lam=..., width=...), or classifier.export(path, lam=...); with lam as an input, "
+            "classifier.export_dial(path)."
         )
