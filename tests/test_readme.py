@@ -32,7 +32,7 @@ def test_the_python_of_the_page_on_shipping_runs_from_top_to_bottom(tmp_path, mo
     names: dict[str, object] = {}
     for block in python_blocks(SHIPPING):
         exec(compile(block, str(SHIPPING), "exec"), names)
-    files = {"robust.onnx", "small.pt2", "weights.safetensors", "dial.onnx", "half.onnx", "int8.onnx"}
+    files = {"robust.onnx", "accurate.pt2", "weights.safetensors", "dial.onnx", "half.onnx", "int8.onnx"}
     assert {path.name for path in tmp_path.iterdir()} == files
     assert names["logits"].shape == (5, 10)
 

@@ -10,12 +10,11 @@ import typer
 from art_oat.cli.terminal import refusals, say, search_here, short_warnings, terminable
 
 if TYPE_CHECKING:
-    from art_oat.classifier import OATClassifier
-    from art_oat.data import Dataset
+    from art_oat.experiment.recipe import Recipe
 
 
 def export(  # noqa: PLR0913 - each is an option
-    run: Annotated[Path, typer.Argument(help="Folder that art-oat train wrote.")],
+    run: Annotated[Path, typer.Argument(help="Folder of art-oat train, or the name of a network that comes along.")],
     out: Annotated[Path, typer.Option(help="The file; its suffix tells the format: .onnx, .pt2, .pt, .safetensors.")],
     lam: Annotated[
         float | None, typer.Option(help="Which point: 0 asks for accuracy, 1 for robustness. Or --dial.")
@@ -37,17 +36,19 @@ def export(  # noqa: PLR0913 - each is an option
 
     The file is run and compared with the network before it is there.
     """
+    from art_oat.experiment.pretrained import pretrained
+
     if trust_network:
         search_here()
     with refusals(), terminable(), short_warnings():
         _check_asked(lam, precision, is_dial=dial)
-        classifier, data = _classifier(run, trusts_network=trust_network)
+        trained = pretrained(run, device_type="cpu", trusts_network=trust_network)
         settings: dict[str, Any] = {"width": width, "format": file_format}
         if dial:
-            exported = classifier.export_dial(out, **settings)
+            exported = trained.classifier.export_dial(out, **settings)
         else:
-            samples = (data.test.x[:nb_test], data.test.y[:nb_test]) if nb_test else None
-            exported = classifier.export(out, lam=lam, precision=precision, data=samples, **settings)
+            data = _samples(trained.recipe, nb_test) if nb_test else None
+            exported = trained.classifier.export(out, lam=lam, precision=precision, data=data, **settings)
     say(str(exported))
 
 
@@ -60,13 +61,6 @@ def _check_asked(lam: float | None, precision: str, *, is_dial: bool) -> None:
         raise ValueError(f"--precision must be float32 for --dial, got {precision}.")
 
 
-def _classifier(folder: Path, *, trusts_network: bool) -> tuple[OATClassifier, Dataset]:
-    from art_oat.experiment.run import Run
-    from art_oat.model_io import load_model
-
-    run = Run(folder, say, trusts_network=trusts_network)
-    with run.held():  # what another process is at work on may lack its weights for a while
-        recipe = run.recipe
-        model = load_model(folder, trusts_network=trusts_network)
+def _samples(recipe: Recipe, nb_test: int) -> tuple[Any, Any]:
     data = recipe.dataset(keeps_levels=True)
-    return recipe.classifier(model, data.input_shape, data.nb_classes, device_type="cpu"), data
+    return data.test.x[:nb_test], data.test.y[:nb_test]

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from art_oat import fold, load_model
+from art_oat.experiment.recipe import Recipe
 from tests.cli.subjects import DIGITS, call, said
 
 
@@ -74,3 +75,10 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
     result = call("export", str(tmp_path), "--lam", "1", "--out", str(tmp_path / "net.onnx"))
     assert result.exit_code == 2
     assert "must hold a run" in said(result)
+
+
+def test_a_network_that_comes_along_is_written_by_its_name_without_its_data(tmp_path, monkeypatch):
+    monkeypatch.setattr(Recipe, "dataset", None)
+    result = call("export", "digits", "--lam", "1", "--nb-test", "0", "--out", str(tmp_path / "net.pt2"))
+    assert result.exit_code == 0, result.output
+    assert "accuracy" not in result.output
