@@ -128,7 +128,8 @@ class RobustnessReport(Tabular):
     def as_table(self) -> Table:
         """Return what became of the samples: how many are robust, and how many each attack broke first."""
         total, counts = len(self.broken_by), {"robust": int(self.is_robust.sum())}
-        counts |= {f"broken by {name}": count for name, count in self.nb_broken_by.items()}
+        known = {WRONG: "wrong without attack", CARRIED: "broken by an example from another point"}
+        counts |= {known.get(name, f"broken by {name}"): count for name, count in self.nb_broken_by.items()}
         shares = [percent(count / total, math.sqrt(count * (total - count) / total**3)) for count in counts.values()]
         columns = {"outcome": [*counts], "samples": [*map(str, counts.values())], "percent": shares}
         return Table(columns, self._title(), [f"Warning: {warning}" for warning in self.warnings])

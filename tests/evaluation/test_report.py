@@ -56,6 +56,18 @@ def test_it_says_what_was_found():
     assert plain.startswith("AutoAttack, eps 0.1 (L2), 2 samples:")
 
 
+def test_its_table_says_what_became_of_the_samples_which_are_all_counted_once():
+    columns = joined(BROKEN_BY).as_table().columns
+    assert dict(zip(columns["outcome"], map(int, columns["samples"]), strict=True)) == {
+        "robust": 3,
+        "broken by apgd-ce": 3,
+        "broken by an example from another point": 2,
+        "broken by apgd-t": 1,
+        "wrong without attack": 1,
+    }
+    assert columns["percent"][0] == "30.0 ± 14.5"
+
+
 def test_a_screen_is_never_called_autoattack(tmp_path):
     report = joined(BROKEN_BY)
     report.to_csv(tmp_path / "report.csv")
