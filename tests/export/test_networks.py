@@ -13,6 +13,10 @@ EXACT = 1e-3
 """Rounding of 6e-8, enlarged layer by layer; see ``EXACT`` of ``tests/compat/foreign.py``."""
 
 
+A_FEW = [pytest.param(name, marks=[] if name in ("small", "vit") else pytest.mark.slow) for name in OURS]
+"""Ours, two of which are quick."""
+
+
 def assert_ships(subject, kind, points, tmp_path):
     """Write both points; each file answers as its own network does, and not as that of the other point."""
     x = torch.rand(5, *subject.input_shape, generator=torch.Generator().manual_seed(5))
@@ -29,7 +33,7 @@ def assert_ships(subject, kind, points, tmp_path):
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", A_FEW)
 def test_ours_are_shipped_in_every_format(name, kind, tmp_path):
     points = [(0.3, 0.5), (1.0, 1.0)] if name in SLIMMABLE else [(0.05, 1.0), (1.0, 1.0)]
     assert_ships(classifier(name), kind, points, tmp_path)
@@ -63,7 +67,7 @@ def assert_ships_its_dial(subject, kind, width, tmp_path):
 
 
 @pytest.mark.parametrize("kind", DIALS)
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", A_FEW)
 def test_dials_of_ours_answer_at_fifty_random_lams_as_predict_does(name, kind, tmp_path):
     assert_ships_its_dial(classifier(name), kind, 0.5 if name in SLIMMABLE else 1.0, tmp_path)
 
