@@ -70,8 +70,8 @@ class Axis:
         return cls(name, texts[0][0], texts[-1][0], texts)
 
     def place(self, value: float) -> float:
-        """Return where a value lies, from 0 to 1."""
-        return (value - self.low) / (self.high - self.low)
+        """Return where a value lies, from 0 to 1; what lies beyond an end is taken for the end."""
+        return (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
 
 
 SHARES = tuple((step / 5, f"{20 * step}%") for step in range(6))

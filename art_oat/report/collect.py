@@ -135,14 +135,14 @@ def _curve(run: Run, missing: dict[str, str]) -> TradeoffCurve | None:
     path = run.folder / "tradeoff.csv"
     if path.exists():
         return TradeoffCurve.from_csv(path)
-    missing["tradeoff"] = f"The run was not measured: art-oat evaluate {run.folder} writes tradeoff.csv."
+    missing["tradeoff"] = "The run was not measured: art-oat evaluate writes tradeoff.csv."
     return None
 
 
 def _of_samples(run: Run, data: Dataset, missing: dict[str, str]) -> dict[str, Any]:
     path = run.folder / "samples.csv"
     if not path.exists():
-        missing["samples"] = f"There is no samples.csv: art-oat evaluate {run.folder} writes it."
+        missing["samples"] = "There is no samples.csv, which art-oat evaluate writes."
         return {}
     rows = [row for row in read_samples(path) if row.sample < len(data.test.y)]
     found = breakages(rows)

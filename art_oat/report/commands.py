@@ -16,14 +16,18 @@ from art_oat.training.method import METHODS
 def commands(folder: Path, recipe: Recipe, measurement: Measurement | None) -> list[str]:
     """Return the commands that train, measure and show a run, as a shell takes them.
 
-    What a recipe has that no option says (such as another form of FiLM) stands in ``run.json`` alone.
+    Paths are written as ``run.json`` has them, and say nothing of the user. What a recipe has that no option says, such
+    as another form of FiLM, stands in ``run.json`` alone.
     """
+    run = folder.name if folder.is_absolute() else str(folder)  # where it lies on this machine is of no use elsewhere
     trust = [] if network_kind(recipe.network).is_trusted else ["--trust-network"]
-    found = [["train", "--data", recipe.data, *recipe_words(recipe), "--out", str(folder)]]
+    found = [["train", "--data", recipe.data, *recipe_words(recipe), "--out", run]]
     if measurement is not None:
-        found.append(["evaluate", str(folder), *arguments(measurement, Measurement()), *trust])
-    found.append(["report", str(folder), *trust])
-    return [shlex.join(["art-oat", *words]) for words in found]
+        found.append(["evaluate", run, *arguments(measurement, Measurement()), *trust])
+    found.append(["report", run, *trust])
+    shown = recipe.as_values()
+    paths = {getattr(recipe, name): shown[name] for name in ("data", "data_folder", "pretrained")}
+    return [shlex.join(["art-oat", *(paths.get(word, word) for word in words)]) for words in found]
 
 
 def recipe_words(recipe: Recipe) -> list[str]:

@@ -8,7 +8,6 @@ import numpy as np
 from markupsafe import Markup
 
 from art_oat.attacks import display_name, format_eps
-from art_oat.evaluation.text import deciding_attack
 from art_oat.frontier import MeasuredPoint
 from art_oat.report.charts import SHARES, Axis, Line, Mark, line_chart
 from art_oat.report.collect import RadiusLine, Report
@@ -84,7 +83,8 @@ def over_eps(report: Report, width: float) -> Markup:
         if it.lam == line.lam
     ]
     ticks = [(eps, format_eps(eps)) for eps in own[0].radii]
-    across = Axis(f"eps ({report.norm}); trained and measured at {format_eps(report.eps)}", 0, own[0].radii[-1], ticks)
+    which = "trained" if report.curve is None else "measured"
+    across = Axis(f"eps ({report.norm}); {which} at {format_eps(report.eps)}", 0, own[0].radii[-1], ticks)
     title = f"Accuracy under a quick attack over its radius at width {width:g}"
     return line_chart(lines, across, Axis("accuracy under PGD-20", 0, 1, SHARES), title=title)
 
@@ -135,9 +135,8 @@ def measured_with(report: Report) -> str:
     assert report.curve is not None
     point = report.curve.points[0]
     names = " and ".join(display_name(name) for name in point.by_attack) or "attacks"
-    which = deciding_attack(report.curve.points)
     return (
-        f"Robust is what {names} left right on {point.nb_robust} test images ({which}); clean is on {point.nb_clean}. "
+        f"Robust is what {names} left right on {point.nb_robust} test images; clean is on {point.nb_clean}. "
         "Bars are one standard error."
     )
 

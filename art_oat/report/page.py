@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -45,12 +44,12 @@ def html(report: Report) -> str:
     return environment.get_template("page.html").render(
         report=report,
         figures=figures,
-        title=f"{report.recipe.network} on {report.recipe.data}, {report.norm} eps {format_eps(report.eps)}",
+        title=f"{report.recipe.network} on {Path(report.recipe.data).name}, {report.norm} eps {format_eps(report.eps)}",
         script=Markup(script),  # noqa: S704 - ours
         style=Markup(style),  # noqa: S704 - ours
         script_hash=hashed,
         values=values(report),
-        settings=list(_flat(asdict(report.recipe))),
+        settings=list(_flat(report.recipe.as_values())),
         class_table=class_table(report),
         breakage_table=breakage_table(report),
     )

@@ -35,6 +35,18 @@ def test_texts_are_escaped_and_marks_say_what_they_stand_for():
     assert (mark.get("aria-label"), mark.get("data-lam"), mark.get("tabindex")) == ("50% <, half", "0.3", "0")
 
 
+def test_a_bar_ends_where_its_axis_does():
+    root = drawn([Line("", "clean", [Mark(0.5, 0.01, "", y_error=0.02), Mark(0.5, 0.99, "", y_error=0.02)])])
+    levels = [
+        float(level)
+        for it in root.iter("path")
+        if it.get("class") == "bar"
+        for level in re.findall(r" ([\d.]+)", it.get("d"))
+    ]
+    ticks = [float(it.get("y1")) for it in root.iter("line") if it.get("y1") == it.get("y2")]
+    assert (min(levels), max(levels)) == (min(ticks), max(ticks))
+
+
 def test_a_mark_lies_where_its_values_are():
     (line,) = drawn([Line("", "clean", [Mark(0, 0, ""), Mark(1, 1, "")])]).iter("polyline")
     (left, bottom), (right, top) = [tuple(map(float, it.split(","))) for it in line.get("points").split()]

@@ -1,6 +1,7 @@
 import base64
 import io
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -89,6 +90,25 @@ def test_what_a_run_lacks_is_left_out_and_the_page_says_why(run, tmp_path):
     page = html(found)
     for why in ("The run was not measured", "There is no samples.csv", "There is no training.csv"):
         assert why in page
+
+
+def test_no_path_says_whose_home_folder_it_is_and_commands_name_the_run_from_where_it_lies(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    own = copy(run, tmp_path)
+    recipe = RECIPE.changed(pretrained=str(tmp_path / "files" / "weights.pt"))
+    own._ledger.keep("recipe", recipe.as_values())
+    page = html(collect(Run(own.folder, silent, device_type="cpu"), nb_images=10))
+    assert str(tmp_path) not in page
+    assert "~/files/weights.pt" in page
+    assert "art-oat report copy" in page
+
+
+def test_where_pgd_knows_no_ball_no_image_is_attacked(run, tmp_path):
+    other = copy(run, tmp_path)
+    replace(TradeoffCurve.from_csv(run.folder / "tradeoff.csv"), norm="L1").to_csv(other.folder / "tradeoff.csv")
+    found = collect(other)
+    assert (found.gallery, found.radii) == (None, ())
+    assert "PGD, knows no L1 ball" in html(found)
 
 
 def test_a_damaged_file_is_refused_by_name(run, tmp_path):
