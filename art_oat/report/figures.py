@@ -34,7 +34,8 @@ def by_lam(report: Report, width: float) -> Markup:
     clean = [Mark(at, it.clean, _told(it), y_error=it.clean_error, dials=(it.lam, it.width)) for it, at in pairs]
     robust = [Mark(at, it.robust, _told(it), y_error=it.robust_error, dials=(it.lam, it.width)) for it, at in pairs]
     ticks = [(float(place), f"{point.lam:g}") for point, place in pairs]
-    across = Axis("lam (evenly spaced between the measured ones)", 0, max(1, len(stops) - 1), ticks)
+    ends = (0, len(stops) - 1) if len(stops) > 1 else (-1, 1)
+    across = Axis("lam (evenly spaced between the measured ones)" if len(stops) > 1 else "lam", *ends, ticks)
     lines = [Line("clean", "clean", clean), Line("robust", "attacked", robust)]
     title = f"Clean and robust accuracy over lam at width {width:g}"
     return line_chart(lines, across, Axis("accuracy", 0, 1, SHARES), title=title, has_cursor=len(stops) > 1)

@@ -25,7 +25,9 @@ function stop() {
 function write(node, [label, confidence], truth) {
   const isRight = label === truth;
   node.className = "answer " + (isRight ? "right" : "wrong");
-  node.textContent = `${isRight ? "✓" : "✗"} ${page.classes[label]} ${Math.round(100 * confidence)}%`;
+  node.title = page.classes[label];
+  const share = element("small", "", `${Math.round(100 * confidence)}%`);
+  node.replaceChildren(element("b", "", `${isRight ? "✓" : "✗"} ${page.classes[label]}`), " ", share);
 }
 
 function show() {

@@ -1,5 +1,7 @@
 """The page as a browser runs it: what is clicked and turned does what the network says."""
 
+from dataclasses import replace
+
 import pytest
 
 from art_oat.levels import as_floats
@@ -78,6 +80,22 @@ def test_nothing_sticks_out_of_a_window_whatever_its_width(tab, width, media):
     tab("Emulation.setEmulatedMedia", media=media)
     if (width, media) != (320, "print"):  # no paper is that narrow
         assert tab.value("document.documentElement.scrollWidth") <= width
+
+
+def test_a_long_name_changes_no_height_and_covers_nothing_as_the_slider_turns(report, tmp_path):
+    names = ("of", "a", "class", "that", "has", "one", "name", "of many", "words", "long" * 8)
+    write_page(replace(report, classes=names), tmp_path / "report.html")
+    browser = Browser(tmp_path / "profile")
+    try:
+        browser.open(tmp_path / "report.html")
+        heights = set()
+        for index in range(len(report.lams)):
+            browser.value(f"slider.value = {index}; show()")
+            heights.add(browser.value("document.documentElement.scrollHeight"))
+            assert browser.value("all('.pair > div').every((it) => it.scrollWidth <= it.clientWidth)")
+        assert len(heights) == 1
+    finally:
+        browser.close()
 
 
 def test_on_paper_the_trained_lams_stand_below_each_other(tab, report):
