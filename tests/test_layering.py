@@ -104,6 +104,7 @@ def test_public_names_are_few_sorted_documented_and_loaded_on_first_use():
     [
         (["-c", "import art_oat"], True),
         (["-c", "from art_oat.cli import app; app(['--help'])"], True),
+        (["-c", "from art_oat.cli import app; app(['--version'])"], True),
         (["-c", "import art_oat; art_oat.transfer.adapt, art_oat.OATTrainer"], False),
     ],
 )

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from art_oat.cli.terminal import options_named
 from art_oat.experiment.numbers import joined
 
 # The library takes seconds to import, which --help need not wait for: commands import what they need.
@@ -18,7 +19,6 @@ app = typer.Typer(
     help="One network whose robustness and cost are dialed after training.",
     epilog="Exit codes: 0 done, 2 refused with the reason, 130 stopped by Ctrl+C, 143 by SIGTERM, 1 any other error.",
     no_args_is_help=True,
-    add_completion=False,
 )
 
 
@@ -43,6 +43,11 @@ class Command(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse arguments, with what belongs to one option joined."""
         return super().parse_args(ctx, joined(args))
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command, with errors that name its options."""
+        with options_named({param.name: param.opts[0] for param in self.get_params(ctx) if param.opts[0][0] == "-"}):
+            return super().invoke(ctx)
 
 
 FILLED: dict[str, Callable[..., None]] = {}

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from art_oat.cli.app import FILLED
-from art_oat.cli.options import Device
-from art_oat.cli.terminal import refusals, say, search_here, short_warnings, show, terminable
+from art_oat.cli.options import Config, Device, Json, only_given
+from art_oat.cli.terminal import only_json, refusals, say, search_here, short_warnings, show, terminable
 
 
 def evaluate() -> None:
@@ -23,6 +24,7 @@ def evaluate() -> None:
 
 
 def _evaluate(
+    ctx: typer.Context,
     run: Annotated[Path, typer.Argument(help="Folder that art-oat train wrote.")],
     nb_workers: Annotated[
         int | None, typer.Option(min=1, help="Shards of images to attack at once; one per core if not given.")
@@ -30,9 +32,12 @@ def _evaluate(
     trust_network: Annotated[
         bool, typer.Option("--trust-network", help="Import the code that the folder names as its network.")
     ] = False,
+    config: Config = None,
+    json: Json = False,
     device: Device = "auto",
     **given: Any,
 ) -> None:
+    from art_oat.experiment.config import measurement_in
     from art_oat.experiment.measurement import Measurement
     from art_oat.experiment.options import read
     from art_oat.experiment.run import Run
@@ -40,18 +45,20 @@ def _evaluate(
 
     if trust_network:
         search_here()
-    with refusals(), in_group(device) as group, terminable(), short_warnings():
-        chosen = read(Measurement, given)
+    with only_json(json) as told, refusals(), in_group(device) as group, terminable(), short_warnings():
+        base = Measurement() if config is None else measurement_in(config)
+        chosen = read(Measurement, given if config is None else only_given(ctx, given))
         if chosen.get("norm") == "L1":
             chosen = {"attacks": ("autoattack",), **chosen}  # PGD knows no L1
         trained = Run(run, say, trusts_network=trust_network, device_type=device)
-        measurement = Measurement(**chosen)
+        measurement = replace(base, **chosen)
         with trained.held():  # first, as what another process is at work on may lack its weights for a while
             measurement.check(trained.recipe)
             curve = trained.measure(measurement, trained.recipe.dataset(keeps_levels=True), nb_workers=nb_workers)
-    if group.is_first:
-        show(curve)
-        typer.echo(f"\nTable and picture are in {run}: {run / 'tradeoff.csv'}, {run / 'tradeoff.png'}")
+        if group.is_first:
+            show(curve)
+            typer.echo(f"\nTable and picture are in {run}: {run / 'tradeoff.csv'}, {run / 'tradeoff.png'}")
+        told.update({"run": str(run), "points": curve.rows()})
 
 
 FILLED["evaluate"] = _evaluate

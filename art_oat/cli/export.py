@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from art_oat.cli.terminal import refusals, say, search_here, short_warnings, terminable
+from art_oat.cli.options import Json
+from art_oat.cli.terminal import only_json, refusals, say, search_here, short_warnings, terminable
 
 if TYPE_CHECKING:
     from art_oat.experiment.recipe import Recipe
@@ -31,6 +33,7 @@ def export(  # noqa: PLR0913 - each is an option
     trust_network: Annotated[
         bool, typer.Option("--trust-network", help="Import the code that the folder names as its network.")
     ] = False,
+    json: Json = False,
 ) -> None:
     """Write a point of a trained network, or its whole dial, as a file that others run.
 
@@ -40,7 +43,7 @@ def export(  # noqa: PLR0913 - each is an option
 
     if trust_network:
         search_here()
-    with refusals(), terminable(), short_warnings():
+    with only_json(json) as told, refusals(), terminable(), short_warnings():
         _check_asked(lam, precision, is_dial=dial)
         trained = pretrained(run, device_type="cpu", trusts_network=trust_network)
         settings: dict[str, Any] = {"width": width, "format": file_format}
@@ -49,7 +52,8 @@ def export(  # noqa: PLR0913 - each is an option
         else:
             data = _samples(trained.recipe, nb_test) if nb_test else None
             exported = trained.classifier.export(out, lam=lam, precision=precision, data=data, **settings)
-    say(str(exported))
+        say(str(exported))
+        told.update(asdict(exported))
 
 
 def _check_asked(lam: float | None, precision: str, *, is_dial: bool) -> None:

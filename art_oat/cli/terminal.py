@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
 import signal
 import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -20,20 +23,79 @@ if TYPE_CHECKING:
 
 _PATIENCE = 3.0
 _TERMINATED = 128 + signal.SIGTERM
+_OPTIONS: ContextVar[Mapping[str, str]] = ContextVar("options")
+_FURTHER = {"device_type": "--device", "trusts_network": "--trust-network", "trust_network": "--trust-network"}
+"""Options that stand for arguments of another name."""
+
+_MISPLACED = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
+_REFUSED = (ValueError, TypeError, ImportError, *_MISPLACED)
+"""What an input is refused with; every other error is one of its moment, not of the input."""
+
+
+@contextmanager
+def options_named(options: Mapping[str, str]) -> Iterator[None]:
+    """Let errors in the block name these options, given by the names of the arguments that they fill."""
+    token = _OPTIONS.set(options)
+    try:
+        yield
+    finally:
+        _OPTIONS.reset(token)
 
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """Show what is refused as one message, without a traceback."""
+    """Show what is refused as one message, and an error of a wrong moment as another, without a traceback."""
     try:
         yield
     except (ValueError, TypeError, ImportError, OSError, RuntimeError) as error:
         if is_follower():
             time.sleep(_PATIENCE)  # where all fail, the first one says why, and torchrun ends the others
-        message = " ".join(str(error).split()) or type(error).__name__
-        message = message.replace("allow_large_eps=True", "--allow-large-eps").replace("device_type", "--device")
-        message = message.replace("on_nan='restore'", "--on-nan restore")
-        raise typer.BadParameter(_printable(message)) from error
+        message = _printable(as_on_command_line(" ".join(str(error).split()) or type(error).__name__))
+        if isinstance(error, _REFUSED):
+            raise typer.BadParameter(message) from error
+        typer.secho(f"Error: {message}", fg="red", err=True)
+        raise typer.Exit(1) from error
+
+
+def as_on_command_line(message: str) -> str:
+    """Write the names of arguments in a message as those of the options of the command that runs.
+
+    A name of several words is replaced wherever it stands alone; one word, which may be one of the sentence, where a
+    sentence begins that says what it must be; both where a value is given to them.
+    """
+    from art_oat.experiment.options import option_names
+
+    options = dict(_OPTIONS.get({}))
+    others = {field: option for field, option in option_names().items() if option in options.values()}
+    options |= others | {name: it for name, it in _FURTHER.items() if it in options.values()}
+    if not options:
+        return message
+    known = "|".join(sorted(map(re.escape, options), key=len, reverse=True))
+    alone = rf"(?<![\w.'\"/\\-])(?P<name>{known})"
+
+    def given(found: re.Match[str]) -> str:
+        value = found["value"].strip("'\"")
+        return options[found["name"]] + ("" if value == "True" else f" {value}")
+
+    message = re.sub(alone + r"=(?P<value>'[^']*'|\"[^\"]*\"|[\w.]+)", given, message)
+    names = rf"(?<![^.:;] )(?<![\w.'\"/\\(-])(?:(?:{known})(?:, | and ))*(?:{known})(?= (?:must|needs?|are) )"
+    message = re.sub(names, lambda all_: re.sub(rf"\b({known})\b", lambda it: options[it[1]], all_[0]), message)
+    return re.sub(
+        alone + r"(?![\w('\"=/-]|\.\w)", lambda it: options[it["name"]] if "_" in it["name"] else it["name"], message
+    )
+
+
+@contextmanager
+def only_json(is_asked: bool) -> Iterator[dict[str, Any]]:
+    """Where it is asked, show what the block writes into the mapping as JSON, and all else that it shows on stderr."""
+    result: dict[str, Any] = {}
+    if not is_asked:
+        yield result
+        return
+    with redirect_stdout(sys.stderr):
+        yield result
+    if not is_follower():
+        typer.echo(json.dumps(result, indent=2, default=str))
 
 
 def say(message: str) -> None:

@@ -54,7 +54,7 @@ def radius(name: str) -> Callable[[Any], float]:
         from art_oat.attacks import parse_eps  # takes seconds to import, which --help need not wait for
 
         try:
-            return parse_eps(str(value), name)
+            return parse_eps(str(value), f"--{name.replace('_', '-')}")
         except ValueError as error:
             raise typer.BadParameter(str(error)) from error
 

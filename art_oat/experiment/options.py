@@ -123,6 +123,11 @@ class _Option:
         return [] if value is None else [name, str(value)]
 
 
+def option_names() -> dict[str, str]:
+    """Return the names of options by those of the fields they fill, where these differ."""
+    return {field: f"--{name.replace('_', '-')}" for field, name in _OTHER_NAMES.items()}
+
+
 def _options(owners: tuple[type, ...]) -> Iterator[_Option]:
     taken: set[str] = set()
     for owner in owners:
@@ -157,9 +162,11 @@ def read(owner: type, given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def recipe_from(method_name: str, given: Mapping[str, Any]) -> Recipe:
-    """Return the recipe that options mean; what is not given is that of a named method."""
+def recipe_from(method_name: str, given: Mapping[str, Any], base: Recipe | None = None) -> Recipe:
+    """Return the recipe that options mean; what is not given is that of a named method, or of another recipe."""
     recipe, method = read(Recipe, given), read(Method, given)
+    if base is not None:
+        return base.changed(**recipe, **method)
     if "pretrained" in recipe:
         method = {"clean_share": 0.0, **method}
     if "sampling" in method and 1.0 not in recipe.get("lambdas", Recipe.lambdas):

@@ -29,6 +29,7 @@ def test_a_faulty_option_is_refused_before_anything_is_written(tmp_path, argumen
         (["--help"], "Exit codes: 0 done, 2 refused"),
         (["train", "--help"], "--weight-decay"),
         (["evaluate", "--help"], "--shard-size"),
+        (["--help"], "--install-completion"),
     ],
 )
 def test_version_commands_and_options_are_shown(arguments, expected):

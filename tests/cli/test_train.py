@@ -1,3 +1,4 @@
+import json
 import os
 import re
 import signal
@@ -82,7 +83,8 @@ def test_a_training_that_diverges_is_restored_on_demand_and_each_restore_is_one_
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         result = call(*DIGITS, "--out", str(tmp_path), "--on-nan", "restore")
-    assert result.exit_code == 2
+    assert result.exit_code == 1
+    assert "Invalid value" not in result.output
     lines = [line for line in result.output.splitlines() if "Warning" in line]
     assert [re.search(r"Warning: training diverged, .* \((.*)\)\.", line)[1] for line in lines] == [
         f"restore {number} of 3" for number in (1, 2, 3)
@@ -109,22 +111,22 @@ def test_weights_of_another_training_are_replaced_only_on_demand(tmp_path):
     ("arguments", "message"),
     [
         ("--data cifar11", "must be one of"),
-        ("--data digits --network vgg --schedule up", "network must be"),
-        ("--data digits --lambdas 0;1", "lambdas must be numbers"),
-        ("--data digits --lambdas 0 0.5 --weight-of-one 2", "weight_of_one needs lam 1 among lambdas"),
+        ("--data digits --network vgg --schedule up", "--network must be"),
+        ("--data digits --lambdas 0;1", "--lambdas must be numbers"),
+        ("--data digits --lambdas 0 0.5 --weight-of-one 2", "--weight-of-one needs lam 1 among lambdas"),
         ("--data digits --widths -0.5", "widths must hold distinct numbers in (0, 1]"),
         ("--data digits --widths 0.5 0.75", "1 among them"),
-        ("--data digits --widths 0.5,1 --heads two --width-sampling some", "width_sampling must be one of"),
-        ("--data digits --heads per-width", "are for several widths"),
+        ("--data digits --widths 0.5,1 --heads two --width-sampling some", "--width-sampling must be one of"),
+        ("--data digits --heads per-width", "--heads, --width-sampling and --distills are for several widths"),
         ("--data digits --attack art:Nothing", "attack must be a class of art"),
         ("--data digits --precision fp8", "precision must be one of"),
         ("--data digits --recipe best", "must be one of"),
         ("--data digits --recipe fast --norm L2", "norm must be 'Linf' for n-fgsm"),
-        ("--data digits --loss hinge --awp -1", "weight_perturbation must be a number above 0"),
+        ("--data digits --loss hinge --awp -1", "--awp must be a number above 0"),
         ("--data digits --pretrained nowhere.pt", "pretrained must name a file with weights"),
         ("--data cifar10 --data-folder nowhere", "cifar-10-python.tar.gz"),
-        ("--data digits --eps 8:255", "eps must be a number or a fraction"),
-        ("--data digits --eps-step 2/0", "eps_step must be a number or a fraction"),
+        ("--data digits --eps 8:255", "--eps must be a number or a fraction"),
+        ("--data digits --eps-step 2/0", "--eps-step must be a number or a fraction"),
         ("--data digits --checkpoint-steps 0", "'--checkpoint-steps'"),
         ("--data digits --checkpoint-minutes -1", "'--checkpoint-minutes'"),
         ("--data digits --eps 8", "write 8 / 255"),
@@ -168,3 +170,24 @@ def test_a_network_of_the_users_own_is_trained_by_name_and_evaluated_where_its_c
     assert f"its network is {name}, and loading it would run that code" in said(refused)
     assert call("evaluate", out, *MEASURING, "--trust-network").exit_code == 0
     assert call(*words).exit_code == 0
+
+
+def test_what_run_json_holds_is_accepted_back_and_options_come_before_it(tmp_path):
+    first, whole, alone = tmp_path / "first", tmp_path / "whole", tmp_path / "alone"
+    assert call(*DIGITS, "--out", str(first), "--ema", "0.9").exit_code == 0
+    assert call("train", "--config", str(first / "run.json"), "--out", str(whole)).exit_code == 0
+    assert (whole / "model.safetensors").read_bytes() == (first / "model.safetensors").read_bytes()
+    recipe = Run(first, print).recipe
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe.as_values()))
+    options = ("--seed", "1", "--eps", "0.1")
+    result = call("train", "--config", str(tmp_path / "recipe.json"), "--out", str(alone), *options)
+    assert result.exit_code == 0, result.output
+    assert Run(alone, print).recipe == recipe.changed(seed=1, eps=0.1)
+
+
+def test_a_configuration_goes_with_no_named_recipe(tmp_path):
+    (tmp_path / "recipe.json").write_text('{"data": "digits"}')
+    config = ("--config", str(tmp_path / "recipe.json"))
+    result = call("train", *config, "--recipe", "fast", "--out", str(tmp_path / "new"))
+    assert result.exit_code == 2
+    assert "one of --config and --recipe must be given, got both" in said(result)
