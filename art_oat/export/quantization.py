@@ -27,15 +27,14 @@ def quantize(path: Path, name: str, calibration: Tensor) -> None:
         name: Of the one input that the network takes.
         calibration: Inputs ``[N, ...]``, float32, whose activations say the ranges of convolutions.
     """
-    import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     with tempfile.TemporaryDirectory() as folder:
         plain, static = Path(folder) / "plain.onnx", Path(folder) / "static.onnx"
         quant_pre_process(path, plain)
-        nodes = onnx.load(plain).graph.node
-        convolutions = [node.name for node in nodes if node.op_type == "Conv" and _nb_groups(node) == 1]
+        graph = _untied(plain)
+        convolutions = [node.name for node in graph.node if node.op_type == "Conv" and _nb_groups(node) == 1]
         if convolutions:
             quantize_static(
                 plain,
@@ -49,6 +48,26 @@ def quantize(path: Path, name: str, calibration: Tensor) -> None:
             )
         source = static if convolutions else plain
         quantize_dynamic(source, path, op_types_to_quantize=list(_MATRIX_PRODUCTS), weight_type=QuantType.QInt8)
+
+
+def _untied(path: Path) -> Any:
+    """Give every matrix product of a file weights of its own, and return its graph.
+
+    onnxruntime transposes weights in place, layer by layer: those that two layers share, twice.
+    """
+    import onnx
+
+    model = onnx.load(path)
+    weights, seen = {it.name: it for it in model.graph.initializer}, set[str]()
+    for number, node in enumerate(model.graph.node):
+        for place, name in enumerate(node.input if node.op_type in _MATRIX_PRODUCTS else []):
+            if name in weights and name in seen:
+                own = model.graph.initializer.add()
+                own.CopyFrom(weights[name])
+                own.name = node.input[place] = f"{name}_{number}_{place}"
+            seen.add(name)
+    onnx.save(model, path)
+    return model.graph
 
 
 def _nb_groups(node: Any) -> int:

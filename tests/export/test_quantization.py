@@ -51,3 +51,23 @@ def test_a_network_without_convolutions_needs_no_ranges(tmp_path):
     subject = quantized(network, tmp_path / "net.onnx")
     answer, expected = ONNX.run(tmp_path / "net.onnx", subject)(X), network(X)
     assert float((answer - expected).norm() / expected.norm()) < 0.05
+
+
+class TwoHeads(nn.Module):
+    """Two heads with one weight matrix."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(36, 5), nn.Linear(36, 5)
+        self.second.weight = self.first.weight
+
+    def forward(self, x):
+        x = x.flatten(1)
+        return self.first(x) + self.second(x.relu())
+
+
+def test_layers_that_share_their_weights_are_quantized_like_others(tmp_path):
+    network = TwoHeads().eval().requires_grad_(False)
+    subject = quantized(network, tmp_path / "net.onnx")
+    answer, expected = ONNX.run(tmp_path / "net.onnx", subject)(X), network(X)
+    assert float((answer - expected).norm() / expected.norm()) < 0.05
