@@ -4,6 +4,7 @@ from art_oat.cli.app import Command, FilledCommand, app
 from art_oat.cli.demo import demo
 from art_oat.cli.evaluate import evaluate
 from art_oat.cli.export import export
+from art_oat.cli.info import info
 from art_oat.cli.report import report
 from art_oat.cli.robustbench import robustbench
 from art_oat.cli.train import train
@@ -14,5 +15,6 @@ app.command(cls=Command)(demo)
 app.command(cls=FilledCommand)(train)
 app.command(cls=FilledCommand)(evaluate)
 app.command(cls=FilledCommand)(robustbench)
+app.command(cls=Command)(info)
 app.command(cls=Command)(export)
 app.command(cls=Command)(report)

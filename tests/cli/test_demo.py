@@ -1,4 +1,5 @@
 import itertools
+import json
 import os
 import shlex
 
@@ -51,3 +52,11 @@ def test_the_demo_of_several_widths_leaves_that_of_one_alone_and_trains_other_wi
     assert "Training one network" in call("demo", "--widths", "0.75,1", *QUICK).stdout
     assert load_model("runs/demo").widths == (1.0,)
     assert load_model("runs/demo-widths").widths == (0.75, 1.0)
+
+
+def test_the_demo_gives_its_points_as_json_alone_on_stdout(tmp_path):
+    result = call("demo", "--out", str(tmp_path), *QUICK, "--json")
+    points = TradeoffCurve.from_csv(tmp_path / "tradeoff.csv").points
+    assert [(it["lam"], it["robust"]) for it in json.loads(result.stdout)["points"]] == [
+        (point.lam, point.robust) for point in points
+    ]

@@ -82,3 +82,9 @@ def test_a_network_that_comes_along_is_written_by_its_name_without_its_data(tmp_
     result = call("export", "digits", "--lam", "1", "--nb-test", "0", "--out", str(tmp_path / "net.pt2"))
     assert result.exit_code == 0, result.output
     assert "accuracy" not in result.output
+
+
+def test_what_was_exported_is_one_object_on_stdout(run, tmp_path):
+    file = tmp_path / "net.onnx"
+    told = json.loads(call("export", str(run), "--lam", "1", "--out", str(file), "--nb-test", "40", "--json").stdout)
+    assert (told["path"], told["lam"], told["width"], told["nb_bytes"]) == (str(file), 1.0, 1.0, file.stat().st_size)
