@@ -99,14 +99,15 @@ class Shipment:
     def samples(self, nb_samples: int) -> tuple[Tensor, ...]:
         """Return random inputs within the clip values, float32, and, of a dial, lams at trained points and between.
 
-        Without clip values inputs are normal ones. Always the same; global generators are left as they were.
+        Without clip values, or where one is infinite, inputs are normal ones, clipped to them. Always the same; global
+        generators are left as they were.
         """
-        shape = (nb_samples, *self.input_shape)
+        bounds = (-np.inf, np.inf) if self.clip_values is None else self.clip_values
+        low, high = (torch.as_tensor(np.asarray(it, dtype=np.float32)) for it in bounds)
+        is_bounded, shape = bool((high - low).isfinite().all()), (nb_samples, *self.input_shape)
         with borrowed_generators(seed=0):
-            x = torch.randn(shape) if self.clip_values is None else torch.rand(shape)
-        if self.clip_values is not None:
-            low, high = (torch.as_tensor(np.asarray(it, dtype=np.float32)) for it in self.clip_values)
-            x = low + (high - low) * x
+            x = torch.rand(shape) if is_bounded else torch.randn(shape)
+        x = low + (high - low) * x if is_bounded else x.clamp(low, high)
         return (x,) if self.lam is not None else (x, self._lams(nb_samples))
 
     def _lams(self, nb_samples: int) -> Tensor:

@@ -1,5 +1,6 @@
 import itertools
 import json
+import math
 
 import numpy as np
 import pytest
@@ -43,6 +44,13 @@ def test_samples_lie_within_the_clip_values_and_are_always_the_same(clip_values)
         assert high - 0.05 * (high - low) < float(x.max()) <= high
     torch.testing.assert_close(subject.samples(50)[0], x, rtol=0, atol=0)
     assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("bounds", [np.array((-math.inf, math.inf)), (0, math.inf), (-math.inf, 0.5)])
+def test_samples_are_finite_where_inputs_are_bounded_on_one_side_or_none(bounds):
+    (x,) = shipment(folded(), clip_values=bounds).samples(50)
+    assert x.isfinite().all()
+    assert bounds[0] <= float(x.min()) < float(x.max()) <= bounds[1]
 
 
 def test_a_dial_is_tried_at_every_trained_lam_and_halfway_between():
