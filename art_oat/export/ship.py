@@ -83,7 +83,9 @@ def export_faults(
         return faults
     if not is_name_in(precision, DTYPES):
         faults.append(f"precision must be one of {', '.join(DTYPES)}, got {shown(precision)}.")
-    if precision == "int8" and not has_data:
+    if is_dial and (has_data or precision == "int8"):
+        faults.append("a dial must be shipped without data, and not as int8: accuracy and ranges are those of a point.")
+    elif precision == "int8" and not has_data:
         faults.append("data must be given for int8, as (x, y): it says the ranges of activations, and the accuracy.")
     if fault := writing_fault(Path(path)):
         faults.append(f"path must be a file that can be written, got {shown(str(path))}: {fault}.")
@@ -118,7 +120,7 @@ def ship(
         format: One of :data:`~art_oat.export.formats.FORMATS`; None for that of the suffix.
         precision: ``"float32"``, ``"float16"`` or ``"int8"``.
         data: Inputs ``[N, ...]``, float32, and class indices ``[N]`` to measure accuracy on; needed for int8, which
-            takes the ranges of activations from the first 512.
+            takes the ranges of activations from the first 512. None for a dial.
 
     Raises:
         ExportError: If the network cannot be written so, the file does not run, or it answers otherwise.

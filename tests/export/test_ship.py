@@ -106,6 +106,12 @@ def test_all_that_is_wrong_with_what_is_asked_for_is_said_at_once_and_nothing_is
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("asked", [{"data": (X, Y)}, {"precision": "int8"}, {"precision": "int8", "data": (X, Y)}])
+def test_what_only_a_point_has_is_refused_of_a_dial(asked, tmp_path):
+    with pytest.raises(ValueError, match="a dial must be shipped without data, and not as int8"):
+        ship(shipment(folded(), None), tmp_path / "net.onnx", **asked)
+
+
 def test_a_name_wins_over_a_suffix(tmp_path):
     assert ship(shipment(folded()), tmp_path / "net.bin", format="torchscript").format == "torchscript"
     assert torch.jit.load(tmp_path / "net.bin")(X).shape == (40, 5)
