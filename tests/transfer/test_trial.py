@@ -23,7 +23,7 @@ def test_what_is_no_network_with_weights_of_its_own_is_refused(classifier, take)
     around = nn.Sequential(nn.Identity(), to_conditional(Residual()))
     for network, message in [
         (classifier, r"got OATClassifier. A classifier's is classifier.model"),
-        (classifier.model.pinned(), r"PinnedNetwork: use fold\(model, point\)"),
+        (classifier.model.pinned(), r"PinnedNetwork: use fold\(model, lam=..., width=...\)"),
         (around, "must not hold an OATModel, got one in a Sequential: transfer that"),
         (torch.compile(Residual()), r"must be an eager torch\.nn\.Module, got a OptimizedModule"),
     ]:
