@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-all check lint types speed torture wheel clean
+.PHONY: demo test test-all check lint types speed torture docs wheel clean
 
 demo: $(INSTALLED)
 	$(BIN)/art-oat demo
@@ -34,6 +34,13 @@ speed: $(INSTALLED)
 # Kills, damaged files, a full disk, two processes in one folder; what it finds goes into docs/reliability.md.
 torture: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.torture
+
+# The pages as a site, build/site/index.html, without network; a broken link fails.
+docs: $(INSTALLED)
+	rm -rf build/pages build/site
+	mkdir -p build/pages
+	cp -R README.md CHANGELOG.md CONTRIBUTING.md LICENSE docs benchmarks examples build/pages
+	$(BIN)/mkdocs build --strict
 
 wheel: $(INSTALLED)
 	rm -rf dist

@@ -2,7 +2,7 @@
 
     python -m benchmarks.speed --official DIR           # all rows: 20 minutes on two cores, nothing else running
     python -m benchmarks.speed --only predict fold      # rows whose name begins so; the others stay as they were
-    python -m benchmarks.speed --official DIR --check   # fails where a ratio is above what the README promises plus 10%
+    python -m benchmarks.speed --official DIR --check   # fails from 10% above what docs/results.md promises on
 
 Both sides of a row run in turns in one process (A B A B ...), see ``timing.py``: the ratio is the median over rounds of
 their times; rounds in which another process took more than a tenth of a core are dropped and counted. Both have torch's
@@ -38,7 +38,7 @@ class Comparison:
         name: What is timed; words from general to special.
         against: With what.
         goal: Of the ratio of times, as set before anything was measured.
-        promise: Of the README, as measured; ``--check`` allows a tenth more.
+        promise: Of docs/results.md, as measured; ``--check`` allows a tenth more.
         pair: Builds both sides.
         nb_rounds: How many rounds are wanted.
     """

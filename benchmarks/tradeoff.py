@@ -3,7 +3,7 @@
     python -m benchmarks.tradeoff --data digits                          # 90 minutes on one core
     python -m benchmarks.tradeoff --data cifar10 --data-folder FOLDER    # 110 minutes on one core
     python -m benchmarks.tradeoff --data cifar10 --config resnet18 --data-folder FOLDER    # full size: one GPU
-    python -m benchmarks.tradeoff --data digits --check                  # what the README says of the results
+    python -m benchmarks.tradeoff --data digits --check                  # what docs/results.md says of the results
 
 Every network is trained by the same function (``arms.py``) from the same initial weights, with the same optimizer,
 schedule, augmentation, batch size and attack; the dedicated network of a lam is plain, and its loss is mixed at that
@@ -37,7 +37,7 @@ TITLES = {"digits": "scikit-learn's digits", "cifar10": "CIFAR-10 (JPEG-75)"}
 
 @dataclass(frozen=True)
 class Claim:
-    """Something that the README says of a result; ``figure`` is a row of the summary, of which both bounds hold."""
+    """What docs/results.md says of a result; ``figure`` is a row of the summary, of which both bounds hold."""
 
     figure: str
     low: float = -math.inf
@@ -65,15 +65,15 @@ CLAIMS: Mapping[tuple[str, str], Sequence[Claim]] = {
 
 
 def check(data: str, name: str) -> bool:
-    """Compare the kept summary with what the README says; say which claims hold.
+    """Compare the kept summary with what docs/results.md says; say which claims hold.
 
     Raises:
-        ValueError: If there is no result, or the README claims nothing of it.
+        ValueError: If there is no result, or docs/results.md claims nothing of it.
     """
     path = RESULTS / f"tradeoff_{data}_{name}_summary.csv"
     if not path.exists() or (data, name) not in CLAIMS:
         known = ", ".join(f"--data {it[0]} --config {it[1]}" for it in CLAIMS)
-        raise ValueError(f"--check needs a result that the README speaks of, {known}, got {data} and {name}.")
+        raise ValueError(f"--check needs a result that docs/results.md speaks of, {known}, got {data} and {name}.")
     figures = {row["figure"]: float(row["value"]) for row in read_rows(path)}
     for claim in CLAIMS[data, name]:
         verdict = "holds" if claim.is_kept(figures) else "FAILS"
@@ -118,7 +118,7 @@ OPTIONS = {
     "--config": {"choices": sorted({name for _, name in CONFIGS}), "default": "small"},
     "--methods": {"nargs": "+", "help": "train and judge these alone, of arms.py; writes no result"},
     "--nb-workers": {"type": int, "default": 1, "help": "shards to judge at once"},
-    "--check": {"action": "store_true", "help": "compare the kept results with the README"},
+    "--check": {"action": "store_true", "help": "compare the kept results with docs/results.md"},
 }
 
 if __name__ == "__main__":

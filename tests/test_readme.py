@@ -11,6 +11,7 @@ from tests.cli.subjects import call
 README = Path(__file__).parents[1] / "README.md"
 
 
+GUIDE = README.parent / "docs" / "guide.md"
 SHIPPING = README.parent / "docs" / "ship.md"
 
 
@@ -18,20 +19,29 @@ def python_blocks(page: Path = README) -> list[str]:
     return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
-@pytest.mark.slow
-def test_the_python_of_the_readme_runs_from_top_to_bottom(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def run_python(page: Path) -> dict[str, object]:
+    """Run all Python of a page in one session, and give its names."""
     names: dict[str, object] = {}
-    for block in python_blocks():
-        exec(compile(block, str(README), "exec"), names)
+    for block in python_blocks(page):
+        exec(compile(block, str(page), "exec"), names)
+    return names
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [README, GUIDE], ids=lambda page: page.name)
+def test_the_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_python(page)
     assert (tmp_path / "tradeoff.png").exists()
+
+
+def test_the_readme_has_at_most_150_lines():
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 150
 
 
 def test_the_python_of_the_page_on_shipping_runs_from_top_to_bottom(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {}
-    for block in python_blocks(SHIPPING):
-        exec(compile(block, str(SHIPPING), "exec"), names)
+    names = run_python(SHIPPING)
     files = {"robust.onnx", "accurate.pt2", "weights.safetensors", "dial.onnx", "half.onnx", "int8.onnx"}
     assert {path.name for path in tmp_path.iterdir()} == files
     assert names["logits"].shape == (5, 10)

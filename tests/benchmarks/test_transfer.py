@@ -1,4 +1,4 @@
-"""The study of transfer: its tasks, its differences, and what the README says of them."""
+"""The study of transfer: its tasks, its differences, and what the page of results says of them."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ from benchmarks.transfer import outcomes
 from benchmarks.transfer_tables import PROTOCOLS, Outcome, Study, best_lams, compared, interval, mean
 from benchmarks.transfer_tasks import Split, colored, every_digit, few
 
-README = Path(__file__).parents[2] / "README.md"
+RESULTS_PAGE = Path(__file__).parents[2] / "docs" / "results.md"
 
 
 def test_no_image_is_in_two_parts_and_every_class_trains_in_its_share():
@@ -104,9 +104,9 @@ def test_outcomes_come_back_from_their_file_and_those_of_other_settings_are_refu
 
 
 @pytest.mark.parametrize("data", ["digits", "cifar10"])
-def test_the_readme_says_what_was_measured(data):
-    """Each difference in the README's table is one of the kept results."""
-    section = README.read_text(encoding="utf-8").partition("## Transfer")[2].partition("\n## ")[0]
+def test_the_page_of_results_says_what_was_measured(data):
+    """Each difference in the page's table is one of the kept results."""
+    section = RESULTS_PAGE.read_text(encoding="utf-8").partition("## Transfer")[2].partition("\n## ")[0]
     lines = re.findall(rf"^\| {data}, (.*)\|$", section, flags=re.MULTILINE)
     assert len(lines) == 4
     kept_rows = read_rows(RESULTS / f"transfer_{data}_summary.csv")

@@ -27,7 +27,7 @@ from tests.compat.foreign import (
 )
 from tests.compat.foreign_today import TODAY
 
-README = Path(__file__).parents[2] / "README.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "guide.md"
 COMBINATIONS = [(dtype, layout) for dtype in DTYPES for layout in LAYOUTS]
 
 
@@ -134,7 +134,7 @@ def test_torchvision_is_borrowed_and_given_back():
     assert {name: part for name, part in sys.modules.items() if name.startswith("torchvision")} == before
 
 
-def test_the_readme_gives_the_figure_of_the_study():
+def test_the_guide_gives_the_figure_of_the_study():
     rows = read_rows(RESULTS / "foreign.csv")
     assert rows[0]["made by"].startswith("python -m tests.compat foreign;")
     studied = {(row["source"], row["network"], row["dtype"], row["layout"]) for row in rows}
@@ -142,6 +142,6 @@ def test_the_readme_gives_the_figure_of_the_study():
         (foreign.source, foreign.name, dtype, layout)
         for foreign, (dtype, layout) in itertools.product((*QUICK, *SLOW, *TODAY), COMBINATIONS)
     }
-    text = " ".join(README.read_text(encoding="utf-8").split())
+    text = " ".join(GUIDE.read_text(encoding="utf-8").split())
     assert "{} of {} convert and train".format(*nb_right(rows)) in text
     assert "`python -m tests.compat foreign`" in text

@@ -8,7 +8,7 @@ from art_oat.storage import read_rows
 from tests.compat.__main__ import RESULTS
 from tests.compat.fuzz import COMMON, LAST, NB_SEEDS, build, check
 
-README = Path(__file__).parents[2] / "README.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "guide.md"
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -32,12 +32,12 @@ def test_a_seed_gives_one_network():
     assert all((first[name] == second[name]).all() for name in first)
 
 
-def test_the_readme_gives_the_figures_of_the_study():
+def test_the_guide_gives_the_figures_of_the_study():
     rows = read_rows(RESULTS / "fuzz.csv")
     assert rows[0]["made by"].startswith("python -m tests.compat fuzz;")
     counts = {row["outcome"]: int(row["networks"]) for row in rows}
     assert sum(counts.values()) == NB_SEEDS
     refused = sum(number for outcome, number in counts.items() if outcome.startswith("refused"))
-    text = " ".join(README.read_text(encoding="utf-8").split())
+    text = " ".join(GUIDE.read_text(encoding="utf-8").split())
     assert f"Of {NB_SEEDS} random networks, {counts['right']} come out right and {refused} are refused" in text
     assert counts["right"] + refused == NB_SEEDS
