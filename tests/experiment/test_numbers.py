@@ -37,6 +37,6 @@ def test_numbers_come_in_one_value_or_in_several(values, expected):
 def test_what_is_no_number_is_refused_by_name():
     with pytest.raises(ValueError, match=r"lambdas must be numbers, such as --lambdas 0.5 1, got '0;1'"):
         numbers("lambdas", ["0;1"])
-    with pytest.raises(typer.BadParameter, match="eps_step must be a number or a fraction"):
+    with pytest.raises(typer.BadParameter, match="--eps-step must be a number or a fraction"):
         radius("eps_step")("2/0")
     assert radius("eps")("8/255") == radius("eps")(8 / 255) == 8 / 255
