@@ -148,5 +148,5 @@ def test_what_is_refused_to_all_is_said_once(more, tmp_path):
     launcher = started(tmp_path / "run", *more)
     said = launcher.communicate(timeout=60)[0]
     assert launcher.returncode
-    assert said.count("batch_size must be") + said.count("a batch must hold an attacked sample") == 1, said
+    assert said.count("--batch-size must be") + said.count("a batch must hold an attacked sample") == 1, said
     assert not (tmp_path / "run" / "model.safetensors").exists()

@@ -21,6 +21,7 @@ from art_oat.cli import app
 
 _COMMAND = typer.main.get_command(app)
 _UNEXPECTED = 70
+_ERROR = "Error: "
 _AT_ONCE = 2
 Value = TypeVar("Value")
 
@@ -87,7 +88,9 @@ class Child:
         said, answered = _read(self._said).decode(errors="replace"), _read(self._answered)
         refusal, value = pickle.loads(answered) if answered else ("", None)  # noqa: S301 - of this program itself
         _, status = os.waitpid(self.pid, 0)
-        return Ended(os.waitstatus_to_exitcode(status), said, refusal, value)
+        # of a wrong moment, not of wrong input, a command shows one such line
+        errors = [line for line in said.splitlines() if line.startswith(_ERROR)]
+        return Ended(os.waitstatus_to_exitcode(status), said, refusal or "\n".join(errors), value)
 
     def killed_after(self, seconds: float) -> Ended:
         """Wait for its end, but kill it after a while."""
@@ -100,8 +103,13 @@ class Child:
 
 
 def run_here(words: Sequence[str]) -> None:
-    """Run a command of art-oat, such as ``["train", "--data", "digits"]``, in this process."""
-    _COMMAND.main([*words], standalone_mode=False)
+    """Run a command of art-oat, such as ``["train", "--data", "digits"]``, in this process.
+
+    Raises:
+        SystemExit: With its exit code, if that is another than 0.
+    """
+    if code := _COMMAND.main([*words], standalone_mode=False):
+        raise SystemExit(code)
 
 
 def in_processes(tasks: Iterable[Callable[[], Value]]) -> Iterator[Value]:

@@ -7,8 +7,8 @@ from pathlib import Path
 from benchmarks.tables import Row
 from benchmarks.torture.processes import Ended
 
-REFUSED = 2
-"""The exit code of a refusal, see ``art-oat --help``."""
+REFUSED = (1, 2)
+"""Exit codes of what is said in one message, see ``art-oat --help``: of a wrong moment, and of wrong input."""
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Tally:
 
 def refusal_fault(ended: Ended, names: Iterable[str | Path]) -> str:
     """Say why a process did not refuse in one line that holds one of these names; empty if it did."""
-    if ended.code != REFUSED or not ended.refusal:
+    if ended.code not in REFUSED or not ended.refusal:
         return f"no refusal, but {ended}"
     if "\n" in ended.refusal:
         return f"several lines: {ended.refusal!r}"
