@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from art_oat.cli.app import FILLED
-from art_oat.cli.options import Config, Device, Json, only_given
+from art_oat.cli.options import Config, Device, Json, NbWorkers, TrustNetwork, only_given
 from art_oat.cli.terminal import only_json, refusals, say, search_here, short_warnings, show, terminable
 
 
@@ -26,12 +26,8 @@ def evaluate() -> None:
 def _evaluate(
     ctx: typer.Context,
     run: Annotated[Path, typer.Argument(help="Folder that art-oat train wrote.")],
-    nb_workers: Annotated[
-        int | None, typer.Option(min=1, help="Shards of images to attack at once; one per core if not given.")
-    ] = None,
-    trust_network: Annotated[
-        bool, typer.Option("--trust-network", help="Import the code that the folder names as its network.")
-    ] = False,
+    nb_workers: NbWorkers = None,
+    trust_network: TrustNetwork = False,
     config: Config = None,
     json: Json = False,
     device: Device = "auto",

@@ -37,4 +37,10 @@ Config = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, and all else on stderr.")]
 Device = Annotated[str, typer.Option(help="cpu, gpu, or auto: a GPU where torch sees one.")]
+NbWorkers = Annotated[
+    int | None, typer.Option(min=1, help="Shards of images to attack at once; one per core if not given.")
+]
+TrustNetwork = Annotated[
+    bool, typer.Option("--trust-network", help="Import the code that the folder names as its network.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace weights of another training in --out.")]

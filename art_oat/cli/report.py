@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from art_oat.cli.options import Device
+from art_oat.cli.options import Device, TrustNetwork
 from art_oat.cli.terminal import refusals, say, search_here, terminable
 from art_oat.launch import check_alone
 
@@ -18,9 +18,7 @@ def report(
     nb_images: Annotated[
         int, typer.Option(min=10, help="Test images to attack quickly, for robustness over the radius.")
     ] = 200,
-    trust_network: Annotated[
-        bool, typer.Option("--trust-network", help="Import the code that the folder names as its network.")
-    ] = False,
+    trust_network: TrustNetwork = False,
     device: Device = "auto",
 ) -> None:
     """Write one page of a run for a browser, which needs no network: trade-off, a slider that turns lam, samples.

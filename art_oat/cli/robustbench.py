@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from art_oat.cli.app import FILLED
-from art_oat.cli.options import Device
+from art_oat.cli.options import Device, NbWorkers, TrustNetwork
 from art_oat.cli.terminal import refusals, say, search_here, short_warnings, terminable
 
 
@@ -22,12 +22,8 @@ def robustbench() -> None:
 def _robustbench(
     run: Annotated[Path, typer.Argument(help="Folder that art-oat train wrote.")],
     out: Annotated[Path, typer.Option(help="Folder for the model, model.py, NAME.json and NAME.pt.")],
-    nb_workers: Annotated[
-        int | None, typer.Option(min=1, help="Shards of images to attack at once; one per core if not given.")
-    ] = None,
-    trust_network: Annotated[
-        bool, typer.Option("--trust-network", help="Import the code that the folder names as its network.")
-    ] = False,
+    nb_workers: NbWorkers = None,
+    trust_network: TrustNetwork = False,
     device: Device = "auto",
     **given: Any,
 ) -> None:
