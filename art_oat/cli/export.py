@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from art_oat.cli.options import Json
+from art_oat.cli.options import Json, TrustNetwork
 from art_oat.cli.terminal import only_json, refusals, say, search_here, short_warnings, terminable
 
 if TYPE_CHECKING:
@@ -30,9 +30,7 @@ def export(  # noqa: PLR0913 - each is an option
     nb_test: Annotated[
         int, typer.Option(min=0, help="Test images to measure the accuracy of a point on; 0 for none.")
     ] = 1000,
-    trust_network: Annotated[
-        bool, typer.Option("--trust-network", help="Import the code that the folder names as its network.")
-    ] = False,
+    trust_network: TrustNetwork = False,
     json: Json = False,
 ) -> None:
     """Write a point of a trained network, or its whole dial, as a file that others run.
@@ -50,7 +48,7 @@ def export(  # noqa: PLR0913 - each is an option
         if dial:
             exported = trained.classifier.export_dial(out, **settings)
         else:
-            data = _samples(trained.recipe, nb_test) if nb_test else None
+            data = _samples(trained.recipe, nb_test, is_needed=precision == "int8") if nb_test else None
             exported = trained.classifier.export(out, lam=lam, precision=precision, data=data, **settings)
         say(str(exported))
         told.update(asdict(exported))
@@ -65,6 +63,13 @@ def _check_asked(lam: float | None, precision: str, *, is_dial: bool) -> None:
         raise ValueError(f"--precision must be float32 for --dial, got {precision}.")
 
 
-def _samples(recipe: Recipe, nb_test: int) -> tuple[Any, Any]:
-    data = recipe.dataset(keeps_levels=True)
+def _samples(recipe: Recipe, nb_test: int, *, is_needed: bool) -> tuple[Any, Any] | None:
+    """Return test images; of a network that comes along, say, they need not be on this machine."""
+    try:
+        data = recipe.dataset(keeps_levels=True)
+    except FileNotFoundError as error:
+        if is_needed:
+            raise
+        say(f"Its accuracy is not measured: {error}")
+        return None
     return data.test.x[:nb_test], data.test.y[:nb_test]

@@ -4,8 +4,9 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from art import config
 
-from art_oat import fold, load_model
+from art_oat import fold, load_model, pretrained
 from art_oat.experiment.recipe import Recipe
 from tests.cli.subjects import DIGITS, call, said
 
@@ -31,6 +32,21 @@ def test_a_point_is_written_and_its_accuracy_is_said(run, tmp_path, arguments):
     assert "accuracy" in result.output
     answer = onnxruntime.InferenceSession(file).run(None, {"x": X.numpy()})[0]
     expected = fold(load_model(run), lam=1.0, width=width)(X).detach().numpy()
+    np.testing.assert_allclose(answer, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_whose_images_are_not_there_is_written_without_its_accuracy_but_for_int8(tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "ART_DATA_PATH", str(tmp_path / "nothing"))
+    arguments = ("export", "cifar10", "--lam", "1", "--out", str(tmp_path / "net.onnx"))
+    refused = call(*arguments, "--precision", "int8")
+    assert refused.exit_code == 2
+    assert not (tmp_path / "net.onnx").exists()
+    result = call(*arguments)
+    assert result.exit_code == 0, result.output
+    assert "accuracy is not measured: " in said(result)
+    x = torch.rand(2, 3, 32, 32)
+    answer = onnxruntime.InferenceSession(tmp_path / "net.onnx").run(None, {"x": x.numpy()})[0]
+    expected = pretrained("cifar10", device_type="cpu").classifier.predict(x.numpy(), lam=1.0)
     np.testing.assert_allclose(answer, expected, rtol=1e-4, atol=1e-5)
 
 
