@@ -9,7 +9,7 @@ from typing import Any
 from art_oat.attacks import format_eps
 from art_oat.evaluation import TradeoffCurve
 from art_oat.experiment.ledger import Ledger
-from art_oat.experiment.pretrained import WEIGHTS_FOLDER, names
+from art_oat.experiment.pretrained import folder_named, names
 from art_oat.experiment.recipe import Recipe
 from art_oat.model_files import read_model
 
@@ -53,7 +53,7 @@ class Info:
             FileNotFoundError: If it holds no model.
             ValueError: If a file of the model, or its curve, is damaged.
         """
-        folder = WEIGHTS_FOLDER / name if str(name) in names() and not Path(name).exists() else Path(name)
+        folder = folder_named(name)
         if not folder.is_dir():
             raise FileNotFoundError(f"run must be a folder with a model, or one of {names()}, got {str(name)!r}.")
         description, weights = read_model(folder, check=True)

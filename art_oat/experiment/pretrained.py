@@ -14,6 +14,7 @@ from art_oat.evaluation import TradeoffCurve
 from art_oat.experiment.recipe import Recipe
 from art_oat.experiment.run import Run
 from art_oat.model import OATModel
+from art_oat.model_files import WEIGHTS
 from art_oat.model_io import load_model
 
 WEIGHTS_FOLDER = Path(__file__).parents[1] / "weights"
@@ -50,6 +51,12 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(each.name for each in WEIGHTS_FOLDER.iterdir() if each.is_dir()))
 
 
+def folder_named(name: str | Path) -> Path:
+    """Return the folder that a name means: one that holds a model before a network that comes along."""
+    is_own = (Path(name) / WEIGHTS).is_file()
+    return WEIGHTS_FOLDER / name if str(name) in names() and not is_own else Path(name)
+
+
 def pretrained(name: str | Path, *, device_type: str = "auto", trusts_network: bool = False) -> Pretrained:
     """Return a trained network, ready to be dialed; nothing is downloaded.
 
@@ -58,7 +65,7 @@ def pretrained(name: str | Path, *, device_type: str = "auto", trusts_network: b
     record.
 
     Args:
-        name: One of these, or a folder that ``art-oat train`` wrote.
+        name: One of these, or a folder that ``art-oat train`` wrote, which comes first where it has such a name.
         device_type: ``"cpu"``, ``"gpu"``, or ``"auto"`` for a GPU where torch sees one.
         trusts_network: Whether code is imported that a folder names as its network.
 
@@ -73,14 +80,12 @@ def pretrained(name: str | Path, *, device_type: str = "auto", trusts_network: b
         >>> accurate, robust = (dial.classifier.predict(x[:5], lam=lam) for lam in (0, 1))
     """
     refuse(path_faults({"name": name}))
-    folder = WEIGHTS_FOLDER / name if str(name) in names() else Path(name)
+    folder = folder_named(name)
     if not folder.is_dir():
         raise FileNotFoundError(f"name must be one of {names()}, or a folder of art-oat train, got {str(name)!r}.")
-    recipe = Run(folder, lambda _: None, device_type=device_type).recipe
-    model = load_model(folder, trusts_network=trusts_network)
-    table = folder / "tradeoff.csv"
-    curve = TradeoffCurve.from_csv(table) if table.exists() else None
-    return Pretrained(_classifier(recipe, model, device_type), curve, recipe, folder)
+    run = Run(folder, lambda _: None, device_type=device_type)
+    recipe, model = run.recipe, load_model(folder, trusts_network=trusts_network)
+    return Pretrained(_classifier(recipe, model, device_type), run.curve, recipe, folder)
 
 
 def _classifier(recipe: Recipe, model: OATModel, device_type: str) -> OATClassifier:

@@ -112,6 +112,11 @@ class Run:
         why = f", but {self._ledger.fault}" if self._ledger.fault else ""
         raise FileNotFoundError(f"{self.folder} must hold a run, made by art-oat train --out {self.folder}{why}.")
 
+    @property
+    def curve(self) -> TradeoffCurve | None:
+        """What was measured of the weights; None where nothing was. A damaged table is refused."""
+        return TradeoffCurve.from_csv(self._curve) if self._curve.exists() else None
+
     def train(
         self,
         recipe: Recipe,

@@ -132,11 +132,10 @@ def collect(run: Run, *, nb_images: int = 200) -> Report:
 
 
 def _curve(run: Run, missing: dict[str, str]) -> TradeoffCurve | None:
-    path = run.folder / "tradeoff.csv"
-    if path.exists():
-        return TradeoffCurve.from_csv(path)
-    missing["tradeoff"] = "The run was not measured: art-oat evaluate writes tradeoff.csv."
-    return None
+    curve = run.curve
+    if curve is None:
+        missing["tradeoff"] = "The run was not measured: art-oat evaluate writes tradeoff.csv."
+    return curve
 
 
 def _of_samples(run: Run, data: Dataset, missing: dict[str, str]) -> dict[str, Any]:

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 import torch
 
 import art_oat
+from art_oat.experiment.info import Info
 from art_oat.experiment.pretrained import WEIGHTS_FOLDER, names
 from art_oat.model_io import load_model
 
@@ -30,6 +32,16 @@ def test_a_dial_of_the_library_answers_as_it_was_measured():
     for point in dial.curve.points:
         scores = dial.classifier.predict(x, lam=point.lam)
         assert (scores.argmax(axis=1) == y).mean() == pytest.approx(point.clean, abs=1 / len(y))  # ties of rounding
+
+
+def test_a_folder_that_holds_a_model_comes_before_a_network_of_its_name_everywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("digits").mkdir()  # such as one of data
+    for named in (art_oat.pretrained("digits", device_type="cpu"), Info.of("digits")):
+        assert named.folder == WEIGHTS_FOLDER / "digits"
+    shutil.copytree(WEIGHTS_FOLDER / "digits", "digits", dirs_exist_ok=True)
+    for named in (art_oat.pretrained("digits", device_type="cpu"), Info.of("digits")):
+        assert named.folder == Path("digits")
 
 
 def test_a_folder_of_one_s_own_training_is_taken_too(tmp_path):
