@@ -12,7 +12,7 @@ from art_oat.checks import refuse
 from art_oat.experiment.measurement import Measurement
 from art_oat.experiment.recipe import Recipe
 from art_oat.storage import SIGNATURE, read_json
-from art_oat.training import Method, StratifiedSampling
+from art_oat.training import Method
 
 _PARTS = {"recipe", "begun", "training", "measurement", SIGNATURE}
 """What ``run.json`` holds; a file without any of these is taken for settings alone."""
@@ -38,8 +38,7 @@ def recipe_in(path: Path) -> Recipe:
         method, weights, faults = {}, {}, [*faults, f"method must hold settings by name, got {method!r}."]
     _refuse(path, faults)
     try:
-        sampling = StratifiedSampling({float(lam): weight for lam, weight in weights.items()})
-        return Recipe(**_tuples(values), method=Method(**method, sampling=sampling))
+        return Recipe.from_values({**values, "method": {**method, "sampling": weights}})
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -53,7 +52,7 @@ def measurement_in(path: Path) -> Measurement:
     """
     values = {name: it for name, it in _settings(path, "measurement").items() if name not in _FOUND}
     _refuse(path, _faults(Measurement, values))
-    return Measurement(**_tuples(values))
+    return Measurement.from_values(values)
 
 
 def _settings(path: Path, part: str) -> dict[str, Any]:
@@ -104,7 +103,3 @@ def _fits(value: Any, kind: Any) -> bool:
 
 def _spelled(kind: Any) -> str:
     return getattr(kind, "__name__", str(kind)) if isinstance(kind, type) else str(kind).replace("typing.", "")
-
-
-def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 from art_oat.attacks import Norm
 from art_oat.attacks.registry import name_faults, spelled
@@ -36,6 +37,18 @@ class Measurement:
 
     def __post_init__(self) -> None:
         plain_fields(self)
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> Self:
+        """Return the measurement in values as JSON holds them; what else they hold is left aside.
+
+        Raises:
+            TypeError: If the values are those of another version.
+            ValueError: Likewise.
+        """
+        own = {field.name for field in fields(cls)}
+        kept: dict[str, Any] = {name: it for name, it in values.items() if name in own}
+        return cls(**kept | {name: tuple(it) for name, it in kept.items() if isinstance(it, list)})
 
     def threat(self, recipe: Recipe) -> ThreatModel:
         """Return the ball, which is that of the training unless it is said."""

@@ -43,11 +43,7 @@ def recipe_words(recipe: Recipe) -> list[str]:
 
 def measurement_of(settings: dict[str, Any]) -> Measurement | None:
     """Return the measurement that ``run.json`` tells of; None where it tells of none, or of one of another version."""
-    names = Measurement.__dataclass_fields__
-    kept: dict[str, Any] = {
-        name: tuple(it) if isinstance(it, list) else it for name, it in settings.items() if name in names
-    }
     try:
-        return Measurement(**kept) if kept else None
+        return Measurement.from_values(settings) if settings else None
     except (TypeError, ValueError):
         return None
