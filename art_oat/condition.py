@@ -143,12 +143,13 @@ def repeated(values: Tensor, nb_samples: int, layout: Layout) -> Tensor:
     Raises:
         RuntimeError: If ``nb_samples`` is no multiple of ``N``.
     """
-    if len(values) in (1, nb_samples):
+    nb_values = values.shape[0]  # not len(), which an exporter takes for a constant
+    if nb_values in (1, nb_samples):
         return values
-    count, rest = divmod(nb_samples, len(values))
-    if rest or not count:
+    count = nb_samples // nb_values
+    if count * nb_values != nb_samples or not count:
         raise RuntimeError(
-            f"lam holds {len(values)} values, one per sample, but a batch of {nb_samples} reached a layer. A network "
+            f"lam holds {nb_values} values, one per sample, but a batch of {nb_samples} reached a layer. A network "
             "may make several samples of each inside, always as many; else it takes one lam for the whole batch only."
         )
     if layout == "side by side":

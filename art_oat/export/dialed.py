@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from art_oat.condition import Layout
+from art_oat.condition import Layout, repeated
 from art_oat.layers import FiLM
 
 _SPATIAL = 2
@@ -165,7 +165,7 @@ class DialedAffine(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return ``scale * x + shift`` for features ``[N, C, ...]``, or ``[N, ..., *S]`` where trailing."""
         x = x if self.norm is None else self.norm(x)
-        scale, shift = (_repeated(values, x.shape[0], self.layout) for values in _PASS.values[self.number])
+        scale, shift = (repeated(values, x.shape[0], self.layout) for values in _PASS.values[self.number])
         spread = [1] * (x.dim() - 1 - len(self.shape))
         if spread and not self.is_trailing and x.dtype == scale.dtype:
             return _by_kernel(x, scale, shift)
@@ -183,14 +183,3 @@ def _by_kernel(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     weight, bias = scale.reshape(-1), shift.reshape(-1)
     mean, var = torch.zeros_like(weight), torch.ones_like(weight)
     return torch.batch_norm(rows, weight, bias, mean, var, False, 0.0, 0.0, False).view(x.shape)
-
-
-def _repeated(values: Tensor, nb_rows: int, layout: Layout) -> Tensor:
-    """Do what :func:`~art_oat.condition.repeated` does for numbers of samples that are left open by an exporter."""
-    nb_samples, nb_channels = values.shape
-    if nb_rows == nb_samples:
-        return values
-    count = nb_rows // nb_samples
-    if layout == "side by side":
-        return values.unsqueeze(1).expand(nb_samples, count, nb_channels).flatten(0, 1)
-    return values.expand(count, nb_samples, nb_channels).flatten(0, 1)
