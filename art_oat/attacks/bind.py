@@ -84,7 +84,9 @@ class BoundAttack(ABC):
         return attack
 
 
-def bind(attack: Attack, classifier: OATClassifier, *, compiles: bool = False) -> BoundAttack:
+def bind(
+    attack: Attack, classifier: OATClassifier, *, compiles: bool = False, scales_by_lam: bool = False
+) -> BoundAttack:
     """Bind an attack to the operating points of a classifier.
 
     A :class:`TensorAttack` such as ``PGD`` runs once per batch, on a plain network with one lam per sample. All others,
@@ -97,12 +99,18 @@ def bind(attack: Attack, classifier: OATClassifier, *, compiles: bool = False) -
             ``(network, x, y) -> x_adv`` on tensors.
         classifier: What is attacked.
         compiles: Whether ``torch.compile`` compiles the network of each width that an attack on whole batches runs on.
+        scales_by_lam: Whether radius and step are times the lam of each sample, which is then in (0, 1]. Any
+            :class:`ScalableAttack` does so, and runs once per group of equal lam.
 
     Raises:
         TypeError: If ``attack`` is none of these.
         ValueError: If it cannot be bound to this classifier, or leads to classes rather than away from labels; or if
-            ``compiles``, and the attack takes no whole batches, or this machine has no compiler.
+            ``compiles``, and the attack takes no whole batches, or this machine has no compiler; or if
+            ``scales_by_lam``, and it cannot be scaled.
     """
+    if scales_by_lam:
+        refuse(scaling_faults(attack, "scales_by_lam"))
+        return _ScaledByLam(classifier, attack, partial(_bind_scaled, attack))
     if compiles:
         refuse(compile_faults(attack, classifier))
     if library := library_of(attack):
@@ -165,6 +173,13 @@ class _ByLam(BoundAttack):
                 perturbed = self._bound[value, width](x[group], y[group])
             x_adv[group] = _checked(perturbed, x[group], self._classifier.clip_values)
         return x_adv
+
+
+class _ScaledByLam(_ByLam):
+    """Runs with radius and step times lam."""
+
+    def scaled(self, factor: float) -> BoundAttack:
+        return bind(self._attack.scaled(factor), self._classifier, scales_by_lam=True)
 
 
 def _checked(result: Any, x: Tensor, clip_values: ClipValues | None) -> Tensor:
@@ -244,12 +259,12 @@ def _takes_whole_batches(attack: Attack) -> bool:
     return is_tensor_attack(attack) and bool(getattr(attack, "keeps_batch", True))
 
 
-def scaling_faults(attack: Attack) -> list[str]:
-    """Say why the radius of an attack cannot grow while it trains."""
+def scaling_faults(attack: Attack, name: str = "eps_warmup") -> list[str]:
+    """Say why the radius of an attack cannot be scaled; ``name`` is that of the option that asks for it."""
     if isinstance(attack, ScalableAttack) and not isinstance(attack, type):
         return []
     return [
-        "eps_warmup needs an attack with scaled(factor), which returns it with eps and step times a factor, such as "
+        f"{name} needs an attack with scaled(factor), which returns it with eps and step times a factor, such as "
         f"PGD and NFGSM, got {_name(attack)}."
     ]
 
@@ -278,3 +293,7 @@ def is_tensor_attack(attack: Any) -> bool:
 def _bind_callable(attack: Callable[..., Tensor], view: PinnedClassifier) -> Perturb:
     options = {"clip_values": view.clip_values} if is_tensor_attack(attack) else {}
     return partial(attack, view.as_module(), **options)
+
+
+def _bind_scaled(attack: Any, view: PinnedClassifier) -> Perturb:
+    return _bind_callable(attack.scaled(view.lam), view)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from art_oat.classifier import OATClassifier
 from art_oat.draws import Rows, drawing_for
 from art_oat.group import Group
+from art_oat.training.dials import weight_of
 from art_oat.training.layout import InputLayout
 from art_oat.training.method import Method
 from art_oat.training.safeguard import UnfitError
@@ -56,7 +57,7 @@ class Dealer:
         x, y = self.layout.augmented(x[order], self.method.augmentation, self.generator), y[order]
         x = self.layout.arranged(x)
         lam = self._lam(len(x), x)
-        return StepBatch(x, y, lam, torch.zeros_like(lam) if is_clean else lam, eps_share)
+        return StepBatch(x, y, lam, self._weight(lam, is_clean=is_clean), eps_share)
 
     def _own_part(self, x: Tensor, y: Tensor, eps_share: float, *, is_clean: bool) -> StepBatch:
         shuffle = Shuffle.of(y, self.classifier.nb_classes, self.group, self.generator)
@@ -65,7 +66,7 @@ class Dealer:
         with drawing_for(Rows(rows, nb_samples)):
             x = self.layout.arranged(self._augmented(x[order]))
         lam = self._lam(nb_samples, x)
-        whole = shuffle.whole(torch.zeros_like(lam) if is_clean else lam)
+        whole = shuffle.whole(self._weight(lam, is_clean=is_clean))
         return StepBatch(x, whole.y[rows], lam[rows], whole.weight[rows], eps_share, whole, rows)
 
     def _augmented(self, x: Tensor) -> Tensor:
@@ -78,6 +79,9 @@ class Dealer:
 
     def _lam(self, nb_samples: int, x: Tensor) -> Tensor:
         return self.method.sampling.draw(self.classifier.model.lambdas, nb_samples, self.generator).to(x)
+
+    def _weight(self, lam: Tensor, *, is_clean: bool) -> Tensor:
+        return torch.zeros_like(lam) if is_clean else weight_of(lam, self.method.dials)
 
     def dealt(self, batch: StepBatch) -> StepBatch:
         """Return the part of a drawn batch that this process trains on; it itself, where that is all.

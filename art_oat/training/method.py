@@ -16,6 +16,7 @@ from art_oat.classifier import OATClassifier
 from art_oat.fields import described
 from art_oat.numbers import flag_faults, is_name_in, plain_fields
 from art_oat.training.awp import WeightPerturbation
+from art_oat.training.dials import Dials, dials_faults, scaled_by
 from art_oat.training.loss import LOSSES, Loss, TRADESLoss, loss_by_name, objective_of
 from art_oat.training.method_faults import (
     attack_faults,
@@ -64,6 +65,8 @@ class Method:
         loss: A name of :data:`~art_oat.training.loss.LOSSES`, or yours, see :func:`per_sample_loss`.
             Label smoothing and class weights are those of the classifier's loss.
         sampling: How lams are drawn; by default as published, all above 0 alike.
+        dials: What lam sets in training. ``"weight"``, as published: the weight of the adversarial term. ``"eps"``,
+            experimental: the radius, ``lam * eps`` at full weight, by an attack that can be scaled; validation has all.
         weight_perturbation: Train where nearby weights would do worst (AWP), by a
             :class:`~art_oat.WeightPerturbation` or its ``gamma``; None for none.
         augmentation: Any callable ``(x, generator) -> x`` on tensors ``[N, ...]``, images as ``[N, C, H, W]``, that
@@ -126,6 +129,7 @@ class Method:
     sampling: StratifiedSampling = field(
         default_factory=StratifiedSampling, metadata={"help": "Draws of lam 1 for each of another lam above 0."}
     )
+    dials: Dials = described("What lam sets: the weight of the attacked loss, or the share of eps.", default="weight")
     weight_perturbation: float | WeightPerturbation | None = described(
         "Size of a perturbation of weights (AWP), such as 0.01."
     )
@@ -164,12 +168,8 @@ class Method:
 
     def __post_init__(self) -> None:
         plain_fields(self)
-        if kinds := kind_faults(
-            sampling=self.sampling,
-            weight_perturbation=self.weight_perturbation,
-            loss=self.loss,
-            augmentation=self.augmentation,
-        ):
+        parts = {name: getattr(self, name) for name in ("sampling", "weight_perturbation", "loss", "augmentation")}
+        if kinds := kind_faults(**parts):
             raise TypeError(" ".join(kinds))
         refuse(
             attack_faults(self.attack, self.fallback, eps=self.eps, norm=self.norm, eps_step=self.eps_step)
@@ -186,14 +186,14 @@ class Method:
             + width_sampling_faults(self.width_sampling, distills=self.distills)
             + precision_faults(precision=self.precision, attack_precision=self.attack_precision)
             + divergence_faults(self.on_nan)
+            + dials_faults(self.dials, fallback=self.fallback, compile_attack=self.compile_attack)
         )
 
     @classmethod
     def dial(cls, eps: float = 8 / 255, **changes: Any) -> Self:
-        """Return the method to start with: clean and attacked losses weigh alike.
+        """Return the method to start with: PGD-7 and the hybrid loss, clean and attacked losses weigh alike.
 
-        PGD-7 and the hybrid loss; half of the epochs are clean, and lam 1 is drawn five times as often as each other
-        lam above 0.
+        Half of the epochs are clean, and lam 1 is drawn five times as often as each other lam above 0.
 
         Args:
             eps: Radius of the attacks, in units of ``x``.
@@ -280,8 +280,8 @@ class Method:
         """
         dtype = classifier.model.encoding.table.dtype
         faults = weight_faults(dtype, precision=self.precision, attack_precision=self.attack_precision)
-        grows, compiles = self.eps_warmup > 0, self.compile_attack
-        faults += bound_faults(self.attack, self.fallback, classifier, grows=grows, compiles=compiles)
+        scales_for, compiles = scaled_by(self.eps_warmup, self.dials), self.compile_attack
+        faults += bound_faults(self.attack, self.fallback, classifier, scales_for=scales_for, compiles=compiles)
         faults += loss_faults(self.loss, classifier) + refusals(lambda: self.sampling.check(classifier.model.lambdas))
         radii = self.radii(classifier)
         return faults + [fault for radius in radii for fault in radius.faults(allow_large_eps=self.allow_large_eps)]

@@ -96,13 +96,15 @@ def pass_faults(matches_dropout: Any, sync_norms: Any, accumulation_steps: Any) 
     return faults
 
 
-def bound_faults(attack: Any, fallback: Any, classifier: OATClassifier, *, grows: bool, compiles: bool) -> list[str]:
-    """Say why attacks do not suit a classifier, a radius that grows, or compilation.
+def bound_faults(
+    attack: Any, fallback: Any, classifier: OATClassifier, *, scales_for: str, compiles: bool
+) -> list[str]:
+    """Say why attacks do not suit a classifier, an option that scales the first, or compilation.
 
     Raises:
         TypeError: If one is none.
     """
-    faults = _binding_faults(attack, classifier) + (scaling_faults(attack) if grows else [])
+    faults = _binding_faults(attack, classifier) + (scaling_faults(attack, scales_for) if scales_for else [])
     faults += [] if fallback is None else _binding_faults(fallback, classifier, "fallback: ")
     if compiles and not faults:
         given = [attack] if fallback is None else [attack, fallback]

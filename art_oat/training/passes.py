@@ -71,14 +71,14 @@ class Passes:
         """Give what weights are perturbed by, width by width; labels count, also where scores are distilled."""
         loss, criterion = self.loss, self.classifier.loss
         for part, width, x_adv in each_attacked(parts, attacked):
-            x, y, lam = (values[part.is_attacked] for values in (part.x, part.y, part.lam))
+            x, y, lam, weight = (values[part.is_attacked] for values in (part.x, part.y, part.lam, part.weight))
             with self._computing():
                 with self._drawing_again():
                     logits_adv = self.scores(x_adv, lam, width)
                 is_needed = uses_clean_scores(loss)
                 logits = self.scores(self.layout.arranged(x), lam, width) if is_needed else logits_adv.detach()
             portion = part.portion(criterion, of_attacked=True)
-            yield portion * adversarial_part(loss, logits, logits_adv, y, lam, criterion)
+            yield portion * adversarial_part(loss, logits, logits_adv, y, weight, criterion)
 
     def add_gradient(self, batch: StepBatch, width: float, x_adv: Tensor, target: Tensor, *, epoch: int) -> Outcome:
         """Add the gradient of the loss at one width to what is there.

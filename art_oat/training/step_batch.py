@@ -47,7 +47,7 @@ class Whole:
 
 @dataclass(frozen=True)
 class StepBatch:
-    """What every width of a step has in common; the weight of the adversarial term is lam, or 0 in a clean epoch.
+    """What every width of a step has in common; the weight of the adversarial term is 0 in a clean epoch.
 
     The attack has a share of its radius. A part, of one of several processes or of a step that accumulates gradients,
     has some of the samples, the ``rows`` of the ``whole``, which has them all.

@@ -225,6 +225,9 @@ class OATTrainer(Trainer):
     def _attacks(self) -> tuple[BoundAttack, BoundAttack]:
         """Return the attack of the training, and that of the validation."""
         compiles, fallback = self.method.compile_attack, self.method.fallback
+        if self.method.dials == "eps":  # judged at the whole radius, as every network is
+            scaled = bind(self.method.attack, self.classifier, scales_by_lam=True)
+            return scaled, bind(self.method.attack, self.classifier)
         attack = bind(self.method.attack, self.classifier, compiles=compiles)
         return attack, attack if fallback is None else bind(fallback, self.classifier, compiles=compiles)
 
