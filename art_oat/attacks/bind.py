@@ -296,4 +296,4 @@ def _bind_callable(attack: Callable[..., Tensor], view: PinnedClassifier) -> Per
 
 
 def _bind_scaled(attack: Any, view: PinnedClassifier) -> Perturb:
-    return _bind_callable(attack.scaled(view.lam), view)
+    return _bind_callable(attack.scaled(view.point.lam), view)
