@@ -1,7 +1,9 @@
 """What a network keeps under attack, at every operating point."""
 
 from art_oat.attacks.autoattack import AutoAttack, AutoAttackWarning
+from art_oat.evaluation.displacement import Displacements
 from art_oat.evaluation.evaluate import evaluate
+from art_oat.evaluation.flatness import Flatness
 from art_oat.evaluation.model_card import CardFacts, write_card
 from art_oat.evaluation.options import EvaluationOptions, ThreatModel
 from art_oat.evaluation.report import RobustnessReport
@@ -12,7 +14,9 @@ __all__ = [
     "AutoAttack",
     "AutoAttackWarning",
     "CardFacts",
+    "Displacements",
     "EvaluationOptions",
+    "Flatness",
     "RobustnessReport",
     "ThreatModel",
     "TradeoffCurve",

@@ -83,10 +83,10 @@ def plot_tradeoff(
     figure.set_layout_engine("none")
     for line, trade in zip(lines, panels[1], strict=True):
         _label(trade, line)
-    return _saved(figure, path)
+    return saved(figure, path)
 
 
-def _saved(figure: Figure, path: Path | None) -> Figure:
+def saved(figure: Figure, path: Path | None) -> Figure:
     """Save a figure in the format that the ending names, PNG without one; None for nowhere."""
     if path is not None:
         path = path if path.suffix else path.with_suffix(".png")
@@ -198,7 +198,7 @@ def plot_transfer(
     figure.suptitle(textwrap.fill(title, letters_per_line), fontsize=10)
     wrapped = [textwrap.fill(sentence, int(1.25 * letters_per_line)) for sentence in findings]
     figure.supxlabel("\n".join(wrapped), fontsize=8)
-    return _saved(figure, path)
+    return saved(figure, path)
 
 
 def _draw_shares(axes: Axes, shares: NDArray[np.float64]) -> None:
