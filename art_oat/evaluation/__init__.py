@@ -1,6 +1,7 @@
 """What a network keeps under attack, at every operating point."""
 
 from art_oat.attacks.autoattack import AutoAttack, AutoAttackWarning
+from art_oat.evaluation.calibration import Calibration
 from art_oat.evaluation.displacement import Displacements
 from art_oat.evaluation.evaluate import evaluate
 from art_oat.evaluation.flatness import Flatness
@@ -13,6 +14,7 @@ from art_oat.evaluation.transferability import TransferMatrix
 __all__ = [
     "AutoAttack",
     "AutoAttackWarning",
+    "Calibration",
     "CardFacts",
     "Displacements",
     "EvaluationOptions",

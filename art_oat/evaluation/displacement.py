@@ -231,7 +231,8 @@ def _climb(loss: RobustLoss, weights: Weights, moves: Displacements, place: Weig
 
 
 def _within(step: Tensor, radius: Tensor) -> Tensor:
-    return step * (radius / step.norm().clamp_min(_TINY)).clamp_max(1)
+    kept: Tensor = step * (radius / step.norm().clamp_min(_TINY)).clamp_max(1)
+    return kept
 
 
 def landscape(loss: RobustLoss, weights: Weights, moves: Displacements, seed: int) -> NDArray[np.float64]:

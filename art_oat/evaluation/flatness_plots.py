@@ -50,7 +50,7 @@ def plot_flatness(
         figure.set_layout_engine("none")
         for width, row in zip(widths, grid, strict=True):
             own = [point for point in points if point.width == width]
-            ends = [float(line.get_ydata()[-1]) for line in row[0].get_lines()]  # type: ignore[index]
+            ends = [float(line.get_ydata()[-1]) for line in row[0].get_lines()]
             label_ends(row[0], moves.distances[-1], ends, [f"lam {point.lam:g}" for point in own], _colors(own))
     return saved(figure, path)
 
@@ -103,12 +103,13 @@ def label_ends(
     pixels = axes.transData.transform([(x, end) for end in ends])[:, 1] / scale
     frame = axes.bbox.get_points()[:, 1] / scale
     gap = _LINE_HEIGHT * _FONT
-    for place, end, text, color, at in zip(apart(pixels, gap, frame), ends, texts, colors, pixels, strict=True):
+    places = apart([*pixels], gap, (frame[0], frame[1]))
+    for place, end, text, color, at in zip(places, ends, texts, colors, pixels, strict=True):
         style = {"textcoords": "offset points", "fontsize": _FONT, "va": "center", "color": color}
         axes.annotate(text, (x, end), (5, place - at), **style)  # type: ignore[arg-type]
 
 
-def apart(places: Sequence[float], gap: float, frame: Sequence[float]) -> list[float]:
+def apart(places: Sequence[float], gap: float, frame: tuple[float, float]) -> list[float]:
     """Return places in the same order, moved so that neighbors are at least a gap apart, within a frame if they fit."""
     order = np.argsort(places, kind="stable")
     moved = np.array(places, dtype=float)[order]

@@ -74,5 +74,5 @@ def flatness_at(
         moves: How far, and how often.
         seed: What displacements and directions are drawn from.
     """
-    found = [it(loss, weights, moves, seed) for it in (average_losses, worst_losses, landscape)]
-    return PointFlatness(*point, loss(), *found)
+    average, worst, along = (it(loss, weights, moves, seed) for it in (average_losses, worst_losses, landscape))
+    return PointFlatness(point.lam, point.width, loss(), average, worst, along)
