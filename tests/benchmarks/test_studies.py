@@ -20,6 +20,7 @@ SMOKES = {
     "attack_sources time": "ratio to own",
     "demo_recipe": "clean epochs first",
     "dial": "knows lam",
+    "flatness": "average difference",
     "judges": "carried on",
     "latency": "ratio of MACs",
     "norms --networks convnext": "two weights",
