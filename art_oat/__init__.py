@@ -1,9 +1,58 @@
 """One network, two dials: ``lam`` (robustness) and ``width`` (cost), chosen after training.
 
-Once-for-all adversarial training (Wang et al. 2020, arXiv:2010.11828) for the Adversarial Robustness Toolbox.
-Convert a network (:func:`to_conditional`), train it (:class:`OATTrainer`), measure it (:class:`TradeoffCurve`), use it
-at any operating point (:class:`OATClassifier`), ship it (:func:`fold`). What is here is what most programs need;
-the packages hold the rest, such as :mod:`art_oat.transfer`. Everything is loaded on first use.
+Once-for-all adversarial training (Wang et al. 2020, arXiv:2010.11828) for the Adversarial Robustness Toolbox::
+
+    from torch import nn, optim
+    from art_oat import Method, OATClassifier, OATTrainer, TradeoffCurve, fold, to_conditional
+    from art_oat.data import digits
+    from art_oat.models import SmallCNN
+
+    data, model = digits(), to_conditional(SmallCNN())  # or a network of your own
+    optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    classifier = OATClassifier(model, nn.CrossEntropyLoss(), (1, 8, 8), 10, optimizer, clip_values=(0, 1))
+    OATTrainer(classifier, Method.dial(eps=0.2, eps_step=0.05)).fit(*data.train, nb_epochs=20)
+    logits = classifier.predict(data.test.x, lam=0.3)  # any lam from 0 to 1, or one per sample
+    curve = TradeoffCurve.measure(classifier, *data.test, eps=0.2, attack="pgd-20")
+    network = fold(model, curve.select(min_robust=0.3))  # an ordinary SmallCNN, to ship
+
+Convert, train, use, ship::
+
+    to_conditional      a network as one whose norms depend on lam, and whose width can be chosen
+    OATModel            what it returns: a torch module with forward(x, lam, width)
+    OATClassifier       an estimator of ART around it: predict(x, lam=...), at(lam), export("file.onnx")
+    OATTrainer          trains a classifier: fit(x, y, nb_epochs=...)
+    fold                an ordinary network of one's own class at one lam and width
+    OperatingPoint      a lam and a width
+    pretrained          "digits", "cifar10", or a folder of art-oat train: classifier, curve and recipe in a line
+    save_model          a model as a folder of safetensors and JSON; load_model reads it
+    load_model          a model from such a folder, checked before it is used
+
+How to train::
+
+    Method              attack, loss, draws of lam, schedule, precision and all else of a training; it has presets
+    PGD                 projected gradient descent, the usual attack of a training
+    NFGSM               one step from much noise, at a fraction of the cost
+    TRADESLoss          trains by a divergence of clean and attacked scores
+    MARTLoss            weighs misclassified samples more
+    WeightPerturbation  adversarial weight perturbation (AWP)
+    StratifiedSampling  how the lams of a batch are drawn
+    OneCycle            a schedule of the learning rate, up and down once
+    SlowStart           a schedule that rises slowly and falls fast, to fine-tune by
+    RandomCropFlip      augmentation of images
+    parameter_groups    parameters with weight decay and without
+
+Measure and choose::
+
+    evaluate            attacks one point: a RobustnessReport, by AutoAttack unless told otherwise
+    AutoAttack          the standard of attacks, whole or in parts
+    RobustnessReport    accuracies, and what broke which sample
+    TradeoffCurve       the accuracies of all points: print, plot, select, CSV
+    TransferMatrix      whether attacks on one point break another
+    Frontier            points that were measured, and which to take: select(min_robust=...)
+    AdaptivePolicy      takes a point for each batch from threat and latency
+
+Packages hold the rest: attacks, classifier, data, evaluation, export, layers, models, surgery, training, transfer.
+``help(art_oat.Method)`` and the like say more; ``art-oat --help`` shows the commands. All is loaded on first use.
 """
 
 from importlib import import_module
@@ -41,35 +90,37 @@ if TYPE_CHECKING:
         parameter_groups,
     )
 
-__all__ = [
-    "NFGSM",
-    "PGD",
-    "AdaptivePolicy",
-    "AutoAttack",
-    "Frontier",
-    "MARTLoss",
-    "Method",
-    "OATClassifier",
-    "OATModel",
-    "OATTrainer",
-    "OneCycle",
-    "OperatingPoint",
-    "RandomCropFlip",
-    "RobustnessReport",
-    "SlowStart",
-    "StratifiedSampling",
-    "TRADESLoss",
-    "TradeoffCurve",
-    "TransferMatrix",
-    "WeightPerturbation",
-    "evaluate",
-    "fold",
-    "load_model",
-    "parameter_groups",
-    "pretrained",
-    "save_model",
-    "to_conditional",
-]
+    # For type checkers and the reference alone: pydoc prints every class that a run-time __all__ names in full,
+    # thousands of lines. So `help` shows the docstring above, and `import *` imports nothing.
+    __all__ = [
+        "NFGSM",
+        "PGD",
+        "AdaptivePolicy",
+        "AutoAttack",
+        "Frontier",
+        "MARTLoss",
+        "Method",
+        "OATClassifier",
+        "OATModel",
+        "OATTrainer",
+        "OneCycle",
+        "OperatingPoint",
+        "RandomCropFlip",
+        "RobustnessReport",
+        "SlowStart",
+        "StratifiedSampling",
+        "TRADESLoss",
+        "TradeoffCurve",
+        "TransferMatrix",
+        "WeightPerturbation",
+        "evaluate",
+        "fold",
+        "load_model",
+        "parameter_groups",
+        "pretrained",
+        "save_model",
+        "to_conditional",
+    ]
 
 _PACKAGES = (
     *("attacks", "classifier", "data", "evaluation", "export", "layers", "models", "surgery", "training", "transfer"),
@@ -103,4 +154,4 @@ if not TYPE_CHECKING:
         return found
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__, *_PACKAGES})
+        return sorted({*globals(), *_HOMES, *_PACKAGES})
