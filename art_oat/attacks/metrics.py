@@ -50,6 +50,12 @@ def robust_correct(
     return clean, clean & torch.cat(parts)
 
 
+def reach(eps: float, norm: Norm, clip_values: ClipValues | None) -> float:
+    """Return how far from its input a sample may lie that is in the ball but for rounding, in units of ``x``."""
+    tolerance = float(np.max(rounding((0, 1) if clip_values is None else clip_values)))
+    return eps * (1 + _ROUNDING[norm]) + tolerance
+
+
 def within_ball(attack: TensorAttack, eps: float, norm: Norm) -> TensorAttack:
     """Return the attack with every result checked.
 
@@ -66,8 +72,7 @@ def within_ball(attack: TensorAttack, eps: float, norm: Norm) -> TensorAttack:
     ) -> Tensor:
         x_adv = attack(network, x, y, clip_values=clip_values, generator=generator)
         farthest = float(distance(x, x_adv, norm).max())
-        tolerance = float(np.max(rounding((0, 1) if clip_values is None else clip_values)))
-        if not farthest <= eps * (1 + _ROUNDING[norm]) + tolerance:
+        if not farthest <= reach(eps, norm, clip_values):
             excess = f"{farthest / eps:.5g} times as far"
             raise RuntimeError(f"an attack must stay within eps = {format_eps(eps)} ({norm}), but went {excess}.")
         return x_adv

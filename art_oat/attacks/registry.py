@@ -53,6 +53,7 @@ class AttackKind:
         display: Returns a name as people write it.
         reserved: Regular expression of names, in lower case, that no other attack may have.
         extra: The package that must be installed, which is also the extra of ``art-oat`` that installs it.
+        install: How it is installed where there is no such extra.
         is_one_step: Whether it goes ``eps`` far at once, and may leave the ball.
     """
 
@@ -65,6 +66,7 @@ class AttackKind:
     display: Callable[[str], str] = str
     reserved: str | None = None
     extra: str | None = None
+    install: str | None = None
     is_one_step: bool = False
 
 
@@ -118,7 +120,8 @@ def name_faults(
         return [*faults, f"attack must be one of {spelled(use)}, got {name!r}{why}."]
     assert kind is not None
     if kind.extra is not None and find_spec(kind.extra) is None:
-        raise ImportError(f"attack {name} needs {kind.extra}. Install it: pip install art-oat[{kind.extra}].")
+        install = kind.install or f"pip install art-oat[{kind.extra}]"
+        raise ImportError(f"attack {name} needs {kind.extra}. Install it: {install}.")
     if not faults and norm not in kind.norms:
         known, others = " or ".join(map(repr, kind.norms)), ", ".join(it.spelled for it in usable if norm in it.norms)
         advice = f" For that, use {others}." if others else ""

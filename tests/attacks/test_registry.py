@@ -99,7 +99,8 @@ def test_what_an_attack_of_a_name_does_not_take_is_refused(name, options, messag
 @pytest.mark.parametrize("name", ["pgd-20", "pgd-5x3", "art:ProjectedGradientDescent", "torchattacks:PGD"])
 def test_in_the_l1_norm_pgd_is_refused_with_advice(name):
     assert name_faults(name, eps=0.1, norm="L1", use="evaluation") == [
-        f"norm must be 'Linf' or 'L2' for {name}, got 'L1'. For that, use autoattack, autoattack-plus, screen."
+        f"norm must be 'Linf' or 'L2' for {name}, got 'L1'. For that, use "
+        "advlib:NAME[-STEPS], autoattack, autoattack-plus, screen, secmltorch:NAME[-STEPS]."
     ]
 
 
