@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from art_oat.cli.options import Device, TrustNetwork
-from art_oat.cli.terminal import refusals, say, search_here, terminable
+from art_oat.cli.options import Device, Json, TrustNetwork
+from art_oat.cli.terminal import only_json, refusals, say, search_here, terminable
 from art_oat.launch import check_alone
 
 
@@ -19,6 +20,7 @@ def report(
         int, typer.Option(min=10, help="Test images to attack quickly, for robustness over the radius.")
     ] = 200,
     trust_network: TrustNetwork = False,
+    json: Json = False,
     device: Device = "auto",
 ) -> None:
     """Write one page of a run for a browser, which needs no network: trade-off, a slider that turns lam, samples.
@@ -32,7 +34,7 @@ def report(
 
     if trust_network:
         search_here()
-    with refusals(), terminable():
+    with only_json(json) as told, refusals(), terminable():
         check_alone("art-oat report")
         trained = Run(run, say, trusts_network=trust_network, device_type=device)
         _ = trained.recipe  # first, so that a folder without a run is refused as such
@@ -40,5 +42,9 @@ def report(
         refuse(
             [f"--out must be a file that can be written, got {page}: {why}."] if (why := writing_fault(page)) else []
         )
-        write_page(collect(trained, nb_images=nb_images), page)
-    typer.echo(f"The page is {page}. Open it in a browser.")
+        found = collect(trained, nb_images=nb_images)
+        write_page(found, page)
+        typer.echo(f"The page is {page}. Open it in a browser.")
+        points = [] if found.curve is None else found.curve.rows()
+        radii = [asdict(line) for line in found.radii]
+        told.update({"run": str(run), "page": str(page), "points": points, "radii": radii, "missing": found.missing})

@@ -1,5 +1,8 @@
+import json
+
 import pytest
 
+from art_oat import TradeoffCurve
 from tests.cli.subjects import DIGITS, MEASURING, TRAINED, call, said
 
 
@@ -7,10 +10,15 @@ def test_a_run_gets_a_page_wherever_it_is_asked_for(tmp_path):
     run, page = tmp_path / "run", tmp_path / "elsewhere" / "page.html"
     assert call(*DIGITS, "--out", str(run)).exit_code == 0
     assert call("evaluate", str(run), *MEASURING).exit_code == 0
+    curve = TradeoffCurve.from_csv(run / "tradeoff.csv")
     for arguments, expected in ((), run / "report.html"), (("--out", str(page)), page):
-        result = call("report", str(run), "--nb-images", "10", *arguments)
+        result = call("report", str(run), "--nb-images", "10", *arguments, "--json")
         assert result.exit_code == 0, result.output
-        assert str(expected) in result.output
+        told = json.loads(result.stdout)
+        assert told["page"] == str(expected)
+        assert [(it["lam"], it["robust"]) for it in told["points"]] == [(it.lam, it.robust) for it in curve.points]
+        assert {line["lam"] for line in told["radii"]} >= {0.0, 1.0}
+        assert f"The page is {expected}" in result.stderr
         assert "small-4 on digits" in expected.read_text(encoding="utf-8")
 
 

@@ -44,3 +44,13 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
     result = call("robustbench", str(tmp_path / "none"), "--out", str(tmp_path / "out"))
     assert result.exit_code == 2
     assert "must hold a run" in said(result)
+
+
+def test_as_json_it_tells_the_entry_and_the_files(run, tmp_path):
+    point = ("--lam", "1", "--nb-images", "10", "--eps", "8/255", "--nb-workers", "1")
+    result = call("robustbench", str(run), *point, "--out", str(tmp_path), "--json")
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert told["entry"] == json.loads((tmp_path / "dial_lam1_width1.json").read_text())
+    assert told["files"][0] == str(tmp_path / "dial_lam1_width1.json")
+    assert (told["nb_images"], len(told["reservations"]) > 0) == (10, True)
