@@ -95,11 +95,11 @@ class PGD:
         x = x.detach()
         x_adv, bounds = x, bounds_like(clip_values, x)
         if self.has_random_start:
-            x_adv = _clip(x + self._random_start(x, generator), bounds)
+            x_adv = clip(x + self._random_start(x, generator), bounds)
         target = self._target(network, x, y)
         for _ in range(self.nb_steps):
             gradient = _input_gradient(network, x_adv, target)
-            x_adv = _clip(x + self._project(x_adv + self.step * self._direction(gradient) - x), bounds)
+            x_adv = clip(x + self._project(x_adv + self.step * self._direction(gradient) - x), bounds)
         return x_adv
 
     def _target(self, network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -113,20 +113,16 @@ class PGD:
     def _random_start(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         if self.objective == "kl":
             return self._project(_KL_START * draw(x, generator, is_normal=True))
-        if self.norm == "Linf":
-            return (2 * draw(x, generator) - 1) * self.eps
-        direction = _unit(draw(x, generator, is_normal=True))
-        radius = draw(x.flatten(1)[:, 0], generator) ** (1 / math.prod(x.shape[1:]))
-        return direction * _per_sample(radius * self.eps, x)
+        return self.eps * random_start(x, self.norm, generator)
 
     def _direction(self, gradient: Tensor) -> Tensor:
-        return gradient.sign() if self.norm == "Linf" else _unit(gradient)
+        return gradient.sign() if self.norm == "Linf" else unit(gradient)
 
     def _project(self, delta: Tensor) -> Tensor:
         if self.norm == "Linf":
             return delta.clamp(-self.eps, self.eps)
         norm = delta.flatten(1).norm(dim=1)
-        return delta * _per_sample((self.eps / norm.clamp_min(1e-12)).clamp_max(1), delta)
+        return delta * per_sample((self.eps / norm.clamp_min(1e-12)).clamp_max(1), delta)
 
 
 @dataclass(frozen=True)
@@ -173,9 +169,9 @@ class NFGSM:
     ) -> Tensor:
         """Return attacked inputs; see :class:`~art_oat.attacks.protocol.TensorAttack`."""
         x, bounds = x.detach(), bounds_like(clip_values, x)
-        noisy = _clip(x + self.noise * self.eps * (2 * draw(x, generator) - 1), bounds)
+        noisy = clip(x + self.noise * self.eps * (2 * draw(x, generator) - 1), bounds)
         step = self.eps if self.eps_step is None else self.eps_step
-        return _clip(noisy + step * _input_gradient(network, noisy, y).sign(), bounds)
+        return clip(noisy + step * _input_gradient(network, noisy, y).sign(), bounds)
 
 
 def _input_gradient(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -186,11 +182,21 @@ def _input_gradient(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return torch.autograd.grad(loss, x)[0]
 
 
-def _unit(x: Tensor) -> Tensor:
-    return x / _per_sample(x.flatten(1).norm(dim=1).clamp_min(1e-12), x)
+def random_start(x: Tensor, norm: Norm, generator: torch.Generator | None) -> Tensor:
+    """Draw a perturbation like ``x``, uniformly in the ball of radius 1 in Linf or L2."""
+    if norm == "Linf":
+        return 2 * draw(x, generator) - 1
+    radius = draw(x.flatten(1)[:, 0], generator) ** (1 / math.prod(x.shape[1:]))
+    return unit(draw(x, generator, is_normal=True)) * per_sample(radius, x)
 
 
-def _per_sample(values: Tensor, like: Tensor) -> Tensor:
+def unit(x: Tensor) -> Tensor:
+    """Return each sample over its L2 norm."""
+    return x / per_sample(x.flatten(1).norm(dim=1).clamp_min(1e-12), x)
+
+
+def per_sample(values: Tensor, like: Tensor) -> Tensor:
+    """Return values ``[N]`` as a factor of samples like ``[N, ...]``."""
     return values.view(-1, *[1] * (like.dim() - 1))
 
 
@@ -202,7 +208,8 @@ def bounds_like(clip_values: ClipValues | None, like: Tensor) -> tuple[Tensor, T
     return low, high
 
 
-def _clip(x: Tensor, bounds: tuple[Tensor, Tensor] | None) -> Tensor:
+def clip(x: Tensor, bounds: tuple[Tensor, Tensor] | None) -> Tensor:
+    """Return inputs cut to the range of :func:`bounds_like`."""
     return x if bounds is None else torch.minimum(torch.maximum(x, bounds[0]), bounds[1])
 
 
