@@ -54,6 +54,20 @@ def borrowed_generators(device: torch.device = _CPU, seed: int | None = None) ->
         yield
 
 
+@contextmanager
+def traceless(network: nn.Module, device: torch.device = _CPU) -> Iterator[None]:
+    """Restore a network's buffers, such as running statistics, and torch's generators after passes in training mode."""
+    buffers = list(network.buffers())
+    kept = [buffer.clone() for buffer in buffers]
+    try:
+        with borrowed_generators(device):
+            yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in zip(buffers, kept, strict=True):
+                buffer.copy_(value)
+
+
 def recomputed(tensor: Tensor, compute: Callable[[], Tensor]) -> AbstractContextManager[None]:
     """Within the block, let autograd keep nothing of ``tensor``: the backward pass computes it again where it wants it.
 

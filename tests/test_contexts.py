@@ -1,11 +1,12 @@
 import contextlib
+import copy
 import gc
 import weakref
 
 import torch
 from torch import nn
 
-from art_oat.contexts import borrowed_generators, evaluating, recomputed
+from art_oat.contexts import borrowed_generators, evaluating, recomputed, traceless
 
 
 def test_every_part_has_its_own_mode_again_also_after_an_error():
@@ -58,3 +59,13 @@ def test_what_is_recomputed_is_not_kept_and_its_gradient_is_the_same():
     assert kept() is None
     for actual, wanted in zip(torch.autograd.grad(result, (x, weight)), expected, strict=True):
         assert torch.equal(actual, wanted)
+
+
+def test_passes_without_trace_leave_statistics_and_what_is_drawn_next_as_they_were():
+    network = nn.Sequential(nn.BatchNorm1d(3), nn.Dropout())
+    before, generator = copy.deepcopy(network.state_dict()), torch.get_rng_state()
+    with traceless(network):
+        network(torch.randn(8, 3))
+        assert not torch.equal(network[0].running_mean, before["0.running_mean"])
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), generator)

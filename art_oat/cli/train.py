@@ -31,7 +31,10 @@ def _train(  # noqa: PLR0913 - each is an option
     out: Out,
     recipe: Annotated[
         str,
-        typer.Option(help="A method, such as dial, published, robust (AWP, averaged) or fast (one step, guarded)."),
+        typer.Option(
+            help="A method, such as dial, published, robust (AWP, averaged) or fast (one step, guarded); or a "
+            "baseline, the plain network of one lam: natural, pgd-at, trades or awp."
+        ),
     ] = "dial",
     config: Config = None,
     download: Annotated[bool, typer.Option("--download", help="Download the data set where it is missing.")] = False,

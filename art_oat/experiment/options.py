@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 import typer
 
 from art_oat.attacks import format_eps, parse_eps
+from art_oat.experiment.baselines import BASELINES, recipe_named
 from art_oat.experiment.measurement import Measurement
 from art_oat.experiment.numbers import numbers, radius
 from art_oat.experiment.recipe import Recipe
@@ -52,7 +53,8 @@ class _Option:
     @property
     def is_open(self) -> bool:
         """Whether the named methods have different values, so that there is no one default."""
-        return self.owner is Method and len({repr(getattr(make(), self.field.name)) for make in METHODS.values()}) > 1
+        methods = [*(make() for make in METHODS.values()), *(Method(**each.parts) for each in BASELINES.values())]
+        return self.owner is Method and len({repr(getattr(method, self.field.name)) for method in methods}) > 1
 
     @property
     def takes_none(self) -> bool:
@@ -162,16 +164,14 @@ def read(owner: type, given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def recipe_from(method_name: str, given: Mapping[str, Any], base: Recipe | None = None) -> Recipe:
-    """Return the recipe that options mean; what is not given is that of a named method, or of another recipe."""
+def recipe_from(name: str, given: Mapping[str, Any], base: Recipe | None = None) -> Recipe:
+    """Return the recipe that options mean; what is not given is that of a name, or of another recipe."""
     recipe, method = read(Recipe, given), read(Method, given)
     if base is not None:
         return base.changed(**recipe, **method)
-    if "pretrained" in recipe:
-        method = {"clean_share": 0.0, **method}
     if "sampling" in method and 1.0 not in recipe.get("lambdas", Recipe.lambdas):
         raise ValueError("weight_of_one needs lam 1 among lambdas.")
-    return Recipe(**recipe, method=Method.named(method_name, **method))
+    return recipe_named(name, recipe, method)
 
 
 def arguments(filled: Any, usual: Any) -> list[str]:

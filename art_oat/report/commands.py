@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from art_oat.experiment.baselines import BASELINES, recipe_named
 from art_oat.experiment.measurement import Measurement
 from art_oat.experiment.options import arguments
 from art_oat.experiment.recipe import Recipe
@@ -33,12 +34,23 @@ def commands(folder: Path, recipe: Recipe, measurement: Measurement | None) -> l
 def recipe_words(recipe: Recipe) -> list[str]:
     """Return the options that make a recipe, from the named method that is nearest to it; all but ``--data``."""
     candidates = []
-    for name, make in METHODS.items():
-        usual = Recipe(data=recipe.data, method=make())
+    for name in (*METHODS, *BASELINES):
+        usual = recipe_named(name, {"data": recipe.data}, {})
         words = [*([] if name == "dial" else ["--recipe", name]), *arguments(recipe, usual)]
         is_unsaid = recipe.method.sampling != usual.method.sampling and "--weight-of-one" not in words
+        is_unsaid |= recipe.film != usual.film or _is_another_baseline(name, recipe, usual)
         candidates.append((is_unsaid, len(words), words))
     return min(candidates, key=lambda candidate: candidate[:2])[2]
+
+
+def _is_another_baseline(name: str, recipe: Recipe, usual: Recipe) -> bool:
+    """Whether a recipe differs from that of a baseline in what makes the baseline."""
+    fixed = BASELINES[name].fixed if name in BASELINES else ()
+    return any(
+        getattr(recipe if hasattr(recipe, it) else recipe.method, it)
+        != getattr(usual if hasattr(usual, it) else usual.method, it)
+        for it in fixed
+    )
 
 
 def measurement_of(settings: dict[str, Any]) -> Measurement | None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from art_oat.checks import refuse
-from art_oat.contexts import borrowed_generators
+from art_oat.contexts import traceless
 from art_oat.numbers import count_faults, number_faults, plain_fields
 from art_oat.training.loss import Loss, hybrid_loss, total_weight, value_fault
 
@@ -92,20 +92,13 @@ def _gradients(
 ) -> list[Tensor]:
     """Sum up the gradients of losses; restore buffers and torch's generators."""
     total = [torch.zeros_like(weight) for weight in weights]
-    buffers = list(model.buffers())
-    kept = [buffer.clone() for buffer in buffers]
     device = weights[0].device if weights else torch.device("cpu")
-    try:
-        with borrowed_generators(device), torch.enable_grad():
-            found = losses() if weights else ()
-            for loss in (found,) if isinstance(found, Tensor) else found:
-                for sum_, part in zip(total, torch.autograd.grad(loss, weights, allow_unused=True), strict=True):
-                    if part is not None:
-                        sum_.add_(part)
-    finally:
-        with torch.no_grad():
-            for buffer, value in zip(buffers, kept, strict=True):
-                buffer.copy_(value)
+    with traceless(model, device), torch.enable_grad():
+        found = losses() if weights else ()
+        for loss in (found,) if isinstance(found, Tensor) else found:
+            for sum_, part in zip(total, torch.autograd.grad(loss, weights, allow_unused=True), strict=True):
+                if part is not None:
+                    sum_.add_(part)
     return total
 
 

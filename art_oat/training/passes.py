@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from art_oat.classifier import OATClassifier
-from art_oat.contexts import borrowed_generators
+from art_oat.contexts import borrowed_generators, traceless
 from art_oat.group import ALONE, Group
 from art_oat.training.awp import adversarial_part, uses_clean_scores
 from art_oat.training.layout import InputLayout
@@ -53,6 +53,7 @@ class Passes:
         self.group = group
         self.loss = method.loss_function
         self.preprocess = classifier.preprocessed(nn.Identity(), is_training=True)
+        self._is_clean_counted_alone = classifier.model.lambdas == (1.0,) and not uses_clean_scores(self.loss)
 
     def scores(self, x: Tensor, lam: Tensor, width: float) -> Tensor:
         """Return the scores ``[N, K]`` of preprocessed inputs, for a loss."""
@@ -115,8 +116,13 @@ class Passes:
     def _clean_scores(self, batch: StepBatch, width: float) -> Tensor:
         """Return the scores on clean inputs, after which the attacked inputs meet what theirs have met, if asked for.
 
-        Masks are drawn for all rows at once, so that only equal batches meet equal ones.
+        Masks are drawn for all rows at once, so that only equal batches meet equal ones. Where lam 1 alone is trained
+        and the loss is the cross-entropy, they are for the records: training goes on as if only the attacked inputs
+        were there, as plain adversarial training does, whose running statistics are those of attacked inputs.
         """
+        if self._is_clean_counted_alone and not batch.is_clean:
+            with torch.no_grad(), traceless(self.classifier.model, self.classifier.device):
+                return self.scores(batch.x, batch.lam, width)
         is_attacked = batch.is_attacked
         if not self.method.matches_dropout or not bool(is_attacked.any()):
             return self.scores(batch.x, batch.lam, width)

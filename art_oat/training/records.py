@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -75,7 +75,8 @@ class EpochRecord:
             where the network does worst; NaN where there is no fallback, or it is what trains by now.
         validation: Clean and robust accuracy at every trained lam and width; empty where none was measured.
         area: Under the trade-off of ``validation``, from the corner (1 / K, 0) that guessing
-            reaches, averaged over the widths; NaN where none was measured.
+            reaches, averaged over the widths; NaN where none was measured. Where lam 0 alone is trained, robust
+            accuracies count as 1.
         is_best: Whether ``area`` is the largest since ``fit`` was called.
         is_undone: Whether robustness collapsed in this epoch, so that it was undone and run again by the ``fallback``;
             or training diverged. No callback is told of such an epoch.
@@ -153,7 +154,12 @@ def _written(value: float, form: str) -> str:
 
 
 def mean_area(points: Sequence[MeasuredPoint], nb_classes: int) -> float:
-    """Mean over widths of the area under the trade-off, from the corner that guessing reaches; NaN without points."""
+    """Mean over widths of the area under the trade-off, from the corner that guessing reaches; NaN without points.
+
+    Of a network that was trained for lam 0 alone, no robustness is wanted: the clean accuracy alone counts.
+    """
+    if points and {point.lam for point in points} == {0.0}:
+        points = [replace(point, robust=1.0) for point in points]
     widths = dict.fromkeys(point.width for point in points)
     areas = [Frontier(tuple(p for p in points if p.width == width)).area((1 / nb_classes, 0.0)) for width in widths]
     return sum(areas) / len(areas) if areas else math.nan

@@ -488,13 +488,13 @@ def test_at_lam_1_alone_it_is_at_awp_as_published():
             StratifiedSampling().draw((1.0,), 10, generator)
             x, y = X[order], Y[order]
             x_adv = ATTACK(plain.eval(), x, y, clip_values=(0, 1), generator=generator)
-            step_of_at_awp(plain.train(), optimizer, x, x_adv, y)
+            step_of_at_awp(plain.train(), optimizer, x_adv, y)
     torch.testing.assert_close(
         state(fold(model, 1.0)), state(plain), rtol=1e-8, atol=1e-8
     )  # float64; a difference of weights, of which the proxy's step is one, loses some digits
 
 
-def step_of_at_awp(network: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, x_adv: Tensor, y: Tensor) -> None:
+def step_of_at_awp(network: nn.Module, optimizer: torch.optim.Optimizer, x_adv: Tensor, y: Tensor) -> None:
     proxy = copy.deepcopy(network)
     ascent = torch.optim.SGD(proxy.parameters(), lr=1.0)
     ascent.zero_grad()
@@ -510,7 +510,6 @@ def step_of_at_awp(network: nn.Module, optimizer: torch.optim.Optimizer, x: Tens
     with torch.no_grad():
         for name, shift in shifts.items():
             weights[name] += shift
-    network(x)  # the pass on clean inputs has weight 0, but the norms see it
     optimizer.zero_grad()
     F.cross_entropy(network(x_adv), y).backward()
     with torch.no_grad():

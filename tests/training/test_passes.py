@@ -68,7 +68,8 @@ def test_the_gradient_of_a_loss_taken_term_by_term_is_that_of_their_sum(name):
     # the same terms, summed in another order
     torch.testing.assert_close(by_term, of_sum, rtol=1e-10, atol=1e-10)
     assert sum(gradient.abs().sum() for gradient in by_term.values()) > 0
-    torch.testing.assert_close(statistics, plain_statistics, rtol=0, atol=0)
+    if name != "attacked alone":  # where the statistics are those of attacked inputs, unless a loss is not ours
+        torch.testing.assert_close(statistics, plain_statistics, rtol=0, atol=0)
     assert loss == plain_loss
 
 
