@@ -1,21 +1,40 @@
+"""Fixtures of all tests. Imports are where they are used: the process that only deals out tests needs none of them."""
+
+from __future__ import annotations
+
 import copy
 import functools
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
-from torch._dynamo.testing import CompileCounterWithBackend
 
-from art_oat import OATClassifier, OATModel, compiled
-from tests.networks import Residual, shaken
+if TYPE_CHECKING:
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    from art_oat import OATClassifier, OATModel
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first, the longest before all: one that begins last keeps a single core busy to the end."""
+    items.sort(key=_seconds, reverse=True)
+
+
+def _seconds(item: pytest.Item) -> float:
+    mark = item.get_closest_marker("slow")
+    return 0 if mark is None else mark.kwargs.get("seconds", 5)
 
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
+    import torch
+
     torch.manual_seed(0)
 
 
 @pytest.fixture
 def model() -> OATModel:
+    from tests.networks import Residual, shaken
+
     return shaken(Residual())
 
 
@@ -27,6 +46,10 @@ def classifier() -> OATClassifier:
 @functools.cache
 def _converted(widths: tuple[float, ...], heads: str) -> OATModel:
     """What every classifier of these options starts as, converted once: a copy takes a twentieth of the time."""
+    import torch
+
+    from tests.networks import Residual, shaken
+
     torch.manual_seed(0)
     return shaken(Residual(), torch.float32, widths=widths, heads=heads)
 
@@ -35,6 +58,10 @@ def make_classifier(
     *, widths: tuple[float, ...] = (1.0,), heads: str = "shared", lam: float | None = 0.0, **options: object
 ) -> OATClassifier:
     """Return a classifier whose default lam is named, unless it is None."""
+    import torch
+
+    from art_oat import OATClassifier
+
     model = copy.deepcopy(_converted(widths, heads))
     torch.manual_seed(0)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
@@ -48,6 +75,10 @@ def make_classifier(
 @pytest.fixture
 def counter(monkeypatch: pytest.MonkeyPatch) -> CompileCounterWithBackend:
     """Compilers that keep the arithmetic, and count how often they are asked."""
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    from art_oat import compiled
+
     counter = CompileCounterWithBackend("aot_eager")
     monkeypatch.setattr(compiled, "BACKEND", counter)
     return counter
