@@ -14,6 +14,7 @@ from art_oat import PGD, OATClassifier, OATModel, OATTrainer, WeightPerturbation
 from art_oat.layers import FollowedNorm, NormLayer
 from art_oat.models import ConvNeXt, ImageTask, ResNet, SmallCNN, ViT
 from art_oat.training import RestoreBest
+from tests.remembered import remembered
 
 LAMBDAS = (0.0, 0.1, 0.2, 0.3, 0.4, 1.0)
 TRAINED_AND_UNSEEN = (*LAMBDAS, 0.05, 0.7)
@@ -244,7 +245,11 @@ def labels(nb_samples: int = 8, nb_classes: int = 5) -> Tensor:
 
 def shaken(network: nn.Module, dtype: torch.dtype = torch.float64, **options: object) -> OATModel:
     """Convert a network and give every part of it a value of its own, as training would."""
-    model = to_conditional(network.to(dtype), LAMBDAS, **options)  # type: ignore[arg-type]
+    return remembered(_shaken, network.to(dtype), dtype, options)
+
+
+def _shaken(network: nn.Module, dtype: torch.dtype, options: dict[str, object]) -> OATModel:
+    model = to_conditional(network, LAMBDAS, **options)  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for parameter in model.parameters():

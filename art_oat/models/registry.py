@@ -131,9 +131,17 @@ def check_network_name(name: str) -> None:
     Raises:
         ValueError: If it means none.
     """
-    if network_kind(name).is_own:
-        with torch.device("meta"):
-            _built(name, _TRIED)
+    if (kind := network_kind(name)).is_own:
+        _try_to_build(kind, name)
+
+
+@cache
+def _try_to_build(kind: NetworkKind, name: str) -> None:
+    """Once for each name: a large network takes seconds, and every recipe asks."""
+    match = re.fullmatch(kind.pattern, name)
+    assert match is not None
+    with torch.device("meta"):
+        kind.build(_TRIED, *match.groups())
 
 
 def network_named(
