@@ -365,7 +365,7 @@ def storages(*roots: object) -> dict[int, int]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=14)
 @pytest.mark.parametrize("film", ["linear", "published"])
 def test_all_points_of_the_published_network_at_once_take_a_fiftieth_of_its_weights(film):
     model = to_conditional(resnet34(), widths=(0.5, 0.75, 1.0), film=film, encoding="random-orthogonal")

@@ -20,7 +20,7 @@ def attacked(attack, network, x, y, seed=0):
     return attack(network, x, y, clip_values=(0, 1), generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=17)
 def test_its_parts_one_after_the_other_are_autoattack():
     network, (x, y) = Linear(), linear_data()
     eps = telling_eps(exact_radii(network, x, y, "Linf"))

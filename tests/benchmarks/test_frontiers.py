@@ -41,6 +41,7 @@ def test_the_largest_gap_is_at_equal_clean_accuracy(ours, theirs, gap):
     assert largest_gap(frontier(*ours), frontier(*theirs)) == pytest.approx(gap)
 
 
+@pytest.mark.slow
 def test_equal_frontiers_have_ratio_one_and_differ_nowhere():
     ours = arm("oat", [0.9, 0.7], [0.1, 0.5])
     theirs = joined([arm("lam-0", [0.9], [0.1]), arm("lam-1", [0.7], [0.5])])
@@ -75,6 +76,7 @@ def test_the_interval_of_an_accuracy_is_that_of_its_standard_error():
     assert width == pytest.approx(2 * 1.96 * np.sqrt(0.5 * 0.5 / 100), rel=0.1)  # 2,000 resamples
 
 
+@pytest.mark.slow
 def test_where_the_one_network_was_judged_beyond_1_the_comparison_keeps_to_common_lams_and_adds_the_rest():
     def arm(name, clean, robust, lambdas):
         right = np.array([[[share]] for share in clean]), np.array([[[share]] for share in robust])

@@ -69,6 +69,7 @@ def test_what_a_step_frees_of_what_it_found_makes_room_for_what_it_allocates():
     assert memory_of(build) == Memory(held=4 * 1000, above=4 * 200)
 
 
+@pytest.mark.slow
 @needs_processor
 def test_with_gradients_in_place_a_step_has_no_room_but_its_own():
     def build() -> cost.Action:

@@ -43,6 +43,7 @@ def published_oats():
     return to_published(resnet34(), widths=WIDTHS)
 
 
+@pytest.mark.slow
 def test_the_published_oats_network_has_exactly_as_many_parameters(published_oats):
     assert nb_parameters(published_oats.network) == 33_398_026
     # beyond OAT: two pairs of weight and bias for each narrow norm
@@ -50,6 +51,7 @@ def test_the_published_oats_network_has_exactly_as_many_parameters(published_oat
     assert narrow == 33_398_026 - 33_355_466
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "expected"), [(0.5, 0.290), (0.75, 0.652), (1.0, 1.159)])
 def test_the_published_oats_network_multiplies_exactly_as_often_at_every_width(published_oats, width, expected):
     folded = fold(published_oats, OperatingPoint(0.0, width))
