@@ -9,6 +9,7 @@ results/dial_DATA.csv, which keeps every answer, and docs/dial_DATA.png.
 """
 
 import argparse
+from functools import partial
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from benchmarks.arms import one_network
 from benchmarks.configs import asked
 from benchmarks.study import Found, data_options, run
 from benchmarks.tables import DOCS, RESULTS, Row
+from benchmarks.tradeoff import subject
 
 
 def summary(matrix: TransferMatrix) -> Row:
@@ -40,7 +42,8 @@ def measure(given: argparse.Namespace) -> Found:
     x, y = (values[config.attacked(part)] for values in part.data.test)
     matrix = TransferMatrix.measure(classifier, x, y, eps=config.recipe.method.eps)
     print(matrix.table())
-    files = {RESULTS / f"dial_{given.data}.csv": matrix.to_csv, DOCS / f"dial_{given.data}.png": matrix.plot}
+    draw = partial(matrix.plot, subject=subject(given.data, "small"))
+    files = {RESULTS / f"dial_{given.data}.csv": matrix.to_csv, DOCS / f"dial_{given.data}.png": draw}
     return Found({f"dial_{given.data}_summary": [summary(matrix)]}, config.seeds[:1], files)
 
 

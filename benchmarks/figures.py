@@ -1,58 +1,112 @@
 """The pictures of comparisons: frontiers of several methods, and differences of variants to one."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
 
-from art_oat.storage import replaced
+from art_oat.evaluation.labels import label_points
+from art_oat.evaluation.plots import saved
+from art_oat.evaluation.style import (
+    BLUE,
+    QUIET,
+    SMALL,
+    TITLE,
+    VERMILLION,
+    entitle,
+    in_percent,
+    whole_range,
+)
 from benchmarks.baselines import BASELINES
-from benchmarks.frontiers import Arm, accuracies
+from benchmarks.tables import Rows
 
-STYLES = {"oat": ("#1b6ca8", "o", "one network, lam dialed"), "dedicated": ("#c0392b", "s", "a network for each lam")}
+Points = Sequence[tuple[float, float, float, float, float]]
+"""Per lam: lam, clean accuracy, its standard error, robust accuracy, its standard error; fractions."""
+
+STYLES = {"oat": (BLUE, "o", "one network, lam dialed"), "dedicated": (VERMILLION, "s", "a network for each lam")}
 
 
-def plot(arms: Sequence[Arm], title: str, path: Path) -> None:
+def points_of(rows: Rows, column: str = "method", ours: str = "oat") -> dict[str, Points]:
+    """Return the points of what is drawn, by name: one network, dedicated ones, and trainers of ART.
+
+    Args:
+        rows: Of a kept table, in percent.
+        column: What names a method there.
+        ours: The name there of the one network.
+    """
+    found: dict[str, list[tuple[float, float, float, float, float]]] = {}
+    for row in rows:
+        name = {ours: "oat"}.get(row[column], "dedicated" if row[column].startswith("lam-") else row[column])
+        if name in STYLES or name in BASELINES:
+            values = (float(row[it]) / 100 for it in ("clean", "clean s.e.", "autoattack", "autoattack s.e."))
+            found.setdefault(name, []).append((float(row["lam"] or 1), *values))  # type: ignore[arg-type]
+    return {name: sorted(points) for name, points in found.items()}
+
+
+def plot(found: Mapping[str, Points], title: str, path: Path) -> None:
     """Draw clean against robust accuracy (AutoAttack), with standard errors, and robust accuracy against lam."""
-    figure = Figure(figsize=(10, 4.6), layout="constrained")
+    figure = Figure(figsize=(10, 5), layout="constrained")
     against_each_other, against_lam = figure.subplots(1, 2)
-    for name, (color, marker, label) in STYLES.items():
-        own = [arm for arm in arms if (arm.name == "oat") == (name == "oat") and arm.name not in BASELINES]
-        points = sorted(point for arm in own for point in _points(arm))
-        if points:
-            style = {"color": color, "marker": marker, "capsize": 2, "label": label}
-            _draw(against_each_other, against_lam, points, style)
-    for arm in arms:
-        if arm.name in BASELINES:
-            ((_, clean, clean_error, robust, robust_error),) = _points(arm)
-            style = {
-                "color": "0.35",
-                "marker": BASELINES[arm.name].marker,
-                "capsize": 2,
-                "linestyle": "",
-                "label": arm.name,
-            }
-            against_each_other.errorbar([robust], [clean], [clean_error], [robust_error], label=arm.name, **style)
+    for name, points in found.items():
+        lams, clean, clean_errors, robust, robust_errors = zip(*points, strict=True)
+        color, marker, label = STYLES.get(name) or (QUIET, BASELINES[name].marker, name)
+        style: dict[str, Any] = {"color": color, "marker": marker, "capsize": 2, "label": label, "markersize": 5}
+        line = ":" if name in STYLES else ""
+        errors = {"xerr": robust_errors, "yerr": clean_errors, "elinewidth": 0.7}
+        against_each_other.errorbar(robust, clean, linestyle=line, **errors, **style)
+        if name in STYLES:
+            against_lam.errorbar(lams, clean, clean_errors, linestyle="-", **style)
+            against_lam.errorbar(lams, robust, robust_errors, linestyle="--", **style)
     against_each_other.set(xlabel="robust accuracy (AutoAttack)", ylabel="clean accuracy")
-    against_lam.set(xlabel="lam", ylabel="accuracy", title="solid: clean, dashed: AutoAttack", ylim=(0, 1.03))
-    for axis in (against_each_other.xaxis, against_each_other.yaxis, against_lam.yaxis):
-        axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))  # steps of 2.5% would be labeled as 2 and 3
-        axis.set_major_formatter(PercentFormatter(1, decimals=0))
-    for axes in (against_each_other, against_lam):
-        axes.grid(alpha=0.25)
+    against_lam.set(xlabel="lam", ylabel="accuracy", title="solid: clean, dashed: AutoAttack")
+    in_percent(against_each_other.xaxis, against_each_other.yaxis)
+    whole_range(against_lam)
+    against_each_other.grid(alpha=0.25)
     _widen(against_each_other)
-    against_each_other.legend(fontsize=8)
-    figure.suptitle(title, fontsize=10)
-    with replaced(path) as partial:
-        figure.savefig(partial, dpi=150)
+    entitle(figure, title)
+    _one_legend(figure, against_each_other)
+    figure.draw_without_rendering()  # labels are placed where the axes then are
+    figure.set_layout_engine("none")
+    _name_lams(against_each_other, {name: points for name, points in found.items() if name in STYLES})
+    saved(figure, path)
+
+
+def _name_lams(axes: Axes, found: Mapping[str, Points]) -> None:
+    """Write its lam beside each point."""
+    places = [(point[3], point[1]) for points in found.values() for point in points]
+    texts = [f"{point[0]:g}" for points in found.values() for point in points]
+    lines = [np.linspace(a, b, 25) for points in found.values() for a, b in itertools.pairwise(_places(points))]
+    ends = [
+        (np.array((robust - right, clean - up)), np.array((robust + right, clean + up)), side)
+        for points in found.values()
+        for _, clean, up, robust, right in points
+        for side in (np.array((1, 0)), np.array((0, 1)))
+    ]
+    bars = [
+        np.linspace(side * a + (1 - side) * (a + b) / 2, side * b + (1 - side) * (a + b) / 2, 9) for a, b, side in ends
+    ]
+    label_points(axes, places, texts, np.vstack([*lines, *bars]))
+
+
+def _places(points: Points) -> NDArray[np.float64]:
+    return np.array([(point[3], point[1]) for point in points])
+
+
+def _one_legend(figure: Figure, axes: Axes) -> None:
+    """Write below all panels what is in each."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4), fontsize=SMALL)
 
 
 DIFFERENCES = {
-    "clean difference": ("0.55", "s", "clean, mean over lams"),
-    "robust difference": ("#1b6ca8", "o", "AutoAttack, mean over lams"),
-    "robust difference at 1": ("#c0392b", "D", "AutoAttack, lam 1"),
+    "clean difference": (QUIET, "s", "clean, mean over lams"),
+    "robust difference": (BLUE, "o", "AutoAttack, mean over lams"),
+    "robust difference at 1": (VERMILLION, "D", "AutoAttack, lam 1"),
 }
 
 
@@ -75,9 +129,11 @@ def plot_differences(tables: Mapping[str, Sequence[Mapping[str, str]]], path: Pa
         axes.invert_yaxis()
         axes.grid(alpha=0.25, axis="x")
         axes.set(title=title, xlabel=f"points more than {table[0]['variant']} ({float(table[0]['seconds']):.0f} s)")
-    figure.get_axes()[0].legend(fontsize=8)
-    with replaced(path) as partial:
-        figure.savefig(partial, dpi=150)
+    entitle(
+        figure, "Small CNNs under AutoAttack: digits at eps 0.2, CIFAR-10 at eps 8/255 (Linf); bars: 95% over images"
+    )
+    _one_legend(figure, figure.get_axes()[0])
+    saved(figure, path)
 
 
 def _widen(axes: Axes) -> None:
@@ -88,33 +144,10 @@ def _widen(axes: Axes) -> None:
         change(limits[0] - margin - excess, limits[1] + margin - excess)
 
 
-def _points(arm: Arm) -> list[tuple[float, float, float, float, float]]:
-    """Per lam: lam, clean accuracy, its standard error, robust accuracy, its standard error."""
-    shares, errors = accuracies(arm)
-    lams = arm.lambdas if arm.name == "oat" else [float(arm.name.removeprefix("lam-"))] if "lam" in arm.name else [1.0]
-    return [(lam, *(float(it[row, i]) for row in (0, -1) for it in (shares, errors))) for i, lam in enumerate(lams)]
-
-
-def _draw(
-    against_each_other: Axes,
-    against_lam: Axes,
-    points: Sequence[tuple[float, float, float, float, float]],
-    style: dict[str, object],
-) -> None:
-    lams, clean, clean_errors, robust, robust_errors = zip(*points, strict=True)
-    against_each_other.errorbar(robust, clean, clean_errors, robust_errors, linestyle=":", elinewidth=0.7, **style)
-    for lam, x, y in zip(lams, robust, clean, strict=True):
-        against_each_other.annotate(
-            f"{lam:g}", (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7, color=style["color"]
-        )
-    against_lam.errorbar(lams, clean, clean_errors, linestyle="-", **style)
-    against_lam.errorbar(lams, robust, robust_errors, linestyle="--", **style)
-
-
 SOURCES = {
-    "oat": ("#1b6ca8", "one network, lam dialed"),
-    "natural": ("#c0392b", "natural training"),
-    "scratch": ("0.45", "random weights"),
+    "oat": (BLUE, "one network, lam dialed"),
+    "natural": (VERMILLION, "natural training"),
+    "scratch": (QUIET, "random weights"),
 }
 TRANSFERS = {
     "fixed-feature": "fixed features, a head trained naturally",
@@ -141,18 +174,16 @@ def plot_transfer(
         panel = axes[("clean", "autoattack").index(judge), protocols.index(protocol)]
         _draw_source(panel, by_lam, *SOURCES[source])
     for column, protocol in enumerate(protocols):
-        axes[0, column].set_title(TRANSFERS[protocol], fontsize=10)
+        axes[0, column].set_title(TRANSFERS[protocol], fontsize=TITLE)
         axes[1, column].set_xlabel("lam, of use" if protocol == "dial kept" else "lam of the source")
     for panel in axes.flat:
         panel.grid(alpha=0.25)
-        panel.yaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))
-        panel.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        in_percent(panel.yaxis)
     axes[0, 0].set_ylabel("clean accuracy")
     axes[1, 0].set_ylabel(f"under AutoAttack, eps {eps}")
-    axes[0, 0].legend(fontsize=8)
-    figure.suptitle(title, fontsize=10)
-    with replaced(path) as partial:
-        figure.savefig(partial, dpi=150)
+    entitle(figure, title)
+    _one_legend(figure, axes[0, 0])
+    saved(figure, path)
 
 
 def _draw_source(axes: Axes, by_lam: Mapping[float, tuple[float, float, float]], color: str, label: str) -> None:

@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 from art_oat.attacks import format_eps
 from art_oat.evaluation import Flatness
 from art_oat.evaluation.flatness_plots import label_ends
-from art_oat.storage import replaced
+from art_oat.evaluation.plots import saved
+from art_oat.evaluation.style import BLUE, TITLE
 
-COLORS = ("0.35", "#0072B2")
+COLORS = ("0.35", BLUE)
 """Gray for what is compared with, and the blue of Okabe and Ito."""
 
 PANELS = {"average": "On average, xi {0.average:g}", "worst": "At worst, xi {0.worst:g}", "loss": "Robust loss itself"}
@@ -33,22 +34,21 @@ def plot(found: Mapping[str, Sequence[Flatness]], lambdas: Sequence[float], path
         _draw_landscapes(axes, found, lam)
     for axes, (name, title) in zip(lower, PANELS.items(), strict=True):
         _draw_figures(axes, found, lambdas, name)
-        axes.set_title(title.format(first.displacements), fontsize=10)
+        axes.set_title(title.format(first.displacements), fontsize=TITLE)
     upper[0].set_ylabel("rise of the robust loss (nats)")
     lower[0].set_ylabel("nats; the lower, the flatter")
     nb_seeds = len(next(iter(found.values())))
     figure.suptitle(
         f"A small CNN on digits, PGD-{first.displacements.nb_attack_steps} at eps {format_eps(first.eps)}, anew at "
         f"every displaced weight; {nb_seeds} seeds (thin, small) and their means",
-        fontsize=10,
+        fontsize=TITLE,
     )
     figure.draw_without_rendering()  # labels are placed where the axes then are
     figure.set_layout_engine("none")
     for axes, lam in zip(upper, lambdas, strict=True):
         ends = [float(np.mean([_rise(it, lam)[-1] for it in of_seeds])) for of_seeds in found.values()]
         label_ends(axes, first.displacements.distances[-1], ends, [*found], COLORS[: len(found)])
-    with replaced(path) as partial:
-        figure.savefig(partial, dpi=150)
+    saved(figure, path)
 
 
 def _rise(flatness: Flatness, lam: float) -> np.ndarray:
@@ -65,7 +65,7 @@ def _draw_landscapes(axes: Axes, found: Mapping[str, Sequence[Flatness]], lam: f
         axes.plot(distances, np.mean(rises, axis=0), color=color, linewidth=2)
         axes.set_xlim(distances[0], distances[-1] + 0.42 * (distances[-1] - distances[0]))  # room for labels
         axes.set_xticks([distances[0], 0, distances[-1]])
-    axes.set_title(f"lam {lam:g}: along random directions", fontsize=10)
+    axes.set_title(f"lam {lam:g}: along random directions", fontsize=TITLE)
     axes.set_xlabel("distance (filter-normalized)")
     axes.grid(alpha=0.25)
 

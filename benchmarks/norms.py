@@ -17,21 +17,23 @@ training would change.
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from art_oat import StratifiedSampling
 from art_oat.attacks import format_eps
 from art_oat.experiment.recipe import Recipe
 from art_oat.models import ConvNeXt
+from art_oat.storage import read_rows
 from art_oat.training import Method
 from benchmarks.comparison import compare
 from benchmarks.configs import Config
-from benchmarks.figures import plot
+from benchmarks.figures import plot, points_of
 from benchmarks.frontiers import Arm, accuracies, at, frontier, resampled
 from benchmarks.study import Found, data_options, run
-from benchmarks.tables import DOCS, Row
+from benchmarks.tables import DOCS, RESULTS, Row
+from benchmarks.tradeoff import TITLES
 
 LAMBDAS = (0.0, 0.2, 1.0)
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
@@ -118,6 +120,15 @@ def rows(network: str, found: Sequence[Arm]) -> list[Row]:
     return result
 
 
+def draw(data: str, network: str, path: Path) -> None:
+    """Draw the frontiers of a network in a kept table."""
+    recipe = NETWORKS[data][network]
+    rows = [row for row in read_rows(RESULTS / f"norms_{data}.csv") if row["network"] == network]
+    eps = format_eps(recipe.method.eps)
+    title = f"{recipe.network} on {TITLES[data]}, AutoAttack at eps {eps} (Linf), labels: lam; bars: one standard error"
+    plot(points_of(rows, "arm", "both"), title, path)
+
+
 def measure(given: argparse.Namespace) -> Found:
     table: list[Row] = []
     figures = {}
@@ -128,10 +139,7 @@ def measure(given: argparse.Namespace) -> Found:
         config = config.shortened() if given.smoke else config
         found = compare(config, arms_of(given.data, name, has_dropout=given.dropout), given.runs / given.data / name)
         table += rows(name, found)
-        drawn = [replace(arm, name="oat") if arm.name == "both" else arm for arm in found]
-        drawn = [arm for arm in drawn if arm.name in ("oat", *DEDICATED)]
-        title = f"{recipe.network}, {given.data}, AutoAttack at eps {format_eps(recipe.method.eps)}; bars: one s.e."
-        figures[DOCS / f"norms_{given.data}_{name}.png"] = partial(plot, drawn, title)
+        figures[DOCS / f"norms_{given.data}_{name}.png"] = partial(draw, given.data, name)
     return Found({f"norms_{given.data}": table}, given.seeds, figures, key=("network", "arm", "lam"))
 
 

@@ -7,14 +7,16 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from art_oat.storage import read_rows, replaced
+from art_oat.evaluation.plots import saved
+from art_oat.evaluation.style import BLUE, GREEN, PURPLE, SMALL, VERMILLION, entitle, whole_range
+from art_oat.storage import read_rows
 from benchmarks import pages
 from benchmarks.tables import RESULTS
 
 Kept = dict[str, str]
 
-COLORS = {"convnext-t, n-fgsm": "#1b6ca8", "convnext-t, apgd-2": "#7fb3d5", "wrn-28-10, pgd-7": "#c0392b"}
-COLORS |= {"resnet-18, n-fgsm": "#e0912f"}
+COLORS = {"convnext-t, n-fgsm": BLUE, "convnext-t, apgd-2": GREEN, "wrn-28-10, pgd-7": VERMILLION}
+COLORS |= {"resnet-18, n-fgsm": PURPLE}
 STYLES = {"8 x 400 Gb/s": "-", "1 x 100 Gb/s": ":"}
 
 
@@ -96,10 +98,10 @@ def plot(path: Path) -> None:
             for line in kept:
                 if (line[0]["scaling"], line[0]["loads"]) == (scaling, loads):
                     _draw(axes, line)
-            axes.set(title=scaling, ylim=(0, 1.03), xscale="log")
+            axes.set(title=scaling, xscale="log")
+            whole_range(axes)
             axes.set_xticks([int(it["GPUs"]) for it in kept[0]], [it["GPUs"] for it in kept[0]], minor=False)
             axes.minorticks_off()
-            axes.grid(alpha=0.25)
             for level in (0.9, 0.5):
                 axes.axhline(level, color="0.6", linewidth=0.8)
     for axes in panels[-1]:
@@ -108,9 +110,9 @@ def plot(path: Path) -> None:
         axes.set_ylabel(f"efficiency (each loads {loads})")
     for name, style in STYLES.items():
         panels[0, 0].plot([], [], style, color="0.3", label=f"{name} between machines")
-    panels[0, 0].legend(fontsize=8, loc="lower left")
-    with replaced(path) as partial:
-        figure.savefig(partial, dpi=150)
+    entitle(figure, "Efficiency against GPUs, computed from measured FLOPs and messages, not timed; gray: 90% and 50%")
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=SMALL)
+    saved(figure, path)
 
 
 def _draw(axes: Axes, line: list[Kept]) -> None:

@@ -21,13 +21,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from art_oat.attacks import format_eps
 from art_oat.storage import read_rows
 from benchmarks.arms import arms
 from benchmarks.comparison import compare, rows
 from benchmarks.configs import CONFIGS, asked
-from benchmarks.figures import plot
+from benchmarks.figures import plot, points_of
 from benchmarks.frontiers import joined, summary
 from benchmarks.study import Found, data_options, run
 from benchmarks.tables import DOCS, RESULTS
@@ -107,10 +108,20 @@ def measure(given: argparse.Namespace) -> Found:
     tables = {f"tradeoff_{name}": rows(found, config)}
     if "oat" in by_name and len(dedicated) == len(config.recipe.lambdas):
         tables[f"tradeoff_{name}_summary"] = summary(by_name["oat"], joined(dedicated), 10)
-    eps = format_eps(config.recipe.method.eps)
-    title = f"{TITLES[given.data]}, {config.recipe.network}, AutoAttack at eps {eps}; bars: one standard error"
-    figures = {DOCS / f"frontiers_{name}.png": partial(plot, found, title)}
+    figures = {DOCS / f"frontiers_{name}.png": partial(draw, given.data, given.config)}
     return Found(tables, config.seeds, figures, is_kept=not given.methods)
+
+
+def subject(data: str, name: str) -> str:
+    """Say which network learned which data."""
+    return f"{CONFIGS[data, name].recipe.network} on {TITLES[data]}"
+
+
+def draw(data: str, name: str, path: Path) -> None:
+    """Draw the frontiers of a kept table."""
+    eps = format_eps(CONFIGS[data, name].recipe.method.eps)
+    title = f"{subject(data, name)}, AutoAttack at eps {eps} (Linf), labels: lam; bars: one standard error"
+    plot(points_of(read_rows(RESULTS / f"tradeoff_{data}_{name}.csv")), title, path)
 
 
 OPTIONS = {

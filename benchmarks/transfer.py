@@ -38,13 +38,13 @@ from art_oat.attacks import format_eps, is_correct
 from art_oat.contexts import borrowed_generators
 from art_oat.data import Split
 from art_oat.evaluation import EvaluationOptions
-from art_oat.storage import digest
+from art_oat.storage import digest, read_rows
 from art_oat.transfer import LinearProbe, Protocol, adapt, replace_head
 from benchmarks.arms import train
 from benchmarks.configs import Part
 from benchmarks.figures import plot_transfer
 from benchmarks.study import Found, data_options, kept, run
-from benchmarks.tables import RESULTS
+from benchmarks.tables import RESULTS, Rows
 from benchmarks.transfer_tables import (
     JUDGES,
     KEPT_DIAL,
@@ -53,8 +53,6 @@ from benchmarks.transfer_tables import (
     Outcome,
     Study,
     compared,
-    interval,
-    mean,
     rows,
 )
 from benchmarks.transfer_tasks import TASKS, Target, Task
@@ -242,14 +240,15 @@ def study(task: Task, runs: Path) -> Study:
     return Study(found, [[task.target(number).index for number in draws] for draws in numbers])
 
 
-def draw(study: Study, task: Task, path: Path) -> None:
-    """Draw accuracy on the target task against lam, with intervals."""
-    lines = {}
-    for (key, by_lam), judge in itertools.product(study.found.items(), JUDGES):
-        answers = {lam: study.answers(outcomes, judge) for lam, outcomes in by_lam.items()}
-        lines[(*key, judge)] = {lam: (mean(values), *interval(values)) for lam, values in answers.items()}
+def draw(data: str, path: Path, table: Rows | None = None) -> None:
+    """Draw accuracy on the target task against lam, with intervals, from rows; None for those of the kept table."""
+    task, lines = TASKS[data], {}
+    table = read_rows(RESULTS / f"transfer_{data}.csv") if table is None else table
+    for row, judge in itertools.product(table, JUDGES):
+        found = tuple(float(row[f"{judge}{end}"]) / 100 for end in ("", " low", " high"))
+        lines.setdefault((row["protocol"], row["source"], judge), {})[float(row["lam"] or 0)] = found
     seeds = " ".join(map(str, task.sources.seeds))
-    plot_transfer(lines, f"{task.title}; seeds {seeds}; 95% over images", format_eps(task.eps), path)
+    plot_transfer(lines, f"{task.title}; seeds {seeds}; bands: 95% over images", format_eps(task.eps), path)
 
 
 def measure(given: argparse.Namespace) -> Found:
@@ -258,9 +257,9 @@ def measure(given: argparse.Namespace) -> Found:
     task = task.shortened() if given.smoke else task
     found, name = study(task, given.runs / given.data), f"transfer_{given.data}"
     if given.smoke:
-        draw(found, task, given.runs / "figure.png")
+        draw(given.data, given.runs / "figure.png", rows(found))
     tables = {name: rows(found), f"{name}_summary": compared(found)}
-    return Found(tables, task.sources.seeds, {RESULTS / f"{name}.png": partial(draw, found, task)})
+    return Found(tables, task.sources.seeds, {RESULTS / f"{name}.png": partial(draw, given.data)})
 
 
 if __name__ == "__main__":

@@ -170,12 +170,12 @@ def table(found: Mapping[str, dict[str, list[Answer]]], third: int) -> str:
 
 
 STYLES: Mapping[str, tuple[str, str, float]] = {
-    "lam 0": ("#9ecae1", "-", 6),
-    "lam 1": ("#f2b8b0", "-", 6),
+    "lam 0": ("#9ad0f0", "-", 6),
+    "lam 1": ("#f2c266", "-", 6),
     "policy": ("black", "-", 1.5),
-    "policy with a floor": ("#2e7d32", "--", 1.5),
+    "policy with a floor": ("#d55e00", "--", 1.8),
 }
-"""Color, line and width; the broad ones lie below."""
+"""Color, line and width, of Okabe and Ito, for every kind of color vision; the broad ones are light and lie below."""
 
 
 def draw(found: Mapping[str, dict[str, list[Answer]]], third: int, path: Path) -> None:
@@ -188,7 +188,7 @@ def draw(found: Mapping[str, dict[str, list[Answer]]], third: int, path: Path) -
             upper.plot(batches, [it.accuracy for it in answers], line, color=color, linewidth=width, label=name)
             if name not in ("lam 0", "lam 1"):
                 lams = [it.lam for it in answers]
-                lower.step(batches, lams, line, color=color, linewidth=width, where="mid", label=f"lam of the {name}")
+                lower.step(batches, lams, line, color=color, linewidth=width, where="mid")
         threats = [it.threat for it in found["policy"][attacker]]
         lower.plot(batches, threats, "o", color="#888888", markersize=4, label="threat, as estimated")
         for part in (upper, lower):
@@ -200,8 +200,13 @@ def draw(found: Mapping[str, dict[str, list[Answer]]], third: int, path: Path) -
     axes[0, 0].set(ylabel="accuracy", ylim=(-0.03, 1.03))
     axes[0, 0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes[1, 0].set(ylim=(-0.08, 1.08))
-    axes[0, 0].legend(loc="upper center", fontsize=8)
-    axes[1, 1].legend(loc="upper center", fontsize=8)
+    axes[1, 0].set_ylabel("lam, and threat")
+    figure.suptitle(f"A small CNN on textured digits, PGD at eps {EPS:g} (Linf), batch by batch", fontsize=10)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    threat = axes[1, 0].get_legend_handles_labels()[0][-1]
+    figure.legend(
+        [*handles, threat], [*labels, "threat, as estimated"], loc="outside lower center", ncols=5, fontsize=9
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
 

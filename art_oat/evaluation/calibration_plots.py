@@ -12,6 +12,7 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
 from art_oat.evaluation.plots import saved
+from art_oat.evaluation.style import CLEAN, TITLE, entitle
 
 Bins = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]
 """Mean confidence, accuracy and count of every bin."""
@@ -36,14 +37,14 @@ def plot_reliability(
     grid = figure.subplots(nb_rows, nb_columns, squeeze=False, sharex=True, sharey=True)
     for axes, (name, bins) in zip(grid.flat, panels.items(), strict=False):
         _draw_bins(axes, bins)
-        axes.set_title(f"{name}: error {100 * errors[name]:.1f}%", fontsize=10)
+        axes.set_title(f"{name}: error {100 * errors[name]:.1f}%", fontsize=TITLE)
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
     for axes in grid[:, 0]:
         axes.set_ylabel("accuracy")
     for axes in grid[-1]:
         axes.set_xlabel("confidence")
-    figure.suptitle(f"{title}: on the diagonal, a network is as right as it is sure", fontsize=10)
+    entitle(figure, f"{title}: on the diagonal, a network is as right as it is sure")
     return saved(figure, path)
 
 
@@ -51,8 +52,8 @@ def _draw_bins(axes: Axes, bins: Bins) -> None:
     confidence, accuracy, counts = bins
     kept = counts > 0
     axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
-    axes.plot(confidence[kept], accuracy[kept], color="#0072B2", linewidth=1)
-    axes.scatter(confidence[kept], accuracy[kept], 8 + 90 * counts[kept] / counts.sum(), color="#0072B2")
+    axes.plot(confidence[kept], accuracy[kept], color=CLEAN, linewidth=1)
+    axes.scatter(confidence[kept], accuracy[kept], 8 + 90 * counts[kept] / counts.sum(), color=CLEAN)
     axes.set(xlim=(0, 1.03), ylim=(0, 1.03))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1, decimals=0))

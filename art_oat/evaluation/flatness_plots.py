@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,12 +14,12 @@ from matplotlib.ticker import MaxNLocator
 from art_oat.evaluation.displacement import Displacements
 from art_oat.evaluation.plots import saved
 from art_oat.evaluation.point_flatness import PointFlatness
+from art_oat.evaluation.style import ROBUST, SMALL, entitle
 
 _COLORS = mpl.colormaps["viridis"]
 """From dark to light, readable with every kind of color vision, and in gray; its lightest end is left out."""
 
 _LINE_HEIGHT = 1.25
-_FONT = 8
 
 
 def plot_flatness(
@@ -42,7 +41,7 @@ def plot_flatness(
         own = [point for point in points if point.width == width]
         _draw_figures(row[-2], row[-1], own, moves)
         row[0].set_ylabel("rise of the robust loss (nats)" if len(widths) == 1 else f"width {width:g}\nrise (nats)")
-    figure.suptitle(textwrap.fill(title, int(13 * figure.get_figwidth())), fontsize=10)
+    entitle(figure, title)
     if moves.distances:
         for width, row in zip(widths, grid, strict=True):
             _draw_landscape(row[0], [point for point in points if point.width == width], moves)
@@ -75,7 +74,7 @@ def _draw_figures(average: Axes, worst: Axes, points: Sequence[PointFlatness], m
     margins = [point.average_interval[1] - point.average for point in points]
     average.errorbar(lams, means, margins, color="0.25", marker="o", markersize=5, capsize=3, elinewidth=0.8)
     average.set_title(f"On average, xi {moves.average:g}")
-    worst.plot(lams, [point.worst for point in points], color="#D55E00", marker="s", markersize=5)
+    worst.plot(lams, [point.worst for point in points], color=ROBUST, marker="s", markersize=5)
     worst.set_title(f"At worst, xi {moves.worst:g}")
     for axes in (average, worst):
         axes.set_xlabel("lam (0: accuracy, 1: robustness)")
@@ -102,10 +101,10 @@ def label_ends(
     scale = axes.get_figure(root=True).dpi / 72  # type: ignore[union-attr]
     pixels = axes.transData.transform([(x, end) for end in ends])[:, 1] / scale
     frame = axes.bbox.get_points()[:, 1] / scale
-    gap = _LINE_HEIGHT * _FONT
+    gap = _LINE_HEIGHT * SMALL
     places = apart([*pixels], gap, (frame[0], frame[1]))
     for place, end, text, color, at in zip(places, ends, texts, colors, pixels, strict=True):
-        style = {"textcoords": "offset points", "fontsize": _FONT, "va": "center", "color": color}
+        style = {"textcoords": "offset points", "fontsize": SMALL, "va": "center", "color": color}
         axes.annotate(text, (x, end), (5, place - at), **style)  # type: ignore[arg-type]
 
 

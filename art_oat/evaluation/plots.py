@@ -15,14 +15,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from art_oat.evaluation.labels import label_points
+from art_oat.evaluation.style import BEHIND, CLEAN, FILES, INK, ROBUST, SMALL, UNDATED, entitle, in_percent, whole_range
 from art_oat.storage import replaced
-
-_CLEAN, _ROBUST, _POINT, _OTHERS = "#0072B2", "#D55E00", "black", "0.75"
-"""Blue, vermillion and black of Okabe and Ito, which people with every kind of color vision tell apart; and gray."""
 
 _SAME = 3.0
 """Points of a curve that are so near to each other, in points of type, share a label."""
@@ -77,8 +74,8 @@ def plot_tradeoff(
         _frame(trade, lines)
     pairs = zip(*panels[0, 0].get_legend_handles_labels(), strict=True)
     handles, labels = zip(*sorted(pairs, key=lambda pair: isinstance(pair[0], Line2D)), strict=True)  # first: our two
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4), fontsize=8)
-    figure.suptitle(textwrap.fill(title, int(13 * figure.get_figwidth())), fontsize=10)
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4), fontsize=SMALL)
+    entitle(figure, title)
     figure.draw_without_rendering()  # labels are placed where the axes then are
     figure.set_layout_engine("none")
     for line, trade in zip(lines, panels[1], strict=True):
@@ -87,11 +84,14 @@ def plot_tradeoff(
 
 
 def saved(figure: Figure, path: Path | None) -> Figure:
-    """Save a figure in the format that the ending names, PNG without one; None for nowhere."""
+    """Save a figure in the format that the ending names, PNG without one; None for nowhere.
+
+    The same figure gives the same bytes.
+    """
     if path is not None:
         path = path if path.suffix else path.with_suffix(".png")
-        with mpl.rc_context({"svg.hashsalt": "art_oat"}), replaced(path) as partial:
-            figure.savefig(partial, dpi=150)
+        with mpl.rc_context(FILES), replaced(path) as partial:
+            figure.savefig(partial, dpi=150, metadata=UNDATED.get(path.suffix.lower()))
     return figure
 
 
@@ -105,9 +105,7 @@ def _frame(axes: Axes, lines: Sequence[Line]) -> None:
         margin = max(0.1 - (high - low), 0.2 * (high - low)) / 2
         excess = max(high + margin - 1.005, 0)  # nothing is above 100%
         limits(low - margin - excess, high + margin - excess)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))  # steps of 2.5% would be labeled as 2 and 3
-        axis.set_major_formatter(PercentFormatter(1, decimals=0))
+    in_percent(axes.xaxis, axes.yaxis)
 
 
 def _draw_dial(
@@ -115,26 +113,24 @@ def _draw_dial(
 ) -> None:
     """Draw accuracies against lam."""
     style: dict[str, Any] = {"capsize": 3, "markersize": 5, "elinewidth": 0.8}
-    axes.errorbar(line.lams, line.clean, line.clean_error, label="clean", color=_CLEAN, marker="o", **style)
-    style |= {"color": _ROBUST, "marker": "s", "linestyle": "--"}
+    axes.errorbar(line.lams, line.clean, line.clean_error, label="clean", color=CLEAN, marker="o", **style)
+    style |= {"color": ROBUST, "marker": "s", "linestyle": "--"}
     axes.errorbar(line.lams, line.robust, line.robust_error, label=f"robust: {attack}", **style)
     for name, shares in others.items():
-        axes.plot(line.lams, shares, ":", color=_ROBUST, alpha=0.7, label=f"{name} alone")
+        axes.plot(line.lams, shares, ":", color=ROBUST, alpha=0.7, label=f"{name} alone")
     for number, other in enumerate(behind):
         label = "" if number else "other widths"
-        axes.plot(other.lams, other.clean, color=_OTHERS, linewidth=1, zorder=1, label=label)
-        axes.plot(other.lams, other.robust, "--", color=_OTHERS, linewidth=1, zorder=1)
-    axes.set_ylim(0, 1.03)
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.grid(alpha=0.25)
+        axes.plot(other.lams, other.clean, color=BEHIND, linewidth=1, zorder=1, label=label)
+        axes.plot(other.lams, other.robust, "--", color=BEHIND, linewidth=1, zorder=1)
+    whole_range(axes)
 
 
 def _draw_trade(axes: Axes, line: Line, behind: Sequence[Line]) -> None:
     """Draw accuracies against each other."""
     style: dict[str, Any] = {"marker": "o", "linestyle": ":", "capsize": 2, "elinewidth": 0.7, "markersize": 5}
-    axes.errorbar(line.robust, line.clean, line.clean_error, line.robust_error, color=_POINT, **style)
+    axes.errorbar(line.robust, line.clean, line.clean_error, line.robust_error, color=INK, **style)
     for other in behind:
-        axes.plot(other.robust, other.clean, ".:", color=_OTHERS, linewidth=1, markersize=4, zorder=1)
+        axes.plot(other.robust, other.clean, ".:", color=BEHIND, linewidth=1, markersize=4, zorder=1)
     axes.grid(alpha=0.25)
 
 
@@ -194,10 +190,9 @@ def plot_transfer(
     axes.set(xlabel="answered at lam (framed: the one attacked)", ylabel="attacked at lam")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    letters_per_line = int(13 * figure.get_figwidth())
-    figure.suptitle(textwrap.fill(title, letters_per_line), fontsize=10)
-    wrapped = [textwrap.fill(sentence, int(1.25 * letters_per_line)) for sentence in findings]
-    figure.supxlabel("\n".join(wrapped), fontsize=8)
+    entitle(figure, title)
+    wrapped = [textwrap.fill(sentence, int(16 * figure.get_figwidth())) for sentence in findings]
+    figure.supxlabel("\n".join(wrapped), fontsize=SMALL)
     return saved(figure, path)
 
 

@@ -217,15 +217,19 @@ class TransferMatrix(CrossAnswers, Tabular):
             f"{100 * self.random_dial_asked_again:.1f}%, never more than at the worst fixed lam ({worst:.1f}%).",
         ]
 
-    def plot(self, path: str | Path | None = None) -> Figure:
+    def plot(self, path: str | Path | None = None, *, subject: str = "") -> Figure:
         """Draw the matrix as a heat map with its numbers.
 
         Args:
             path: Where to save the figure; the ending gives the format, PNG without one. None for nowhere.
+            subject: What the title says of the network and its data, such as ``"ResNet-20 on CIFAR-10"``.
         """
         from art_oat.evaluation.plots import plot_transfer  # Matplotlib is slow to import
 
-        words: dict[str, Any] = {"title": self.title(), "findings": self.findings()}
+        words: dict[str, Any] = {
+            "title": f"{subject}. {self.title()}" if subject else self.title(),
+            "findings": self.findings(),
+        }
         return plot_transfer(self.shares, self.lambdas, **words, path=None if path is None else Path(path))
 
 

@@ -2,10 +2,16 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
+import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 
+import art_oat.report.page
+from art_oat.evaluation.style import CLEAN, ROBUST
 from art_oat.report.page import html, values, write_page
+from tests.contrast import LINE, TEXT, contrast
 
 EVIL = "</script><script>alert('x')</script><img src=https://evil.example/x>&\""
 
@@ -79,3 +85,24 @@ def test_a_recipe_is_shown_as_people_write_it(report):
     text = " ".join(Page(html(report)).text.split())
     assert "lambdas 0, 0.5, 1" in text or "lambdas0, 0.5, 1" in text
     assert "small-8 on digits, Linf eps 0.15" in text
+
+
+STYLES = Path(art_oat.report.page.__file__).with_name("page.css").read_text()
+ROOTS = [dict(re.findall(r"--(\w+): (#\w+);", root)) for root in re.findall(r":root \{([^}]*)\}", STYLES)]
+GROUNDS = [(colors, colors[ground]) for colors in ROOTS for ground in ("ground", "raised")]
+KINDS = ("clean", "attacked", *(f"s{number}" for number in range(7)))
+
+
+@pytest.mark.parametrize(("colors", "ground"), GROUNDS)
+def test_on_light_and_dark_ground_and_on_paper_lines_and_texts_stand_out(colors, ground):
+    mixes = {int(it) for it in re.findall(r"color-mix\(in srgb, var\(--ink\) (\d+)%, var\(--text\)\)", STYLES)}
+    assert mixes
+    for kind in KINDS:
+        assert contrast(colors[kind], ground) >= LINE, kind
+        line, text = np.array([to_rgb(colors[it]) for it in (kind, "text")])
+        assert all(contrast(share / 100 * line + (1 - share / 100) * text, ground) >= TEXT for share in mixes), kind
+    assert all(contrast(colors[it], ground) >= TEXT for it in ("text", "faint", "right", "wrong"))
+
+
+def test_the_page_has_the_colors_of_the_pictures():
+    assert (ROOTS[0]["clean"].upper(), ROOTS[0]["attacked"].upper()) == (CLEAN, ROBUST)
