@@ -13,6 +13,7 @@ README = Path(__file__).parents[1] / "README.md"
 
 GUIDE = README.parent / "docs" / "guide.md"
 SHIPPING = README.parent / "docs" / "ship.md"
+SCALE = README.parent / "docs" / "scale.md"
 
 
 def python_blocks(page: Path = README) -> list[str]:
@@ -33,6 +34,15 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     run_python(page)
     assert (tmp_path / "tradeoff.png").exists()
+
+
+def test_the_python_of_the_page_on_many_machines_runs():
+    assert run_python(SCALE)["group"].is_first
+
+
+def test_every_page_with_python_is_run():
+    pages = {page for page in (README, *GUIDE.parent.rglob("*.md")) if python_blocks(page)}
+    assert pages == {README, GUIDE, SHIPPING, SCALE}
 
 
 def test_the_readme_has_at_most_150_lines():
