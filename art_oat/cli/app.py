@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand
 
 from art_oat.cli.terminal import options_named
-from art_oat.experiment.numbers import joined
+from art_oat.experiment.numbers import SEVERAL, joined
 
 # The library takes seconds to import, which --help need not wait for: commands import what they need.
 
@@ -40,9 +40,11 @@ def main(
 class Command(TyperCommand):
     """A command whose options may take several numbers."""
 
+    several: tuple[str, ...] = SEVERAL
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse arguments, with what belongs to one option joined."""
-        return super().parse_args(ctx, joined(args))
+        return super().parse_args(ctx, joined(args, self.several))
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command, with errors that name its options."""
@@ -73,3 +75,9 @@ class FilledCommand(Command):
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         return self._whole.invoke(ctx)
+
+
+class SeedsCommand(FilledCommand):
+    """Such a command that takes several seeds."""
+
+    several = (*SEVERAL, "--seed")

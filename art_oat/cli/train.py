@@ -56,7 +56,7 @@ def _train(  # noqa: PLR0913 - each is an option
     started = time.perf_counter()
     search_here()  # for a network of the caller's own
     with refusals(), in_group(device) as group, terminable(), short_warnings():  # who waits for others can be ended
-        settings, run = _settings(ctx, recipe, config, given), Run(out, say, device_type=device)
+        settings, run = settings_of(ctx, recipe, config, given), Run(out, say, device_type=device)
         images = group.first_then_all(lambda: settings.dataset(download=download, keeps_levels=True))
         every: dict[str, Any] = {"checkpoint_steps": checkpoint_steps, "checkpoint_minutes": checkpoint_minutes or None}
         run.train(settings, images, overwrites=overwrite, **every)
@@ -67,7 +67,7 @@ def _train(  # noqa: PLR0913 - each is an option
     typer.echo(f"  art-oat evaluate {out} --nb-robust {min(1000, len(images.test.x))}{trust}")
 
 
-def _settings(ctx: typer.Context, recipe: str, config: Path | None, given: dict[str, Any]) -> Recipe:
+def settings_of(ctx: typer.Context, recipe: str, config: Path | None, given: dict[str, Any]) -> Recipe:
     """Return what is trained by, from a file or from a named recipe, with the options that are given."""
     from art_oat.experiment.config import recipe_in
     from art_oat.experiment.options import recipe_from

@@ -71,7 +71,7 @@ def plot_tradeoff(
             trade.set_ylabel("clean accuracy")
         _draw_dial(dial, line, [it for it in lines if it is not line], attack, others if nb == 1 else {})
         _draw_trade(trade, line, [it for it in lines if it is not line])
-        _frame(trade, lines)
+        frame(trade, lines)
     pairs = zip(*panels[0, 0].get_legend_handles_labels(), strict=True)
     handles, labels = zip(*sorted(pairs, key=lambda pair: isinstance(pair[0], Line2D)), strict=True)  # first: our two
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4), fontsize=SMALL)
@@ -95,7 +95,7 @@ def saved(figure: Figure, path: Path | None) -> Figure:
     return figure
 
 
-def _frame(axes: Axes, lines: Sequence[Line]) -> None:
+def frame(axes: Axes, lines: Sequence[Line]) -> None:
     """Show at least ten points of accuracy on either axis: noise must not look like a trend."""
     clean = [(line.clean, line.clean_error) for line in lines]
     robust = [(line.robust, line.robust_error) for line in lines]
@@ -137,7 +137,7 @@ def _draw_trade(axes: Axes, line: Line, behind: Sequence[Line]) -> None:
 def _label(axes: Axes, line: Line) -> None:
     """Write its lam beside each point."""
     points = [*zip(line.robust, line.clean, strict=True)]
-    groups = _alike(axes, points)
+    groups = alike(axes, points)
     middles = [group[len(group) // 2] for group in groups]
     texts = ["lam " + ", ".join(f"{line.lams[index]:g}" for index in group) for group in groups]
     steps = np.linspace(0, 1, 25)[:, None]
@@ -147,7 +147,7 @@ def _label(axes: Axes, line: Line) -> None:
     label_points(axes, [points[index] for index in middles], texts, np.vstack([a + steps * (b - a) for a, b in ends]))
 
 
-def _alike(axes: Axes, points: Sequence[tuple[float, float]]) -> list[list[int]]:
+def alike(axes: Axes, points: Sequence[tuple[float, float]]) -> list[list[int]]:
     """Group consecutive points, by index, whose marks cover each other."""
     pixels, groups = axes.transData.transform(points), [[0]]
     for index in range(1, len(points)):

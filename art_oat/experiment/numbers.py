@@ -8,13 +8,14 @@ from typing import Any
 
 import typer
 
-_SEVERAL = ("--lambdas", "--widths")
+SEVERAL = ("--lambdas", "--widths")
+"""Options that take several numbers, in every command."""
 _NUMBER = r"(\d+\.?\d*|\.\d+)(e[-+]?\d+)?"
 _NUMBERS = re.compile(rf"{_NUMBER}(,{_NUMBER})*,?", re.IGNORECASE)
 
 
-def joined(arguments: Sequence[str]) -> list[str]:
-    """Join the numbers that follow ``--lambdas`` or ``--widths``: ``--widths 0.5 1`` becomes ``--widths=0.5,1``.
+def joined(arguments: Sequence[str], several: Sequence[str] = SEVERAL) -> list[str]:
+    """Join the numbers that follow an option that takes several: ``--widths 0.5 1`` becomes ``--widths=0.5,1``.
 
     An option takes one value, so the others would pass for arguments. Only numbers are joined, and nothing that starts
     with a minus.
@@ -28,7 +29,7 @@ def joined(arguments: Sequence[str]) -> list[str]:
         else:
             result.append(argument)
             name, has_value, _ = argument.partition("=")
-            separator = ("," if has_value else "=") if name in _SEVERAL else ""
+            separator = ("," if has_value else "=") if name in several else ""
     return result
 
 
@@ -45,6 +46,18 @@ def numbers(name: str, values: Sequence[str] | None) -> tuple[float, ...] | None
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise ValueError(f"{name} must be numbers, such as --{name} 0.5 1, got {text!r}.") from None
+
+
+def whole_numbers(name: str, values: Sequence[str] | None) -> tuple[int, ...]:
+    """Return likewise whole numbers; none where it was not given.
+
+    Raises:
+        ValueError: If a part of it is none.
+    """
+    found = numbers(name, values) or ()
+    if not all(number.is_integer() for number in found):
+        raise ValueError(f"{name} must be whole numbers, such as --{name} 0 1 2, got {','.join(values or ())!r}.")
+    return tuple(map(int, found))
 
 
 def radius(name: str) -> Callable[[Any], float]:

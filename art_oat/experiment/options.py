@@ -21,6 +21,7 @@ from art_oat.training.method import METHODS
 
 FILLED: Mapping[str, tuple[type, ...]] = {
     "train": (Recipe, Method),
+    "sweep": (Recipe, Method),
     "evaluate": (Measurement,),
     "robustbench": (Submission,),
 }
@@ -141,14 +142,18 @@ def _options(owners: tuple[type, ...]) -> Iterator[_Option]:
 
 
 def with_options(name: str, command: Callable[..., None]) -> Callable[..., None]:
-    """Return a command whose ``**given`` are the options of this name, as typer reads them off its signature."""
+    """Return a command whose ``**given`` are the options of this name, as typer reads them off its signature.
+
+    A parameter of its own comes before the option of that name.
+    """
 
     @functools.wraps(command)
     def whole(**given: Any) -> None:
         command(**given)
 
-    own = inspect.signature(command, eval_str=True).parameters.values()
-    every = [it for it in own if it.kind is not it.VAR_KEYWORD] + [it.parameter() for it in _options(FILLED[name])]
+    parameters = inspect.signature(command, eval_str=True).parameters
+    own = [it for it in parameters.values() if it.kind is not it.VAR_KEYWORD]
+    every = own + [it.parameter() for it in _options(FILLED[name]) if it.name not in parameters]
     whole.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
     whole.__annotations__ = {it.name: it.annotation for it in every}
     return whole
@@ -156,11 +161,12 @@ def with_options(name: str, command: Callable[..., None]) -> Callable[..., None]
 
 def read(owner: type, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a dataclass that options fill."""
-    options = [option for owners in FILLED.values() if owner in owners for option in _options(owners)]
+    owners = next(owners for owners in FILLED.values() if owner in owners)
+    options = _options(owners)
     return {
         option.field.name: option.read(given[option.name])
         for option in options
-        if option.owner is owner and given[option.name] not in (None, [])
+        if option.owner is owner and given.get(option.name) not in (None, [])
     }
 
 

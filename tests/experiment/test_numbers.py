@@ -1,7 +1,7 @@
 import pytest
 import typer
 
-from art_oat.experiment.numbers import joined, numbers, radius
+from art_oat.experiment.numbers import joined, numbers, radius, whole_numbers
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,11 @@ from art_oat.experiment.numbers import joined, numbers, radius
 )
 def test_numbers_that_follow_an_option_are_its_values_and_nothing_else_is(arguments, expected):
     assert joined(arguments.split()) == expected.split()
+
+
+def test_a_command_may_have_another_option_of_several_numbers():
+    assert joined(["--seed", "0", "1", "run"], ("--seed",)) == ["--seed=0,1", "run"]
+    assert whole_numbers("seed", ["0,1"]) == (0, 1)
 
 
 @pytest.mark.parametrize(
