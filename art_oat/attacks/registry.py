@@ -142,7 +142,8 @@ def attack_named(
 
     Args:
         name: ``"pgd-K"`` (K steps of :class:`PGD`), ``"n-fgsm"`` (:class:`NFGSM`; ``"n-fgsm-1"`` with a noise of
-            1 eps), ``"art:NAME"`` (a class of ``art.attacks.evasion``) or ``"torchattacks:NAME"``.
+            1 eps), ``"art:NAME"`` (a class of ``art.attacks.evasion``), ``"torchattacks:NAME"``,
+            ``"advlib:NAME"`` or ``"secmltorch:NAME"``, the last two also with a number of steps: ``"advlib:fmn-100"``.
         classifier: What is attacked.
         eps: Radius, as the attack counts it: in units of the inputs, for torchattacks of inputs in [0, 1].
         norm: ``"Linf"`` or ``"L2"``.
