@@ -95,6 +95,8 @@ def tried(given: argparse.Namespace, folder: Path) -> Row:
     tests = [python, "-m", "pytest", "-m", "not slow", "-p", "no:cacheprovider", f"--junitxml={report}", *given.tests]
     done = _run(tests)
     found = outcome(report.read_text(encoding="utf-8")) if report.exists() else _crash(done)
+    if report.exists() and done.returncode > 1:  # neither all passed nor some failed
+        found["outcome"] = f"{found['outcome']}, then stopped"
     return {**versions, **found, "seconds": round(time.perf_counter() - started)}
 
 
