@@ -106,7 +106,10 @@ def _versions(python: str) -> Row:
 
 
 def _crash(done: subprocess.CompletedProcess[str]) -> Row:
-    return {"outcome": f"stopped with {done.returncode}", "failures": done.stdout.strip().splitlines()[-1]}
+    """Name the test in which the interpreter died, as faulthandler tells."""
+    found = re.findall(r"File \"[^\"]*?(tests/[^\"]*)\", line \d+ in (test_\w+)", done.stdout)
+    names = " ".join(dict.fromkeys(f"{file}::{name}" for file, name in found))
+    return {"outcome": f"the interpreter died ({done.returncode})", "failures": names or "not known which"}
 
 
 def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:

@@ -1,6 +1,8 @@
+import subprocess
+
 from benchmarks.pages import marked
 from benchmarks.tables import DOCS
-from benchmarks.versions import changed, outcome, table
+from benchmarks.versions import _crash, changed, outcome, table
 
 REPORT = """<testsuites><testsuite tests="4" skipped="1">
 <testcase classname="tests.a" name="t[1]"><failure/></testcase>
@@ -22,3 +24,9 @@ def test_an_outcome_counts_every_case_and_names_failing_tests_once():
 def test_the_page_shows_every_version_that_was_tried_and_what_failed():
     page = (DOCS / "reliability.md").read_text(encoding="utf-8")
     assert marked("versions", table()) in page
+
+
+def test_the_test_in_which_the_interpreter_died_is_named():
+    trace = 'Fatal Python error\n  File "/a/tests/layers/test_x.py", line 3 in test_it\n  File "b.py", line 1 in f\n'
+    died = subprocess.CompletedProcess([], -6, stdout=trace)
+    assert _crash(died) == {"outcome": "the interpreter died (-6)", "failures": "tests/layers/test_x.py::test_it"}
