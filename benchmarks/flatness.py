@@ -3,7 +3,7 @@
     python -m benchmarks.flatness        # 20 minutes on one core
 
 The small CNN of ``ablation.py`` on digits, by the same recipe (PGD-7, eps 0.2) but for its epochs, 24, without AWP and
-with it; seeds 0 to 2, each with its own split, both arms of a seed from the same start. Judged on the same 150 test
+with it; seeds 0 to 2, each with its own split, both arms of a seed from the same start. Judged on the same 100 test
 images of each seed, at lam 0, 0.2 and 1, see ``art_oat.evaluation.Flatness``; the same random directions for both arms.
 
 A row is an arm at a lam: means over seeds, and differences to "none" paired by seed with a 95% t interval over the
@@ -13,7 +13,7 @@ was looked at with seed 100 and fixed before the seeds above were run.
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,12 @@ from typing import Any
 import numpy as np
 
 from art_oat.evaluation import Displacements, EvaluationOptions, Flatness
-from art_oat.evaluation.flatness import PointFlatness
-from art_oat.evaluation.point_flatness import t_margin
+from art_oat.evaluation.point_flatness import PointFlatness, t_margin
 from benchmarks import ablation
 from benchmarks.arms import train
 from benchmarks.configs import Config, Part
 from benchmarks.flatness_figure import plot
-from benchmarks.study import Found, run
+from benchmarks.study import Found, kept, run
 from benchmarks.tables import DOCS, Row
 
 ARMS: Mapping[str, Mapping[str, Any]] = {
@@ -45,7 +44,7 @@ MOVES = Displacements(
     distances=(-0.5, -0.3, -0.15, 0.0, 0.15, 0.3, 0.5),
     nb_attack_steps=10,
 )
-NB_IMAGES = 150
+NB_IMAGES = 100
 FIGURES = ("loss", "average", "worst")
 Measured = Mapping[str, Sequence[Flatness]]
 """By arm, of every seed."""
@@ -60,20 +59,24 @@ def config_of(seeds: Sequence[int]) -> Config:
 
 
 def measured(name: str, config: Config, part: Part, runs: Path, moves: Displacements) -> Flatness:
-    """Train an arm on a part, unless that is kept, and measure it."""
-    model = train(name, config, part, runs / part.name / name.replace(" ", "-")).model
-    classifier = config.recipe.classifier(model, part.data.input_shape, part.data.nb_classes)
-    x, y = (values[config.attacked(part)] for values in part.data.test)
-    options = EvaluationOptions(shard_size=500, verbose=False)
-    eps = config.recipe.method.eps
-    found = Flatness.measure(classifier, x, y, eps=eps, lambdas=LAMBDAS, displacements=moves, options=options)
+    """Train an arm on a part and measure it; what is kept of either is not done again."""
+    folder, eps = runs / part.name / name, config.recipe.method.eps
+
+    def points() -> list[dict[str, Any]]:
+        model = train(name, config, part, folder).model
+        classifier = config.recipe.classifier(model, part.data.input_shape, part.data.nb_classes)
+        x, y = (values[config.attacked(part)] for values in part.data.test)
+        options = EvaluationOptions(shard_size=500, verbose=False)
+        found = Flatness.measure(classifier, x, y, eps=eps, lambdas=LAMBDAS, displacements=moves, options=options)
+        return [{key: np.asarray(value).tolist() for key, value in vars(it).items()} for it in found.points]
+
+    nb_images = len(config.attacked(part))
+    settings = {"eps": eps, "nb_epochs": config.recipe.nb_epochs, "nb_images": nb_images, **asdict(moves)}
+    rows = kept(folder / "flatness.json", settings, points)
+    arrays = ({key: np.array(it) if isinstance(it, list) else it for key, it in row.items()} for row in rows)
+    found = Flatness(tuple(PointFlatness(**it) for it in arrays), eps, config.recipe.method.norm, moves, nb_images)
     print(f"{part.name}, {name}\n{found}\n", flush=True)
     return found
-
-
-def of(point: PointFlatness, figure: str) -> float:
-    """Return a figure of :data:`FIGURES`."""
-    return float(getattr(point, figure))
 
 
 def summary(found: Measured) -> list[Row]:
@@ -83,7 +86,7 @@ def summary(found: Measured) -> list[Row]:
         for lam in LAMBDAS:
             row: Row = {"arm": name, "lam": f"{lam:g}"}
             for figure in FIGURES:
-                own, base = (np.array([of(it.at(lam), figure) for it in found[arm]]) for arm in (name, "none"))
+                own, base = (np.array([getattr(it.at(lam), figure) for it in found[arm]]) for arm in (name, "none"))
                 row[figure] = f"{own.mean():.4f}"
                 if name != "none":
                     row |= _difference(figure, own - base)
