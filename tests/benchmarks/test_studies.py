@@ -23,6 +23,7 @@ SMOKES = {
     "flatness": "average difference",
     "judges": "carried on",
     "latency": "ratio of MACs",
+    "natural": "mean over corruptions",
     "norms --networks convnext": "two weights",
     "oats widths": "head per width",
     "oats sampling": "sandwich, distilled",
