@@ -1,6 +1,6 @@
 """Is the robust loss flatter around weights that were trained with AWP, and at which lam?
 
-    python -m benchmarks.flatness        # 20 minutes on one core
+    python -m benchmarks.flatness        # 5 minutes of one core
 
 The small CNN of ``ablation.py`` on digits, by the same recipe (PGD-7, eps 0.2) but for its epochs, 24, without AWP and
 with it; seeds 0 to 2, each with its own split, both arms of a seed from the same start. Judged on the same 100 test
