@@ -3,11 +3,12 @@
     python -m benchmarks.natural --data digits                          # a minute on one core
     python -m benchmarks.natural --data cifar10 --data-folder FOLDER    # 10 minutes on one core
 
-The networks that come with the library (``art_oat.pretrained``), one training each, on the first 500 test images (of
-digits on photographs; of CIFAR-10, JPEG-75), at every trained lam. Calibration is the expected calibration error with 15 bins on images as
-they are. Corruptions are those of ``art_oat.evaluation.corruptions``, noise from seed 0; on digits, whose images have
-16x16 pixels, those that CIFAR-10-C has for 32x32 are harder. Differences to lam 0 are paired by image, with 95% bootstrap
-intervals over images.
+The networks that come with the library (``art_oat.pretrained``), one training each, on the first 500 test
+images (of digits on photographs; of CIFAR-10, JPEG-75), at every trained lam. Calibration is the expected
+calibration error with 15 bins on images as they are. Corruptions are those of
+``art_oat.evaluation.corruptions``, noise from seed 0; on digits, whose images have 16x16 pixels, those that
+CIFAR-10-C has for 32x32 are harder. Differences to lam 0 are paired by image, with 95% bootstrap intervals over
+images.
 """
 
 import argparse
