@@ -8,6 +8,7 @@ from art_oat.evaluation.flatness import Flatness
 from art_oat.evaluation.model_card import CardFacts, write_card
 from art_oat.evaluation.options import EvaluationOptions, ThreatModel
 from art_oat.evaluation.report import RobustnessReport
+from art_oat.evaluation.security import SecurityCurve
 from art_oat.evaluation.tradeoff import TradeoffCurve
 from art_oat.evaluation.transferability import TransferMatrix
 
@@ -20,6 +21,7 @@ __all__ = [
     "EvaluationOptions",
     "Flatness",
     "RobustnessReport",
+    "SecurityCurve",
     "ThreatModel",
     "TradeoffCurve",
     "TransferMatrix",

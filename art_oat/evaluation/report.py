@@ -40,6 +40,8 @@ class RobustnessReport(Tabular):
         seconds: How long it took.
         warnings: What AutoAttack warns of: its figure may be too high.
         index: Which of the samples given these are, ``[N]``, where a subset was attacked.
+        distances: How far from its input lies what broke each sample, ``[N]``, in units of ``x``: 0 for one that is
+            answered wrongly as it is, infinite for one that is robust; None if not known.
     """
 
     attack: str
@@ -50,6 +52,7 @@ class RobustnessReport(Tabular):
     seconds: float
     warnings: tuple[str, ...] = ()
     index: NDArray[np.int64] | None = None
+    distances: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         if self.index is None:
@@ -71,7 +74,9 @@ class RobustnessReport(Tabular):
         broken_by = np.concatenate([result.broken_by for result in results])
         seconds = sum(result.seconds for result in results)
         warnings = (*_summed(results), *_square_notices(broken_by, attacks))
-        return cls(attack, eps, norm, point, broken_by, seconds, warnings, index)
+        known = [result.distances for result in results if result.distances is not None]
+        distances = np.concatenate(known) if len(known) == len(results) else None
+        return cls(attack, eps, norm, point, broken_by, seconds, warnings, index, distances)
 
     @property
     def is_clean(self) -> NDArray[np.bool_]:

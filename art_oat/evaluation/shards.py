@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from art_oat.attacks import ClipValues, TensorAttack, is_correct, within_ball
+from art_oat.attacks import ClipValues, Norm, TensorAttack, distance, is_correct, within_ball
 from art_oat.attacks.autoattack import AutoAttack
 from art_oat.checks import one_line
 from art_oat.evaluation.options import EvaluationOptions, ThreatModel
@@ -49,11 +49,14 @@ class ShardResult:
         broken_by: What broke each sample first, ``[N]``: an attack's name, ``WRONG``, ``CARRIED``, or ``ROBUST``.
         seconds: How long it took.
         notices: What AutoAttack warned of.
+        distances: How far from its input lies what broke each sample, ``[N]``: 0 for ``WRONG``, infinite for
+            ``ROBUST``; None if not known.
     """
 
     broken_by: NDArray[np.str_]
     seconds: float
     notices: tuple[str, ...] = ()
+    distances: NDArray[np.float64] | None = None
 
 
 class Examples(NamedTuple):
@@ -68,8 +71,13 @@ class _Findings:
     """What has broken each sample on one network so far."""
 
     network: nn.Module
+    x: Tensor
     y: Tensor
-    broken_by: NDArray[np.object_]
+    norm: Norm
+
+    def __post_init__(self) -> None:
+        self.broken_by = np.full(len(self.x), ROBUST, dtype=object)
+        self.distances = np.full(len(self.x), np.inf)
 
     def left(self) -> Tensor:
         """Return the samples that nothing has broken yet."""
@@ -78,7 +86,9 @@ class _Findings:
     def check(self, index: Tensor, x: Tensor, name: str) -> Tensor:
         """Note which of the samples ``index [M]`` are answered wrongly at ``x [M, ...]``; return that, ``[M]``."""
         fooled = ~is_correct(self.network, x, self.y[index], len(self.y)) if len(index) else index.bool()
-        self.broken_by[index[fooled].cpu().numpy()] = name
+        broken = index[fooled].cpu().numpy()
+        self.broken_by[broken] = name
+        self.distances[broken] = distance(self.x[index[fooled]], x[fooled], self.norm).cpu().numpy()
         return fooled
 
 
@@ -108,7 +118,7 @@ class Shard:
             tell: Is told of every attack.
         """
         started, notices = time.perf_counter(), list[str]()
-        findings = _Findings(network, self.y, np.full(len(self.x), ROBUST, dtype=object))
+        findings = _Findings(network, self.x, self.y, self.threat.norm)
         findings.check(findings.left(), self.x, WRONG)
         none = Examples(self.x.clone(), torch.zeros_like(self.y, dtype=torch.bool))
         examples = self.examples.setdefault(suite, none)
@@ -125,7 +135,8 @@ class Shard:
                 examples.x_adv[index[fooled]], examples.is_found[index[fooled]] = x_adv[fooled], True
             tell(Progress(f"{name}: {len(findings.left())} of {len(self.x)} not broken", 1))
         seconds = time.perf_counter() - started
-        return ShardResult(findings.broken_by.astype(np.str_), seconds, tuple(dict.fromkeys(notices)))
+        broken_by, told = findings.broken_by.astype(np.str_), tuple(dict.fromkeys(notices))
+        return ShardResult(broken_by, seconds, told, findings.distances)
 
     def _attacked(
         self, network: nn.Module, attack: TensorAttack, index: Tensor, name: str, notices: list[str]
@@ -168,10 +179,13 @@ class Shard:
             raise ValueError("It is of other samples.")
         results, examples = {}, {}
         for key in kept["keys"].tolist():
-            broken_by, seconds, notices = (kept[f"{name}:{key}"] for name in ("broken_by", "seconds", "notices"))
+            names = ("broken_by", "seconds", "notices", "distances")
+            broken_by, seconds, notices, distances = (kept[f"{name}:{key}"] for name in names)
+            if distances.dtype != np.float64 or distances.shape != (len(self.x),) or not bool((distances >= 0).all()):
+                raise ValueError(f"{key} must hold {len(self.x)} distances, got {distances.dtype} {distances.shape}.")
             if broken_by.dtype.kind != "U" or broken_by.shape != (len(self.x),) or not 0 <= float(seconds) < math.inf:
                 raise ValueError(f"{key} must hold {len(self.x)} results, got {broken_by.dtype} {broken_by.shape}.")
-            results[key] = ShardResult(broken_by, float(seconds), tuple(notices.tolist()))
+            results[key] = ShardResult(broken_by, float(seconds), tuple(notices.tolist()), distances)
         for suite in kept["suites"].tolist():
             x_adv, is_found = (torch.from_numpy(kept[f"{name}:{suite}"]) for name in ("x_adv", "is_found"))
             is_like_x = (x_adv.dtype, x_adv.shape) == (self.x.dtype, self.x.shape) and bool(x_adv.isfinite().all())
@@ -187,6 +201,7 @@ class Shard:
         for name, it in self.results.items():
             notices = np.array(it.notices, dtype=np.str_)
             arrays |= {f"broken_by:{name}": it.broken_by, f"seconds:{name}": it.seconds, f"notices:{name}": notices}
+            arrays[f"distances:{name}"] = np.asarray(it.distances, np.float64)
         for name, examples in self.examples.items():
             arrays |= {f"x_adv:{name}": examples.x_adv.cpu(), f"is_found:{name}": examples.is_found.cpu()}
         with replaced(path) as partial, partial.open("wb") as file:

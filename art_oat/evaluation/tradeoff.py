@@ -88,11 +88,11 @@ class TradeoffCurve(Frontier, Tabular):
             RuntimeError: If an attack leaves its ball.
         """
         x, y, threat = as_array(x, "x"), as_array(y, "y"), ThreatModel.of(eps)
-        points, suites = _checked(classifier, (x, y), threat, attack, (lambdas, widths), options)
+        points, suites = checked(classifier, (x, y), threat, attack, (lambdas, widths), options)
         costs = options.group().first(lambda: _costs(classifier, x, points, options))  # before attacks slow the machine
         index = subset(class_indices(y, classifier.nb_classes), options.nb_robust, options.seed)
         attacked = (x, y) if options.nb_robust is None else (x[index], y[index])
-        found = Evaluation(classifier, *attacked, _order(points), suites, threat, options, index).run()
+        found = Evaluation(classifier, *attacked, carrying_order(points), suites, threat, options, index).run()
         reports = [[report for report in found if report.point == point] for point in points]
         shares = _clean_shares(classifier, x, y, points, options.group())
         measured = (_measured(own, len(x), costs, clean) for own, clean in zip(reports, shares, strict=True))
@@ -164,7 +164,7 @@ class TradeoffCurve(Frontier, Tabular):
         return f"{attacks} at eps {format_eps(self.eps)} ({self.norm})"
 
 
-def _checked(
+def checked(
     classifier: Any,
     data: tuple[Array, Array],
     threat: ThreatModel,
@@ -188,7 +188,7 @@ def _subset_faults(options: EvaluationOptions, x: Array) -> list[str]:
     return [] if is_fitting else [f"nb_robust must be at most {nb_samples}, the number of samples, got {size}."]
 
 
-def _order(points: Sequence[OperatingPoint]) -> list[OperatingPoint | None]:
+def carrying_order(points: Sequence[OperatingPoint]) -> list[OperatingPoint | None]:
     """In which order examples are carried from point to point: from the most robust answers down, the widest first."""
     return [*sorted(points, key=lambda point: (-point.width, -point.lam))]
 
