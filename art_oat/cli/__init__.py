@@ -8,6 +8,7 @@ from art_oat.cli.export import export
 from art_oat.cli.info import info
 from art_oat.cli.report import report
 from art_oat.cli.robustbench import robustbench
+from art_oat.cli.security import security
 from art_oat.cli.sweep import sweep
 from art_oat.cli.train import train
 
@@ -22,3 +23,4 @@ app.command(cls=FilledCommand)(robustbench)
 app.command(cls=Command)(info)
 app.command(cls=Command)(export)
 app.command(cls=Command)(report)
+app.command(cls=Command)(security)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,8 @@ from art_oat.evaluation.tradeoff import carrying_order, checked, subset
 from art_oat.numbers import number_faults, shown
 
 
-class Nearest(NamedTuple):
+@dataclass(frozen=True)
+class Nearest:
     """How far the nearest wrong answers lie, ``[P, N]``, as :class:`~art_oat.evaluation.SecurityCurve` has it."""
 
     points: tuple[OperatingPoint, ...]

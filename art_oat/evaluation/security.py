@@ -16,7 +16,7 @@ from art_oat.attacks import Attack, Norm, display_name, format_eps
 from art_oat.checks import Array, as_array, refuse
 from art_oat.classifier import OATClassifier
 from art_oat.condition import OperatingPoint
-from art_oat.evaluation.nearest import Search
+from art_oat.evaluation.nearest import Nearest, Search
 from art_oat.evaluation.options import DEFAULTS, EvaluationOptions, ThreatModel
 from art_oat.evaluation.text import percent
 from art_oat.frontier import Frontier, MeasuredPoint
@@ -108,8 +108,21 @@ class SecurityCurve(Tabular):
         """
         search = Search(classifier, as_array(x, "x"), as_array(y, "y"), ThreatModel.of(eps_max), options)
         found = search.run(attack, check, check_eps, (lambdas, widths))
-        ball, own = (search.threat.eps, search.threat.norm), (found.check, tuple(check_eps), found.index)
-        return cls(found.points, found.nearest, *ball, found.attack, found.searched, *own)
+        return cls._of(found, search.threat, tuple(check_eps))
+
+    @classmethod
+    def _of(cls, found: Nearest, threat: ThreatModel, check_eps: tuple[float, ...]) -> Self:
+        return cls(
+            found.points,
+            found.nearest,
+            threat.eps,
+            threat.norm,
+            found.attack,
+            found.searched,
+            found.check,
+            check_eps,
+            found.index,
+        )
 
     def accuracy(self, eps: float | Sequence[float]) -> NDArray[np.float64]:
         """Return the accuracy under attack at a radius at every point, ``[P]``; at several radii ``[P, E]``.
@@ -160,7 +173,10 @@ class SecurityCurve(Tabular):
         name = self.check if eps in self.check_eps else self.attack
         measured = zip(self.points, clean.tolist(), shares.tolist(), strict=True)
         return Frontier(
-            tuple(MeasuredPoint(*point, good, left, nb, nb, {name: left}) for point, good, left in measured)
+            tuple(
+                MeasuredPoint(point.lam, point.width, good, left, nb, nb, {name: left})
+                for point, good, left in measured
+            )
         )
 
     def select(self, *, eps: float, min_robust: float = 0.0, threat: float = 0.0) -> OperatingPoint:
@@ -180,7 +196,9 @@ class SecurityCurve(Tabular):
         """Return how many samples the check broke where the attack had found nothing so near, ``[P, checks]``."""
         assert self.searched is not None
         radii = np.array(self.check_eps)
-        return ((self.searched[..., None] > radii) & (self.nearest[..., None] <= radii)).sum(axis=1)
+        is_missed = (self.searched[..., None] > radii) & (self.nearest[..., None] <= radii)
+        counts: NDArray[np.int64] = is_missed.sum(axis=1)
+        return counts
 
     def as_table(self) -> Table:
         """Return the accuracy at some radii, those that were checked among them, and the expected one, in percent."""
@@ -251,7 +269,7 @@ class SecurityCurve(Tabular):
         from art_oat.evaluation.security_plots import Steps, plot_security  # Matplotlib is slow to import
 
         lines = [
-            Steps(*point, np.sort(near), share)
+            Steps(point.lam, point.width, np.sort(near), share)
             for point, near, share in zip(self.points, self.nearest, self.accuracy(self.check_eps), strict=True)
         ]
         marks = (eps, self.check_eps)

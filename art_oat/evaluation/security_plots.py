@@ -22,7 +22,7 @@ _COLORS = mpl.colormaps["viridis"]
 """Readable with every kind of color vision, and in gray: the larger lam, the lighter."""
 
 _LIGHTEST = 0.85
-_ROOM = 1.16
+_ROOM = 1.26
 """How much longer the axis is than the radii, so that lams stand beside their lines."""
 
 

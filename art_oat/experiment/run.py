@@ -195,7 +195,8 @@ class Run:
         self, recipe: Recipe, data: Dataset, begun: dict[str, Any], device: torch.device, *, is_cut: bool
     ) -> None:
         """Say what comes, and remove what must not pass for a result of it."""
-        stale = [*self._measured, self.folder / "tradeoff.png", *own_card(self.folder)]
+        others = (self.folder / name for name in ("tradeoff.png", "security.csv", "security.png"))
+        stale = [*self._measured, *others, *own_card(self.folder)]
         if is_cut and self._training_state.exists():
             self.say(f"Going on with the training in {self.folder}, cut short, on {named_device(device)} ...")
         else:

@@ -21,6 +21,7 @@ SMOKES = {
     "demo_recipe": "clean epochs first",
     "dial": "knows lam",
     "flatness": "average difference",
+    "security": "only AutoAttack",
     "judges": "carried on",
     "latency": "ratio of MACs",
     "natural": "mean over corruptions",
