@@ -185,14 +185,14 @@ def converted_paths(network: nn.Module) -> list[str]:
 def sharing_copy(network: nn.Module) -> nn.Module:
     """Return a copy whose parameters share memory with the originals', with gradients of their own; the rest is cloned.
 
-    Parameters that lie with channels last are cloned, too: torch cannot train all of them so on a processor.
+    Parameters that lie with channels last are cloned, too: torch cannot train all of them so on a processor. With one
+    channel or one pixel they lie both ways; their strides, from which torch guesses, are made those of the usual way.
     """
 
     def carry(tensor: Tensor) -> Tensor:
-        is_parameter = isinstance(tensor, nn.Parameter)
-        return (
-            nn.Parameter(tensor.detach().contiguous(), tensor.requires_grad) if is_parameter else clone_tensor(tensor)
-        )
+        if not isinstance(tensor, nn.Parameter):
+            return clone_tensor(tensor)
+        return nn.Parameter(tensor.detach().contiguous().flatten().view(tensor.shape), tensor.requires_grad)
 
     return rebuild(network, lambda _: None, carry)
 

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from art_oat import PGD, OATClassifier, OATTrainer, fold, to_conditional
 from art_oat.surgery import UnsupportedModuleError
+from art_oat.surgery.convert_check import sharing_copy
 from tests.networks import conv, images, labels
 
 
@@ -391,3 +392,12 @@ def test_what_a_copy_takes_along_converts(kind):
 def test_a_network_that_keeps_the_method_of_a_norm_is_refused():
     with pytest.raises(UnsupportedModuleError, match="it fails, as it did not before conversion: 'DualBatchNorm'"):
         to_conditional(Method())
+
+
+def test_a_trial_network_shares_its_weights_and_lies_as_networks_usually_do_also_where_weights_lie_both_ways():
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 8, 1, stride=2))
+    usual = [weight.stride() for weight in network.parameters()]
+    copied = sharing_copy(network.to(memory_format=torch.channels_last))
+    assert [weight.stride() for weight in copied.parameters()] == usual
+    for weight, original in zip(copied.parameters(), network.parameters(), strict=True):
+        assert weight.data_ptr() == original.data_ptr()
