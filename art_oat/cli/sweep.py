@@ -15,7 +15,11 @@ from art_oat.experiment.numbers import whole_numbers
 from art_oat.launch import check_alone
 
 if TYPE_CHECKING:
+    from art_oat.data import Dataset
     from art_oat.evaluation import TradeoffCurve
+    from art_oat.experiment.measurement import Measurement
+    from art_oat.experiment.recipe import Recipe
+    from art_oat.experiment.run import Run
 
 
 def sweep() -> None:
@@ -45,7 +49,6 @@ def _sweep(  # noqa: PLR0913 - each is an option
     **given: Any,
 ) -> None:
     from art_oat.experiment.measurement import Measurement
-    from art_oat.experiment.recipe import Recipe
     from art_oat.experiment.run import Run
     from art_oat.experiment.sweep import Sweep, refuse_others
 
@@ -60,16 +63,26 @@ def _sweep(  # noqa: PLR0913 - each is an option
 
         def judged(folder: Path, own: Recipe) -> TradeoffCurve:
             say(f"Seed {own.seed} ({seeds.index(own.seed) + 1} of {len(seeds)}):")
-            run = Run(folder, say, trusts_network=True, device_type=device)  # a network that the caller named
             images = own.dataset(download=download, keeps_levels=True)
-            with run.held():
-                run.train(own, images, overwrites=overwrite)
-                return run.measure(measurement, images, nb_workers=nb_workers)
+            run = Run(folder, say, trusts_network=True, device_type=device)  # a network that the caller named
+            return _measured(run, own, images, measurement, overwrites=overwrite, nb_workers=nb_workers)
 
         found = Sweep.of(settings, seeds, out, judged)
-        files = found.write(out, subject=f"{settings.network} on {Path(settings.data).name}")
-        say(f"\n{found}\n\nWritten: {', '.join(map(str, files))}")
+        say(f"\n{found}\n\nWritten: {', '.join(map(str, found.write(out, subject=_subject(settings))))}")
         told.update({"run": str(out), "points": found.rows()})
+
+
+def _subject(recipe: Recipe) -> str:
+    return f"{recipe.network} on {Path(recipe.data).name}"
+
+
+def _measured(
+    run: Run, recipe: Recipe, images: Dataset, measurement: Measurement, *, overwrites: bool, nb_workers: int | None
+) -> TradeoffCurve:
+    """Train and judge one run."""
+    with run.held():
+        run.train(recipe, images, overwrites=overwrites)
+        return run.measure(measurement, images, nb_workers=nb_workers)
 
 
 FILLED["sweep"] = _sweep
