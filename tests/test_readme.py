@@ -14,6 +14,7 @@ README = Path(__file__).parents[1] / "README.md"
 GUIDE = README.parent / "docs" / "guide.md"
 SHIPPING = README.parent / "docs" / "ship.md"
 SCALE = README.parent / "docs" / "scale.md"
+FIRST = README.parent / "docs" / "first_ten_minutes.md"
 
 
 def python_blocks(page: Path = README) -> list[str]:
@@ -40,9 +41,24 @@ def test_the_python_of_the_page_on_many_machines_runs():
     assert run_python(SCALE)["group"].is_first
 
 
+@pytest.mark.slow
+def test_what_a_stranger_types_first_runs_as_it_stands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    network, use = python_blocks(FIRST)
+    (tmp_path / "my_cnn.py").write_text(network, encoding="utf-8")
+    commands = re.findall(r"^art-oat .*runs/mine.*$", FIRST.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert [command.split()[1] for command in commands] == ["train", "evaluate", "report", "export"]
+    for command in commands:
+        result = call(*shlex.split(command.replace("--nb-epochs 20", "--nb-epochs 2"))[1:])
+        assert result.exit_code == 0, result.output
+    names: dict[str, object] = {}
+    exec(compile(use, str(FIRST), "exec"), names)
+    assert names["logits"].shape == (3, 10)
+
+
 def test_every_page_with_python_is_run():
     pages = {page for page in (README, *GUIDE.parent.rglob("*.md")) if python_blocks(page)}
-    assert pages == {README, GUIDE, SHIPPING, SCALE}
+    assert pages == {README, GUIDE, SHIPPING, SCALE, FIRST}
 
 
 def test_the_readme_has_at_most_150_lines():
