@@ -77,7 +77,7 @@ def plot(found: Mapping[str, Points], title: str, path: Path) -> None:
 
 
 def _name_lams(axes: Axes, found: Mapping[str, Points]) -> None:
-    """Write its lam beside each point."""
+    """Write its lam beside each point, in the color of its curve."""
     places = [(point[3], point[1]) for points in found.values() for point in points]
     texts = [f"{point[0]:g}" for points in found.values() for point in points]
     lines = [np.linspace(a, b, 25) for points in found.values() for a, b in itertools.pairwise(_places(points))]
@@ -90,7 +90,8 @@ def _name_lams(axes: Axes, found: Mapping[str, Points]) -> None:
     bars = [
         np.linspace(side * a + (1 - side) * (a + b) / 2, side * b + (1 - side) * (a + b) / 2, 9) for a, b, side in ends
     ]
-    label_points(axes, places, texts, np.vstack([*lines, *bars]))
+    colors = [STYLES[name][0] for name, points in found.items() for _ in points]
+    label_points(axes, places, texts, np.vstack([*lines, *bars]), colors)
 
 
 def _places(points: Points) -> NDArray[np.float64]:

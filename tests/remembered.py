@@ -23,7 +23,7 @@ def remembered(make: Callable[..., Made], *arguments: object) -> Made:
     """
     try:
         key = make, _digest(arguments)
-    except (pickle.PicklingError, AttributeError, TypeError):
+    except (pickle.PicklingError, AttributeError, RuntimeError, TypeError):  # as torch refuses parametrized modules
         return make(*arguments)
     if key not in _MADE:
         made = make(*arguments)

@@ -69,9 +69,9 @@ def _draw(axes: Axes, line: Line, number: int) -> Any:
 
 
 def _label(axes: Axes, lines: Sequence[Line]) -> None:
-    """Write its lam beside each point of a run that has several."""
-    places, texts, ends = [], [], []
-    for line in lines:
+    """Write its lam beside each point of a run that has several, in the color of the run."""
+    places, texts, colors, ends = [], [], [], []
+    for number, line in enumerate(lines):
         points = [*zip(line.robust, line.clean, strict=True)]
         ends += [*itertools.pairwise(np.array(points))]
         for point, errors in zip(np.array(points), zip(line.robust_error, line.clean_error, strict=True), strict=True):
@@ -79,5 +79,6 @@ def _label(axes: Axes, lines: Sequence[Line]) -> None:
         for group in alike(axes, points) if len(points) > 1 else []:
             places.append(points[group[len(group) // 2]])
             texts.append(", ".join(f"{line.lams[index]:g}" for index in group))
+            colors.append(_COLORS[number % len(_COLORS)])
     steps = np.linspace(0, 1, 25)[:, None]
-    label_points(axes, places, texts, np.vstack([a + steps * (b - a) for a, b in ends]))
+    label_points(axes, places, texts, np.vstack([a + steps * (b - a) for a, b in ends]), colors)

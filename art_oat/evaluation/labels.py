@@ -18,7 +18,13 @@ _MARGIN = 1.5
 _ON_LABEL, _ON_POINT, _OUTSIDE = 1e6, 1e4, 1e4
 
 
-def label_points(axes: Axes, points: Sequence[tuple[float, float]], texts: Sequence[str], lines: Points) -> None:
+def label_points(
+    axes: Axes,
+    points: Sequence[tuple[float, float]],
+    texts: Sequence[str],
+    lines: Points,
+    colors: Sequence[str] | None = None,
+) -> None:
     """Write a text beside each point, one after the other, each where it covers least.
 
     It is best to cover no text, then no point, then as little as may be of the curves and error bars, then to stand
@@ -30,11 +36,12 @@ def label_points(axes: Axes, points: Sequence[tuple[float, float]], texts: Seque
         points: In data coordinates.
         texts: As many.
         lines: What else not to cover, as points along it, in data coordinates, ``[L, 2]``.
+        colors: Of the texts, as many; None for black.
     """
     scale = axes.get_figure(root=True).dpi / 72  # type: ignore[union-attr]
     anchors, soft = axes.transData.transform(np.reshape(points, (-1, 2))), axes.transData.transform(lines)
     boxes: list[NDArray[np.float64]] = []
-    for text, place, anchor in zip(texts, points, anchors, strict=True):
+    for text, place, anchor, color in zip(texts, points, anchors, colors or ["black"] * len(texts), strict=True):
         size = _size(axes, text) + 2 * _MARGIN * scale
         offsets = np.array([(np.cos(it) * far, np.sin(it) * far) for far in _DISTANCES for it in _ANGLES]) * scale
         centers = anchor + offsets + np.sign(offsets.round(6)) * size / 2
@@ -46,7 +53,7 @@ def label_points(axes: Axes, points: Sequence[tuple[float, float]], texts: Seque
         is_clear = best < len(_ANGLES) and gaps.min() == np.linalg.norm(soft[-1] - anchor)
         tie: dict[str, Any] = {} if is_clear else {"arrowprops": {"arrowstyle": "-", "linewidth": 0.5, "color": "0.5"}}
         style: dict[str, Any] = {"fontsize": 8, "ha": "center", "va": "center", "textcoords": "offset points"}
-        axes.annotate(text, place, (centers[best] - anchor) / scale, **style, **tie)
+        axes.annotate(text, place, (centers[best] - anchor) / scale, color=color, **style, **tie)
 
 
 def _size(axes: Axes, text: str) -> Points:

@@ -24,6 +24,7 @@ SMOKES = {
     "security": "only AutoAttack",
     "judges": "carried on",
     "latency": "ratio of MACs",
+    "eps_dial": "hypervolume",
     "natural": "mean over corruptions",
     "norms --networks convnext": "two weights",
     "oats widths": "head per width",
