@@ -72,7 +72,8 @@ def test_processes_that_each_compute_their_rows_in_parts_train_as_one_at_once(op
 def test_processes_that_compute_in_bf16_stay_alike_and_train_as_one_to_its_rounding(tmp_path):
     """What they differ by is a sum of rounded parts, less than what bfloat16 itself does to the weights.
 
-    How much less is up to the processor, whose kernels for batches of other sizes round otherwise: below 0.25 of it was seen, and 0.65.
+    How much less is up to the processor, whose kernels for batches of other sizes round otherwise: below 0.25 of it was
+    seen, and 0.65.
     """
     train = partial(trained, 1, dtype=torch.float32)
     rounded = partial(train, precision="bf16", attack_precision="float32")  # x_adv jumps where a sign changes
