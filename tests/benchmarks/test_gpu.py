@@ -253,13 +253,13 @@ def test_images_per_second_and_the_share_of_the_peak_follow_from_a_step():
 
 def test_the_flops_of_a_step_are_those_of_its_attack_and_its_passes():
     # a convolution 1 -> 8 on 8 x 8, a linear layer 8 -> 10, and one attack step: forward and back to the images; then
-    # clean and attacked forward, back to all weights, and to all inputs but the images; without FiLM at lam 1
+    # attacked forward, back to all weights, and to all inputs but the images; clean forward, for the records; no FiLM
     recipe, part = kit_of(None).recipe("lam-1"), next(TINY.parts())
     convolution, linear = 2 * 9 * 1 * 8 * 8 * 8, 2 * 8 * 10
-    attack, one_pass = 2 * (convolution + linear), 2 * convolution + 3 * linear
+    forward, one_pass = convolution + linear, 2 * convolution + 3 * linear
     speed = speed_of(recipe, part.data, 1)
     assert speed.nb_samples == 64
-    assert speed.flops == 64 * (attack + 2 * one_pass)
+    assert speed.flops == 64 * (2 * forward + forward + one_pass)
 
 
 def test_figures_are_accuracies_and_the_gap_is_a_mean_over_three_of_them():

@@ -44,8 +44,8 @@ def test_without_film_one_lam_trains_the_plain_network(lam):
     for _ in range(3):
         x_adv = attack(network.eval(), x, y, clip_values=(0, 1))
         network.train()
-        loss = (1 - lam) * cross_entropy(network(x), y)
-        loss = loss + lam * cross_entropy(network(x_adv), y) if lam else loss
+        terms = [(1 - lam, x), (lam, x_adv)]  # what has no weight moves no running statistics either
+        loss = sum(weight * cross_entropy(network(inputs), y) for weight, inputs in terms if weight)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
