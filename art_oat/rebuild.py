@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 _ATOMIC = (type, FunctionType, BuiltinFunctionType, ModuleType, Tensor)
+_IMAGE_AXES = 4  # N, C, H, W
 _HOOKS = re.compile("(_is_full)?_(forward|backward)(_pre)?_hooks?(_with_kwargs|_always_called)?")
 
 
@@ -166,3 +167,20 @@ def clone_tensor(tensor: Tensor, part: tuple[slice, ...] = ()) -> Tensor:
     """Return an independent copy, a parameter where it was one, with ``requires_grad`` as it was."""
     clone = same_tensor(tensor.detach(), part).clone()
     return nn.Parameter(clone, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else clone
+
+
+def has_channels_last(tensor: Tensor) -> bool:
+    """Whether images or weights have channels last, and lie in no other way too, as where one axis is of length 1."""
+    is_so = tensor.dim() == _IMAGE_AXES and tensor.is_contiguous(memory_format=torch.channels_last)
+    return is_so and not tensor.is_contiguous()
+
+
+def laid_out(tensor: Tensor, *, channels_last: bool = False) -> Tensor:
+    """Return a tensor in the usual layout, or images with channels last; it shares memory where it lies so.
+
+    With one channel or one pixel a tensor lies both ways. Torch guesses by strides, and dies on some processors where
+    it guesses channels last, see ``layout_faults`` in training: here, strides are those of the usual layout.
+    """
+    if channels_last and tensor.dim() == _IMAGE_AXES:
+        return tensor.contiguous(memory_format=torch.channels_last)
+    return tensor.contiguous().flatten().view(tensor.shape)

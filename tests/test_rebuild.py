@@ -1,7 +1,16 @@
+import pytest
 import torch
 from torch import nn
 
-from art_oat.rebuild import clone_tensor, rebuild, shallow_copy, with_own_children, without_hooks
+from art_oat.rebuild import (
+    clone_tensor,
+    has_channels_last,
+    laid_out,
+    rebuild,
+    shallow_copy,
+    with_own_children,
+    without_hooks,
+)
 from tests.networks import SharedNorm
 
 
@@ -74,3 +83,14 @@ def test_without_hooks_a_layer_answers_as_if_it_had_none_and_the_original_keeps_
     layer.register_forward_hook(lambda _, __, output: output + 1)
     x = torch.rand(3, 2)
     torch.testing.assert_close(without_hooks(layer)(x), layer(x) - 1)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 6, 6), (2, 3, 1, 1), (2, 3, 6, 6), (2, 5), ()])
+def test_a_tensor_is_laid_out_by_its_strides_also_where_it_lies_both_ways(shape):
+    tensor = torch.randn(shape)
+    behind = tensor.contiguous(memory_format=torch.channels_last) if len(shape) == 4 else tensor
+    assert laid_out(behind).stride() == tensor.stride()
+    assert torch.equal(laid_out(behind), tensor)
+    assert laid_out(tensor).data_ptr() == tensor.data_ptr()
+    assert laid_out(tensor, channels_last=True).is_contiguous(memory_format=torch.channels_last) or len(shape) < 4
+    assert has_channels_last(behind) == (shape == (2, 3, 6, 6))

@@ -13,6 +13,8 @@ from art.preprocessing.standardisation_mean_std.pytorch import StandardisationMe
 from art.preprocessing.standardisation_mean_std.utils import broadcastable_mean_std
 from torch import Tensor, nn
 
+from art_oat.rebuild import has_channels_last, laid_out
+
 
 class PreprocessedNetwork(nn.Module):
     """A network behind the preprocessing of a classifier, as one differentiable module.
@@ -32,12 +34,17 @@ class PreprocessedNetwork(nn.Module):
         self.training = network.training
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return scores ``[N, K]`` for raw inputs ``[N, ...]``, in the units that the classifier takes."""
+        """Return scores ``[N, K]`` for raw inputs ``[N, ...]``, in the units that the classifier takes.
+
+        What is preprocessed lies in memory as the inputs do, whatever an operation makes of it.
+        """
+        is_behind = has_channels_last(x)
         for operation in self.operations:
             if isinstance(operation, PreprocessorPyTorch):
                 x, _ = operation.forward(x, None)
             else:
                 x = _NumpyPreprocessing.apply(x, operation)  # type: ignore[no-untyped-call]
+            x = laid_out(x, channels_last=is_behind)
         scores: Tensor = self.network(x)
         return scores
 

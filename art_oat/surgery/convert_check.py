@@ -16,7 +16,7 @@ from art_oat.condition import Layout, RecomputedError, current_condition
 from art_oat.contexts import borrowed_generators
 from art_oat.layers import ConditionalLayer, ConvertedLayer, Encoding, Switch
 from art_oat.model import OATModel
-from art_oat.rebuild import clone_tensor, rebuild
+from art_oat.rebuild import clone_tensor, laid_out, rebuild
 from art_oat.surgery.errors import refuse_layers
 from art_oat.surgery.selection import is_within
 from art_oat.surgery.tracing import call_stack, hooked, real_tensors, running_inputs
@@ -185,14 +185,13 @@ def converted_paths(network: nn.Module) -> list[str]:
 def sharing_copy(network: nn.Module) -> nn.Module:
     """Return a copy whose parameters share memory with the originals', with gradients of their own; the rest is cloned.
 
-    Parameters that lie with channels last are cloned, too: torch cannot train all of them so on a processor. With one
-    channel or one pixel they lie both ways; their strides, from which torch guesses, are made those of the usual way.
+    Parameters that lie with channels last are cloned, too: torch cannot train all of them so on a processor.
     """
 
     def carry(tensor: Tensor) -> Tensor:
         if not isinstance(tensor, nn.Parameter):
             return clone_tensor(tensor)
-        return nn.Parameter(tensor.detach().contiguous().flatten().view(tensor.shape), tensor.requires_grad)
+        return nn.Parameter(laid_out(tensor.detach()), tensor.requires_grad)
 
     return rebuild(network, lambda _: None, carry)
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from art_oat.checks import as_array, input_faults, range_faults, refuse
 from art_oat.classifier import OATClassifier
 from art_oat.model import OATModel
+from art_oat.rebuild import has_channels_last, laid_out
 from art_oat.training.method import Augmentation
 
-_IMAGE_AXES = 4  # N, C, H, W
 _FEWEST_INPUTS = 16
 
 
@@ -27,8 +27,7 @@ class InputLayout:
 
     def arranged(self, x: Tensor) -> Tensor:
         """Lay images out in memory as the network's weights are."""
-        is_fitting = self._is_channels_last and x.dim() == _IMAGE_AXES
-        return x.contiguous(memory_format=torch.channels_last) if is_fitting else x
+        return laid_out(x, channels_last=self._is_channels_last)
 
     def augmented(self, x: Tensor, augmentation: Augmentation | None, generator: torch.Generator) -> Tensor:
         """Augment inputs ``[N, ...]``, with channels first; the first result is checked.
@@ -80,13 +79,8 @@ def _inputs(layer: nn.Conv2d) -> list[int]:
 
 
 def _has_channels_last(model: OATModel) -> bool:
-    """Whether a weight has channels last, and lies in no other way too, as where one axis alone is longer than 1."""
-    return any(
-        weight.dim() == _IMAGE_AXES
-        and weight.is_contiguous(memory_format=torch.channels_last)
-        and not weight.is_contiguous()
-        for weight in model.parameters()
-    )
+    """Whether a weight has channels last, and lies in no other way too."""
+    return any(has_channels_last(weight) for weight in model.parameters())
 
 
 def _augmentation_faults(result: Any, x: Tensor, clip_values: Any) -> list[str]:
