@@ -70,20 +70,21 @@ def test_processes_that_each_compute_their_rows_in_parts_train_as_one_at_once(op
 
 
 def test_processes_that_compute_in_bf16_stay_alike_and_train_as_one_to_its_rounding(tmp_path):
-    """What they differ by is a sum of rounded parts, less than what bfloat16 itself does to the weights.
+    """What they differ by is a sum of rounded parts, far less than what bfloat16 itself does to the weights.
 
-    How much less is up to the processor, whose kernels for batches of other sizes round otherwise: below 0.25 of it was
-    seen, and 0.65.
+    The one computes in two parts, since kernels round batches of another size otherwise, how much so is up to the
+    processor.
     """
-    train = partial(trained, 1, dtype=torch.float32)
+    train = partial(trained, dtype=torch.float32)
     rounded = partial(train, precision="bf16", attack_precision="float32")  # x_adv jumps where a sign changes
-    (exact, _), (one, _), ((first, _), (second, _)) = train(), rounded(), in_processes(2, tmp_path, rounded)
+    (exact, _), (one, _) = train(1), rounded(2)
+    (first, _), (second, _) = in_processes(2, tmp_path, partial(rounded, 1))
     deviations = []
     for name, value in one.items():
         assert torch.equal(first[name], second[name]), name
         deviations.append([(value - other[name]).norm() for other in (first, exact)])
     of_processes, of_rounding = torch.tensor(deviations).norm(dim=0)
-    assert 0 < of_processes < of_rounding
+    assert 0 < of_processes < of_rounding / 4
 
 
 def test_less_is_kept_for_the_backward_pass():

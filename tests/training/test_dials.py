@@ -4,21 +4,7 @@ import torch
 from art_oat import PGD, OATTrainer
 from art_oat.training.dials import weight_of
 from tests.conftest import make_classifier
-from tests.training.trained import X, Y, double, one_step
-
-
-class Noting:
-    """An attack that leaves inputs alone, and notes its share of the radius, and how many inputs it is given."""
-
-    def __init__(self, seen: list[tuple[float, int]], factor: float = 1.0) -> None:
-        self.seen, self.factor = seen, factor
-
-    def scaled(self, factor: float) -> "Noting":
-        return Noting(self.seen, factor * self.factor)
-
-    def __call__(self, network, x, y, *, clip_values=None, generator=None):
-        self.seen.append((self.factor, len(x)))
-        return x
+from tests.training.trained import Growing, X, Y, double, one_step
 
 
 def test_lam_is_the_weight_or_the_weight_is_1_wherever_there_is_a_radius():
@@ -29,7 +15,7 @@ def test_lam_is_the_weight_or_the_weight_is_1_wherever_there_is_a_radius():
 
 def test_where_lam_sets_eps_each_group_is_attacked_within_its_share_and_judged_at_the_whole_radius():
     classifier = make_classifier()
-    OATTrainer(classifier, attack=Noting(seen := []), dials="eps").fit(X, Y, (X, Y), batch_size=10, verbose=False)
+    OATTrainer(classifier, attack=Growing(seen := []), dials="eps").fit(X, Y, (X, Y), batch_size=10, verbose=False)
     above = [lam for lam in classifier.model.lambdas if lam > 0]
     assert sorted({factor for factor, nb_samples in seen if nb_samples < len(X)}) == pytest.approx(above)
     assert {factor for factor, nb_samples in seen if nb_samples == len(X)} == {1}  # of the validation

@@ -28,6 +28,7 @@ from tests.training.trained import (
     ALL_WIDTHS,
     ATTACK,
     PERTURBED,
+    Growing,
     Spy,
     Watched,
     X,
@@ -291,20 +292,6 @@ def test_a_gradient_that_is_not_finite_is_not_hidden_by_clipping():
 
 
 # a radius that grows
-
-
-class Growing:
-    """An attack that leaves inputs alone, and notes its share of the radius, and how many inputs it is given."""
-
-    def __init__(self, seen: list[tuple[float, int]], factor: float = 1.0) -> None:
-        self.seen, self.factor = seen, factor
-
-    def scaled(self, factor: float) -> "Growing":
-        return Growing(self.seen, factor * self.factor)
-
-    def __call__(self, network, x, y, *, clip_values=None, generator=None):
-        self.seen.append((self.factor, len(x)))
-        return x
 
 
 @pytest.mark.parametrize(

@@ -133,3 +133,17 @@ class Watched:
         value = hybrid_loss(logits, logits_adv, y, lam, criterion)
         self.values.append(float(value.detach()))
         return value
+
+
+class Growing:
+    """An attack that leaves inputs alone, and notes its share of the radius, and how many inputs it is given."""
+
+    def __init__(self, seen: list[tuple[float, int]], factor: float = 1.0) -> None:
+        self.seen, self.factor = seen, factor
+
+    def scaled(self, factor: float) -> "Growing":
+        return Growing(self.seen, factor * self.factor)
+
+    def __call__(self, network, x, y, *, clip_values=None, generator=None):
+        self.seen.append((self.factor, len(x)))
+        return x
