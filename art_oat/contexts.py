@@ -55,6 +55,19 @@ def borrowed_generators(device: torch.device = _CPU, seed: int | None = None) ->
 
 
 @contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Keep what calls ``backward`` from adding to the gradients of a network that is being trained."""
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_()
+
+
+@contextmanager
 def traceless(network: nn.Module, device: torch.device = _CPU) -> Iterator[None]:
     """Restore a network's buffers, such as running statistics, and torch's generators after passes in training mode."""
     buffers = list(network.buffers())

@@ -19,7 +19,7 @@ from art_oat.attacks.radius import ball_faults
 from art_oat.attacks.registry import AttackKind, register
 from art_oat.attacks.unit_images import UnitImages, unit_range_faults
 from art_oat.checks import refuse
-from art_oat.contexts import borrowed_generators
+from art_oat.contexts import borrowed_generators, frozen
 from art_oat.numbers import is_name_in, plain_fields
 
 _MIN_CLASSES = 4
@@ -118,11 +118,8 @@ class AutoAttack:
         original, batch_argument = _original(in_float32, {**options, "device": x.device})
         self._set_up(original, nb_classes)
         images = unit.to_images(x).float().contiguous()
-        with borrowed_generators(x.device), ExitStack() as restored:
+        with borrowed_generators(x.device), frozen(network), ExitStack() as restored:  # FAB calls backward
             restored.callback(sys.settrace, sys.gettrace())  # which AutoAttack clears
-            for parameter in network.parameters():  # FAB would add to the gradients of a network in training
-                restored.callback(parameter.requires_grad_, parameter.requires_grad)
-                parameter.requires_grad_(False)
             result = original.run_standard_evaluation(images, y, **{batch_argument: len(x)})
         x_adv: Tensor = result[0] if isinstance(result, tuple) else result
         return unit.from_images(x_adv.to(x))

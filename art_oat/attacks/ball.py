@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -13,10 +12,12 @@ from torch import Tensor, nn
 
 from art_oat.attacks.bind import borrowed_hosts
 from art_oat.attacks.metrics import distance, reach
+from art_oat.attacks.pgd import project
 from art_oat.attacks.protocol import ClipValues, Norm
 from art_oat.attacks.registry import AttackKind, AttackSpec, Use, register
 from art_oat.attacks.unit_images import UnitImages, unit_range_faults
 from art_oat.checks import refuse
+from art_oat.contexts import frozen
 
 
 @dataclass(frozen=True)
@@ -93,24 +94,19 @@ class BallAttack:
         ball = Ball(self.eps / unit.span, self.norm, step, nb_steps)
         with (
             borrowed_hosts(x.device, int(torch.randint(2**31, (), generator=generator))),
-            _frozen(network),
+            frozen(network),
             torch.enable_grad(),
         ):
             images = self.run(attack, unit, unit.to_images(x.detach()), y, ball)
         x_adv = unit.from_images(images.detach().clamp(0, 1)).to(x)
-        return self._moved_back(x, x_adv) if self.is_training else self._taken_back(x, x_adv, clip_values)
+        if self.is_training:
+            return x + project(x_adv - x, self.eps, self.norm)
+        return self._taken_back(x, x_adv, clip_values)
 
     def _taken_back(self, x: Tensor, x_adv: Tensor, clip_values: ClipValues) -> Tensor:
         is_beyond = distance(x, x_adv, self.norm) > reach(self.eps, self.norm, clip_values)
         x_adv[is_beyond] = x[is_beyond]
         return x_adv
-
-    def _moved_back(self, x: Tensor, x_adv: Tensor) -> Tensor:
-        delta = x_adv - x
-        if self.norm == "Linf":
-            return x + delta.clamp(-self.eps, self.eps)
-        share = (self.eps / distance(x, x_adv, self.norm).clamp_min(1e-12)).clamp_max(1)
-        return x + delta * share.view(-1, *[1] * (x.dim() - 1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,19 +159,6 @@ class BallLibrary:
         if spec.eps_step is not None and attack not in self.stepping:
             faults.append(f"eps_step must be None for {spec.name}, which takes no step, got {spec.eps_step}.")
         return faults
-
-
-@contextmanager
-def _frozen(network: nn.Module) -> Iterator[None]:
-    """Keep what calls ``backward`` from adding to the gradients of a network that is being trained."""
-    parameters = [it for it in network.parameters() if it.requires_grad]
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_()
 
 
 def _parts(name: str) -> tuple[str, int | None]:

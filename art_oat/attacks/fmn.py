@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from art_oat.attacks.metrics import distance
-from art_oat.attacks.pgd import bounds_like, clip, per_sample, random_start, unit
+from art_oat.attacks.pgd import bounds_like, clip, direction, per_sample, project, random_start
 from art_oat.attacks.protocol import ClipValues, Norm
 from art_oat.attacks.radius import ball_faults
 from art_oat.attacks.registry import AttackKind, register
@@ -138,7 +138,7 @@ class _Search:
             step, shrink = (last + (first - last) * share for first, last in (_STEPS, _SHRINKS))
             margin, gradient = self._margin(x_adv, target)
             self._resize(x_adv, margin, gradient, shrink)
-            x_adv = self._moved(x_adv - self.x - step * self._by_radius(self._direction(gradient)))
+            x_adv = self._moved(x_adv - self.x - step * self._by_radius(direction(gradient, self.attack.norm)))
         with torch.no_grad():
             self._note(x_adv, self.network(x_adv))
 
@@ -167,21 +167,12 @@ class _Search:
         narrower = (1 - shrink) * torch.minimum(self.radius, self.best)
         self.radius = torch.where(self.is_wrong, narrower, wider).clamp_max(self.attack.eps)
 
-    def _direction(self, gradient: Tensor) -> Tensor:
-        return gradient.sign() if self.attack.norm == "Linf" else unit(gradient)
-
-    def _by_radius(self, direction: Tensor) -> Tensor:
-        return direction * per_sample(self.radius, direction)
+    def _by_radius(self, delta: Tensor) -> Tensor:
+        return delta * per_sample(self.radius, delta)
 
     def _moved(self, delta: Tensor) -> Tensor:
         """Return where a step leads that is cut to the ball and to the range of inputs."""
-        radius = per_sample(self.radius, delta)
-        if self.attack.norm == "Linf":
-            delta = torch.minimum(torch.maximum(delta, -radius), radius)
-        else:
-            length = per_sample(torch.linalg.vector_norm(delta.flatten(1), dim=1), delta)
-            delta = delta * (radius / length.clamp_min(_TINY)).clamp_max(1)
-        return clip(self.x + delta, self.bounds)
+        return clip(self.x + project(delta, self.radius, self.attack.norm), self.bounds)
 
 
 def _of(scores: Tensor, y: Tensor) -> Tensor:

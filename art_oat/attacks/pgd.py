@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, get_args
+from typing import Any, ClassVar, get_args
 
 import torch
 from art.estimators.classification import PyTorchClassifier
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from art_oat.attacks.metrics import distance
 from art_oat.attacks.protocol import ClipValues, Norm, Objective
 from art_oat.attacks.radius import ball_faults, step_faults
 from art_oat.attacks.registry import AttackKind, AttackSpec, Use, register
@@ -99,7 +100,8 @@ class PGD:
         target = self._target(network, x, y)
         for _ in range(self.nb_steps):
             gradient = _input_gradient(network, x_adv, target)
-            x_adv = clip(x + self._project(x_adv + self.step * self._direction(gradient) - x), bounds)
+            delta = x_adv + self.step * direction(gradient, self.norm) - x
+            x_adv = clip(x + project(delta, self.eps, self.norm), bounds)
         return x_adv
 
     def _target(self, network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -112,17 +114,8 @@ class PGD:
 
     def _random_start(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         if self.objective == "kl":
-            return self._project(_KL_START * draw(x, generator, is_normal=True))
+            return project(_KL_START * draw(x, generator, is_normal=True), self.eps, self.norm)
         return self.eps * random_start(x, self.norm, generator)
-
-    def _direction(self, gradient: Tensor) -> Tensor:
-        return gradient.sign() if self.norm == "Linf" else unit(gradient)
-
-    def _project(self, delta: Tensor) -> Tensor:
-        if self.norm == "Linf":
-            return delta.clamp(-self.eps, self.eps)
-        norm = delta.flatten(1).norm(dim=1)
-        return delta * per_sample((self.eps / norm.clamp_min(1e-12)).clamp_max(1), delta)
 
 
 @dataclass(frozen=True)
@@ -188,6 +181,23 @@ def random_start(x: Tensor, norm: Norm, generator: torch.Generator | None) -> Te
         return 2 * draw(x, generator) - 1
     radius = draw(x.flatten(1)[:, 0], generator) ** (1 / math.prod(x.shape[1:]))
     return unit(draw(x, generator, is_normal=True)) * per_sample(radius, x)
+
+
+def direction(gradient: Tensor, norm: Norm) -> Tensor:
+    """Return where a step goes: along the sign of the gradient in Linf, along the gradient in L2, of length 1."""
+    return gradient.sign() if norm == "Linf" else unit(gradient)
+
+
+def project(delta: Tensor, radius: float | Tensor, norm: Norm) -> Tensor:
+    """Return perturbations within a ball, whose radius each sample may have of its own, ``[N]``.
+
+    In Linf they are cut to it; in L2 and L1 those that are longer are shortened along themselves.
+    """
+    if norm == "Linf":
+        bound: Any = per_sample(radius, delta) if isinstance(radius, Tensor) else radius
+        return delta.clamp(-bound, bound)
+    length = distance(torch.zeros_like(delta), delta, norm)
+    return delta * per_sample((radius / length.clamp_min(1e-12)).clamp_max(1), delta)
 
 
 def unit(x: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -111,7 +111,7 @@ class Comparison(Tabular):
             "bytes": [f"{run.nb_bytes:,}" for run, _ in pairs],
         }
         notes = ["training: epochs without validation; bytes: weights of all lams and widths, as a file"]
-        title = f"Accuracy in percent ± one standard error, {_threat(self.runs[0].curve)}"
+        title = f"Accuracy in percent ± one standard error, {threat(self.runs[0].curve)}"
         return Table(columns if any(columns["training"]) else _without(columns, "training"), title, notes)
 
     def plot(self, path: str | Path | None = None) -> Figure:
@@ -123,7 +123,7 @@ class Comparison(Tabular):
         from art_oat.evaluation.comparison_plot import plot_comparison  # Matplotlib is slow to import
 
         first = self.runs[0]
-        title = f"{Path(first.recipe.data).name}. {_threat(first.curve)} on {first.points[0].nb_robust} images, "
+        title = f"{Path(first.recipe.data).name}. {threat(first.curve)} on {first.points[0].nb_robust} images, "
         title += f"clean on {first.points[0].nb_clean}; numbers: lam; bars: one standard error"
         networks = {run.recipe.network for run in self.runs}
         labels = {it.name: it.name if len(networks) == 1 else f"{it.name} ({it.recipe.network})" for it in self.runs}
@@ -132,11 +132,18 @@ class Comparison(Tabular):
 
     def write(self, folder: Path) -> list[Path]:
         """Write ``comparison.csv``, ``comparison.md`` and ``comparison.png``, and return their paths."""
-        paths = [folder / f"comparison.{ending}" for ending in ("csv", "md", "png")]
-        write_rows(paths[0], self.rows(), is_signed=True)
-        write_bytes(paths[1], f"{self.to_markdown()}\n".encode())
-        self.plot(paths[2])
-        return paths
+        return written(folder / "comparison", self, self.rows(), self.plot)
+
+
+def written(
+    stem: Path, found: Tabular, rows: Sequence[Mapping[str, Any]], plot: Callable[[Path], object]
+) -> list[Path]:
+    """Write rows, a table and a picture to a path with the endings ``.csv``, ``.md`` and ``.png``; return the paths."""
+    paths = [stem.with_name(f"{stem.name}.{ending}") for ending in ("csv", "md", "png")]
+    write_rows(paths[0], rows, is_signed=True)
+    write_bytes(paths[1], f"{found.to_markdown()}\n".encode())
+    plot(paths[2])
+    return paths
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:
@@ -192,7 +199,8 @@ def _difference(first: ComparedRun, run: ComparedRun) -> str:
     return f"{run.name} must be judged as {first.name} is, but has {'; '.join(parts)}. {remedy}."
 
 
-def _threat(curve: TradeoffCurve) -> str:
+def threat(curve: TradeoffCurve) -> str:
+    """Say by which attacks, within which ball, a curve was measured."""
     attacks = " and ".join(display_name(name) for name in curve.points[0].by_attack)
     return f"{attacks} at eps {format_eps(curve.eps)} ({curve.norm})"
 

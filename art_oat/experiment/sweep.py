@@ -5,21 +5,21 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from art_oat.attacks import display_name, format_eps
 from art_oat.checks import refuse
 from art_oat.evaluation import TradeoffCurve
 from art_oat.evaluation.text import deciding_attack, percent
+from art_oat.experiment.comparison import threat, written
 from art_oat.experiment.ledger import Ledger
 from art_oat.experiment.recipe import Recipe
 from art_oat.fingerprint import differences, fingerprint
 from art_oat.frontier import MeasuredPoint
 from art_oat.numbers import seed_faults
-from art_oat.storage import write_bytes, write_rows
 from art_oat.table import Table, Tabular
 
 if TYPE_CHECKING:
@@ -112,19 +112,13 @@ class Sweep(Tabular):
 
     def write(self, folder: Path, *, subject: str) -> list[Path]:
         """Write ``sweep.csv``, ``sweep.md`` and ``sweep.png``, and return their paths."""
-        paths = [folder / f"sweep.{ending}" for ending in ("csv", "md", "png")]
-        write_rows(paths[0], self.rows(), is_signed=True)
-        write_bytes(paths[1], f"{self.to_markdown()}\n".encode())
-        self.plot(paths[2], subject=subject)
-        return paths
+        return written(folder / "sweep", self, self.rows(), partial(self.plot, subject=subject))
 
     def _how(self) -> str:
         return f"mean ± standard deviation (n - 1) over seeds {', '.join(map(str, self.curves))}"
 
     def _threat(self) -> str:
-        curve = next(iter(self.curves.values()))
-        attacks = " and ".join(display_name(name) for name in curve.points[0].by_attack)
-        return f"{attacks} at eps {format_eps(curve.eps)} ({curve.norm})"
+        return threat(next(iter(self.curves.values())))
 
 
 def refuse_others(recipe: Recipe, seeds: Sequence[int], folder: Path) -> None:
