@@ -55,6 +55,7 @@ Packages hold the rest: attacks, classifier, data, evaluation, export, layers, m
 ``help(art_oat.Method)`` and the like say more; ``art-oat --help`` shows the commands. All is loaded on first use.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -90,8 +91,7 @@ if TYPE_CHECKING:
         parameter_groups,
     )
 
-    # For type checkers and the reference alone: pydoc prints every class that a run-time __all__ names in full,
-    # thousands of lines. So `help` shows the docstring above, and `import *` imports nothing.
+    # For type checkers and the reference; at run time, __getattr__ answers.
     __all__ = [
         "NFGSM",
         "PGD",
@@ -146,6 +146,8 @@ _HOMES = {name: home for home, names in _NAMES.items() for name in names}
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
+        if name == "__all__" and sys._getframe(1).f_globals.get("__name__") != "pydoc":
+            return sorted(_HOMES)  # pydoc would print every class in full, thousands of lines
         if name in _PACKAGES:
             return import_module(f"art_oat.{name}")
         if name not in _HOMES:
