@@ -13,6 +13,7 @@ from art.preprocessing.standardisation_mean_std.pytorch import StandardisationMe
 from art.preprocessing.standardisation_mean_std.utils import broadcastable_mean_std
 from torch import Tensor, nn
 
+from art_oat.exporters import FoldedFirst
 from art_oat.rebuild import has_channels_last, laid_out
 
 
@@ -38,6 +39,8 @@ class PreprocessedNetwork(nn.Module):
 
         What is preprocessed lies in memory as the inputs do, whatever an operation makes of it.
         """
+        if isinstance(self.network, FoldedFirst):
+            self.network.refuse_exporters(x)
         is_behind = has_channels_last(x)
         for operation in self.operations:
             if isinstance(operation, PreprocessorPyTorch):
