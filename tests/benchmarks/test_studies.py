@@ -18,6 +18,7 @@ SMOKES = {
     "attack_precision": "loss difference",
     "attack_sources accuracy": "robust@1",
     "attack_sources time": "ratio to own",
+    "between": "any, and Square",
     "demo_recipe": "clean epochs first",
     "dial": "knows lam",
     "flatness": "average difference",
