@@ -12,9 +12,9 @@ is answered at every lam. What is left at a lam by all of these is attacked ther
 queries), which needs no gradients: if these were masked, it would find many more.
 
 results/dial_DATA_between.csv has a row per lam, in percent of images; differences are paired by image, with 95%
-bootstrap intervals. "next" are the trained lams on both sides. results/dial_DATA_attackers.csv has a row per attacker
-on all lams: what he leaves of answers whose lam is drawn from the trained ones, or from all; and of images, if he may
-ask until a draw suits him.
+bootstrap intervals. "next" are the trained lams on both sides, "line" is what they keep, interpolated.
+results/dial_DATA_attackers.csv has a row per attacker on all lams: what he leaves of answers whose lam is drawn from
+the trained ones, or from all; and of images, if he may ask until a draw suits him.
 """
 
 import argparse
@@ -139,11 +139,11 @@ class Attacked:
         row: Row = {"lam": f"{lam:g}", "is trained": lam in self.trained, "clean": _percent(self.clean[at])}
         row |= {f"left by {name}": _percent(images) for name, images in after.items()}
         others = [self.left(it, self.right).astype(float) for it in nearby]
-        weaker = min(others, key=np.mean)
+        line = sum(share * it for share, it in zip(_shares(lam, nearby), others, strict=True))
         row |= {"only others find": _percent(left["itself"] & ~left["any of these"])}
         row |= {"only Square finds": _percent(left["any of these"] & ~self.after_square[at])}
-        row |= _difference("left by any, minus mean of next", left["any of these"], np.mean(others, axis=0))
-        return row | _difference("left by any, minus weaker next", left["any of these"], weaker)
+        row |= _difference("left by any, minus line between next", left["any of these"], line)
+        return row | _difference("left by any, minus weaker next", left["any of these"], min(others, key=np.mean))
 
     def attacker(self, attackers: Sequence[float | str], nb_gradients: int) -> Row:
         """Report what is left of answers at a lam that is drawn, by any of some attackers."""
@@ -166,6 +166,14 @@ class Attacked:
 
 def _sides(lam: float, nearby: Sequence[float]) -> dict[str, float]:
     return {"below" if it < lam else "above": it for it in nearby}
+
+
+def _shares(lam: float, nearby: Sequence[float]) -> list[float]:
+    """Return how near a lam is to each of its neighbors; the sum is 1."""
+    if len(nearby) == 1:
+        return [1.0]
+    below, above = nearby
+    return [(above - lam) / (above - below), (lam - below) / (above - below)]
 
 
 def _percent(images: NDArray[np.generic]) -> str:
