@@ -10,6 +10,7 @@ from art_oat.attacks.bind import (
     scaling_faults,
     trial_faults,
 )
+from art_oat.attacks.ddn import DDN
 from art_oat.attacks.fmn import FMN
 from art_oat.attacks.library import radii_of
 from art_oat.attacks.metrics import distance, is_correct, robust_correct, within_ball
@@ -21,6 +22,7 @@ from art_oat.attacks.unit_images import UnitImages, unit_range_faults
 from art_oat.draws import Rows, draw, drawing_for
 
 __all__ = [
+    "DDN",
     "FMN",
     "NFGSM",
     "PGD",

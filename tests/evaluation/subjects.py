@@ -46,6 +46,15 @@ def linear_data(nb_samples: int = 8) -> tuple[Tensor, Tensor]:
     return x, Linear()(x).argmax(dim=1)
 
 
+def curved() -> nn.Module:
+    """A network of 5 classes that has curved boundaries, near to ``X``."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(36, 24), nn.Tanh(), nn.Linear(24, 5)).eval()
+    network[1].weight.data.mul_(3)
+    network[3].bias.data -= network(torch.from_numpy(X)).mean(dim=0).detach()
+    return network
+
+
 def exact_radii(network: nn.Module, x: Tensor, y: Tensor, norm: str) -> Tensor:
     """How far the nearest wrong answer of an affine network lies, where no pixel reaches a bound.
 
