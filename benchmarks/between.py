@@ -1,7 +1,7 @@
 """Attacks on the interpolation of the dial: do lams between trained ones hide gradients, or are they weaker?
 
     python -m benchmarks.between --data digits                          # 3 minutes on one core
-    python -m benchmarks.between --data cifar10 --data-folder FOLDER    # 15 minutes on one core
+    python -m benchmarks.between --data cifar10 --data-folder FOLDER    # 10 minutes on one core
 
 The networks that come with the library (``art_oat.pretrained``), one training each, on the first test images (of
 digits on photographs; of CIFAR-10, JPEG-75). Between two trained lams nothing was trained: FiLM is interpolated. Each
@@ -9,7 +9,7 @@ image is attacked by PGD at every lam, trained or between (3 lams in each gap on
 who know the trained lams and aim at all of them: at the mean of their probabilities, as ``TransferMatrix`` does; at the
 mean of their losses; or at a lam that is drawn at each step, with as many steps, and with as many gradients. Everything
 is answered at every lam. What is left at a lam by all of these is attacked there by Square (torchattacks, 1,000
-queries), which needs no gradients: if these were masked, it would find many more.
+queries, on CIFAR-10 500), which needs no gradients: if these were masked, it would find many more.
 
 results/dial_DATA_between.csv has a row per lam, in percent of images; differences are paired by image, with 95%
 bootstrap intervals. "next" are the trained lams on both sides, "line" is what they keep, interpolated.
@@ -53,7 +53,7 @@ class Effort:
     nb_queries: int = 1000
 
 
-EFFORTS = {"digits": Effort(300, 3, 50), "cifar10": Effort(150, 1, 20)}
+EFFORTS = {"digits": Effort(300, 3, 50), "cifar10": Effort(100, 1, 20, 500)}
 SMOKE = Effort(20, 1, 2, 5)
 PROBABILITY, LOSS, DRAWN, DRAWN_LONG = ATTACKERS = (
     "mean probability",
