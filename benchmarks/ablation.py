@@ -29,7 +29,7 @@ from art_oat.storage import read_rows
 from benchmarks.comparison import compare
 from benchmarks.configs import DIGITS, Config
 from benchmarks.figures import plot_differences
-from benchmarks.frontiers import Arm, Shares, accuracies, frontier, resampled
+from benchmarks.frontiers import Arm, Shares, accuracies, frontier, ratio, resampled
 from benchmarks.study import Found, data_options, run
 from benchmarks.tables import DOCS, RESULTS, Row
 
@@ -111,7 +111,7 @@ def area(shares: Shares) -> float:
 
 
 FIGURES = {
-    "hypervolume ratio": lambda ours, theirs: area(ours) / area(theirs),
+    "hypervolume ratio": lambda ours, theirs: ratio(area(ours), area(theirs)),
     "clean difference": lambda ours, theirs: float(100 * (ours[0] - theirs[0]).mean()),
     "robust difference": lambda ours, theirs: float(100 * (ours[-1] - theirs[-1]).mean()),
     "robust difference at 1": lambda ours, theirs: float(100 * (ours[-1, -1] - theirs[-1, -1])),

@@ -42,6 +42,7 @@ class Config:
         nb_epochs_dedicated: Of every other network; all else is as in the recipe.
         seeds: Listed beforehand, and all of them counted.
         nb_folds: Of a cross-validation over all images; None to keep to the data set's own test images.
+        nb_images: Of these, how many, in the classes' shares; None for all.
         nb_test: Test images for the clean accuracy, the first; None for all.
         nb_robust: How many of these to attack; None for all.
         attacks_first: Whether these are the first, rather than drawn in the classes' shares.
@@ -60,6 +61,7 @@ class Config:
     nb_epochs_dedicated: int
     seeds: tuple[int, ...] = (0,)
     nb_folds: int | None = None
+    nb_images: int | None = None
     nb_test: int | None = None
     nb_robust: int | None = None
     attacks_first: bool = False
@@ -104,12 +106,10 @@ class Config:
 
     def shortened(self) -> "Config":
         """Return the same comparison of one seed, one epoch and a few images, to try the code with."""
-        few = {} if self.nb_folds else {"nb_train": 32, "batch_size": 16}
-        recipe = self.recipe.changed(nb_epochs=1, **few)
-        quick = ("pgd-1", "pgd-2")
-        return replace(
-            self, recipe=recipe, nb_epochs_dedicated=1, seeds=self.seeds[:1], nb_test=20, nb_robust=12, judges=quick
-        )
+        few = {"batch_size": 64} if self.nb_folds else {"nb_train": 32, "batch_size": 16}
+        short = {"recipe": self.recipe.changed(nb_epochs=1, **few), "nb_epochs_dedicated": 1, "seeds": self.seeds[:1]}
+        images = {"nb_images": 180, "nb_held_out": min(self.nb_held_out, 20), "nb_test": 20, "nb_robust": 12}
+        return replace(self, **short, **images, nb_folds=self.nb_folds and 2, judges=("pgd-1", "pgd-2"))
 
     def parts(self) -> Iterator[Part]:
         """Go through the trainings and tests of every seed."""
@@ -125,7 +125,8 @@ class Config:
         every = load(self.recipe.data, seed=seed)
         x, y = (np.concatenate(arrays) for arrays in zip(*every, strict=True))
         order = np.lexsort((*x.reshape(len(x), -1).T, y))  # the same for every seed
-        x, y = x[order], y[order]
+        few = order[:: 1 if self.nb_images is None else len(order) // self.nb_images]
+        x, y = x[few], y[few]
         folds = StratifiedKFold(nb_folds, shuffle=True, random_state=seed).split(x, y)
         for number, (known, test) in enumerate(folds):
             train = held_out = known

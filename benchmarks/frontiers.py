@@ -1,5 +1,6 @@
 """What a comparison of two frontiers says: hypervolumes, gaps and differences, with intervals over images."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -98,6 +99,11 @@ def at(arm: Arm, lambdas: Sequence[float]) -> Arm:
     return replace(arm, lambdas=tuple(lambdas), right=arm.right[:, places])
 
 
+def ratio(ours: float, theirs: float) -> float:
+    """Return how many times as large ours is; NaN where theirs is nothing."""
+    return ours / theirs if theirs else math.nan
+
+
 def reach(shares: Shares) -> float:
     """Return how far clean accuracy goes from the first lam to the last."""
     return float(shares[0, 0] - shares[0, -1])
@@ -121,17 +127,17 @@ def summary(ours: Arm, theirs: Arm, nb_classes: int) -> list[dict[str, str]]:
     has_range = reach(accuracies(theirs)[0]) >= SMALLEST_RANGE
     figures = _figures(ours.lambdas, (1 / nb_classes, 0.0))
     if has_range:
-        figures["clean range ratio"] = lambda a, b: reach(a) / reach(b)
+        figures["clean range ratio"] = lambda a, b: ratio(reach(a), reach(b))
     found = [{"figure": name, **resampled(ours, theirs, figure)} for name, figure in figures.items()]
     if whole.lambdas != ours.lambdas:
         corner = (1 / nb_classes, 0.0)
         far: dict[str, Figure] = {
-            "hypervolume ratio, with lams beyond 1": lambda a, b: (
-                frontier(a, whole.lambdas).area(corner) / frontier(b, ours.lambdas).area(corner)
+            "hypervolume ratio, with lams beyond 1": lambda a, b: ratio(
+                frontier(a, whole.lambdas).area(corner), frontier(b, ours.lambdas).area(corner)
             )
         }
         if has_range:
-            far["clean range ratio, with lams beyond 1"] = lambda a, b: reach(a) / reach(b)
+            far["clean range ratio, with lams beyond 1"] = lambda a, b: ratio(reach(a), reach(b))
         found += [{"figure": name, **resampled(whole, theirs, figure)} for name, figure in far.items()]
     times = {"figure": "ratio of training times", "value": f"{ours.seconds / theirs.seconds:.4f}"}
     return [*found, times, {"figure": "ratio of weights", "value": f"{ours.nb_bytes / theirs.nb_bytes:.4f}"}]
@@ -146,7 +152,7 @@ def _figures(lambdas: Sequence[float], corner: tuple[float, float]) -> dict[str,
     figures: dict[str, Figure] = {
         "hypervolume, one network": lambda a, _: area(a),
         "hypervolume, dedicated networks": lambda _, b: area(b),
-        "hypervolume ratio": lambda a, b: area(a) / area(b),
+        "hypervolume ratio": lambda a, b: ratio(area(a), area(b)),
         "largest gap at equal clean accuracy": lambda a, b: largest_gap(frontier(a, lambdas), frontier(b, lambdas)),
         "clean difference, mean over lams": lambda a, b: float((a[0] - b[0]).mean()),
         "robust difference, mean over lams": lambda a, b: float((a[-1] - b[-1]).mean()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,9 +15,46 @@ if TYPE_CHECKING:
     from art_oat import OATClassifier, OATModel
 
 
+_STARTED = time.monotonic()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--minutes", type=float, help="slow tests that have not begun by then are skipped, and say so")
+
+
+class _Failures:
+    """Named, with their error, as they happen: a run that is cut has told what it found."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        reporter = self.config.pluginmanager.get_plugin("terminalreporter")
+        if report.failed and reporter is not None:
+            crash = getattr(report.longrepr, "reprcrash", None)
+            reporter.ensure_newline()
+            reporter.write_line(f"FAILED {report.nodeid}: {report.when}: {getattr(crash, 'message', report.longrepr)}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # of pytest-xdist: reports come to the process that deals out tests
+        config.pluginmanager.register(_Failures(config))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long tests first, the longest before all: one that begins last keeps a single core busy to the end."""
+    """Slow tests last, since they alone are left out where time is short; of these the longest first.
+
+    One that began last would keep a single core busy to the end.
+    """
     items.sort(key=_seconds, reverse=True)
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    minutes = item.config.getoption("--minutes")
+    is_late = minutes is not None and time.monotonic() - _STARTED > 60 * minutes
+    if is_late and item.get_closest_marker("slow"):
+        pytest.skip(f"{item.nodeid} had not begun after {minutes:g} minutes")
 
 
 def _seconds(item: pytest.Item) -> float:

@@ -146,10 +146,12 @@ def test_a_measurement_on_uint8_is_that_on_floats():
     options = {"eps": 0.05, "attack": "pgd-3", "options": QUIET}
     reports = [evaluate(classifier, x, Y, lam=1, **options) for x in (K, X)]
     assert reports[0].broken_by.tolist() == reports[1].broken_by.tolist()
-    curves = [TradeoffCurve.measure(classifier, x, Y, **options) for x in (K, X)]
+    curves = [TradeoffCurve.measure(classifier, x, Y, lambdas=(0, 1), **options) for x in (K, X)]
     accuracies = [[(point.clean, point.robust) for point in curve.points] for curve in curves]
     assert accuracies[0] == accuracies[1]
-    matrices = [TransferMatrix.measure(classifier, x, Y, eps=0.05, options=QUIET).shares for x in (K, X)]
+    matrices = [
+        TransferMatrix.measure(classifier, x, Y, lambdas=(0, 1), eps=0.05, options=QUIET).shares for x in (K, X)
+    ]
     assert np.array_equal(*matrices)
 
 

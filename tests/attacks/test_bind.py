@@ -241,9 +241,8 @@ def test_an_attack_compiled_by_torch_finds_what_it_finds_uncompiled():
     classifier = make_classifier(widths=WIDTHS)
     x, y = data(classifier)
     plain, fast = (bind(PGD(EPS, EPS_STEP, NB_STEPS), classifier, compiles=compiles) for compiles in (False, True))
-    for nb_samples in (8, 5):
-        for width in WIDTHS:
-            given = x[:nb_samples], y[:nb_samples], LAM[:nb_samples]
-            expected = plain(*given, torch.Generator().manual_seed(0), width=width)
-            found = fast(*given, torch.Generator().manual_seed(0), width=width)
-            torch.testing.assert_close(found, expected)
+    for nb_samples, width in ((8, WIDTHS[0]), (5, WIDTHS[0]), (8, WIDTHS[-1])):
+        given = x[:nb_samples], y[:nb_samples], LAM[:nb_samples]
+        expected = plain(*given, torch.Generator().manual_seed(0), width=width)
+        found = fast(*given, torch.Generator().manual_seed(0), width=width)
+        torch.testing.assert_close(found, expected)
