@@ -37,6 +37,19 @@ def drawing_for(rows: Rows | None) -> Iterator[None]:
         _ROWS.reset(token)
 
 
+@contextmanager
+def drawing_for_some(group: Tensor) -> Iterator[None]:
+    """Within the block, draw for some of the samples that are here as if it were for all of them.
+
+    Args:
+        group: Which ones, booleans, ``[N]``.
+    """
+    rows = _ROWS.get()
+    index = torch.arange(len(group), device=group.device) if rows is None else rows.index.to(group.device)
+    with drawing_for(Rows(index[group], len(group) if rows is None else rows.nb_samples)):
+        yield
+
+
 def draw_rows(nb_samples: int, function: Callable[[int], Tensor]) -> Tensor:
     """Return what a function draws for so many samples, ``[N, ...]``, or the rows here of what it draws for all."""
     rows = _ROWS.get()

@@ -16,7 +16,8 @@ from typing import Any
 
 import safetensors.torch
 
-from art_oat import OATClassifier, OATModel, fold, load_model, save_model
+from art_oat import OATClassifier, OATModel, OATTrainer, fold, load_model, save_model
+from art_oat.attacks import ByLam
 from art_oat.data import Dataset
 from art_oat.experiment.build import trainer_for
 from art_oat.experiment.recipe import Recipe
@@ -115,9 +116,12 @@ def one_network(config: Config, runs: Path, part: Part | None = None) -> tuple[P
     return part, config.recipe.classifier(model, part.data.input_shape, part.data.nb_classes)
 
 
-def fit(recipe: Recipe, data: Dataset, **options: Any) -> OATClassifier:
-    """Train by a recipe, and nothing measured meanwhile, for studies that keep no networks."""
+def fit(recipe: Recipe, data: Dataset, attack: ByLam | None = None, **options: Any) -> OATClassifier:
+    """Train by a recipe, or its attack exchanged, and nothing measured meanwhile, for studies that keep no networks."""
     trainer = trainer_for(recipe, data)
+    if attack is not None:
+        own = {"attack": attack, "dials": "attack"}
+        trainer = OATTrainer(trainer.get_classifier(), trainer.method, seed=recipe.seed, **own)
     schedule = recipe.scheduler()
     sizes = {"batch_size": recipe.batch_size, "nb_epochs": recipe.nb_epochs}
     trainer.fit(*data.train, scheduler=schedule, verbose=False, **sizes, **options)

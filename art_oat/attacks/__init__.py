@@ -1,7 +1,6 @@
 """Attacks that train and evaluate a network, and attacks of other libraries, bound to operating points."""
 
 from art_oat.attacks.bind import (
-    Attack,
     BoundAttack,
     bind,
     borrowed_hosts,
@@ -10,12 +9,13 @@ from art_oat.attacks.bind import (
     scaling_faults,
     trial_faults,
 )
+from art_oat.attacks.by_lam import ByLam
 from art_oat.attacks.ddn import DDN
 from art_oat.attacks.fmn import FMN
 from art_oat.attacks.library import radii_of
 from art_oat.attacks.metrics import distance, is_correct, robust_correct, within_ball
 from art_oat.attacks.pgd import NFGSM, PGD
-from art_oat.attacks.protocol import ClipValues, Norm, Objective, ScalableAttack, TensorAttack
+from art_oat.attacks.protocol import Attack, ClipValues, Norm, Objective, ScalableAttack, TensorAttack
 from art_oat.attacks.radius import Radius, ball_faults, check_radii, format_apart, format_eps, parse_eps
 from art_oat.attacks.registry import AttackKind, AttackSpec, attack_named, display_name, register
 from art_oat.attacks.unit_images import UnitImages, unit_range_faults
@@ -30,6 +30,7 @@ __all__ = [
     "AttackKind",
     "AttackSpec",
     "BoundAttack",
+    "ByLam",
     "ClipValues",
     "Norm",
     "Objective",

@@ -8,30 +8,28 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
-from art.attacks.attack import EvasionAttack
 from torch import Tensor, nn
 
+from art_oat.attacks.by_lam import ByLam, parts_of
 from art_oat.attacks.library import Perturb, library_of
-from art_oat.attacks.protocol import ClipValues, ScalableAttack, TensorAttack
+from art_oat.attacks.protocol import Attack, ClipValues, ScalableAttack, TensorAttack
 from art_oat.checks import refuse, rounding
 from art_oat.classifier import OATClassifier, PinnedClassifier, PreprocessedNetwork
 from art_oat.compiled import compiler_faults
 from art_oat.condition import OperatingPoint
 from art_oat.contexts import borrowed_generators
+from art_oat.draws import drawing_for_some
 from art_oat.pinned import LiveNetwork
-
-Attack: TypeAlias = TensorAttack | EvasionAttack | Callable[..., Tensor]
-"""What can be bound; torchattacks' attacks are among the callables."""
 
 
 class BoundAttack(ABC):
     """An attack on one classifier, at one lam per sample."""
 
-    def __init__(self, classifier: OATClassifier, attack: Attack) -> None:
+    def __init__(self, classifier: OATClassifier, attack: Attack | ByLam) -> None:
         self._classifier = classifier
         self._attack: Any = attack
 
@@ -84,9 +82,7 @@ class BoundAttack(ABC):
         return attack
 
 
-def bind(
-    attack: Attack, classifier: OATClassifier, *, compiles: bool = False, scales_by_lam: bool = False
-) -> BoundAttack:
+def bind(attack: Attack | ByLam, classifier: OATClassifier, *, compiles: bool = False) -> BoundAttack:
     """Bind an attack to the operating points of a classifier.
 
     A :class:`TensorAttack` such as ``PGD`` runs once per batch, on a plain network with one lam per sample. All others,
@@ -95,35 +91,40 @@ def bind(
 
     Args:
         attack: A :class:`TensorAttack`; an ART evasion attack, made for the classifier or a view of it; a torchattacks
-            attack, made for any network, which gets inputs as :class:`UnitImages`; or a callable
-            ``(network, x, y) -> x_adv`` on tensors.
+            attack, made for any network, which gets inputs as :class:`UnitImages`; a callable
+            ``(network, x, y) -> x_adv`` on tensors; or :class:`ByLam`, by which each group meets the attack of its lam,
+            one of those that are trained.
         classifier: What is attacked.
         compiles: Whether ``torch.compile`` compiles the network of each width that an attack on whole batches runs on.
-        scales_by_lam: Whether radius and step are times the lam of each sample, which is then in (0, 1]. Any
-            :class:`ScalableAttack` does so, and runs once per group of equal lam.
 
     Raises:
         TypeError: If ``attack`` is none of these.
-        ValueError: If it cannot be bound to this classifier, or leads to classes rather than away from labels; or if
-            ``compiles``, and the attack takes no whole batches, or this machine has no compiler; or if
-            ``scales_by_lam``, and it cannot be scaled.
+        ValueError: If it cannot be bound to this classifier, leads to classes rather than away from labels, or is by
+            other lams than are trained; or if ``compiles``, and the attack takes no whole batches, or this machine has
+            no compiler.
     """
-    if scales_by_lam:
-        refuse(scaling_faults(attack, "scales_by_lam"))
-        return _ScaledByLam(classifier, attack, partial(_bind_scaled, attack))
     if compiles:
         refuse(compile_faults(attack, classifier))
-    if library := library_of(attack):
-        refuse(library.faults(attack, classifier))
-        return _ByLam(classifier, attack, partial(library.bind, attack))
+    if isinstance(attack, ByLam):
+        refuse(attack.faults(classifier.model.lambdas))
+        binders = {lam: _binder(part, classifier) for lam, part in attack.attacks.items()}
+        return _Grouped(classifier, attack, lambda view: binders[view.point.lam](view))
     if _takes_whole_batches(attack):
         return _WholeBatch(classifier, attack, compiles=compiles)
+    return _Grouped(classifier, attack, _binder(attack, classifier))
+
+
+def _binder(attack: Any, classifier: OATClassifier) -> Callable[[PinnedClassifier], Perturb]:
+    """Return what binds an attack to one operating point."""
+    if library := library_of(attack):
+        refuse(library.faults(attack, classifier))
+        return partial(library.bind, attack)
     if not callable(attack) or isinstance(attack, nn.Module | type):
         raise TypeError(
             "attack must be an attack of art_oat, ART or torchattacks, or a callable (network, x, y) -> x_adv, got "
             f"{_name(attack)}."
         )
-    return _ByLam(classifier, attack, partial(_bind_callable, attack))
+    return partial(_bind_callable, attack)
 
 
 class _WholeBatch(BoundAttack):
@@ -136,7 +137,7 @@ class _WholeBatch(BoundAttack):
 
     @property
     def draws_rows(self) -> bool:
-        return getattr(self._attack, "draws_rows", False) is True
+        return _draws_rows(self._attack)
 
     def scaled(self, factor: float) -> BoundAttack:
         scaled = _WholeBatch(self._classifier, self._attack.scaled(factor), compiles=self._compiles)
@@ -153,33 +154,31 @@ class _WholeBatch(BoundAttack):
         return _checked(self._attack(network, x, y, clip_values=clip_values, generator=generator), x, clip_values)
 
 
-class _ByLam(BoundAttack):
-    """Runs on the pinned networks, group by group."""
+class _Grouped(BoundAttack):
+    """Runs on the pinned networks, group by group of equal lam."""
 
     def __init__(
-        self, classifier: OATClassifier, attack: Attack, bind_at: Callable[[PinnedClassifier], Perturb]
+        self, classifier: OATClassifier, attack: Attack | ByLam, bind_at: Callable[[PinnedClassifier], Perturb]
     ) -> None:
         super().__init__(classifier, attack)
         self._bind_at = bind_at
         self._bound: dict[tuple[float, float], Perturb] = {}
 
+    @property
+    def draws_rows(self) -> bool:
+        return all(_draws_rows(part) for part in parts_of(self._attack).values())
+
     def _attacked(self, x: Tensor, y: Tensor, lam: Tensor, generator: torch.Generator | None, width: float) -> Tensor:
-        x_adv = x.clone()
+        x_adv, seed = x.clone(), int(torch.randint(2**31, (), generator=generator))
         for value in lam.unique().tolist():
             if (value, width) not in self._bound:
                 self._bound[value, width] = self._bind_at(self._classifier.at(value, width))
             group = lam == value
-            with borrowed_hosts(x.device, int(torch.randint(2**31, (), generator=generator))):
+            own_seed = seed + round(2**16 * value)  # whichever other groups a process has
+            with borrowed_hosts(x.device, own_seed), drawing_for_some(group):
                 perturbed = self._bound[value, width](x[group], y[group])
             x_adv[group] = _checked(perturbed, x[group], self._classifier.clip_values)
         return x_adv
-
-
-class _ScaledByLam(_ByLam):
-    """Runs with radius and step times lam."""
-
-    def scaled(self, factor: float) -> BoundAttack:
-        return bind(self._attack.scaled(factor), self._classifier, scales_by_lam=True)
 
 
 def _checked(result: Any, x: Tensor, clip_values: ClipValues | None) -> Tensor:
@@ -245,7 +244,7 @@ def trial_faults(attack: Attack, classifier: OATClassifier) -> list[str]:
     return faults
 
 
-def compile_faults(attack: Attack, classifier: OATClassifier, name: str = "compiles") -> list[str]:
+def compile_faults(attack: Attack | ByLam, classifier: OATClassifier, name: str = "compiles") -> list[str]:
     """Say why what an attack runs on cannot be compiled; ``name`` is that of the option that asks for it."""
     if not _takes_whole_batches(attack):
         return [
@@ -255,17 +254,21 @@ def compile_faults(attack: Attack, classifier: OATClassifier, name: str = "compi
     return [f"{name}: {fault}" for fault in compiler_faults(classifier.device)]
 
 
-def _takes_whole_batches(attack: Attack) -> bool:
+def _takes_whole_batches(attack: Any) -> bool:
     return is_tensor_attack(attack) and bool(getattr(attack, "keeps_batch", True))
 
 
-def scaling_faults(attack: Attack, name: str = "eps_warmup") -> list[str]:
+def _draws_rows(attack: Any) -> bool:
+    return getattr(attack, "draws_rows", False) is True
+
+
+def scaling_faults(attack: Attack | ByLam, name: str = "eps_warmup") -> list[str]:
     """Say why the radius of an attack cannot be scaled; ``name`` is that of the option that asks for it."""
-    if isinstance(attack, ScalableAttack) and not isinstance(attack, type):
-        return []
     return [
-        f"{name} needs an attack with scaled(factor), which returns it with eps and step times a factor, such as "
-        f"PGD and NFGSM, got {_name(attack)}."
+        f"{place}{name} needs an attack with scaled(factor), which returns it with eps and step times a factor, such "
+        f"as PGD and NFGSM, got {_name(part)}."
+        for place, part in parts_of(attack).items()
+        if not isinstance(part, ScalableAttack) or isinstance(part, type)
     ]
 
 
@@ -293,7 +296,3 @@ def is_tensor_attack(attack: Any) -> bool:
 def _bind_callable(attack: Callable[..., Tensor], view: PinnedClassifier) -> Perturb:
     options = {"clip_values": view.clip_values} if is_tensor_attack(attack) else {}
     return partial(attack, view.as_module(), **options)
-
-
-def _bind_scaled(attack: Any, view: PinnedClassifier) -> Perturb:
-    return _bind_callable(attack.scaled(view.point.lam), view)

@@ -12,6 +12,7 @@ import numpy as np
 from art.estimators.classification import PyTorchClassifier
 from torch import Tensor
 
+from art_oat.attacks.by_lam import parts_of
 from art_oat.attacks.protocol import Norm, Objective
 from art_oat.attacks.radius import Radius, format_eps
 from art_oat.attacks.registry import AttackKind, AttackSpec, Use, kinds, register
@@ -136,6 +137,8 @@ def check_can_bind(name: str, classifier: PyTorchClassifier) -> None:
 def radii_of(attack: Any, classifier: PyTorchClassifier, name: str = "eps") -> list[Radius]:
     """Return the radius that an attack says it has, or those of its parts where it has no ``eps`` of its own.
 
+    Of :class:`~art_oat.attacks.ByLam`, return those of every attack.
+
     Args:
         attack: Anything.
         classifier: What it attacks.
@@ -144,6 +147,11 @@ def radii_of(attack: Any, classifier: PyTorchClassifier, name: str = "eps") -> l
     Returns:
         Radii in the units that the attack counts in; none where nothing has an ``eps``.
     """
+    named = {f"{name} {place}".rstrip(", "): part for place, part in parts_of(attack).items()}
+    return [radius for own_name, part in named.items() for radius in _radii_of_one(part, classifier, own_name)]
+
+
+def _radii_of_one(attack: Any, classifier: PyTorchClassifier, name: str) -> list[Radius]:
     library, clip_values, inputs = library_of(attack), classifier.clip_values, "x"
     if library is not None and library.takes_unit_images:
         clip_values, inputs = None if clip_values is None else (0, 1), f"{library.name}' images"

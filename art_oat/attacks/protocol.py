@@ -1,10 +1,12 @@
-"""What an attack on tensors is."""
+"""What an attack is, and what one on tensors promises."""
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol, Self, runtime_checkable
+from collections.abc import Callable
+from typing import Any, Literal, Protocol, Self, TypeAlias, runtime_checkable
 
 import torch
+from art.attacks.attack import EvasionAttack
 from torch import Tensor, nn
 
 Norm = Literal["Linf", "L2", "L1"]
@@ -51,3 +53,7 @@ class ScalableAttack(Protocol):
     def scaled(self, factor: float) -> Self:
         """Return the same attack with radius and step, in units of ``x``, times a factor in ``(0, 1]``."""
         ...
+
+
+Attack: TypeAlias = TensorAttack | EvasionAttack | Callable[..., Tensor]
+"""What can be bound to a classifier; torchattacks' attacks are among the callables."""

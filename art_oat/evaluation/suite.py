@@ -11,6 +11,7 @@ from art.estimators.classification import PyTorchClassifier
 from art_oat.attacks import (
     Attack,
     BoundAttack,
+    ByLam,
     Norm,
     Radius,
     TensorAttack,
@@ -139,6 +140,8 @@ def _bound(name: str, attack: Any, classifier: PyTorchClassifier) -> TensorAttac
     if is_tensor_attack(attack):
         tensor_attack: TensorAttack = attack
         return tensor_attack
+    if isinstance(attack, ByLam):
+        raise TypeError("attack must be one attack for every lam, got a ByLam, which is for training: name one of its.")
     check_can_bind(name, classifier)
     refuse(trial_faults(attack, classifier))
     return bind(attack, classifier)

@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from art_oat.attacks import Attack, Norm, Radius, attack_named, radii_of
+from art_oat.attacks import Attack, ByLam, Norm, Radius, attack_named, radii_of
 from art_oat.attacks.registry import spelled
 from art_oat.checks import refusals, refuse
 from art_oat.classifier import OATClassifier
@@ -51,8 +51,8 @@ class Method:
         attack: A name, as :func:`~art_oat.attacks.attack_named` takes it, or any attack of this library, of ART (made
             for the classifier that is trained, or a view of it) or of torchattacks (made for any network; its images
             are in [0, 1], which stands for the clip values), or a callable ``(network, x, y) -> x_adv`` on tensors.
-            By name, PGD maximizes the ``objective`` of the loss: the divergence with TRADES. Attacks from outside run
-            on copies, see :func:`art_oat.attacks.bind`; what is changed on the object counts from the next ``fit`` on.
+            By name, PGD maximizes the divergence with TRADES. Attacks from outside run on copies, see
+            :func:`art_oat.attacks.bind`; what is changed on the object counts from the next ``fit`` on.
         fallback: A stronger attack of many steps, likewise, for training by one step; None to trust ``attack``. It
             attacks some of ``validation_data`` after every epoch, see :class:`~art_oat.training.guard.Guard`. Where
             robust accuracy collapses, the epoch is undone with a ``CatastrophicOverfittingWarning``, and ``fit``
@@ -65,8 +65,9 @@ class Method:
         loss: A name of :data:`~art_oat.training.loss.LOSSES`, or yours, see :func:`per_sample_loss`.
             Label smoothing and class weights are those of the classifier's loss.
         sampling: How lams are drawn; by default as published, all above 0 alike.
-        dials: What lam sets in training. ``"weight"``, as published: the weight of the adversarial term. ``"eps"``,
-            experimental: the radius, ``lam * eps`` at full weight, by an attack that can be scaled; validation has all.
+        dials: What lam sets in training: ``"weight"``, as published, of the adversarial term. Experimental, at full
+            weight: ``"eps"``, the radius ``lam * eps`` of an attack that can be scaled; ``"attack"``, which one of a
+            :class:`~art_oat.attacks.ByLam`. Validation of every lam is by all of ``eps``, or the largest lam's attack.
         weight_perturbation: Train where nearby weights would do worst (AWP), by a
             :class:`~art_oat.WeightPerturbation` or its ``gamma``; None for none.
         augmentation: Any callable ``(x, generator) -> x`` on tensors ``[N, ...]``, images as ``[N, C, H, W]``, that
@@ -119,7 +120,7 @@ class Method:
         0.005
     """
 
-    attack: str | Attack = described(f"One of {spelled('training')}.", default="pgd-7")
+    attack: str | Attack | ByLam = described(f"One of {spelled('training')}.", default="pgd-7")
     fallback: str | Attack | None = described("Attack to go on by where robustness collapses.")
     eps: float = described("Radius of the attack in units of x, such as 0.2 or 8/255.", default=8 / 255)
     eps_step: float | None = described("Its step, likewise; its default if not given.")
@@ -147,9 +148,7 @@ class Method:
     distills: bool = described("Whether narrower widths learn from the answers of the widest.", default=False)
     clip_grad_norm: float | None = described("Largest norm of the gradient of a step.")
     accumulation_steps: int = described("Parts that a step's batch is computed in, for memory.", default=1)
-    matches_dropout: bool = described(
-        "Whether clean and attacked inputs of a step meet the same dropout.", default=False
-    )
+    matches_dropout: bool = described("Whether clean and attacked inputs meet the same dropout.", default=False)
     sync_norms: bool = described(
         "Whether batch norms see the batches of all processes, if several train.", default=False
     )
@@ -186,7 +185,7 @@ class Method:
             + width_sampling_faults(self.width_sampling, distills=self.distills)
             + precision_faults(precision=self.precision, attack_precision=self.attack_precision)
             + divergence_faults(self.on_nan)
-            + dials_faults(self.dials, fallback=self.fallback, compile_attack=self.compile_attack)
+            + dials_faults(self.dials, self.attack, fallback=self.fallback, compile_attack=self.compile_attack)
         )
 
     @classmethod

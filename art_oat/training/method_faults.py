@@ -6,7 +6,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from art_oat.attacks import NFGSM, Norm, compile_faults, scaling_faults, trial_faults
+from art_oat.attacks import NFGSM, ByLam, Norm, compile_faults, scaling_faults, trial_faults
+from art_oat.attacks.by_lam import parts_of
 from art_oat.attacks.registry import is_one_step, name_faults
 from art_oat.classifier import OATClassifier
 from art_oat.numbers import count_faults, flag_faults, is_number, number_faults, shown
@@ -104,7 +105,9 @@ def bound_faults(
     Raises:
         TypeError: If one is none.
     """
-    faults = _binding_faults(attack, classifier) + (scaling_faults(attack, scales_for) if scales_for else [])
+    faults = attack.faults(classifier.model.lambdas) if isinstance(attack, ByLam) else []
+    faults += [fault for place, part in parts_of(attack).items() for fault in _binding_faults(part, classifier, place)]
+    faults += scaling_faults(attack, scales_for) if scales_for else []
     faults += [] if fallback is None else _binding_faults(fallback, classifier, "fallback: ")
     if compiles and not faults:
         given = [attack] if fallback is None else [attack, fallback]

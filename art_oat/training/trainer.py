@@ -24,6 +24,7 @@ from art_oat.group import Group
 from art_oat.levels import Inputs
 from art_oat.training.batches import Batches, as_batches, is_generator, nb_batches, size_of, source_faults
 from art_oat.training.callbacks import Callback, ProgressBar, alone
+from art_oat.training.dials import trained_and_judged_by
 from art_oat.training.guard import Guard
 from art_oat.training.loop import Loop, finished
 from art_oat.training.lr_stepper import PerStep, Scheduler, in_two_parts, scheduled
@@ -225,11 +226,12 @@ class OATTrainer(Trainer):
     def _attacks(self) -> tuple[BoundAttack, BoundAttack]:
         """Return the attack of the training, and that of the validation."""
         compiles, fallback = self.method.compile_attack, self.method.fallback
-        if self.method.dials == "eps":  # judged at the whole radius, as every network is
-            scaled = bind(self.method.attack, self.classifier, scales_by_lam=True)
-            return scaled, bind(self.method.attack, self.classifier)
-        attack = bind(self.method.attack, self.classifier, compiles=compiles)
-        return attack, attack if fallback is None else bind(fallback, self.classifier, compiles=compiles)
+        lambdas = self.classifier.model.lambdas
+        own, judge = trained_and_judged_by(self.method.attack, self.method.dials, lambdas)
+        attack = bind(own, self.classifier, compiles=compiles)
+        if own is judge and fallback is None:
+            return attack, attack
+        return attack, bind(judge if fallback is None else fallback, self.classifier, compiles=compiles)
 
     def _settings(self, batches: Batches, options: FitOptions) -> dict[str, Plain]:
         """What tells the training apart from others."""

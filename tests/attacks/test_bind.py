@@ -17,7 +17,7 @@ from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
 from art_oat import PGD, OperatingPoint
-from art_oat.attacks import bind
+from art_oat.attacks import ByLam, Rows, bind, drawing_for
 from tests.conftest import make_classifier
 from tests.networks import WIDTHS, images, labels
 
@@ -170,6 +170,30 @@ def test_estimators_that_an_art_attack_makes_are_bound_too_and_the_given_ones_ar
 
 def _refuse_to_write(*args, **kwargs):
     raise AssertionError("nothing may be written to disk")
+
+
+def test_each_group_meets_the_attack_of_its_lam_whichever_library_it_is_of():
+    classifier = make_classifier()
+    x, y = data(classifier)
+    attacks = {0.1: own(classifier), 0.2: a_callable(classifier), 0.3: from_art(classifier)}
+    far = PGD(2 * EPS, EPS, 2, has_random_start=False)
+    bound = bind(ByLam({**attacks, 0.4: from_torchattacks(classifier), 1.0: far}), classifier)
+    x_adv, is_far = bound(x, y, LAM), LAM == 1
+    torch.testing.assert_close(x_adv[~is_far], by_hand(classifier, x, y)[~is_far], rtol=0, atol=1e-6)
+    expected = bind(far, classifier)(x[is_far], y[is_far], LAM[is_far])
+    torch.testing.assert_close(x_adv[is_far], expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+def test_attacks_by_lam_draw_for_some_samples_of_a_batch_what_they_draw_for_all(norm):
+    classifier = make_classifier()
+    x, y = data(classifier)
+    bound = bind(ByLam({lam: PGD(EPS, norm=norm, nb_steps=1) for lam in (0.1, 0.2, 0.3, 0.4, 1.0)}), classifier)
+    assert bound.draws_rows
+    whole, some = bound(x, y, LAM, torch.Generator().manual_seed(0)), torch.tensor([1, 2, 5])
+    with drawing_for(Rows(some, len(x))):
+        part = bound(x[some], y[some], LAM[some], torch.Generator().manual_seed(0))
+    torch.testing.assert_close(part, whole[some], rtol=0, atol=1e-6)
 
 
 class Watched:
