@@ -2,7 +2,7 @@ import pytest
 from art.attacks.evasion import FastGradientMethod
 
 from art_oat import PGD, AutoAttack
-from art_oat.attacks import display_name
+from art_oat.attacks import ByLam, display_name
 from art_oat.evaluation.suite import AttackSuite, suites_of
 from art_oat.fingerprint import unsaid
 from tests.evaluation.subjects import plain_classifier
@@ -70,6 +70,10 @@ def test_with_three_classes_autoattack_is_refused_with_advice_and_pgd_is_not():
 def test_an_attack_from_outside_is_not_bound_to_a_plain_classifier(classifier):
     for attack in ("art:FastGradientMethod", FastGradientMethod(classifier), lambda network, x, y: x):
         assert "needs an OATClassifier to bind to, got a PyTorchClassifier" in faults_of(attack, plain_classifier())
+
+
+def test_attacks_by_lam_are_for_training_and_judge_nothing(classifier):
+    assert "must be one attack for every lam, got a ByLam" in faults_of(ByLam({1.0: PGD(0.1)}), classifier)
 
 
 def test_a_name_given_twice_is_one_suite_and_two_attacks_need_two_names(classifier):
