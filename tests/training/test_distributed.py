@@ -83,7 +83,7 @@ def three_steps(options: dict[str, Any], statistics: str = "dual") -> dict[str, 
 @parametrize_in_pairs(
     nb=[2, 4],
     attack=[PGD(0.2, nb_steps=3), NFGSM(0.2), PGD(0.2, nb_steps=2, norm="L2"), PGD(0.2, nb_steps=2, objective="kl")],
-    more=[{}, {"ema": 0.9, "weight_perturbation": 0.01}, {"dials": "eps"}],
+    more=[{}, {"ema": 0.9, "weight_perturbation": 0.01, "dials": "eps"}],
 )
 def test_three_synchronized_steps_attack_included_give_the_weights_of_one_process(nb, attack, more, tmp_path):
     options = {"sync_norms": True, "attack": attack, **more}
