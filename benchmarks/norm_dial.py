@@ -1,6 +1,6 @@
 """Robustness in two norms from one network: lam 0 trains by no attack, 0.5 by one in L2, and 1 by one in Linf.
 
-    python -m benchmarks.norm_dial    # 25 minutes on one core
+    python -m benchmarks.norm_dial --seeds 0    # 15 minutes on one core, each seed
 
 Three networks per seed of the first of three folds of digits, alike but for what lam sets: by which attack a sample is
 trained, or, as published, the weight of the loss under one attack, in Linf or in L2. All have the same epochs, lams,
@@ -37,7 +37,7 @@ BY_LAM = ByLam({0.5: PGD(BALLS[1].eps, norm="L2"), 1.0: PGD(BALLS[0].eps)})
 
 def measure(given: argparse.Namespace) -> Found:
     recipe = DIGITS.recipe.changed(lambdas=LAMBDAS, nb_epochs=24, sampling=StratifiedSampling(), eps_step=None)
-    config = replace(DIGITS, recipe=recipe, seeds=(0, 1), judges=("autoattack",), nb_robust=50)
+    config = replace(DIGITS, recipe=recipe, seeds=tuple(given.seeds), judges=("autoattack",), nb_robust=50)
     config = config.shortened() if given.smoke else config
     parts = [part for part in config.parts() if part.name.endswith("fold-0")]
     judgment = Judgment(config, parts, BALLS, in_all=True, nb_resamples=20 if given.smoke else 1000)
@@ -63,4 +63,4 @@ def measure(given: argparse.Namespace) -> Found:
 
 if __name__ == "__main__":
     runs = {"type": Path, "default": Path("runs") / "norm-dial", "help": "keeps what is finished"}
-    run("norm_dial", __doc__, measure, {"--runs": runs})
+    run("norm_dial", __doc__, measure, {"--seeds": {"type": int, "nargs": "+", "default": [0, 1]}, "--runs": runs})
