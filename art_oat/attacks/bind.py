@@ -22,7 +22,7 @@ from art_oat.classifier import OATClassifier, PinnedClassifier, PreprocessedNetw
 from art_oat.compiled import compiler_faults
 from art_oat.condition import OperatingPoint
 from art_oat.contexts import borrowed_generators
-from art_oat.draws import drawing_for_some
+from art_oat.draws import drawing_for, drawing_for_some
 from art_oat.pinned import LiveNetwork
 
 
@@ -175,7 +175,8 @@ class _Grouped(BoundAttack):
                 self._bound[value, width] = self._bind_at(self._classifier.at(value, width))
             group = lam == value
             own_seed = seed + round(2**16 * value)  # whichever other groups a process has
-            with borrowed_hosts(x.device, own_seed), drawing_for_some(group):
+            rows = drawing_for_some(group) if self.draws_rows else drawing_for(None)  # which may go on with a part
+            with borrowed_hosts(x.device, own_seed), rows:
                 perturbed = self._bound[value, width](x[group], y[group])
             x_adv[group] = _checked(perturbed, x[group], self._classifier.clip_values)
         return x_adv

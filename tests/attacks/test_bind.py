@@ -17,7 +17,7 @@ from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
 from art_oat import PGD, OperatingPoint
-from art_oat.attacks import ByLam, Rows, bind, drawing_for
+from art_oat.attacks import ByLam, Rows, bind, draw, drawing_for
 from tests.conftest import make_classifier
 from tests.networks import WIDTHS, images, labels
 
@@ -194,6 +194,16 @@ def test_attacks_by_lam_draw_for_some_samples_of_a_batch_what_they_draw_for_all(
     with drawing_for(Rows(some, len(x))):
         part = bound(x[some], y[some], LAM[some], torch.Generator().manual_seed(0))
     torch.testing.assert_close(part, whole[some], rtol=0, atol=1e-6)
+
+
+def test_an_attack_that_goes_on_with_a_part_of_its_samples_may_draw_for_these_alone():
+    def attack(network, x, y):
+        return torch.cat([x[:1], draw(x[1:], None)])
+
+    classifier = make_classifier()
+    x, y = data(classifier)
+    with drawing_for(Rows(torch.arange(len(x)), 2 * len(x))):
+        assert bind(attack, classifier)(x, y, LAM).shape == x.shape
 
 
 class Watched:
