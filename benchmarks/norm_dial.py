@@ -1,6 +1,6 @@
 """Robustness in two norms from one network: lam 0 trains by no attack, 0.5 by one in L2, and 1 by one in Linf.
 
-    python -m benchmarks.norm_dial --seeds 0    # 15 minutes on one core, each seed
+    python -m benchmarks.norm_dial --seeds 0 1    # 20 minutes on one core
 
 Three networks per seed of the first of three folds of digits, alike but for what lam sets: by which attack a sample is
 trained, or, as published, the weight of the loss under one attack, in Linf or in L2. All have the same epochs, lams,
