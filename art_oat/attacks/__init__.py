@@ -17,6 +17,7 @@ from art_oat.attacks.metrics import distance, is_correct, robust_correct, within
 from art_oat.attacks.pgd import NFGSM, PGD
 from art_oat.attacks.protocol import Attack, ClipValues, Norm, Objective, ScalableAttack, TensorAttack
 from art_oat.attacks.radius import Radius, ball_faults, check_radii, format_apart, format_eps, parse_eps
+from art_oat.attacks.radius_search import RadiusSearch
 from art_oat.attacks.registry import AttackKind, AttackSpec, attack_named, display_name, register
 from art_oat.attacks.unit_images import UnitImages, unit_range_faults
 from art_oat.draws import Rows, draw, drawing_for
@@ -35,6 +36,7 @@ __all__ = [
     "Norm",
     "Objective",
     "Radius",
+    "RadiusSearch",
     "Rows",
     "ScalableAttack",
     "TensorAttack",

@@ -83,6 +83,7 @@ BallLibrary(
     package="adv_lib",
     norms={name: spelling.norms for name, spelling in _FUNCTIONS.items()},
     stepping=frozenset(name for name, spelling in _FUNCTIONS.items() if spelling.eps_step is not None),
+    nearest=frozenset(name for name, spelling in _FUNCTIONS.items() if spelling.eps is None),
     run=_run,
     install="pip install --no-deps adv-lib, and torchvision",
 ).register()

@@ -87,6 +87,10 @@ class AutoAttack:
             return ", ".join(self.in_parts())
         return "autoattack" if self.version == "standard" else f"autoattack-{self.version}"
 
+    def scaled(self, factor: float) -> AutoAttack:
+        """Return the attack with radius times a factor."""
+        return replace(self, eps=factor * self.eps)
+
     def in_parts(self) -> dict[str, AutoAttack]:
         """Return its attacks by name, in order; each runs on the samples that are not broken yet."""
         names = _PARTS[self.version] if self.parts is None else self.parts

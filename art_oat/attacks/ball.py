@@ -11,7 +11,7 @@ from art.estimators.classification import PyTorchClassifier
 from torch import Tensor, nn
 
 from art_oat.attacks.bind import borrowed_hosts
-from art_oat.attacks.metrics import distance, reach
+from art_oat.attacks.metrics import taken_back
 from art_oat.attacks.pgd import project
 from art_oat.attacks.protocol import ClipValues, Norm
 from art_oat.attacks.registry import AttackKind, AttackSpec, Use, register
@@ -101,12 +101,7 @@ class BallAttack:
         x_adv = unit.from_images(images.detach().clamp(0, 1)).to(x)
         if self.is_training:
             return x + project(x_adv - x, self.eps, self.norm)
-        return self._taken_back(x, x_adv, clip_values)
-
-    def _taken_back(self, x: Tensor, x_adv: Tensor, clip_values: ClipValues) -> Tensor:
-        is_beyond = distance(x, x_adv, self.norm) > reach(self.eps, self.norm, clip_values)
-        x_adv[is_beyond] = x[is_beyond]
-        return x_adv
+        return taken_back(x, x_adv, self.eps, self.norm, clip_values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +114,7 @@ class BallLibrary:
         install: How it is installed where there is no such extra.
         norms: Its attacks, with the norms that each knows.
         stepping: Those of them that take ``eps_step``.
+        nearest: Those of them that look for the nearest example.
         run: Runs one.
     """
 
@@ -126,6 +122,7 @@ class BallLibrary:
     package: str
     norms: Mapping[str, tuple[Norm, ...]]
     stepping: frozenset[str]
+    nearest: frozenset[str]
     run: Run
     install: str | None = None
 
@@ -141,6 +138,7 @@ class BallLibrary:
                 norms=("Linf", "L2", "L1"),
                 extra=self.package,
                 install=self.install,
+                finds_nearest=lambda name: _parts(name)[0] in self.nearest,
             )
         )
 

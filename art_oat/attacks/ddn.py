@@ -60,5 +60,6 @@ register(
         norms=DDN.norms,
         display=str.upper,
         reserved=r"ddn-[1-9].*",
+        finds_nearest=lambda _name: True,
     )
 )

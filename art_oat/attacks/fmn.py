@@ -93,5 +93,6 @@ register(
         evaluate=lambda spec, _classifier: {"fmn": FMN(spec.eps, spec.norm, *_counts(spec.name))},
         display=_display,
         reserved=r"fmn-[1-9].*",
+        finds_nearest=lambda _name: True,
     )
 )

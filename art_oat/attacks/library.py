@@ -41,6 +41,7 @@ class AttackLibrary:
         parts: Returns every attack that an attack is made of, itself included.
         takes_unit_images: Whether it knows inputs in [0, 1] alone, and counts ``eps`` in these.
         extra: The package that must be installed; None where it always is.
+        nearest: Names of the classes that take ``eps`` and look for the nearest example within it.
     """
 
     name: str
@@ -54,6 +55,7 @@ class AttackLibrary:
     parts: Callable[[Any], Iterable[Any]]
     takes_unit_images: bool = False
     extra: str | None = None
+    nearest: frozenset[str] = frozenset()
 
     def register(self) -> None:
         """Make its names and its objects known."""
@@ -66,6 +68,7 @@ class AttackLibrary:
                 evaluate=self._for_evaluation,
                 faults=self._spec_faults,
                 extra=self.extra,
+                finds_nearest=lambda name: name.partition(":")[2] in self.nearest,
             )
         )
 

@@ -56,6 +56,13 @@ def reach(eps: float, norm: Norm, clip_values: ClipValues | None) -> float:
     return eps * (1 + _ROUNDING[norm]) + tolerance
 
 
+def taken_back(x: Tensor, x_adv: Tensor, eps: float, norm: Norm, clip_values: ClipValues | None) -> Tensor:
+    """Return attacked inputs with those beyond a ball as they were, as if nothing had been found there."""
+    kept, is_beyond = x_adv.clone(), distance(x, x_adv, norm) > reach(eps, norm, clip_values)
+    kept[is_beyond] = x[is_beyond]
+    return kept
+
+
 def within_ball(attack: TensorAttack, eps: float, norm: Norm) -> TensorAttack:
     """Return the attack with every result checked.
 

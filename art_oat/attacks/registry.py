@@ -55,6 +55,7 @@ class AttackKind:
         extra: The package that must be installed, which is also the extra of ``art-oat`` that installs it.
         install: How it is installed where there is no such extra.
         is_one_step: Whether it goes ``eps`` far at once, and may leave the ball.
+        finds_nearest: Whether the attack that a name means looks for the nearest wrong answer.
     """
 
     pattern: str
@@ -68,6 +69,7 @@ class AttackKind:
     extra: str | None = None
     install: str | None = None
     is_one_step: bool = False
+    finds_nearest: Callable[[str], bool] = lambda _name: False
 
 
 _KINDS: dict[str, AttackKind] = {}

@@ -61,4 +61,11 @@ def _run(name: str, network: nn.Module, images: Tensor, y: Tensor, ball: Ball) -
     return x_adv
 
 
-BallLibrary(name="secmltorch", package="secmlt", norms=_NORMS, stepping=frozenset({"PGD"}), run=_run).register()
+BallLibrary(
+    name="secmltorch",
+    package="secmlt",
+    norms=_NORMS,
+    stepping=frozenset({"PGD"}),
+    nearest=frozenset({"DDN", "FMN"}),
+    run=_run,
+).register()

@@ -66,4 +66,5 @@ AttackLibrary(
     parts=_parts,
     takes_unit_images=True,
     extra="torchattacks",
+    nearest=frozenset({"FAB"}),
 ).register()

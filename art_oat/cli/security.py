@@ -20,7 +20,9 @@ def security(
     eps_max: Annotated[
         str | None, typer.Option(help="Largest radius, such as 16/255; twice that of the training if not given.")
     ] = None,
-    attack: Annotated[str, typer.Option(help="What searches: fmn-K, or fmn-KxR with R runs.")] = "fmn-100x10",
+    attack: Annotated[
+        str, typer.Option(help="What searches: fmn-K, fmn-KxR with R runs, ddn-K, or search:NAME.")
+    ] = "fmn-100x10",
     check: Annotated[
         str, typer.Option(help="What attacks at the radius of the training, too, such as autoattack; none for nothing.")
     ] = "none",

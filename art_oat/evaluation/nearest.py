@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from art_oat.attacks import Attack, format_eps
+from art_oat.attacks import Attack, BoundAttack, ClipValues, ScalableAttack, TensorAttack, format_eps
+from art_oat.attacks.metrics import taken_back
+from art_oat.attacks.registry import kind_of
 from art_oat.checks import Array, class_indices, refuse
 from art_oat.classifier import OATClassifier
 from art_oat.condition import OperatingPoint
@@ -54,11 +58,11 @@ class Search:
         classifier, options = self.classifier, self.options
         points, (suite, *others) = checked(classifier, (self.x, self.y), self.threat, attack, dials, options)
         checks, faults = self._checks(check_eps, check)
-        faults += [f"attack must be one, got {1 + len(others)}."] if others else []
+        faults += [f"attack must be one, got {1 + len(others)}."] if others else _one_radius_faults(suite)
         faults += options_faults(replace(options, nb_robust=None), unused=("latency_batch_size",))
         refuse(faults)
         index = subset(class_indices(self.y, classifier.nb_classes), options.nb_robust, options.seed)
-        searched = self._found("search", self.threat, suite, points, index)
+        searched = self._found("search", self.threat, _Searching.of(suite, self.threat), points, index)
         lowered = [self._found(f"check-{n}", *pair, points, index) for n, pair in enumerate(checks)]
         name = checks[0][1].name if checks else ""
         return Nearest(tuple(points), np.minimum.reduce([searched, *lowered]), searched, suite.name, name, index)
@@ -97,3 +101,45 @@ class Search:
         found = {report.point: report.distances for report in evaluation.run()}
         distances = np.array([found[point] for point in points], dtype=np.float64)
         return np.where(np.isfinite(distances), np.minimum(distances, ball.eps), distances)
+
+
+@dataclass(frozen=True)
+class _Searching(AttackSuite):
+    """A suite whose attacks may go beyond a ball: what they find there was not found."""
+
+    threat: ThreatModel
+
+    @classmethod
+    def of(cls, suite: AttackSuite, threat: ThreatModel) -> _Searching:
+        return cls(suite.name, suite.attacks, suite.description, threat)
+
+    def at(self, point: OperatingPoint | None) -> dict[str, TensorAttack]:
+        return {name: self._within(attack) for name, attack in super().at(point).items()}
+
+    def _within(self, attack: TensorAttack) -> TensorAttack:
+        def within(
+            network: nn.Module,
+            x: Tensor,
+            y: Tensor,
+            *,
+            clip_values: ClipValues | None = None,
+            generator: torch.Generator | None = None,
+        ) -> Tensor:
+            x_adv = attack(network, x, y, clip_values=clip_values, generator=generator)
+            return taken_back(x, x_adv, self.threat.eps, self.threat.norm, clip_values)
+
+        return within
+
+
+def _one_radius_faults(suite: AttackSuite) -> list[str]:
+    """Refuse what is known to look at one radius alone: the curve would say that all is well below it."""
+    name = suite.description if isinstance(suite.description, str) else ""
+    if kind := kind_of(name):
+        has_one_radius = not kind.finds_nearest(name)
+    else:
+        free = [attack for attack in suite.attacks.values() if not isinstance(attack, BoundAttack)]
+        has_one_radius = any(isinstance(attack, ScalableAttack) for attack in free)
+    if not has_one_radius:
+        return []
+    advice = "Use fmn-100x10, or search:pgd-20 for PGD-20 at several radii."
+    return [f"attack must look for the nearest error, which {suite.name} does not: it goes to one radius. {advice}"]

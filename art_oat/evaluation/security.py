@@ -94,7 +94,10 @@ class SecurityCurve(Tabular):
             x: Inputs, ``(N, *input_shape)``, as :meth:`TradeoffCurve.measure` takes them.
             y: Class indices ``(N,)`` or one-hot labels ``(N, K)``.
             eps_max: Largest radius in Linf, in units of ``x``; or a :class:`ThreatModel`, for another norm.
-            attack: What searches: ``"fmn-KxR"``, or any attack that ``evaluate`` takes.
+            attack: What searches: ``"fmn-KxR"``, ``"ddn-K"``, an attack of adv-lib or secml-torch for the smallest norm
+                (``"advlib:ddn"``), ``"search:NAME"`` for one of a single radius (``"search:pgd-20"``), or an object or
+                function that looks for the nearest error; what it finds beyond ``eps_max`` does not count. In L2, too,
+                the default finds nearer errors than DDN does in the same time, see the results.
             check_eps: Radii at which ``check`` attacks, too; what it breaks counts as broken there.
             check: Likewise as ``evaluate`` takes it.
             lambdas: Where to measure; None for the trained lams.

@@ -100,7 +100,8 @@ def test_what_an_attack_of_a_name_does_not_take_is_refused(name, options, messag
 def test_in_the_l1_norm_pgd_is_refused_with_advice(name):
     assert name_faults(name, eps=0.1, norm="L1", use="evaluation") == [
         f"norm must be 'Linf' or 'L2' for {name}, got 'L1'. For that, use "
-        "advlib:NAME[-STEPS], autoattack, autoattack-plus, screen, secmltorch:NAME[-STEPS]."
+        "advlib:NAME[-STEPS], autoattack, autoattack-plus, screen, search:NAME (NAME at 8 radii), "
+        "secmltorch:NAME[-STEPS]."
     ]
 
 

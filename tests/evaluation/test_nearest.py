@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+from art.attacks.evasion import DeepFool
 
-from art_oat import PGD
+from art_oat import PGD, AutoAttack
 from art_oat.evaluation import EvaluationOptions, SecurityCurve, ThreatModel
 from tests.evaluation.subjects import affine_classifier, exact_radii, linear_data
 
@@ -47,6 +48,21 @@ def test_what_the_check_breaks_counts_as_broken_at_its_radius_and_nothing_is_rai
     np.testing.assert_allclose(both.nearest, measured(subject).nearest)
 
 
+def test_an_attack_of_one_radius_searches_by_bisection_and_follows_the_exact_distances(subject):
+    exact = subject[2]
+    nearest = measured(subject, attack="search:pgd-10").nearest[0]
+    assert (nearest >= exact * (1 - 1e-4)).all()
+    assert (nearest <= 2 * exact).all()  # the cross-entropy leads between the classes, not to the nearest of them
+
+
+def test_what_an_attack_finds_beyond_the_largest_radius_was_not_found(subject):
+    exact = subject[2]
+    eps = float(np.sort(exact)[7])
+    far = measured(subject, attack=DeepFool(subject[0], max_iter=5, verbose=False), eps_max=eps)
+    assert (np.isfinite(far.nearest[0]) <= (exact <= eps)).all()
+    assert 0 < np.isfinite(far.nearest).sum() < len(exact)
+
+
 def test_a_measurement_that_is_kept_is_not_taken_again(subject, tmp_path):
     calls = []
 
@@ -74,6 +90,10 @@ def test_a_measurement_that_is_kept_is_not_taken_again(subject, tmp_path):
         ({"check_eps": 0.1}, "check_eps must be several radii"),
         ({"check_eps": (0.1,), "check": ["pgd-1", "pgd-2"]}, "check must be one attack, got 2"),
         ({"attack": ["pgd-1", "pgd-2"]}, "attack must be one, got 2"),
+        ({"attack": "pgd-3"}, "attack must look for the nearest error, which pgd-3 does not: .* search:pgd-20"),
+        ({"attack": PGD(0.1)}, "attack must look for the nearest error, which PGD does not"),
+        ({"attack": AutoAttack(0.1), "eps_max": 0.1}, "which autoattack does not"),
+        ({"attack": "torchattacks:PGD"}, "which torchattacks:PGD does not"),
         ({"options": EvaluationOptions(latency_batch_size=2)}, "latency_batch_size must be left out"),
     ],
 )
