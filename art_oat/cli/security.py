@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from art_oat.cli.options import Device, TrustNetwork
 from art_oat.cli.terminal import refusals, say, search_here, short_warnings, terminable
-
-if TYPE_CHECKING:
-    from art_oat.evaluation import SecurityCurve
-    from art_oat.experiment.run import Run
 
 
 def security(
@@ -32,9 +28,12 @@ def security(
 ) -> None:
     """Look for the nearest wrong answers to test images: accuracy at every radius, for every lam and width.
 
-    Writes security.csv (the distance for each image) and security.png there.
+    Writes security.csv (the distance for each image) and security.png there. The same command goes on with a search
+    that was interrupted.
     """
+    from art_oat.attacks import parse_eps
     from art_oat.experiment.run import Run
+    from art_oat.experiment.security import SecuritySearch
     from art_oat.launch import check_alone
 
     if trust_network:
@@ -42,27 +41,9 @@ def security(
     with refusals(), terminable(), short_warnings():
         check_alone("art-oat security")
         trained = Run(run, say, trusts_network=trust_network, device_type=device)
-        _ = trained.recipe  # first, so that a folder without a run is refused as such
+        recipe = trained.recipe  # first, so that a folder without a run is refused as such
+        largest = None if eps_max is None else parse_eps(eps_max, "eps_max")
+        asked = SecuritySearch(attack, largest, None if check == "none" else check, nb_images)
         with trained.held():
-            curve = _measured(trained, eps_max, attack, check, nb_images)
+            curve = asked.of(trained, recipe.dataset(keeps_levels=True))
     typer.echo(f"{curve}\n\nTable and picture are in {run}: {run / 'security.csv'}, {run / 'security.png'}")
-
-
-def _measured(run: Run, eps_max: str | None, attack: str, check: str, nb_images: int) -> SecurityCurve:
-    from art_oat.attacks import parse_eps
-    from art_oat.evaluation import EvaluationOptions, SecurityCurve, ThreatModel
-    from art_oat.experiment.pretrained import pretrained
-
-    recipe = run.recipe
-    eps = recipe.method.eps
-    ball = ThreatModel(2 * eps if eps_max is None else parse_eps(eps_max, "eps_max"), recipe.method.norm)
-    checked = () if check == "none" else (eps,)
-    test = recipe.dataset(keeps_levels=True).test
-    options = EvaluationOptions(nb_robust=min(nb_images, len(test.x)))
-    dial = pretrained(run.folder, device_type=run.device_type, trusts_network=run.trusts_network)
-    curve = SecurityCurve.measure(
-        dial.classifier, *test, eps_max=ball, attack=attack, check_eps=checked, check=check, options=options
-    )
-    curve.to_csv(run.folder / "security.csv")
-    curve.plot(run.folder / "security.png", subject=f"{recipe.network} on {Path(recipe.data).name}", eps=eps)
-    return curve
