@@ -137,7 +137,7 @@ def on_validation(network: nn.Module, place: Place) -> tuple[float, float]:
 def judged(network: nn.Module, place: Place, folder: Path, choice: float, baseline: float, seconds: float) -> Outcome:
     """Judge a network on test and validation images."""
     test = place.target.data.test
-    attacked = robust(network, Split(*(part[: place.task.nb_robust] for part in test)), place, "autoattack", folder)
+    attacked = robust(network, Split(*(part[: place.task.nb_robust] for part in test)), place, place.task.judge, folder)
     answers = accuracy(network, test).astype(float), attacked.astype(float)
     return Outcome(*answers, choice, *on_validation(network, place), baseline, seconds)
 

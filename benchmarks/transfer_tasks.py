@@ -40,6 +40,7 @@ class Task:
         batch_size: Likewise.
         nb_robust: Test images to attack, the first.
         nb_draws: Of the target task, for each source.
+        judge: By what attack networks are judged on test images.
     """
 
     title: str
@@ -53,11 +54,12 @@ class Task:
     batch_size: int
     nb_robust: int
     nb_draws: int
+    judge: str = "autoattack"
 
     def shortened(self) -> "Task":
         """Return the same task of one seed, one epoch and few images."""
         few = {"lambdas": (0.0, 1.0), "dialed": (0.0, 1.0), "nb_epochs": 1, "nb_robust": 8, "nb_draws": 1}
-        return replace(self, sources=self.sources.shortened(), **few)  # type: ignore[arg-type]
+        return replace(self, sources=self.sources.shortened(), judge="pgd-2", **few)  # type: ignore[arg-type]
 
 
 def of_classes(split: Split, first: int, last: int) -> Split:
