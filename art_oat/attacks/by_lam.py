@@ -26,6 +26,7 @@ class ByLam:
         ValueError: If it is empty, or a lam lies outside ``(0, 1]``; names all of them.
 
     Example:
+        >>> from art_oat.attacks import PGD
         >>> attack = ByLam({0.5: PGD(1.0, norm="L2"), 1.0: PGD(0.1)})
         >>> attack.last.norm
         'Linf'
