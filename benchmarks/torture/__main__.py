@@ -31,12 +31,12 @@ from benchmarks.torture.tally import Tally, fault_lines
 PARTS: Mapping[str, Callable[[argparse.Namespace], Iterator[Tally]]] = {
     "kills": lambda given: kills(given.nb_kills, given.seed),
     "deaths": lambda given: deaths(given.every),
-    "flips": lambda given: flips(given.nb_flips, given.nb_flips // 5, given.seed),
+    "flips": lambda given: flips(given.nb_flips, -(-given.nb_flips // 5), given.seed),
     "full": lambda given: full(given.every),
     "pairs": lambda given: pairs(given.nb_moments, given.seed, given.commands),
     "orphans": lambda given: orphans(given.nb_moments, given.seed),
 }
-_SMOKE = {"nb_kills": 2, "every": 40, "nb_flips": 5, "nb_moments": 1}
+_SMOKE = {"nb_kills": 2, "every": 120, "nb_flips": 2, "nb_moments": 1}
 
 _COMMANDS = ("train", "evaluate", "demo")
 
