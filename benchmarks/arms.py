@@ -94,7 +94,7 @@ def train(name: str, config: Config, part: Part, folder: Path, *, callback: Call
         raise ValueError(f"name must be one of {known}, got {name!r}.")
     recipe = recipe_of(name, config, part.seed)
     if recipe.pretrained is not None:
-        recipe = recipe.changed(pretrained=str(_natural_weights(config, part, folder.parent / "lam-0")))
+        recipe = recipe.changed(pretrained=str(natural_weights(config, part, folder.parent / "lam-0")))
     changed = {"data_folder": None, "pretrained": recipe.pretrained is not None}
     settings = json.loads(json.dumps({"method": name, "part": part.name, **recipe.as_values(), **changed}))
     kept = folder / "trained.json"
@@ -128,7 +128,7 @@ def fit(recipe: Recipe, data: Dataset, attack: ByLam | None = None, **options: A
     return trainer.get_classifier()
 
 
-def _natural_weights(config: Config, part: Part, folder: Path) -> Path:
+def natural_weights(config: Config, part: Part, folder: Path) -> Path:
     """Return the file with the weights of a plain network that was trained naturally."""
     path = folder / "plain.safetensors"
     trained = train("lam-0", config, part, folder)

@@ -14,7 +14,6 @@ What is trained is kept in --runs: the same command continues. A change that win
 """
 
 import argparse
-import copy
 import math
 import re
 import time
@@ -27,21 +26,20 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from art_oat import OATModel, OATTrainer, StratifiedSampling
-from art_oat.condition import Condition, current_condition
 from art_oat.data import Dataset
 from art_oat.experiment.build import trainer_for
 from art_oat.experiment.recipe import Recipe
-from art_oat.layers import ConditionalLayer
 from art_oat.training import hybrid_loss
 from art_oat.training.passes import Outcome
 from art_oat.training.step import Step
 from benchmarks.frontiers import frontier
 from benchmarks.study import Found, data_options, kept, run
 from benchmarks.tables import Row, text
+from benchmarks.weight_dial import Learned, LowRank, dial_weights
 
 BASE = Recipe(
     data="cifar10", network="small-16-32-64", nb_train=4000, nb_epochs=15, learning_rate=0.2, channels_last=True
@@ -69,73 +67,14 @@ def tripled_codes(trainer: OATTrainer, _: Recipe) -> None:
     trainer.classifier.model.encoding.table.mul_(3.0)
 
 
-class WeightDial(ConditionalLayer):
-    """A convolution whose weight is ``W + lam * D``; ``D`` has a rank, or is of full size, and starts at zero."""
-
-    def __init__(self, conv: nn.Conv2d, rank: int | None) -> None:
-        super().__init__()
-        self.conv = conv
-        self.down = copy.deepcopy(conv)
-        self.down.bias = None
-        self.up: nn.Module = nn.Identity()
-        if rank is None:
-            nn.init.zeros_(self.down.weight)
-        else:
-            self.down.weight = nn.Parameter(self.down.weight[:1].repeat(rank, 1, 1, 1))
-            self.down.reset_parameters()
-            self.up = nn.Conv2d(rank, conv.out_channels, 1, bias=False)
-            nn.init.zeros_(self.up.weight)
-
-    def convolved(self, x: Tensor, lam: Tensor) -> Tensor:
-        """Convolve ``x [N, C, H, W]``, each sample at its own lam, or all at one."""
-        result: Tensor = self.conv(x) + lam.view(-1, 1, 1, 1) * self.up(self.down(x))
-        return result
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.convolved(x, current_condition().of(len(x)).lam)
-
-    def pin(self) -> nn.Module:
-        return AtLams(self)
-
-    def update(self, twin: nn.Module, condition: Condition, rows: Tensor) -> None:
-        assert isinstance(twin, AtLams)
-        twin.lam = condition.lam[rows]
-
-    def fold(self, condition: Condition) -> nn.Module:
-        conv, down = copy.deepcopy(self.conv), self.down.weight.detach()
-        if isinstance(self.up, nn.Conv2d):
-            down = torch.einsum("or,rihw->oihw", self.up.weight.detach().flatten(1), down)
-        with torch.no_grad():
-            conv.weight.add_(condition.lam * down)
-        return conv
-
-
-class AtLams(nn.Module):
-    """A dialed convolution in a pinned network."""
-
-    lam: Tensor
-
-    def __init__(self, dial: WeightDial) -> None:
-        super().__init__()
-        self.dial = (dial,)  # no submodule: its weights are the trained network's
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.dial[0].convolved(x, self.lam)
-
-
 def weight_dial(rank: int | None) -> Change:
     """Let every convolution depend on lam; what is new decays like the rest."""
 
     def change(trainer: OATTrainer, _: Recipe) -> None:
-        network = trainer.classifier.model.network
-        for path, part in list(network.named_modules()):
-            if isinstance(part, nn.Conv2d):
-                parent, _, name = path.rpartition(".")
-                setattr(network.get_submodule(parent), name, WeightDial(part, rank))
-        weights = [it for it in trainer.classifier.model.parameters() if it.requires_grad]
-        group = trainer.classifier.optimizer.param_groups[0]
-        decay = {"momentum": 0.9, "nesterov": True, "weight_decay": group["weight_decay"]}
-        trainer.classifier._optimizer = torch.optim.SGD(weights, group["lr"], **decay)
+        new = dial_weights(
+            trainer.classifier.model, lambda conv: Learned(conv) if rank is None else LowRank(conv, rank)
+        )
+        trainer.classifier.optimizer.add_param_group({"params": new})
 
     return change
 

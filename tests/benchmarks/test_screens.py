@@ -2,13 +2,10 @@ import math
 
 import pytest
 import torch
-from torch import nn
-from torch.nn import functional as F
 
 from art_oat import StratifiedSampling
-from art_oat.condition import Condition, conditioned
 from art_oat.training import hybrid_loss
-from benchmarks.screens import WeightDial, is_robust, level_loss, margins
+from benchmarks.screens import is_robust, level_loss, margins
 from tests.networks import LAMBDAS
 
 
@@ -30,22 +27,6 @@ def test_what_stands_on_a_linear_network_is_what_lies_farther_from_the_plane_tha
     expected = score.abs() > eps * weight.abs().sum()
     assert 0.2 < expected.float().mean() < 0.8
     assert torch.equal(is_robust(network, x, y, eps), expected)
-
-
-@pytest.mark.parametrize("rank", [2, None])
-def test_at_one_lam_a_weight_dial_is_a_convolution_whose_weight_is_moved_by_lam(rank):
-    dial, x = WeightDial(nn.Conv2d(3, 4, 3, stride=2, padding=1, bias=False), rank), torch.randn(2, 3, 8, 8)
-    for parameter in dial.parameters():
-        nn.init.normal_(parameter)
-    low_rank = None if rank is None else torch.einsum("or,rihw->oihw", dial.up.weight[:, :, 0, 0], dial.down.weight)
-    weight = dial.conv.weight + 0.3 * (dial.down.weight if rank is None else low_rank)
-    condition = Condition(torch.tensor([0.3]), torch.zeros(1, 1))
-    with conditioned(condition):
-        answers = [dial(x), dial.fold(condition)(x)]
-    twin = dial.pin()
-    dial.update(twin, condition, torch.tensor([0]))
-    for actual in (*answers, twin(x)):
-        torch.testing.assert_close(actual, F.conv2d(x, weight, stride=2, padding=1), rtol=1e-4, atol=1e-4)
 
 
 def test_level_losses_weigh_clean_and_attacked_terms_alike():

@@ -28,6 +28,7 @@ SMOKES = {
     "latency": "ratio of MACs",
     "eps_dial": "hypervolume",
     "natural": "mean over corruptions",
+    "neighborhood --neighbors 'weight noise' '2 lams'": "no difference shown",
     "norm_dial": "L2, then Linf",
     "norms --networks convnext": "two weights",
     "oats widths": "head per width",
