@@ -87,7 +87,7 @@ def found_of(name: str, config: Config, part: Part, runs: Path) -> dict[str, Any
         size = sum(parameter.numel() for parameter in model.parameters())
         return answers | {"seconds": seconds, "parameters": size, "commit": commit(Path(__file__).parent)}
 
-    found: dict[str, Any] = kept(path.with_suffix(".json"), settings, make)
+    found: dict[str, Any] = kept(folder / f"{path.name}.json", settings, make)
     return found
 
 
@@ -143,7 +143,7 @@ def verdict(ratio: Mapping[str, str]) -> str:
 
 
 def measure(given: argparse.Namespace) -> Found:
-    config = replace(ablation.CONFIGS[given.data].in_folder(given.data_folder), variants={}, seeds=SEEDS)
+    config = replace(ablation.CONFIGS[given.data].in_folder(given.data_folder), variants={}, seeds=tuple(given.seeds))
     config = replace(config.shortened() if given.smoke else config, lambdas=tuple(given.lambdas or JUDGED))
     config = replace(config, judges=config.judges[-1:])
     asked = [BASE, *(name for name in given.neighbors or NEIGHBORS if name != BASE)]
@@ -158,6 +158,7 @@ def measure(given: argparse.Namespace) -> Found:
 OPTIONS = {
     **data_options("neighborhood"),
     "--neighbors": {"nargs": "+", "choices": NEIGHBORS, "help": "these alone, beside the base; writes no result"},
+    "--seeds": {"nargs": "+", "type": int, "default": SEEDS},
     "--lambdas": {"nargs": "+", "type": float, "help": "judge at these; writes a table of its own"},
 }
 
