@@ -36,7 +36,7 @@ from benchmarks.arms import natural_weights
 from benchmarks.comparison import judge
 from benchmarks.configs import Config, Part
 from benchmarks.frontiers import Arm, Shares, accuracies, frontier, ratio, resampled
-from benchmarks.neighbors import codes, weight_noise
+from benchmarks.neighbors import codes, regional, reweighting, weight_noise
 from benchmarks.neighbors.neighbor import Neighbor
 from benchmarks.study import Found, data_options, kept, run
 from benchmarks.tables import Row, commit, text
@@ -47,6 +47,8 @@ SEEDS = (0, 1, 2)
 NEIGHBORS: Mapping[str, Neighbor] = {
     BASE: Neighbor("PGD-7, the hybrid loss, six lams, one-hot codes, linear FiLM"),
     **codes.NEIGHBORS,
+    **regional.NEIGHBORS,
+    **reweighting.NEIGHBORS,
     **weight_noise.NEIGHBORS,
 }
 """By name; another part is one more file, and one more line here."""

@@ -63,8 +63,8 @@ def hybrid_loss(
         tensor(2.3026)
     """
     is_attacked, criterion = attacked(logits_adv, y, lam), criterion or nn.CrossEntropyLoss()
-    clean = _cross_entropy(criterion, logits, y)
-    adversarial = _cross_entropy(criterion, logits_adv, y[is_attacked])
+    clean = cross_entropy(criterion, logits, y)
+    adversarial = cross_entropy(criterion, logits_adv, y[is_attacked])
     total = ((1 - lam) * clean).sum() + (lam[is_attacked] * adversarial).sum()
     return total / total_weight(criterion, y)
 
@@ -100,7 +100,7 @@ class TRADESLoss:
         """Return the batch mean in nats; a scalar that carries gradient."""
         is_attacked, criterion = attacked(logits_adv, y, lam), criterion or nn.CrossEntropyLoss()
         moved = _divergence(logits[is_attacked], logits_adv) * class_weights(criterion, logits, y)[is_attacked]
-        total = _cross_entropy(criterion, logits, y).sum() + self.beta * (lam[is_attacked] * moved).sum()
+        total = cross_entropy(criterion, logits, y).sum() + self.beta * (lam[is_attacked] * moved).sum()
         return total / total_weight(criterion, y)
 
 
@@ -142,8 +142,8 @@ class MARTLoss:
         moved = _divergence(logits_of_attacked, logits_adv)
         terms = _margin(logits_adv, classes) + self.beta * moved * doubt
         weighed = terms * class_weights(criterion, logits, y)[is_attacked]
-        adversarial = _cross_entropy(criterion, logits_adv, y[is_attacked]) + weighed
-        clean = (1 - lam) * _cross_entropy(criterion, logits, y)
+        adversarial = cross_entropy(criterion, logits_adv, y[is_attacked]) + weighed
+        clean = (1 - lam) * cross_entropy(criterion, logits, y)
         return (clean.sum() + (lam[is_attacked] * adversarial).sum()) / total_weight(criterion, y)
 
 
@@ -228,6 +228,7 @@ def total_weight(criterion: nn.CrossEntropyLoss | None, y: Tensor) -> float:
     return float(criterion.weight[y].sum())
 
 
-def _cross_entropy(criterion: nn.CrossEntropyLoss, logits: Tensor, y: Tensor) -> Tensor:
+def cross_entropy(criterion: nn.CrossEntropyLoss, logits: Tensor, y: Tensor) -> Tensor:
+    """Return the loss of each sample ``[N]``, with the class weights and label smoothing of a criterion."""
     weight = None if criterion.weight is None else criterion.weight.to(logits)
     return F.cross_entropy(logits, y, weight=weight, reduction="none", label_smoothing=criterion.label_smoothing)
