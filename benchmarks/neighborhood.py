@@ -36,7 +36,7 @@ from benchmarks.arms import natural_weights
 from benchmarks.comparison import judge
 from benchmarks.configs import Config, Part
 from benchmarks.frontiers import Arm, Shares, accuracies, frontier, ratio, resampled
-from benchmarks.neighbors import codes, regional, reweighting, weight_noise
+from benchmarks.neighbors import attributes, codes, coresets, regional, reweighting, self_training, weight_noise
 from benchmarks.neighbors.neighbor import Neighbor
 from benchmarks.study import Found, data_options, kept, run
 from benchmarks.tables import Row, commit, text
@@ -49,6 +49,9 @@ NEIGHBORS: Mapping[str, Neighbor] = {
     **codes.NEIGHBORS,
     **regional.NEIGHBORS,
     **reweighting.NEIGHBORS,
+    **coresets.NEIGHBORS,
+    **self_training.NEIGHBORS,
+    **attributes.NEIGHBORS,
     **weight_noise.NEIGHBORS,
 }
 """By name; another part is one more file, and one more line here."""
