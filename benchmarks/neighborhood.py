@@ -36,7 +36,16 @@ from benchmarks.arms import natural_weights
 from benchmarks.comparison import judge
 from benchmarks.configs import Config, Part
 from benchmarks.frontiers import Arm, Shares, accuracies, frontier, ratio, resampled
-from benchmarks.neighbors import attributes, codes, coresets, regional, reweighting, self_training, weight_noise
+from benchmarks.neighbors import (
+    attributes,
+    codes,
+    coresets,
+    one_step,
+    regional,
+    reweighting,
+    self_training,
+    weight_noise,
+)
 from benchmarks.neighbors.neighbor import Neighbor
 from benchmarks.study import Found, data_options, kept, run
 from benchmarks.tables import Row, commit, text
@@ -53,6 +62,7 @@ NEIGHBORS: Mapping[str, Neighbor] = {
     **self_training.NEIGHBORS,
     **attributes.NEIGHBORS,
     **weight_noise.NEIGHBORS,
+    **one_step.NEIGHBORS,
 }
 """By name; another part is one more file, and one more line here."""
 
