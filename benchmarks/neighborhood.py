@@ -39,6 +39,7 @@ from benchmarks.frontiers import Arm, Shares, accuracies, frontier, ratio, resam
 from benchmarks.neighbors import (
     attributes,
     codes,
+    conversion,
     coresets,
     one_step,
     regional,
@@ -56,6 +57,7 @@ SEEDS = (0, 1, 2)
 NEIGHBORS: Mapping[str, Neighbor] = {
     BASE: Neighbor("PGD-7, the hybrid loss, six lams, one-hot codes, linear FiLM"),
     **codes.NEIGHBORS,
+    **conversion.NEIGHBORS,
     **regional.NEIGHBORS,
     **reweighting.NEIGHBORS,
     **coresets.NEIGHBORS,

@@ -26,6 +26,7 @@ SMOKES = {
     "security": "only AutoAttack",
     "judges": "carried on",
     "latency": "ratio of MACs",
+    "mixing": "ahead at equal clean",
     "eps_dial": "hypervolume",
     "natural": "mean over corruptions",
     "neighborhood --neighbors 'weight noise' '2 lams'": "no difference shown",
