@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 SMOKES = {
     "ablation --variants 'oat, awp' n-fgsm": "n-fgsm",
     "attack_precision": "loss difference",
+    "attribute_ranges": "worst of 100, and ascent",
     "attack_sources accuracy": "robust@1",
     "attack_sources time": "ratio to own",
     "between": "any, and Square",
