@@ -41,6 +41,7 @@ from benchmarks.neighbors import (
     codes,
     conversion,
     coresets,
+    latent,
     one_step,
     regional,
     reweighting,
@@ -63,6 +64,7 @@ NEIGHBORS: Mapping[str, Neighbor] = {
     **coresets.NEIGHBORS,
     **self_training.NEIGHBORS,
     **attributes.NEIGHBORS,
+    **latent.NEIGHBORS,
     **weight_noise.NEIGHBORS,
     **one_step.NEIGHBORS,
 }

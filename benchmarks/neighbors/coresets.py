@@ -162,6 +162,8 @@ class Subsets:
         return loader(data.train, Coresets(choose, nb_warm, every, *sizes))
 
 
+# nothing was chosen; on held-out images of a fold of digits, seed 100, PGD-50, mean over lam 0.2 and 1: "oat" 72.7%,
+# 65% of the epochs 70.2%, random halves 68.8%, coresets 67.9%
 _SHARE, _WARM = 0.5, 0.3  # of the images, and of the time that all of them would take: 0.6 times the share
 _EPOCHS = (_WARM + _SHARE * (1 - _WARM)) / _SHARE
 _COST = _EPOCHS * _SHARE

@@ -1,4 +1,8 @@
-"""Regional adversarial training: points along the attack's path, labels the smoother the farther (arXiv:2109.00678)."""
+"""Regional adversarial training: points along the attack's path, labels the smoother the farther (arXiv:2109.00678).
+
+The paper says what is sampled and smoothed; that the smoothing is linear in the place, and that a place is drawn for
+each class and step, is of here.
+"""
 
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
@@ -121,11 +125,13 @@ def regional(least: float, alpha: float) -> Prepare:
 
 
 _CODE = (Places, PathPGD, RegionalLoss, regional)
+# chosen on held-out images of a fold of digits, seed 100, PGD-50, mean over lam 0.2 and 1: from 0 on 61.7%, from 0.5 on
+# 68.3% (both with alpha 0.1), from 0.8 on 70.4% (without smoothing), "oat" 72.7%; 0.8 with smoothing was not tried
 NEIGHBORS = {
     "regional": Neighbor(
         "points along the attack's path, smoother labels the farther",
         "arXiv:2109.00678",
-        prepare=regional(0.5, 0.1),
+        prepare=regional(0.8, 0.1),
         code=_CODE,
     ),
 }

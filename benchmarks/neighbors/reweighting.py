@@ -131,11 +131,13 @@ def reweighted(scores: Scores, first_share: float = 0.0) -> Prepare:
 
 _CODE = (Start, ReweightedLoss, by_group, reweighted)
 _MAIL_START = 5 / 8  # of the epochs, as published: the 75th of 120
+# chosen on held-out images of a fold of digits, seed 100, PGD-50, mean over lam 0.2 and 1: r = 1 66.7%, r = 3 73.1%,
+# "oat" 72.7%; margin weights as published, 63.3%
 NEIGHBORS = {
     "doubly robust weights": Neighbor(
         "attacked samples of a batch weighed by exp(loss / r)",
         "arXiv:2308.00311",
-        prepare=reweighted(DoublyRobust(1.0)),
+        prepare=reweighted(DoublyRobust(3.0)),
         code=(DoublyRobust, *_CODE),
     ),
     "margin weights": Neighbor(
