@@ -1,13 +1,13 @@
 """Does a mixture of the two ends of the dial (MixedNUTS, training-free) beat the dial's middle?
 
-    python -m benchmarks.mixing --data digits                          # 5 minutes on one core for each fold
-    python -m benchmarks.mixing --data cifar10 --data-folder FOLDER    # 60 minutes on one core
+    python -m benchmarks.mixing --data digits                          # some 8 minutes on one core for each of 9 folds
+    python -m benchmarks.mixing --data cifar10 --data-folder FOLDER    # hours on one core; --quick: some 30 minutes
 
 On digits the one networks of ``ablation.py`` ("oat", trained if --runs does not hold them), on CIFAR-10 (JPEG-75) the
 network that comes with the library, 100 test images. A mixture answers by two passes of the same weights, at lam 0 and
 at lam 1 (``neighbors/mixed.py``). Its transformation and alpha are chosen on images that are held out: of a grid, those
 that no other beats in clean accuracy and in what is left by examples for both ends and for two plain mixtures; of
-these, by PGD-20 on each itself, one after the other those that add most to the hypervolume of the ends.
+these, by APGD on the DLR margin of each itself, one after the other those that add most to the hypervolume of the ends.
 
 On test images the mixture and the dial's trained points meet AutoAttack (standard). An attack on logarithms of mixed
 probabilities may be held up by flat places; so each mixture also meets APGD on the DLR margin, PGD-50, and the
@@ -38,18 +38,17 @@ from art_oat.evaluation.tradeoff import subset
 from benchmarks.ablation import CONFIGS
 from benchmarks.arms import one_network
 from benchmarks.frontiers import Arm, Figure, Shares, accuracies, frontier, ratio, resampled, robust_at
-from benchmarks.mixtures import CORNER, NB_MIXTURES, PLAIN, Candidate, Effort, Subject, attacked, chosen
+from benchmarks.mixtures import CHOOSERS, CORNER, NB_MIXTURES, PLAIN, Candidate, Effort, Subject, attacked, chosen
 from benchmarks.neighbors.mixed import Amplified, Mixed
 from benchmarks.study import Found, data_options, kept, run
 from benchmarks.tables import Row
 
-EFFORTS = {"digits": Effort(100, 120, 16), "cifar10": Effort(100, 150, 12)}
-SMOKE = Effort(4, 4, 3, 1, "pgd-1")
+EFFORTS = {"digits": Effort(100, 120, 16), "cifar10": Effort(100, 100, 8)}
+SMOKE = Effort(4, 4, 3, 1, "pgd-1", "pgd-1")
 
 
 def _attacks(eps: float, parts: tuple[str, ...] | None = None) -> list[TensorAttack]:
-    margin = AutoAttack(eps, version="plus", parts=("apgd-dlr",))
-    return [AutoAttack(eps, parts=parts), margin, PGD.for_evaluation(eps, 50, "Linf")]
+    return [AutoAttack(eps, parts=parts), CHOOSERS["apgd-dlr"](eps), PGD.for_evaluation(eps, 50, "Linf")]
 
 
 ATTACKS: dict[str, Callable[[float], list[TensorAttack]]] = {

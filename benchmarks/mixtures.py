@@ -1,8 +1,9 @@
 """Which mixtures of a network's two ends are worth measuring, by images that are held out."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from art_oat import PGD, Frontier, OATClassifier
+from art_oat import PGD, AutoAttack, Frontier, OATClassifier
 from art_oat.attacks import TensorAttack, is_correct
 from art_oat.frontier import MeasuredPoint
 from benchmarks.neighbors.mixed import Amplified, Mixed, mixed
@@ -25,15 +26,22 @@ TRANSFORMS = [
 PLAIN = (0.5, 0.9)
 """Weights of the plain mixtures whose examples the candidates meet first."""
 
+CHOOSERS: dict[str, Callable[[float], TensorAttack]] = {
+    "apgd-dlr": partial(AutoAttack, version="plus", parts=("apgd-dlr",)),
+    "pgd-1": partial(PGD, nb_steps=1),
+}
+"""What meets candidates. A confident mixture is flat to the cross-entropy, and PGD chose what only seemed robust."""
+
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is attacked how hard: test images, held-out images, candidates that PGD tries, and its steps."""
+    """How much is attacked how hard: test images, held-out images, candidates that are attacked themselves, and how."""
 
     nb_test: int
     nb_held_out: int
     nb_tried: int
     nb_steps: int = 20
+    chooser: str = "apgd-dlr"
     judge: str = "autoattack"
 
 
@@ -98,10 +106,10 @@ def screened(subject: Subject, effort: Effort) -> list[Candidate]:
 def chosen(subject: Subject, effort: Effort) -> list[tuple[float, dict[str, float] | None]]:
     """Return the mixtures of a network by held-out images, as plain values, in the order of alpha."""
     x, y = subject.held_out
-    pgd = PGD.for_evaluation(subject.eps, effort.nb_steps, "Linf")
+    attack = CHOOSERS[effort.chooser](subject.eps)
 
     def point(network: nn.Module) -> tuple[float, float]:
-        right = [is_correct(network, it, y) for it in (x, attacked(network, (x, y), pgd))]
+        right = [is_correct(network, it, y) for it in (x, attacked(network, (x, y), attack))]
         return float(right[0].float().mean()), float((right[0] & right[1]).float().mean())
 
     candidates = screened(subject, effort)
