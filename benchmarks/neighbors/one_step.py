@@ -231,9 +231,9 @@ def paired(prepare: Prepare | None = None) -> Prepare:
 # Digits, held-out images of fold 0 of seed 100, one training each, PGD-50, mean over lam 0.2 and 1: PGD-7 72.7%, one
 # step from noise of 1 eps 68.6, from the class 59.3, the batch 60.5, the image 69.6, the image by momentum 69.3. The
 # published factors of the priors were kept. Scores paired (beta 1; no other was tried): PGD-7 75.2, noise 70.7, class
-# 53.0, image 74.3; with the scores at the start in place of f(x), image 71.5. On fold 1 at lam 1, the image prior has
-# 64.2 without and 70.8 with pairing by PGD-50 on 240 images, but 55 and 56 of 100 by AutoAttack: what pairing gains
-# under PGD must not be taken for robustness. 240 images have a standard error of 3 points.
+# 53.0, image 74.3; with the scores at the start in place of f(x), image 71.5. On fold 1 at lam 1, by PGD-50 on 240
+# images and by AutoAttack on 100 of them: noise 65.8 and 62, image 64.2 and 55, image with pairing 70.8 and 56. What
+# these gain under PGD must not be taken for robustness. 240 images have a standard error of 3 points, 100 of 5.
 _ONE_STEP = {"attack": "n-fgsm", "eps_step": None, "fallback": "pgd-7"}
 _LESS_NOISE = {**_ONE_STEP, "attack": "n-fgsm-1"}
 _PGI, _PAIRING = "arXiv:2207.08859", "arXiv:1803.06373"
