@@ -25,6 +25,8 @@ from art_oat.contexts import borrowed_generators
 from art_oat.draws import drawing_for, drawing_for_some
 from art_oat.pinned import LiveNetwork
 
+_IMAGE_DIMS = 3  # channels and two sides
+
 
 class BoundAttack(ABC):
     """An attack on one classifier, at one lam per sample."""
@@ -276,7 +278,7 @@ def scaling_faults(attack: Attack | ByLam, name: str = "eps_warmup") -> list[str
 def _takes_square_images(classifier: OATClassifier) -> bool:
     shape = classifier.input_shape
     sides = shape[1:] if classifier.channels_first else shape[:-1]
-    return len(shape) == len(("C", "H", "W")) and sides[0] == sides[1]
+    return len(shape) == _IMAGE_DIMS and sides[0] == sides[1]
 
 
 def _name(attack: Any) -> str:
