@@ -1,11 +1,11 @@
 """What lam should set: the weight of the adversarial loss, or the radius of the attack, at equal cost.
 
-    python -m benchmarks.eps_dial --data digits                          # 2 hours on one core
+    python -m benchmarks.eps_dial --data digits                          # 90 minutes on one core
     python -m benchmarks.eps_dial --data cifar10 --data-folder FOLDER    # likewise
 
 Two networks per seed and fold, alike but for ``Method(dials=...)``: the same epochs, lams, attack steps and start. Both
 are judged at lam 0, 0.1, 0.3 and 1, by AutoAttack within a quarter, a half and all of the largest radius they are
-trained for, on 100 images of every fold (of CIFAR-10, of every seed).
+trained for, on 40 images of every fold (of CIFAR-10, 100 of every seed).
 Beside the accuracies stand the areas that each dial covers (hypervolume), and their differences with 95% bootstrap
 intervals, paired by image over all seeds. Results go to results/eps_dial_DATA.csv and eps_dial_DATA_summary.csv.
 """
@@ -25,13 +25,13 @@ SHARES = (0.25, 0.5, 1.0)
 
 DIALS = ("weight", "eps")
 JUDGED = (0.0, 0.1, 0.3, 1.0)
-NB_ROBUST = 100
+NB_ROBUST = {"digits": 40, "cifar10": 100}
 
 
 def measure(given: argparse.Namespace) -> Found:
     variants = {dials: {"dials": dials} for dials in DIALS}
     config = replace(asked(given), variants=variants, lambdas=JUDGED, beyond=())
-    config = config if given.smoke else replace(config, nb_robust=NB_ROBUST)
+    config = config if given.smoke else replace(config, nb_robust=NB_ROBUST[given.data])
     balls = [ThreatModel(share * config.recipe.method.eps) for share in SHARES]
     nb_resamples = 20 if given.smoke else 1000
     judgment = Judgment(config, list(config.parts()), balls, nb_resamples=nb_resamples)
