@@ -47,16 +47,18 @@ from art_oat.training import (
 )
 from art_oat.training.resume_file import _HEAD
 from art_oat.training.step import Step
-from tests.networks import LAMBDAS, WIDTHS, MobileSqueezeExcite
+from tests.networks import WIDTHS, MobileSqueezeExcite
 from tests.training.trained import X, Y
 
 ATTACK = PGD(eps=0.1, nb_steps=1)
+FEW = (0.0, 0.3, 1.0)
+"""Lams: each is measured after every epoch."""
 
 
 @functools.cache
 def converted(seed: int, **conversion) -> OATModel:
     torch.manual_seed(seed)
-    return to_conditional(MobileSqueezeExcite(), LAMBDAS, **conversion)
+    return to_conditional(MobileSqueezeExcite(), FEW, **conversion)
 
 
 def with_dropout(seed: int = 0, make_optimizer=None, **conversion) -> OATClassifier:
