@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from art_oat.attacks.by_lam import ByLam, parts_of
 from art_oat.attacks.library import Perturb, library_of
 from art_oat.attacks.protocol import Attack, ClipValues, ScalableAttack, TensorAttack
+from art_oat.attacks.unit_images import NB_SIDES
 from art_oat.checks import refuse, rounding
 from art_oat.classifier import OATClassifier, PinnedClassifier, PreprocessedNetwork
 from art_oat.compiled import compiler_faults
@@ -24,8 +25,6 @@ from art_oat.condition import OperatingPoint
 from art_oat.contexts import borrowed_generators
 from art_oat.draws import drawing_for, drawing_for_some
 from art_oat.pinned import LiveNetwork
-
-_IMAGE_DIMS = 3  # channels and two sides
 
 
 class BoundAttack(ABC):
@@ -278,7 +277,7 @@ def scaling_faults(attack: Attack | ByLam, name: str = "eps_warmup") -> list[str
 def _takes_square_images(classifier: OATClassifier) -> bool:
     shape = classifier.input_shape
     sides = shape[1:] if classifier.channels_first else shape[:-1]
-    return len(shape) == _IMAGE_DIMS and sides[0] == sides[1]
+    return len(sides) == NB_SIDES and sides[0] == sides[1]
 
 
 def _name(attack: Any) -> str:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from art_oat.attacks.protocol import ClipValues
 
+NB_SIDES = 2
 _MOST_NARROW = 4
-_NB_SIDES = 2
 _NB_WINDOWS = 5
 
 
@@ -85,7 +85,7 @@ def _layout(sample_shape: tuple[int, ...], channels_first: bool) -> tuple[tuple[
     entries = entries[None] if entries.dim() == 1 else entries if channels_first else entries.movedim(-1, 0)
     nb_channels, *sides = entries.shape
     nb_pixels = math.prod(sides)
-    is_image = len(sides) == _NB_SIDES and max(sides) <= _MOST_NARROW * min(sides)
+    is_image = len(sides) == NB_SIDES and max(sides) <= _MOST_NARROW * min(sides)
     nb_columns = sides[-1] if is_image else math.isqrt(nb_pixels - 1) + 1
     height, width = _least_fitting(*sides) if is_image else _least_fitting(nb_columns)
     pixel = torch.arange(nb_pixels)
