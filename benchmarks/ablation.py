@@ -29,7 +29,7 @@ from art_oat.storage import read_rows
 from benchmarks.comparison import compare
 from benchmarks.configs import DIGITS, Config
 from benchmarks.figures import plot_differences
-from benchmarks.frontiers import Arm, Shares, accuracies, frontier, ratio, resampled
+from benchmarks.frontiers import Arm, accuracies, area, ratio, resampled
 from benchmarks.study import Found, data_options, run
 from benchmarks.tables import DOCS, RESULTS, Row
 
@@ -99,19 +99,15 @@ def row_of(arm: Arm, base: Arm, config: Config) -> Row:
         for index, lam in enumerate(arm.lambdas):
             row[f"{name} at {lam:g}"] = f"{100 * shares[place, index]:.1f}"
             row[f"{name} at {lam:g} s.e."] = f"{100 * errors[place, index]:.1f}"
-    row["hypervolume"] = f"{area(shares):.4f}"
+    row["hypervolume"] = f"{area(shares, LAMBDAS):.4f}"
     for name, figure in FIGURES.items():
         row |= {f"{name} {key}".removesuffix(" value"): value for key, value in resampled(arm, base, figure).items()}
     row |= {"seconds": f"{arm.seconds / (config.nb_folds or 1):.1f}"}
     return row | {"clock": arm.clock, "trained at": arm.commits}
 
 
-def area(shares: Shares) -> float:
-    return frontier(shares, LAMBDAS).area((1 / 10, 0.0))
-
-
 FIGURES = {
-    "hypervolume ratio": lambda ours, theirs: ratio(area(ours), area(theirs)),
+    "hypervolume ratio": lambda ours, theirs: ratio(area(ours, LAMBDAS), area(theirs, LAMBDAS)),
     "clean difference": lambda ours, theirs: float(100 * (ours[0] - theirs[0]).mean()),
     "robust difference": lambda ours, theirs: float(100 * (ours[-1] - theirs[-1]).mean()),
     "robust difference at 1": lambda ours, theirs: float(100 * (ours[-1, -1] - theirs[-1, -1])),

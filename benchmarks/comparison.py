@@ -58,11 +58,15 @@ def compare(config: Config, names: Sequence[str], runs: Path, nb_workers: int = 
 
 def _right(name: str, config: Config, trained: Sequence[tuple[Part, Trained]], runs: Path, nb_workers: int) -> Shares:
     """Judge an arm on every part; return answers as an :class:`Arm` holds them."""
-    nb_lams = len(config.judged_at(trained[0][1].model))
-    nb_images = 1 + max(int(part.index.max()) for part, _ in trained)
-    right = np.full((1 + len(config.judges), nb_lams, len(config.seeds), nb_images), np.nan)
-    for part, result in trained:
-        clean, robust = judge(result.model, config, part, runs / part.name / name, nb_workers)
+    every = [judge(result.model, config, part, runs / part.name / name, nb_workers) for part, result in trained]
+    return joint(config, [part for part, _ in trained], every)
+
+
+def joint(config: Config, parts: Sequence[Part], every: Sequence[tuple[Shares, Shares]]) -> Shares:
+    """Take what :func:`judge` returned for every part together, as an :class:`Arm` holds answers."""
+    nb_images = 1 + max(int(part.index.max()) for part in parts)
+    right = np.full((1 + len(config.judges), len(every[0][0]), len(config.seeds), nb_images), np.nan)
+    for part, (clean, robust) in zip(parts, every, strict=True):
         of_seed = right[:, :, config.seeds.index(part.seed)]
         of_seed[0][:, part.index] = clean
         of_seed[1:][..., part.index[config.attacked(part)]] = robust

@@ -12,7 +12,7 @@ from art_oat.attacks import format_eps, is_correct
 from art_oat.evaluation import EvaluationOptions, ThreatModel
 from benchmarks.comparison import SHARD_SIZE
 from benchmarks.configs import Config, Part
-from benchmarks.frontiers import frontier
+from benchmarks.frontiers import area
 from benchmarks.statistics import bootstrap
 from benchmarks.tables import Row
 
@@ -22,7 +22,7 @@ Right = NDArray[np.float64]
 Figure = Callable[[NDArray[np.float64], Sequence[float]], float]
 
 FIGURES: dict[str, Figure] = {
-    "hypervolume": lambda shares, lambdas: frontier(shares, lambdas).area((1 / 10, 0.0)),
+    "hypervolume": area,
     "robust, best lam": lambda shares, _: float(shares[1].max()),
     "robust, mean over lams": lambda shares, _: float(shares[1].mean()),
     "clean, mean over lams": lambda shares, _: float(shares[0].mean()),

@@ -12,6 +12,9 @@ from art_oat import Frontier
 from art_oat.frontier import MeasuredPoint
 from benchmarks.statistics import bootstrap
 
+CORNER = (1 / 10, 0.0)
+"""What hypervolumes are measured from, where there are ten classes."""
+
 SMALLEST_RANGE = 0.03
 """Below that, a ratio of ranges would be one of noise."""
 Shares = NDArray[np.float64]
@@ -57,6 +60,11 @@ def frontier(shares: NDArray[np.float64], lambdas: Sequence[float]) -> Frontier:
     """Return points from accuracies ``[1 + judges, lams]``: clean, and by the last judge."""
     points = zip(lambdas, shares[0], shares[-1], strict=True)
     return Frontier(tuple(MeasuredPoint(lam, 1.0, float(c), float(r), 1, 1) for lam, c, r in points))
+
+
+def area(shares: Shares, lambdas: Sequence[float]) -> float:
+    """Return the hypervolume of accuracies ``[1 + judges, lams]``: clean, and by the last judge."""
+    return frontier(shares, lambdas).area(CORNER)
 
 
 def robust_at(points: Frontier, clean: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -37,8 +37,8 @@ from art_oat.data import Split
 from art_oat.evaluation.tradeoff import subset
 from benchmarks.ablation import CONFIGS
 from benchmarks.arms import one_network
-from benchmarks.frontiers import Arm, Figure, Shares, accuracies, frontier, ratio, resampled, robust_at
-from benchmarks.mixtures import CHOOSERS, CORNER, NB_MIXTURES, PLAIN, Candidate, Effort, Subject, attacked, chosen
+from benchmarks.frontiers import CORNER, Arm, Figure, Shares, accuracies, frontier, ratio, resampled, robust_at
+from benchmarks.mixtures import CHOOSERS, NB_MIXTURES, PLAIN, Candidate, Effort, Subject, attacked, chosen
 from benchmarks.neighbors.mixed import Amplified, Mixed
 from benchmarks.study import Found, data_options, kept, run
 from benchmarks.tables import Row

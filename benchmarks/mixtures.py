@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from art_oat import PGD, AutoAttack, Frontier, OATClassifier
 from art_oat.attacks import TensorAttack, is_correct
 from art_oat.frontier import MeasuredPoint
+from benchmarks.frontiers import CORNER
 from benchmarks.neighbors.mixed import Amplified, Mixed, mixed
 
-CORNER = (1 / 10, 0.0)
 NB_MIXTURES = 3
 ALPHAS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 TRANSFORMS = [

@@ -33,9 +33,9 @@ from art_oat.training import Validation
 from art_oat.training.guard import NB_HELD_OUT
 from benchmarks import ablation
 from benchmarks.arms import natural_weights
-from benchmarks.comparison import judge
+from benchmarks.comparison import joint, judge
 from benchmarks.configs import Config, Part
-from benchmarks.frontiers import Arm, Shares, accuracies, frontier, ratio, resampled
+from benchmarks.frontiers import Arm, Shares, accuracies, area, ratio, resampled
 from benchmarks.neighbors import (
     attributes,
     codes,
@@ -83,8 +83,6 @@ def train(neighbor: Neighbor, recipe: Recipe, data: Dataset) -> tuple[OATModel, 
     guarded = None if recipe.method.fallback is None else Validation(*held_out, interval=recipe.nb_epochs)
     options = {"scheduler": recipe.scheduler(), "validation_data": guarded, "verbose": False}
     trainer.fit(*given, nb_epochs=recipe.nb_epochs, **sizes, **options)
-    if neighbor.finish is not None:
-        neighbor.finish(trainer, data, recipe)
     return trainer.get_classifier().model, time.process_time() - started
 
 
@@ -114,12 +112,8 @@ def arm(name: str, config: Config, runs: Path) -> Arm:
     """Return a neighbor on all seeds and folds; ``nb_bytes`` are those of its parameters."""
     parts = list(config.parts())
     every = [found_of(name, config, part, runs) for part in parts]
-    nb_images = 1 + max(int(part.index.max()) for part in parts)
-    right = np.full((2, len(every[0]["clean"]), len(config.seeds), nb_images), np.nan)
-    for part, found in zip(parts, every, strict=True):
-        of_seed = right[:, :, config.seeds.index(part.seed)]
-        of_seed[0][:, part.index] = found["clean"]
-        of_seed[1][:, part.index[config.attacked(part)]] = found["robust"]
+    answers = [(np.array(found["clean"], float), np.array([found["robust"]], float)) for found in every]
+    right = joint(config, parts, answers)
     seconds = sum(found["seconds"] for found in every) / len(every)
     commits = "/".join(dict.fromkeys(found["commit"] for found in every))
     return Arm(name, config.lambdas or (), right, seconds, "processor", 4 * every[0]["parameters"], commits)
@@ -131,9 +125,6 @@ def row_of(own: Arm, base: Arm) -> Row:
     row: Row = {"part": own.name, "what": part.what, "source": part.source}
     shares, _ = accuracies(own)
 
-    def area(shares: Shares) -> float:
-        return frontier(shares, lambdas).area((1 / 10, 0.0))
-
     for place, (index, lam) in product((0, 1), enumerate(lambdas)):
         name = f"{('clean', 'AutoAttack')[place]} at {lam:g}"
 
@@ -142,8 +133,8 @@ def row_of(own: Arm, base: Arm) -> Row:
 
         row[name] = f"{100 * shares[place, index]:.1f}"
         row |= _with_interval(f"{name}, gain", resampled(own, base, gain), "+.1f")
-    areas = resampled(own, base, lambda ours, theirs: ratio(area(ours), area(theirs)))
-    row |= {"hypervolume": f"{area(shares):.4f}"} | _with_interval("hypervolume, ratio", areas, ".3f")
+    areas = resampled(own, base, lambda ours, theirs: ratio(area(ours, lambdas), area(theirs, lambdas)))
+    row |= {"hypervolume": f"{area(shares, lambdas):.4f}"} | _with_interval("hypervolume, ratio", areas, ".3f")
     row |= {"seconds": f"{own.seconds:.1f}", "seconds, ratio": f"{own.seconds / base.seconds:.2f}"}
     row |= {"parameters": own.nb_bytes // 4, "lines": part.nb_lines, "verdict": verdict(areas)}
     return row | {"trained at": own.commits}

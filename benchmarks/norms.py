@@ -30,7 +30,7 @@ from art_oat.training import Method
 from benchmarks.comparison import compare
 from benchmarks.configs import Config
 from benchmarks.figures import plot, points_of
-from benchmarks.frontiers import Arm, accuracies, at, frontier, resampled
+from benchmarks.frontiers import Arm, accuracies, area, at, resampled
 from benchmarks.study import Found, data_options, run
 from benchmarks.tables import DOCS, RESULTS, Row
 from benchmarks.tradeoff import TITLES
@@ -46,7 +46,6 @@ DROPPING: Mapping[str, Mapping[str, Any]] = {
     "matched dropout": {"network": "benchmarks.norms:dropping", "matches_dropout": True},
 }
 DEDICATED = ("lam-0", "lam-1")
-CORNER = (1 / 10, 0.0)
 METHOD = Method(sampling=StratifiedSampling({1.0: 2.0}), clean_share=0.25, clip_grad_norm=1.0)
 """Lam 1 is drawn twice as often as the other lam above 0; a quarter of the epochs are clean, for every network."""
 
@@ -112,7 +111,7 @@ def rows(network: str, found: Sequence[Arm]) -> list[Row]:
             for what, judge in (("clean", 0), ("autoattack", -1)):
                 row[what] = f"{100 * shares[judge, place]:.1f}"
                 row[f"{what} s.e."] = f"{100 * errors[judge, place]:.1f}"
-            row["hypervolume"] = f"{frontier(shares, arm.lambdas).area(CORNER):.4f}" if len(arm.lambdas) > 1 else ""
+            row["hypervolume"] = f"{area(shares, arm.lambdas):.4f}" if len(arm.lambdas) > 1 else ""
             for name, found_difference in overall.items():
                 row |= {f"{name} {key}".removesuffix(" value"): value for key, value in found_difference.items()}
             row |= {"seconds": f"{arm.seconds:.0f}", "clock": arm.clock, "bytes": arm.nb_bytes}

@@ -99,7 +99,7 @@ class PGD:
             x_adv = clip(x + self._random_start(x, generator), bounds)
         target = self._target(network, x, y)
         for _ in range(self.nb_steps):
-            gradient = _input_gradient(network, x_adv, target)
+            gradient = input_gradient(network, x_adv, target)
             delta = x_adv + self.step * direction(gradient, self.norm) - x
             x_adv = clip(x + project(delta, self.eps, self.norm), bounds)
         return x_adv
@@ -164,11 +164,11 @@ class NFGSM:
         x, bounds = x.detach(), bounds_like(clip_values, x)
         noisy = clip(x + self.noise * self.eps * (2 * draw(x, generator) - 1), bounds)
         step = self.eps if self.eps_step is None else self.eps_step
-        return clip(noisy + step * _input_gradient(network, noisy, y).sign(), bounds)
+        return clip(noisy + step * input_gradient(network, noisy, y).sign(), bounds)
 
 
-def _input_gradient(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Gradient of the cross-entropy; ``y`` are class indices ``[N]`` or probabilities ``[N, K]``."""
+def input_gradient(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Return the gradient of the cross-entropy; ``y`` are class indices ``[N]`` or probabilities ``[N, K]``."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         loss = F.cross_entropy(network(x), y, reduction="sum")

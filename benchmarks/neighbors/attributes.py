@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from art_oat import OATTrainer
-from art_oat.attacks import ClipValues, draw
-from art_oat.attacks.pgd import bounds_like, clip
+from art_oat.attacks import ClipValues
+from art_oat.attacks.pgd import bounds_like, clip, per_sample, random_start
 from art_oat.data import Dataset
 from art_oat.experiment.recipe import Recipe
 from benchmarks.neighbors.neighbor import Neighbor
@@ -82,7 +82,7 @@ class Attributes:
         worst = Worst(x, self._losses(network, x, y), x.new_zeros(len(x), _NB_ATTRIBUTES))
         with torch.no_grad():
             for _ in range(self.nb_draws):
-                places = 2 * draw(worst.places, generator) - 1
+                places = random_start(worst.places, "Linf", generator)
                 x_adv = clip(self.changed(x, places), bounds)
                 worst = worst.or_else(x_adv, self._losses(network, x_adv, y), places)
         places = worst.places
@@ -119,7 +119,7 @@ class Worst:
         """Return the worse of two, sample by sample."""
         is_worse = losses > self.losses
         return Worst(
-            torch.where(is_worse.view(-1, *[1] * (x.dim() - 1)), x, self.x),
+            torch.where(per_sample(is_worse, x), x, self.x),
             torch.where(is_worse, losses, self.losses),
             torch.where(is_worse[:, None], places, self.places),
         )

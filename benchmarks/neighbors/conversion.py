@@ -95,23 +95,11 @@ def of_critical_layers(trainer: OATTrainer, data: Dataset) -> set[str]:
     return set(sorted(found, key=found.__getitem__)[len(found) // 2 :])
 
 
-def together(*parts: Prepare) -> Prepare:
-    """Return what does one after the other."""
-
-    def prepare(trainer: OATTrainer, data: Dataset, recipe: Recipe) -> Dataset:
-        for part in parts:
-            part(trainer, data, recipe)
-        return data
-
-    return prepare
-
-
 _TUNED = {"pretrained": "lam-0", "schedule": "slow-start", "learning_rate": 0.2, "batch_size": 16}
 _MORE = {"sampling": StratifiedSampling({1.0: 10.0})}
 
 
-def _neighbor(what: str, *, source: str = "", prepare: Prepare | None = None, **recipe: Any) -> Neighbor:
-    code = () if prepare is None else (renewed,)
+def _neighbor(what: str, *code: Any, source: str = "", prepare: Prepare | None = None, **recipe: Any) -> Neighbor:
     return Neighbor(what, source, {**_TUNED, **recipe}, epochs=1 / FEWER, prepare=prepare, code=code)
 
 
@@ -126,7 +114,18 @@ NEIGHBORS = {
     "converted, eps grows": _neighbor("the same, eps grows from 0", source="arXiv:2509.23325", eps_warmup=0.5),
     "converted, more of lam 1": _neighbor("the same, lam 1 drawn twice as often", **_MORE),
     "converted, half renewed": _neighbor(
-        "the same, half way to a new start", source="arXiv:1910.08475", prepare=renewed(0.5), **_MORE
+        "the same, half way to a new start", renewed, source="arXiv:1910.08475", prepare=renewed(0.5), **_MORE
+    ),
+    "converted, norms faster": _neighbor(
+        "fine-tuned, what is new and norms at three times the rate", faster, of_norms, prepare=faster(3.0, of_norms)
+    ),
+    "converted, critical layers faster": _neighbor(
+        "fine-tuned, the half of the weights that robustness hangs on at three times the rate",
+        faster,
+        criticality,
+        of_critical_layers,
+        source="arXiv:2308.02533",
+        prepare=faster(3.0, of_critical_layers),
     ),
     "new start alone": _neighbor("the same from random weights: no conversion", pretrained=None, **_MORE),
 }

@@ -9,11 +9,10 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from art_oat import OATTrainer
 from art_oat.attacks import PGD, ClipValues, draw
-from art_oat.attacks.pgd import bounds_like, clip, per_sample
+from art_oat.attacks.pgd import bounds_like, clip, input_gradient, per_sample, random_start
 from art_oat.data import Dataset
 from art_oat.experiment.recipe import Recipe
 from benchmarks.neighbors.neighbor import Neighbor, Prepare
@@ -76,25 +75,18 @@ class DualPGD:
         generator: torch.Generator | None = None,
     ) -> Tensor:
         pgd, x, bounds = self.pgd, x.detach(), bounds_like(clip_values, x)
-        delta = pgd.eps * (2 * draw(x, generator) - 1)
-        z = self.radius * (2 * draw(x.new_empty(len(x), len(self.decoder.rows)), generator) - 1)
+        delta = pgd.eps * random_start(x, "Linf", generator)
+        z = self.radius * random_start(x.new_empty(len(x), len(self.decoder.rows)), "Linf", generator)
         is_latent = per_sample(draw(x.new_empty(len(x)), generator) < self.share, x)
         for step in range(pgd.nb_steps + 1):
             x_adv = clip(x + torch.where(is_latent, self.decoder.decoded(z, x), delta), bounds)
             if step == pgd.nb_steps:
                 break
-            gradient = _input_gradient(network, x_adv, y)
+            gradient = input_gradient(network, x_adv, y)
             delta = (x_adv - x + pgd.step * gradient.sign()).clamp(-pgd.eps, pgd.eps)
             moved = z + self.radius * pgd.step / pgd.eps * self.decoder.gradient(gradient).sign()
             z = moved.clamp(-self.radius, self.radius)
         return x_adv
-
-
-def _input_gradient(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        loss = F.cross_entropy(network(x), y, reduction="sum")
-    return torch.autograd.grad(loss, x)[0]
 
 
 def dual(nb_latents: int, radius: float, share: float) -> Prepare:
@@ -119,6 +111,6 @@ NEIGHBORS = {
         "half of the samples attacked in 16 principal components, by up to half a deviation each",
         "arXiv:2009.02470",
         prepare=dual(16, 0.5, 0.5),
-        code=(Components, DualPGD, _input_gradient, dual),
+        code=(Components, DualPGD, dual),
     ),
 }

@@ -15,7 +15,6 @@ from art_oat.experiment.recipe import Recipe
 
 Samples = Dataset | DataLoader[Any]
 Prepare = Callable[[OATTrainer, Dataset, Recipe], Samples]
-Finish = Callable[[OATTrainer, Dataset, Recipe], None]
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,6 @@ class Neighbor:
         conditioning: Other arguments of ``to_conditional``.
         epochs: Times those of the base, rounded.
         prepare: Changes the trainer before it trains, and returns what is trained on.
-        finish: Changes what was trained.
         code: Whose lines count.
     """
 
@@ -39,7 +37,6 @@ class Neighbor:
     conditioning: Mapping[str, Any] = field(default_factory=dict)
     epochs: float = 1.0
     prepare: Prepare | None = None
-    finish: Finish | None = None
     code: tuple[Any, ...] = ()
 
     @property

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from art_oat import OATTrainer
 from art_oat.attacks import ClipValues
-from art_oat.attacks.pgd import _input_gradient, bounds_like, clip
+from art_oat.attacks.pgd import bounds_like, clip, input_gradient, random_start
 from art_oat.data import Dataset
 from art_oat.experiment.recipe import Recipe
 from art_oat.training import hybrid_loss
 from art_oat.training.loss import attacked
 from benchmarks.neighbors.neighbor import Neighbor, Prepare, Samples
-from benchmarks.neighbors.recognition import Memory, Recognition, noise, recognized
+from benchmarks.neighbors.recognition import Memory, Recognition, recognized
 
 
 class Prior(Protocol):
@@ -69,8 +69,8 @@ class PriorFGSM:
     ) -> Tensor:
         """Return attacked inputs; see :class:`~art_oat.attacks.protocol.TensorAttack`."""
         x, bounds = x.detach(), bounds_like(clip_values, x)
-        start = clip(x + self.eps * self.prior.start(x, y, noise(x, generator)), bounds)
-        gradient = _input_gradient(network, start, y)
+        start = clip(x + self.eps * self.prior.start(x, y, random_start(x, "Linf", generator)), bounds)
+        gradient = input_gradient(network, start, y)
         moved = start + self.step * self.eps * gradient.sign() - x
         x_adv = clip(x + moved.clamp(-self.eps, self.eps), bounds)
         if generator is self.trains:
@@ -203,7 +203,7 @@ def by_image(trainer: OATTrainer, data: Dataset, *, has_momentum: bool = False) 
 def _corners(shape: tuple[int, ...], trainer: OATTrainer) -> Tensor:
     """Draw a start that depends on the seed alone, without a draw from what the training draws from."""
     generator = torch.Generator().manual_seed(trainer.seed)
-    return noise(torch.empty(shape, dtype=trainer.classifier.model.encoding.table.dtype), generator)
+    return random_start(torch.empty(shape, dtype=trainer.classifier.model.encoding.table.dtype), "Linf", generator)
 
 
 def begun_at(make: Callable[[OATTrainer, Dataset], Prior]) -> Prepare:

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from art_oat import OATTrainer
-from art_oat.attacks import draw
 from art_oat.checks import refuse
 from art_oat.data import Dataset
 from art_oat.data.augmentation import RandomCropFlip
@@ -111,8 +110,3 @@ def recognized(trainer: OATTrainer, data: Dataset) -> Recognition:
         refuse([f"augmentation must be RandomCropFlip or None, got {type(augmentation).__name__}."])
     x, _ = trainer.classifier.as_tensors(*data.train)
     return Recognition(augmentation, {key: number for number, key in enumerate(keys(x))})
-
-
-def noise(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Draw uniformly in ``[-1, 1)``."""
-    return 2 * draw(like, generator) - 1

@@ -1,5 +1,7 @@
 """FLOAT: weights take noise in the measure of lam, in place of FiLM (Kundu et al., arXiv:2204.00426)."""
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 
@@ -34,7 +36,7 @@ class Noise(Direction):
 def add_noise(trainer: OATTrainer, data: Dataset, _: Recipe) -> Dataset:
     """Let every convolution take noise; factors do not decay."""
     model = trainer.classifier.model
-    seeds = iter(range(len(list(model.modules()))))
+    seeds = itertools.count()
     new = dial_weights(model, lambda conv: Noise(conv, next(seeds)))
     trainer.classifier.optimizer.add_param_group({"params": new, "weight_decay": 0.0})
     return data
