@@ -4,15 +4,19 @@
     python -m benchmarks.neighborhood --data cifar10 --data-folder FOLDER    # likewise
 
 "oat" is the base of ``ablation.py``, with its data, start, epochs and schedule; a neighbor changes what its line in
-``neighbors`` says, and nothing else. All have three seeds, and digits three folds of each. Judged after the last epoch
-at lam 0, 0.2 and 1: clean on all test images, AutoAttack (standard) on some. Gains are in points over "oat", paired by
-image, with 95% bootstrap intervals over images, which leave out what another training would change. The hypervolume is
-measured from (1 / K, 0). Seconds are processor seconds of one thread, without what is trained beforehand; "lines" are
-those of the part's own code, 0 for what the library has. The verdict is that of the interval of the ratio of
-hypervolumes: "better" or "worse" where it leaves 1 out.
+``neighbors`` says, and nothing else. Judged after the last epoch at lam 0, 0.2 and 1: clean on all test images,
+AutoAttack (standard) on some. Gains are in points over "oat", paired by image, with 95% bootstrap intervals over
+images, which leave out what another training would change. The hypervolume is measured from (1 / K, 0). Seconds are
+processor seconds of one thread, without what is trained beforehand; "lines" are those of the part's own code, 0 for
+what the library has.
+
+A part is judged by its rival, which costs the same without it: the verdict is that of the interval of the ratio of
+hypervolumes, "better" or "worse" where it leaves 1 out. Seeds come one after the other: what is worse on the first (on
+digits three folds) is not trained with the others, and "nb_seeds" says how many a row has.
 
 What is finished is kept in --runs: the same command continues, and several may go side by side, each with its own
-``--neighbors``. ``--lambdas`` judges at others, trained or not, in a table of its own.
+``--neighbors``; each replaces its own rows of the table. ``--lambdas`` judges at others, trained or not, in a table of
+its own.
 """
 
 import argparse
@@ -48,12 +52,12 @@ from benchmarks.neighbors import (
     self_training,
     weight_noise,
 )
-from benchmarks.neighbors.neighbor import Neighbor
+from benchmarks.neighbors.neighbor import BASE, Neighbor
 from benchmarks.study import Found, data_options, kept, run
 from benchmarks.tables import Row, commit, text
 
-BASE = "oat"
 JUDGED = ablation.LAMBDAS
+WORSE = "worse"
 SEEDS = (0, 1, 2)
 NEIGHBORS: Mapping[str, Neighbor] = {
     BASE: Neighbor("PGD-7, the hybrid loss, six lams, one-hot codes, linear FiLM"),
@@ -119,8 +123,18 @@ def arm(name: str, config: Config, runs: Path) -> Arm:
     return Arm(name, config.lambdas or (), right, seconds, "processor", 4 * every[0]["parameters"], commits)
 
 
-def row_of(own: Arm, base: Arm) -> Row:
-    """Return what a neighbor gains over the base, and what it costs."""
+def found_by_seeds(name: str, config: Config, runs: Path) -> Row:
+    """Judge a neighbor on the first seed, and on all of them unless it is worse than its rival there."""
+    for seeds in (config.seeds[:1], config.seeds):
+        some = replace(config, seeds=seeds)
+        row = row_of(*(arm(it, some, runs) for it in (name, BASE, NEIGHBORS[name].rival))) | {"nb_seeds": len(seeds)}
+        if row["verdict"] == WORSE:
+            break
+    return row
+
+
+def row_of(own: Arm, base: Arm, rival: Arm) -> Row:
+    """Return what a neighbor gains over the base, and over its rival, and what it costs."""
     part, lambdas = NEIGHBORS[own.name], own.lambdas
     row: Row = {"part": own.name, "what": part.what, "source": part.source}
     shares, _ = accuracies(own)
@@ -133,8 +147,9 @@ def row_of(own: Arm, base: Arm) -> Row:
 
         row[name] = f"{100 * shares[place, index]:.1f}"
         row |= _with_interval(f"{name}, gain", resampled(own, base, gain), "+.1f")
-    areas = resampled(own, base, lambda ours, theirs: ratio(area(ours, lambdas), area(theirs, lambdas)))
-    row |= {"hypervolume": f"{area(shares, lambdas):.4f}"} | _with_interval("hypervolume, ratio", areas, ".3f")
+    areas = resampled(own, rival, lambda ours, theirs: ratio(area(ours, lambdas), area(theirs, lambdas)))
+    row |= {"hypervolume": f"{area(shares, lambdas):.4f}", "rival": rival.name}
+    row |= _with_interval("hypervolume, ratio to the rival", areas, ".3f")
     row |= {"seconds": f"{own.seconds:.1f}", "seconds, ratio": f"{own.seconds / base.seconds:.2f}"}
     row |= {"parameters": own.nb_bytes // 4, "lines": part.nb_lines, "verdict": verdict(areas)}
     return row | {"trained at": own.commits}
@@ -149,25 +164,24 @@ def verdict(ratio: Mapping[str, str]) -> str:
     """Return what the interval of a ratio of hypervolumes says."""
     if float(ratio["low"]) > 1:
         return "better"
-    return "worse" if float(ratio["high"]) < 1 else "no difference shown"
+    return WORSE if float(ratio["high"]) < 1 else "no difference shown"
 
 
 def measure(given: argparse.Namespace) -> Found:
     config = replace(ablation.CONFIGS[given.data].in_folder(given.data_folder), variants={}, seeds=tuple(given.seeds))
     config = replace(config.shortened() if given.smoke else config, lambdas=tuple(given.lambdas or JUDGED))
     config = replace(config, judges=config.judges[-1:])
-    asked = [BASE, *(name for name in given.neighbors or NEIGHBORS if name != BASE)]
-    base, rows = arm(BASE, config, given.runs / given.data), []
-    for name in asked:
-        rows.append(row_of(arm(name, config, given.runs / given.data), base))
+    rows = []
+    for name in [BASE, *(name for name in given.neighbors or NEIGHBORS if name != BASE)]:
+        rows.append(found_by_seeds(name, config, given.runs / given.data))
         print(text(rows[-1:]), flush=True)
     table = f"neighborhood_{given.data}" + "_lams" * bool(given.lambdas)
-    return Found({table: rows}, config.seeds, is_kept=given.neighbors is None or bool(given.lambdas))
+    return Found({table: rows}, config.seeds, key=("part",))
 
 
 OPTIONS = {
     **data_options("neighborhood"),
-    "--neighbors": {"nargs": "+", "choices": NEIGHBORS, "help": "these alone, beside the base; writes no result"},
+    "--neighbors": {"nargs": "+", "choices": NEIGHBORS, "help": "these alone, beside the base"},
     "--seeds": {"nargs": "+", "type": int, "default": SEEDS},
     "--lambdas": {"nargs": "+", "type": float, "help": "judge at these; writes a table of its own"},
 }

@@ -13,7 +13,7 @@ from art_oat.contexts import borrowed_generators
 from art_oat.data import Dataset
 from art_oat.experiment.recipe import Recipe
 from benchmarks.ablation import FEWER
-from benchmarks.neighbors.neighbor import Neighbor, Prepare
+from benchmarks.neighbors.neighbor import BASE, Neighbor, Prepare
 
 _FILM = ".film."
 _NORM = re.compile(r"\.(clean|adversarial)\.")
@@ -99,8 +99,11 @@ _TUNED = {"pretrained": "lam-0", "schedule": "slow-start", "learning_rate": 0.2,
 _MORE = {"sampling": StratifiedSampling({1.0: 10.0})}
 
 
-def _neighbor(what: str, *code: Any, source: str = "", prepare: Prepare | None = None, **recipe: Any) -> Neighbor:
-    return Neighbor(what, source, {**_TUNED, **recipe}, epochs=1 / FEWER, prepare=prepare, code=code)
+def _neighbor(
+    what: str, *code: Any, source: str = "", prepare: Prepare | None = None, rival: str = "converted", **recipe: Any
+) -> Neighbor:
+    changes = {**_TUNED, **recipe}
+    return Neighbor(what, source, changes, epochs=1 / FEWER, prepare=prepare, code=code, rival=rival)
 
 
 # chosen on held-out images of two folds of digits of seed 100, PGD-50, mean over lam 0.2 and 1 (clean accuracy: all
@@ -110,7 +113,7 @@ def _neighbor(what: str, *code: Any, source: str = "", prepare: Prepare | None =
 # renewed by 0.8 64.5%, and a new network in its place 65.9%. On a fold of seed 0, test images: all epochs 73.8%,
 # fine-tuned 62.2%, lam 1 drawn 10 times as often 64.1%, and half renewed 63.1%, a new network in its place 65.0%
 NEIGHBORS = {
-    "converted": _neighbor("fine-tuned for an eighth of the epochs, slow-start"),
+    "converted": _neighbor("fine-tuned for an eighth of the epochs, slow-start", rival=BASE),
     "converted, eps grows": _neighbor("the same, eps grows from 0", source="arXiv:2509.23325", eps_warmup=0.5),
     "converted, more of lam 1": _neighbor("the same, lam 1 drawn twice as often", **_MORE),
     "converted, half renewed": _neighbor(

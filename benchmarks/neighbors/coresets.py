@@ -169,11 +169,12 @@ _EPOCHS = (_WARM + _SHARE * (1 - _WARM)) / _SHARE
 _COST = _EPOCHS * _SHARE
 _CODE = (Subsets, Coresets, Turns, loader, resampled)
 _SOURCE = "arXiv:2112.00378"
+_FEWER_EPOCHS = "65% of the epochs"
 
 
 def _subsets(what: str, *code: Any, is_matched: bool) -> Neighbor:
     part = Subsets(_SHARE, _WARM / _COST, nb_choices=5, is_matched=is_matched)
-    return Neighbor(what, _SOURCE, epochs=_EPOCHS, prepare=part, code=(*code, *_CODE))
+    return Neighbor(what, _SOURCE, epochs=_EPOCHS, prepare=part, code=(*code, *_CODE), rival=_FEWER_EPOCHS)
 
 
 NEIGHBORS = {
@@ -185,5 +186,5 @@ NEIGHBORS = {
         is_matched=True,
     ),
     "random halves": _subsets("all images for 30% of the time, then random halves", is_matched=False),
-    "65% of the epochs": Neighbor("all images, in the time of halves", _SOURCE, epochs=_COST),
+    _FEWER_EPOCHS: Neighbor("all images, in the time of halves", _SOURCE, epochs=_COST),
 }

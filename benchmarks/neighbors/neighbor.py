@@ -17,6 +17,10 @@ Samples = Dataset | DataLoader[Any]
 Prepare = Callable[[OATTrainer, Dataset, Recipe], Samples]
 
 
+BASE = "oat"
+"""The name of the part that changes nothing."""
+
+
 @dataclass(frozen=True)
 class Neighbor:
     """One part, or several together.
@@ -29,6 +33,7 @@ class Neighbor:
         epochs: Times those of the base, rounded.
         prepare: Changes the trainer before it trains, and returns what is trained on.
         code: Whose lines count.
+        rival: The part that costs the same without it, by which it is judged.
     """
 
     what: str
@@ -38,6 +43,7 @@ class Neighbor:
     epochs: float = 1.0
     prepare: Prepare | None = None
     code: tuple[Any, ...] = ()
+    rival: str = BASE
 
     @property
     def nb_lines(self) -> int:

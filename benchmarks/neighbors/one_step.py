@@ -246,9 +246,9 @@ _PARTS = {
 }
 NEIGHBORS = {
     "n-fgsm": Neighbor("one step from noise of 2 eps", "arXiv:2202.01181", _ONE_STEP),
-    "n-fgsm, less noise": Neighbor("one step from noise of 1 eps", "arXiv:2202.01181", _LESS_NOISE),
+    "n-fgsm, less noise": Neighbor("one step from noise of 1 eps", "arXiv:2202.01181", _LESS_NOISE, rival="n-fgsm"),
     **{
-        name: Neighbor(f"one step from {what}", source, _ONE_STEP, prepare=begun_at(make), code=code)
+        name: Neighbor(f"one step from {what}", source, _ONE_STEP, prepare=begun_at(make), code=code, rival="n-fgsm")
         for name, (what, source, make, code) in _PARTS.items()
     },
     "logit pairing": Neighbor("attacks may not move scores", _PAIRING, prepare=paired(), code=(PairedLoss,)),
@@ -258,6 +258,7 @@ NEIGHBORS = {
         _LESS_NOISE,
         prepare=paired(),
         code=(PairedLoss,),
+        rival="n-fgsm",
     ),
     "image prior, logit pairing": Neighbor(
         "one step from the image's last perturbation, which may not move scores",
@@ -265,5 +266,6 @@ NEIGHBORS = {
         _ONE_STEP,
         prepare=paired(begun_at(by_image)),
         code=(*_IMAGE, PairedLoss),
+        rival="n-fgsm",
     ),
 }

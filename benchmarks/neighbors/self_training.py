@@ -91,13 +91,17 @@ def _loader(split: Split, data: Dataset, recipe: Recipe) -> DataLoader[tuple[Ten
 
 
 _SOURCE = "arXiv:1905.13736"
+_ALONE = "pseudo labels, without"
 NEIGHBORS = {
     "pseudo labels": Neighbor(
         "images without labels, with those of a naturally trained network",
         _SOURCE,
         prepare=pseudo,
         code=(Images, images, natural, pseudo_labels, joined, pseudo, Turns, loader),
+        rival=_ALONE,
     ),
-    "pseudo labels, without": Neighbor("the images with labels alone, as many steps", _SOURCE, prepare=alone),
-    "pseudo labels, true ones": Neighbor("all images with their own labels, as many steps", _SOURCE, prepare=known),
+    _ALONE: Neighbor("the images with labels alone, as many steps", _SOURCE, prepare=alone),
+    "pseudo labels, true ones": Neighbor(
+        "all images with their own labels, as many steps", _SOURCE, prepare=known, rival=_ALONE
+    ),
 }

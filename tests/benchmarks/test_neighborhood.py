@@ -1,6 +1,11 @@
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
+from benchmarks import neighborhood
 from benchmarks.ablation import CONFIGS
+from benchmarks.frontiers import Arm
 from benchmarks.neighborhood import NEIGHBORS, verdict
 
 
@@ -14,3 +19,15 @@ def test_a_verdict_needs_an_interval_that_leaves_no_difference_out(low, high, ex
 @pytest.mark.parametrize("data", CONFIGS)
 def test_every_part_changes_a_recipe_that_there_is(name, data):
     assert NEIGHBORS[name].changed(CONFIGS[data].recipe, seed=1).seed == 1
+
+
+@pytest.mark.parametrize(("nb_right", "expected"), [(0, 1), (100, 3)])
+def test_a_part_that_is_worse_than_its_rival_on_the_first_seed_gets_no_other(nb_right, expected, monkeypatch, tmp_path):
+    def arm(name, config, _):
+        right = np.zeros((2, 3, len(config.seeds), 200))
+        right[..., : 100 if name == "oat" else nb_right] = 1
+        return Arm(name, config.lambdas, right, 1.0, "processor", 4, "")
+
+    monkeypatch.setattr(neighborhood, "arm", arm)
+    config = replace(CONFIGS["digits"], lambdas=neighborhood.JUDGED, seeds=(0, 1, 2))
+    assert neighborhood.found_by_seeds("n-fgsm", config, tmp_path)["nb_seeds"] == expected
