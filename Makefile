@@ -14,7 +14,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist w
 test: $(INSTALLED)
 	$(PYTEST) -m 'not slow'
 
-# With what takes more than five seconds: examples, the README's code, studies, further networks. They come last, the
+# With what takes more than half a second: examples, the README's code, studies, further networks. They come last, the
 # longest first; with MINUTES=40, those that have not begun by then are skipped, and named.
 test-all: $(INSTALLED)
 	$(PYTEST) $(if $(MINUTES),--minutes $(MINUTES) -r s)

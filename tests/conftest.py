@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 
 _STARTED = time.monotonic()
+_LONG = 5
+"""Seconds of a slow test that does not say how many it takes."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -42,12 +44,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow tests last, since they alone are left out where time is short; of these the longest first.
+    """Slow tests last, since they alone are left out where time is short: those of a moment, then the longest first.
 
     One that began last would keep a single core busy to the end.
     """
     items.sort(key=_seconds, reverse=True)
-    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+    items.sort(key=lambda item: 0 if _seconds(item) == 0 else 1 if _seconds(item) < _LONG else 2)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -59,7 +61,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def _seconds(item: pytest.Item) -> float:
     mark = item.get_closest_marker("slow")
-    return 0 if mark is None else mark.kwargs.get("seconds", 5)
+    return 0 if mark is None else mark.kwargs.get("seconds", _LONG)
 
 
 @pytest.fixture(autouse=True)

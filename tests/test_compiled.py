@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch import nn
 
@@ -11,6 +12,7 @@ def gradient(network, x, y) -> torch.Tensor:
     return torch.autograd.grad(nn.functional.cross_entropy(network(x), y), x)[0]
 
 
+@pytest.mark.slow(seconds=1)
 def test_networks_of_one_class_and_other_widths_are_each_compiled_once_and_once_more_for_all_other_batches(counter):
     torch.manual_seed(0)
     networks = [
@@ -25,6 +27,7 @@ def test_networks_of_one_class_and_other_widths_are_each_compiled_once_and_once_
     assert counter.frame_count == 2 * len(networks)
 
 
+@pytest.mark.slow(seconds=1)
 def test_a_compiled_live_network_follows_training_without_being_compiled_again(counter):
     torch.manual_seed(0)
     model = to_conditional(Residual(), LAMBDAS, widths=WIDTHS)
@@ -48,6 +51,7 @@ def test_a_compiled_live_network_follows_training_without_being_compiled_again(c
     assert counter.frame_count == 2 * len(WIDTHS)
 
 
+@pytest.mark.slow(seconds=1)
 def test_a_network_that_is_linked_anew_is_compiled_anew(counter):
     model = to_conditional(Residual(), LAMBDAS)
     plain, fast = (model.live_network(compiles=compiles) for compiles in (False, True))

@@ -3,6 +3,7 @@ import copy
 import gc
 import weakref
 
+import pytest
 import torch
 from torch import nn
 
@@ -46,6 +47,7 @@ def test_other_devices_are_not_seeded(monkeypatch):
     assert seeded == []
 
 
+@pytest.mark.slow(seconds=1)
 def test_what_is_recomputed_is_not_kept_and_its_gradient_is_the_same():
     x, weight = (torch.randn(4, 3, requires_grad=True) for _ in range(2))
     middle = x.exp().sin()

@@ -59,6 +59,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize("is_folded", [False, True], ids=["plain", "folded"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_of_ours_are_traced_scripted_exported_for_any_batch_and_quantized(name, is_folded):

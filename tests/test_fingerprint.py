@@ -69,6 +69,7 @@ def test_what_a_repr_leaves_out_does_not_count():
     assert fingerprint({"a": np.float64(0.5), "b": (1, 2)}) == fingerprint({"b": [np.int32(1), 2], "a": 0.5})
 
 
+@pytest.mark.slow(seconds=1)
 def test_a_fingerprint_is_the_same_in_another_process():
     script = "from tests.test_fingerprint import *; print(json.dumps(fingerprint([plus_one, {'b', 'a'}, PGD(0.1)])))"
     root = Path(__file__).parents[1]

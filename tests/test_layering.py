@@ -81,6 +81,7 @@ def test_a_part_imports_only_what_is_left_of_it_and_the_networks_side_torch_alon
             assert root not in (NOT_TORCH | {"torchvision"} if part in TORCH_ALONE else {"torchvision"}), path
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize(
     ("folder", "others"), [("art_oat", {"tests", "benchmarks"}), ("benchmarks", {"tests"}), ("tests", set())]
 )
@@ -105,6 +106,7 @@ def test_public_names_are_few_sorted_documented_and_loaded_on_first_use():
         assert getattr(art_oat, name).__doc__ or name.startswith("_"), f"{name} has no docstring"
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize(
     ("arguments", "is_light"),
     [

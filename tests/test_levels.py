@@ -141,6 +141,7 @@ def test_answers_and_gradients_on_uint8_are_those_on_floats_bit_for_bit(preproce
         assert np.array_equal(asked(torch.from_numpy(K)), asked(torch.from_numpy(X)))
 
 
+@pytest.mark.slow(seconds=1)
 def test_a_measurement_on_uint8_is_that_on_floats():
     classifier = make_classifier()
     options = {"eps": 0.05, "attack": "pgd-3", "options": QUIET}

@@ -43,6 +43,7 @@ def write_owner(folder: Path, age: float, **changes) -> Owner:
     return owner
 
 
+@pytest.mark.slow(seconds=1)
 def test_a_folder_that_another_process_works_in_is_refused_with_who_it_is_and_since_when(tmp_path, holder):
     said = rf"one process at a time may work in .*, but process {holder.pid} on .* since .*last sign of life \d s ago"
     with pytest.raises(RuntimeError, match=said), locked(tmp_path):
@@ -56,6 +57,7 @@ def test_a_folder_is_held_once_in_a_process_too_and_free_afterwards(tmp_path):
     assert not (tmp_path / OWNER).exists()
 
 
+@pytest.mark.slow(seconds=1)
 def test_the_folder_of_a_killed_process_is_taken_over_and_that_is_said(tmp_path, holder):
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
@@ -135,6 +137,7 @@ def test_another_thread_does_not_have_what_this_one_has(tmp_path):
     assert f".state.pt{LOCK}" in found
 
 
+@pytest.mark.slow(seconds=1)
 def test_the_file_of_a_process_that_died_is_taken_over(tmp_path, holder):
     holder.kill()
     holder.wait()

@@ -152,6 +152,7 @@ def test_an_unknown_architecture_is_refused():
         Architecture("os.system", {})
 
 
+@pytest.mark.slow(seconds=1)
 def test_whenever_a_save_breaks_off_the_model_of_before_or_of_now_is_there(tmp_path, monkeypatch):
     """Every operation on files fails in turn, and whatever would clean up after it."""
     old, new = shaken(Residual()), shaken(Residual())

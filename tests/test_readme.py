@@ -65,6 +65,7 @@ def test_the_readme_has_at_most_150_lines():
     assert len(README.read_text(encoding="utf-8").splitlines()) <= 150
 
 
+@pytest.mark.slow(seconds=1)
 def test_the_python_of_the_page_on_shipping_runs_from_top_to_bottom(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = run_python(SHIPPING)

@@ -84,6 +84,7 @@ def served(example: ModuleType) -> Iterator[Served]:
         running.join()
 
 
+@pytest.mark.slow(seconds=1)
 def test_200_requests_16_at_once_are_answered_as_predict_answers_them_in_fewer_passes(served):
     draws = np.random.default_rng(1)
     dials = [{"lam": draws.choice(LAMBDAS[:3]), "width": draws.choice((0.5, 1.0))} for _ in range(200)]

@@ -78,6 +78,7 @@ for write in (lambda: write_json(path, list(range(1000))), lambda: write_rows(pa
 """
 
 
+@pytest.mark.slow(seconds=1)
 def test_a_full_disk_names_the_file_that_was_to_be_written_and_leaves_nothing(tmp_path):
     path = tmp_path / "file"
     command = [sys.executable, "-c", FULL, str(path)]

@@ -68,6 +68,7 @@ def test_channels_that_come_last_come_first_in_the_image():
     assert unit.to_images(x).is_contiguous()
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize("norm", ["L2", "L1"])
 def test_the_start_of_the_square_attack_fits_in_every_image(norm):
     for height, width in itertools.product((1, 3, 5, 9, 12, 14, 18, 24, 30), repeat=2):

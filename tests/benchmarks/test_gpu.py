@@ -85,6 +85,7 @@ def test_out_of_time_passes_by_what_handles_errors():
     assert not issubclass(OutOfTime, Exception)
 
 
+@pytest.mark.slow(seconds=1)
 def test_pieces_are_done_in_their_order_as_far_as_they_fit_and_none_twice(tmp_path):
     clock, done = Clock(), []
     asked = [Piece(name, lasting(clock, 30.0, done)) for name in ("first", "second", "third")]
@@ -95,6 +96,7 @@ def test_pieces_are_done_in_their_order_as_far_as_they_fit_and_none_twice(tmp_pa
     assert done == ["first", "second", "third"]
 
 
+@pytest.mark.slow(seconds=1)
 def test_a_piece_that_fails_keeps_from_others_of_its_method_alone_and_is_tried_again(tmp_path):
     clock, done = Clock(), []
 
@@ -109,6 +111,7 @@ def test_a_piece_that_fails_keeps_from_others_of_its_method_alone_and_is_tried_a
     assert done == ["b training", "a training", "a judging"]
 
 
+@pytest.mark.slow(seconds=1)
 def test_the_seconds_of_a_piece_are_those_of_all_commands_also_where_it_was_cut(tmp_path):
     clock = Clock()
 
@@ -147,6 +150,7 @@ def whole(tmp_path_factory) -> Kit:
     return kit
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize("cut_in", [1, 2])
 def test_a_training_that_was_cut_gives_the_very_weights_and_answers_of_one_that_was_not(
     whole, tmp_path, monkeypatch, cut_in
@@ -169,6 +173,7 @@ def test_a_training_that_was_cut_gives_the_very_weights_and_answers_of_one_that_
     np.testing.assert_array_equal(*(answers(kit.state / "oat") for kit in (whole, cut)))
 
 
+@pytest.mark.slow(seconds=1)
 def test_judging_that_was_cut_goes_on_and_judges_nothing_twice(tmp_path, monkeypatch):
     kit = kit_of(tmp_path)
     work(kit, named("lam-1 training"))
@@ -191,6 +196,7 @@ def test_a_folder_of_another_training_is_refused(tmp_path):
         kit_of(tmp_path, config=other).settle()
 
 
+@pytest.mark.slow(seconds=1)
 def test_weights_in_small_files_are_the_network_up_to_the_rounding_of_half_precision(tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "_FEWEST", 100)
     kit = kit_of(tmp_path, config=SMALL)
@@ -288,6 +294,7 @@ def test_a_name_is_that_of_a_piece_or_its_first_word(capsys):
     assert "lam-1-trades" in capsys.readouterr().err
 
 
+@pytest.mark.slow(seconds=1)
 def test_results_are_there_after_every_piece_and_say_what_made_them(tmp_path):
     kit = kit_of(tmp_path)
     work(kit, named("lam-0", "lam-1 training"))

@@ -21,6 +21,7 @@ def test_every_part_changes_a_recipe_that_there_is(name, data):
     assert NEIGHBORS[name].changed(CONFIGS[data].recipe, seed=1).seed == 1
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize(("nb_right", "expected"), [(0, 1), (100, 3)])
 def test_a_part_that_is_worse_than_its_rival_on_the_first_seed_gets_no_other(nb_right, expected, monkeypatch, tmp_path):
     def arm(name, config, _):

@@ -78,6 +78,7 @@ def test_work_of_a_step_is_linear_in_clean_and_attacked_samples():
     assert found == pytest.approx(work.flops(12, 10), rel=1e-4)  # FiLM of a lam is computed once, whatever the batch
 
 
+@pytest.mark.slow(seconds=1)
 def test_convnext_t_has_the_parameters_and_multiplications_that_are_published():
     network = CONVNEXT.build()  # 28.6 M and 4.5 G in table 9 of arXiv:2201.03545
     assert sum(it.numel() for it in network.parameters()) == pytest.approx(28.6e6, rel=2e-3)

@@ -41,6 +41,7 @@ def test_the_line_has_the_least_relative_residuals_and_the_deviation_says_where_
     assert (found["largest deviation"], found["at"]) == (f"{6 / (210 / 53) - 1:+.3f}", "3")
 
 
+@pytest.mark.slow(seconds=1)
 @needs_processor
 def test_memory_is_the_most_that_is_alive_at_once():
     def action() -> None:
@@ -54,6 +55,7 @@ def test_memory_is_the_most_that_is_alive_at_once():
     assert memory_of(lambda: action) == Memory(held=0, above=4 * 3000)
 
 
+@pytest.mark.slow(seconds=1)
 @needs_processor
 def test_what_a_step_frees_of_what_it_found_makes_room_for_what_it_allocates():
     def build() -> cost.Action:
@@ -91,6 +93,7 @@ def test_with_gradients_in_place_a_step_has_no_room_but_its_own():
     assert memory_of(build) == dropped
 
 
+@pytest.mark.slow(seconds=1)
 @needs_processor
 def test_a_graph_holds_what_its_gradient_needs():
     # at the end of the way forward: the input, 9 results of tanh, and the last one's sum

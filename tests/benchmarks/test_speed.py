@@ -48,6 +48,7 @@ def test_the_folded_network_answers_as_the_plain_one_before_training():
     torch.testing.assert_close(own(), plain(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow(seconds=1)
 def test_the_networks_of_one_width_are_as_large_as_the_one_of_three_at_that_width():
     together, alone = widths_together(SMALL)
     model = together.func.model

@@ -45,6 +45,7 @@ def outcome(clean: list[float], validation: float, robust: list[float] | None = 
 GOOD, BAD = outcome([1, 1, 1, 0], 0.4), outcome([1, 0, 0, 0], 0.9)
 
 
+@pytest.mark.slow(seconds=1)
 def test_the_lam_is_chosen_on_validation_images_and_differences_are_in_points_of_the_test_images():
     found = {(protocol, kind): {0.0: [[GOOD]]} for protocol in PROTOCOLS for kind in ("natural", "scratch")}
     for protocol in PROTOCOLS:

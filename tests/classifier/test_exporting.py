@@ -16,6 +16,7 @@ def answers(path, x):
     return session.run(["logits"], {"x": x})[0]
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize("kind", ["standardization", "torch defense"])
 @pytest.mark.parametrize("width", [0.5, 1.0])
 def test_a_file_answers_as_predict_does_preprocessing_included(kind, width, tmp_path):
@@ -26,6 +27,7 @@ def test_a_file_answers_as_predict_does_preprocessing_included(kind, width, tmp_
     assert (exported.lam, exported.width) == (0.3, width)
 
 
+@pytest.mark.slow(seconds=1)
 def test_a_standardization_of_each_channel_is_kept_in_the_file(tmp_path):
     mean, std = np.full((1, 6, 6), 0.4), np.linspace(0.2, 0.3, 36).reshape(1, 6, 6)
     classifier = make_classifier(preprocessing=(mean, std))
@@ -34,6 +36,7 @@ def test_a_standardization_of_each_channel_is_kept_in_the_file(tmp_path):
     np.testing.assert_allclose(answers(tmp_path / "net.onnx", X), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow(seconds=1)
 def test_a_file_without_preprocessing_takes_what_the_network_takes(tmp_path):
     classifier = make_classifier(**PREPROCESSING["standardization"])
     exported = classifier.export(tmp_path / "net.onnx", lam=0.3, preprocessing=False, data=(X, Y))
@@ -81,6 +84,7 @@ def test_all_that_is_wrong_is_said_at_once_and_nothing_is_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow(seconds=1)
 def test_exporting_leaves_the_classifier_alone(tmp_path):
     classifier = make_classifier()
     before = snapshot(classifier)
@@ -101,6 +105,7 @@ def test_a_lam_that_nobody_has_named_is_told_of_once(tmp_path):
     )
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize("width", [0.5, 1.0])
 def test_a_dial_answers_as_predict_does_with_one_lam_per_sample_preprocessing_included(width, tmp_path):
     classifier = make_classifier(widths=(0.5, 1.0), **PREPROCESSING["standardization"])

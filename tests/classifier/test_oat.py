@@ -326,6 +326,7 @@ def weights_of(classifier: OATClassifier) -> tuple[float, ...]:
     return tuple(float(tensor.double().sum()) for tensor in classifier.model.state_dict().values())
 
 
+@pytest.mark.slow(seconds=1)
 def test_snapshots_taken_during_a_training_hold_the_weights_after_a_whole_step():
     """The steps perturb weights on their way and write statistics several times; an average is swapped in and out."""
     classifier, taken, whole = make_classifier(), [], []
@@ -354,6 +355,7 @@ def test_snapshots_taken_during_a_training_hold_the_weights_after_a_whole_step()
     assert set(taken) <= set(whole)
 
 
+@pytest.mark.slow(seconds=1)
 def test_a_snapshot_comes_within_some_steps_though_the_training_wants_the_network_back_at_once():
     classifier, counts, waited = make_classifier(), [0], []
 

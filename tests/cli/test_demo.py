@@ -18,6 +18,7 @@ def few_images(monkeypatch):
         monkeypatch.setattr(demo, name, getattr(demo, name).changed(nb_train=100))
 
 
+@pytest.mark.slow(seconds=1)
 def test_the_demo_prints_its_table_and_says_where_the_files_are(tmp_path):
     result = call("demo", "--out", str(tmp_path), *QUICK)
     assert result.exit_code == 0, result.output
@@ -30,6 +31,7 @@ def test_the_demo_prints_its_table_and_says_where_the_files_are(tmp_path):
     assert (tmp_path / "lam-0.3.onnx").exists()
 
 
+@pytest.mark.slow(seconds=1)
 def test_the_demo_of_several_widths_measures_each_and_shows_how_to_use_one(tmp_path):
     result = call("demo", "--widths", "0.5", "0.75", "1.0", "--out", str(tmp_path), *QUICK)
     assert result.exit_code == 0, result.output
@@ -44,6 +46,7 @@ def test_the_demo_of_several_widths_measures_each_and_shows_how_to_use_one(tmp_p
     torch.testing.assert_close(eval(folded, names).eval()(names["images"]), scores)
 
 
+@pytest.mark.slow(seconds=1)
 def test_the_demo_of_several_widths_leaves_that_of_one_alone_and_trains_other_widths_anew(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "cpu_count", lambda: 1)  # processes take seconds to start
@@ -54,6 +57,7 @@ def test_the_demo_of_several_widths_leaves_that_of_one_alone_and_trains_other_wi
     assert load_model("runs/demo-widths").widths == (0.75, 1.0)
 
 
+@pytest.mark.slow(seconds=1)
 def test_the_demo_gives_its_points_as_json_alone_on_stdout(tmp_path):
     result = call("demo", "--out", str(tmp_path), *QUICK, "--json")
     points = TradeoffCurve.from_csv(tmp_path / "tradeoff.csv").points

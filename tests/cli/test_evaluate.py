@@ -1,6 +1,8 @@
 import json
 import os
 
+import pytest
+
 from art_oat.lock import locked
 from tests.cli.subjects import DIGITS, MEASURING, call, said
 
@@ -23,6 +25,7 @@ def test_a_folder_that_another_works_in_is_refused_with_who_it_is_whatever_it_la
             assert f"process {os.getpid()} on" in said(result)
 
 
+@pytest.mark.slow(seconds=1)
 def test_json_alone_is_on_stdout_and_a_measurement_is_accepted_back(tmp_path):
     assert call(*DIGITS, "--out", str(tmp_path)).exit_code == 0
     result = call("evaluate", str(tmp_path), *MEASURING, "--json")

@@ -22,6 +22,7 @@ def run(tmp_path_factory):
 X = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize("arguments", [(), ("--width", "0.5")])
 def test_a_point_is_written_and_its_accuracy_is_said(run, tmp_path, arguments):
     file = tmp_path / "net.onnx"
@@ -35,6 +36,7 @@ def test_a_point_is_written_and_its_accuracy_is_said(run, tmp_path, arguments):
     np.testing.assert_allclose(answer, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow(seconds=1)
 def test_a_network_whose_images_are_not_there_is_written_without_its_accuracy_but_for_int8(tmp_path, monkeypatch):
     monkeypatch.setattr(config, "ART_DATA_PATH", str(tmp_path / "nothing"))
     arguments = ("export", "cifar10", "--lam", "1", "--out", str(tmp_path / "net.onnx"))
@@ -50,6 +52,7 @@ def test_a_network_whose_images_are_not_there_is_written_without_its_accuracy_bu
     np.testing.assert_allclose(answer, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize(("precision", "suffix"), [("int8", "onnx"), ("float16", "pt2")])
 def test_a_precision_is_asked_for_by_name(run, tmp_path, precision, suffix):
     file = tmp_path / f"net.{suffix}"
@@ -100,6 +103,7 @@ def test_a_network_that_comes_along_is_written_by_its_name_without_its_data(tmp_
     assert "accuracy" not in result.output
 
 
+@pytest.mark.slow(seconds=1)
 def test_what_was_exported_is_one_object_on_stdout(run, tmp_path):
     file = tmp_path / "net.onnx"
     told = json.loads(call("export", str(run), "--lam", "1", "--out", str(file), "--nb-test", "40", "--json").stdout)

@@ -6,6 +6,7 @@ from art_oat import TradeoffCurve
 from tests.cli.subjects import DIGITS, MEASURING, TRAINED, call, said
 
 
+@pytest.mark.slow(seconds=1)
 def test_a_run_gets_a_page_wherever_it_is_asked_for(tmp_path):
     run, page = tmp_path / "run", tmp_path / "elsewhere" / "page.html"
     assert call(*DIGITS, "--out", str(run)).exit_code == 0
@@ -22,6 +23,7 @@ def test_a_run_gets_a_page_wherever_it_is_asked_for(tmp_path):
         assert "small-4 on digits" in expected.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow(seconds=1)
 def test_a_network_of_the_users_own_is_run_where_its_code_is_trusted(tmp_path):
     network = ("--network", "tests.models.test_external:tiny")
     words = ["train", "--data", "digits", "--nb-train", "50", *TRAINED[2:], *network, "--out", str(tmp_path)]

@@ -16,6 +16,7 @@ from art_oat.training.step import Step
 from tests.cli.subjects import DIGITS, MEASURING, TRAINED, call, said
 
 
+@pytest.mark.slow(seconds=1)
 def test_a_network_is_trained_on_a_file_of_arrays_and_evaluated(tmp_path):
     data, out = tmp_path / "images.npz", tmp_path / "run"
     generator = np.random.default_rng(0)
@@ -30,6 +31,7 @@ def test_a_network_is_trained_on_a_file_of_arrays_and_evaluated(tmp_path):
     assert (out / "tradeoff.png").exists()
 
 
+@pytest.mark.slow(seconds=1)
 def test_widths_are_trained_as_asked_and_evaluated_where_asked(tmp_path):
     widths = ("--widths", "0.25", "--widths", "0.5", "1", "--heads", "per-width", "--width-sampling", "sandwich")
     trained = call(*DIGITS, "--out", str(tmp_path), *widths, "--distills")
@@ -93,6 +95,7 @@ def test_a_training_that_diverges_is_restored_on_demand_and_each_restore_is_one_
     assert warnings.showwarning is unchanged
 
 
+@pytest.mark.slow(seconds=1)
 def test_weights_of_another_training_are_replaced_only_on_demand(tmp_path):
     arguments = (*DIGITS, "--out", str(tmp_path))
     assert call(*arguments).exit_code == 0
@@ -140,6 +143,7 @@ def test_a_training_that_cannot_be_is_refused_before_anything_is_written(tmp_pat
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow(seconds=1)
 def test_a_training_takes_options_before_the_recipe_s_and_radii_as_fractions(tmp_path):
     torch.save(SmallCNN(channels=(4,)).state_dict(), tmp_path / "plain.pt")
     begin = ("--pretrained", str(tmp_path / "plain.pt"), "--recipe", "fast", "--fallback", "", "--loss", "trades")
@@ -159,6 +163,7 @@ def test_a_training_takes_options_before_the_recipe_s_and_radii_as_fractions(tmp
     assert "Linf, eps 8," in call("evaluate", str(out), *MEASURING, "--eps", "8", "--allow-large-eps").output
 
 
+@pytest.mark.slow(seconds=1)
 def test_a_network_of_the_users_own_is_trained_by_name_and_evaluated_where_its_code_is_trusted(tmp_path):
     name, out = "tests.models.test_external:tiny", str(tmp_path)
     words = ["train", "--data", "digits", "--nb-train", "50", *TRAINED[2:], "--network", name, "--out", out]
@@ -172,6 +177,7 @@ def test_a_network_of_the_users_own_is_trained_by_name_and_evaluated_where_its_c
     assert call(*words).exit_code == 0
 
 
+@pytest.mark.slow(seconds=1)
 def test_what_run_json_holds_is_accepted_back_and_options_come_before_it(tmp_path):
     first, whole, alone = tmp_path / "first", tmp_path / "whole", tmp_path / "alone"
     assert call(*DIGITS, "--out", str(first), "--ema", "0.9").exit_code == 0

@@ -576,6 +576,7 @@ class Standardize(nn.Module):
         return (x - self.mean) / self.std
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize("preprocessing", [(0.0, 1.0), (0.4, 0.25)])
 def test_autoattack_does_to_a_module_what_it_does_to_a_plain_network(preprocessing):
     classifier = trained()

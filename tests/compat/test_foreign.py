@@ -71,6 +71,7 @@ def assert_trains(foreign: Foreign, dtype: str, layout: str, folder, *, exports=
         assert trained.faults(foreign.exact(dtype)) == []
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize(("foreign", "dtype", "layout"), cases(QUICK, is_full=False))
 def test_a_foreign_network_trains_and_answers_alike_in_every_form(foreign, dtype, layout, tmp_path):
     assert_trains(foreign, dtype, layout, tmp_path)
@@ -82,11 +83,13 @@ def test_a_foreign_network_trains_in_every_dtype_and_layout(foreign, dtype, layo
     assert_trains(foreign, dtype, layout, tmp_path, exports=foreign in TODAY and layout == "contiguous")
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize(("foreign", "dtype", "layout"), cases(A_FEW, is_full=False))
 def test_a_foreign_network_without_batch_norm_trains_and_answers_alike_in_every_form(foreign, dtype, layout, tmp_path):
     assert_trains(foreign, dtype, layout, tmp_path)
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize("foreign", A_FEW[:2], ids=lambda foreign: foreign.name)
 def test_a_foreign_network_is_exported_by_torch_and_run_by_onnxruntime(foreign, tmp_path):
     assert_trains(foreign, "float32", "contiguous", tmp_path, exports=True)

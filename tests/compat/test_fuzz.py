@@ -11,6 +11,7 @@ from tests.compat.fuzz import COMMON, LAST, NB_SEEDS, build, check
 GUIDE = Path(__file__).parents[2] / "docs" / "guide.md"
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize("seed", range(40))
 def test_a_random_network_is_converted_and_trained_right_or_refused(seed):
     check(seed)

@@ -15,6 +15,7 @@ FAMILIES = [
 ]
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.constructor)
 def test_every_form_of_a_network_from_a_zoo_answers_alike_and_is_slimmed_unless_it_is_known_why_not(family):
     outcome = examine(family)

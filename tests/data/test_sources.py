@@ -176,6 +176,7 @@ def test_a_pickle_of_an_array_of_something_else_than_numbers_is_refused_before_i
         read_source("cifar10", tmp_path)
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize("protocol", range(6))
 def test_a_cifar10_folder_is_read_whatever_protocol_it_was_pickled_by(tmp_path, protocol):
     lay_out_cifar10(tmp_path)

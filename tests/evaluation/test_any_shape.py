@@ -105,6 +105,7 @@ def test_a_single_feature_is_attacked_up_to_its_radius():
     assert is_correct(network, x_adv, y).tolist() == [False, True, False, True]
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize("shape", NORMS)
 def test_a_tradeoff_curve_of_inputs_of_any_shape_counts_what_the_margins_say(shape):
     classifier = affine(shape)
@@ -121,6 +122,7 @@ def test_a_tradeoff_curve_of_inputs_of_any_shape_counts_what_the_margins_say(sha
     assert part.points[0].nb_robust == 4
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize("shape", NORMS)
 def test_a_transfer_matrix_of_inputs_of_any_shape_has_what_the_margins_say_on_its_diagonal(shape):
     classifier = affine(shape)

@@ -203,6 +203,7 @@ def test_whole_numbers_are_attacked_in_their_units():
     assert report.broken_by.tolist() == same.broken_by.tolist()
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize(
     ("attack", "norm"),
     [
@@ -242,6 +243,7 @@ def test_what_autoattack_warns_of_is_issued_once_and_in_the_report(kind, message
     assert f"warning: {report.warnings[0]}" in str(report)
 
 
+@pytest.mark.slow(seconds=1)
 def test_samples_without_a_gradient_are_counted_over_all_shards():
     network, (x, _) = Stairs(), linear_data()
     y = network(x).argmax(dim=1).numpy()

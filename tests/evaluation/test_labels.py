@@ -81,6 +81,7 @@ PICTURES = {name: partial(drawn, name) for name in SHAPES}
 PICTURES |= {f"a heat map of {nb_lams} lams": partial(heat_map, nb_lams) for nb_lams in (2, 12)}
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize("name", PICTURES)
 def test_no_two_texts_of_a_picture_overlap_and_all_are_within_it(name):
     figure = PICTURES[name]()

@@ -50,6 +50,7 @@ def called(folder: Path) -> list[tuple[int, float, str]]:
     return sorted((index[0] // SHARD_SIZE, lam, name) for lam, name, index in calls)
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize("nb", [2, 4])
 def test_processes_that_share_an_evaluation_find_what_one_finds_and_each_attacks_its_shards(nb, tmp_path):
     (expected,) = in_processes(1, tmp_path, measured, tmp_path)
@@ -66,6 +67,7 @@ def stopped_in_one(folder: Path, state: Path) -> list[Any]:
     return measured(folder, state)
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize("nb", [1, 3])
 def test_what_two_processes_left_is_gone_on_with_by_another_number_and_nothing_is_attacked_twice(nb, tmp_path):
     state, first, second = tmp_path / "state", tmp_path / "first", tmp_path / "second"

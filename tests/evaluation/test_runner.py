@@ -121,6 +121,7 @@ def test_killed_at_a_random_moment_and_started_again_it_finds_the_same_and_attac
     assert len(again) == len(set(again))
 
 
+@pytest.mark.slow(seconds=1)
 def test_stopped_at_every_attack_in_turn_it_goes_on_to_the_same_and_attacks_nothing_twice(tmp_path):
     log = tmp_path / "log"
     undisturbed = findings(evaluation(log).run())
@@ -269,6 +270,7 @@ def test_with_state_an_attack_must_say_its_settings(varied, tmp_path):
 # -- What the result does not depend on. ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow(seconds=1)
 def test_neither_the_order_of_attacks_nor_that_of_points_nor_their_company_changes_what_an_attack_draws(tmp_path):
     def found(**options) -> dict:
         return findings(evaluation(tmp_path / "log", carries_examples=False, **options).run())

@@ -41,6 +41,7 @@ def slim_classifier() -> OATClassifier:
     return make_classifier(widths=(0.3, 0.5, 1.0))
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize(
     ("options", "points"),
     [
@@ -55,6 +56,7 @@ def test_every_point_that_is_trained_or_named_is_measured_once(slim_classifier, 
     assert [point.clean for point in curve.points] == [np.mean(it == y) for it in predicted]
 
 
+@pytest.mark.slow(seconds=1)
 def test_the_cost_of_a_point_is_that_of_the_network_built_at_its_width(slim_classifier, y):
     points = measure(slim_classifier, y, lambdas=(0.0, 0.3)).points
     for point in points:
@@ -98,6 +100,7 @@ def test_costs_are_those_of_the_inputs_that_the_network_sees(y):
     assert point.macs == 4 * 4 * 6 * 9 + 2 * 2 * (8 * 6 * 9 + 8) + 8 * 5
 
 
+@pytest.mark.slow(seconds=1)
 def test_measuring_leaves_the_model_as_it_was(slim_classifier, y):
     before = {name: tensor.clone() for name, tensor in slim_classifier.model.state_dict().items()}
     slim_classifier.model.train()
@@ -106,6 +109,7 @@ def test_measuring_leaves_the_model_as_it_was(slim_classifier, y):
     assert all(torch.equal(before[name], it) for name, it in slim_classifier.model.state_dict().items())
 
 
+@pytest.mark.slow(seconds=1)
 def test_what_no_other_point_beats_is_a_curve_of_its_own_with_its_own_reports(slim_classifier, y):
     curve = measure(slim_classifier, y, attack=["pgd-1", "pgd-2"])
     front = curve.pareto(costs=("macs",))
@@ -148,6 +152,7 @@ def test_the_robust_accuracy_is_the_worst_case_over_the_attacks_sample_by_sample
     assert [report.is_robust.tolist() for report in curve.reports] == [second.tolist(), third.tolist()]
 
 
+@pytest.mark.slow(seconds=1)
 def test_examples_are_tried_at_the_next_point_and_all_that_is_robust_was_attacked_there():
     classifier, seen = varied_classifier(), {}
     y = classifier.predict(IMAGES, lam=1.0).argmax(axis=1)
@@ -263,6 +268,7 @@ def without_costs(curve: TradeoffCurve) -> TradeoffCurve:
     return replace(curve, points=tuple(replace(point, **unknown) for point in curve.points))
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize("widths", [(1.0,), (0.5, 1.0)])
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
 def test_the_picture_names_what_it_shows_and_is_saved_whole(tmp_path, widths, ending):
@@ -287,6 +293,7 @@ def test_the_picture_of_one_width_labels_lams_and_attacks_and_says_nothing_of_co
     assert legend_of(figure) == ["clean", "robust: worst case of all attacks", "PGD-20 alone", "AutoAttack alone"]
 
 
+@pytest.mark.slow(seconds=1)
 def test_the_title_names_subject_attacks_radius_and_images():
     expected = "ResNet-20 on digits. PGD-20 and AutoAttack at eps 0.2 (Linf) on 150 images, clean on 450; bars:"
     assert curve_of(1.0).plot(subject="ResNet-20 on digits").get_suptitle().replace("\n", " ").startswith(expected)
@@ -311,6 +318,7 @@ def test_each_width_has_panels_of_its_own_that_say_what_it_costs_with_the_others
         assert sorted(behind) == sorted(shares for other, shares in robust.items() if other != width)
 
 
+@pytest.mark.slow(seconds=1)
 def test_the_title_of_a_width_says_what_the_latency_is_that_of_and_leaves_out_what_is_not_known():
     curve = curve_of(0.5, 1.0, latency_batch_size=32)
     assert curve.plot().axes[0].get_title() == "width 1\n1.16 G MACs, 45 ms for 32 images"

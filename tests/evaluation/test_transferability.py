@@ -141,6 +141,7 @@ def test_the_diagonal_is_what_the_attack_leaves_at_its_own_lam_and_the_last_row_
     assert (matrix.robust.diagonal() < matrix.clean).any()
 
 
+@pytest.mark.slow(seconds=1)
 def test_an_attack_from_outside_leaves_all_lams_at_once_to_pgd(classifier, y):
     own = FastGradientMethod(classifier, eps=0.05)
     matrix, reference = measure(classifier, y, attack=own), measure(classifier, y, attack=None)
@@ -152,6 +153,7 @@ def test_an_attack_from_outside_leaves_all_lams_at_once_to_pgd(classifier, y):
         assert np.array_equal(network_rows, answers)
 
 
+@pytest.mark.slow(seconds=1)
 def test_the_default_is_pgd_of_50_steps_of_a_twentieth_of_the_radius(classifier, y):
     first, second = (measure(classifier, y, attack=attack) for attack in (None, PGD(0.05, 0.05 / 20, 50)))
     assert np.array_equal(first.right, second.right)

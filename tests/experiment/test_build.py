@@ -94,6 +94,7 @@ def test_what_is_exempt_does_not_decay():
     assert weights[()] < 0.9 * weights[("norm",)]
 
 
+@pytest.mark.slow(seconds=1)
 def test_networks_that_a_function_builds_are_kept_too(tmp_path):
     recipe = RECIPE.changed(network="resnet18", nb_epochs=1, nb_train=20)
     data = recipe.dataset()

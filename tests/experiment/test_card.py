@@ -30,6 +30,7 @@ def run(folder: Path, recipe: Recipe = RECIPE, *, trains: bool = True, **changes
     return curve, lines
 
 
+@pytest.mark.slow(seconds=1)
 def test_a_measured_run_is_a_folder_as_the_hub_takes_it(tmp_path):
     curve, _ = run(tmp_path)
     found = huggingface_hub.ModelCard.load(tmp_path / "README.md").data
@@ -38,6 +39,7 @@ def test_a_measured_run_is_a_folder_as_the_hub_takes_it(tmp_path):
     assert load_model(tmp_path).lambdas == RECIPE.lambdas
 
 
+@pytest.mark.slow(seconds=1)
 def test_a_card_follows_the_measurement_and_goes_when_another_network_is_trained(tmp_path):
     run(tmp_path)
     before = (tmp_path / "README.md").read_text()
@@ -49,6 +51,7 @@ def test_a_card_follows_the_measurement_and_goes_when_another_network_is_trained
     assert not (tmp_path / "README.md").exists()
 
 
+@pytest.mark.slow(seconds=1)
 def test_a_card_that_somebody_edited_stays_and_that_is_said(tmp_path):
     run(tmp_path)
     (tmp_path / "README.md").write_text("mine")
@@ -76,6 +79,7 @@ def home(tmp_path, monkeypatch):
     return home
 
 
+@pytest.mark.slow(seconds=1)
 def test_no_file_of_a_run_names_the_user_the_machine_or_the_home_folder(home, tmp_path):
     recipe = replace(RECIPE, data="~/set.npz")
     run(tmp_path / "run", recipe)

@@ -64,6 +64,7 @@ def read(entry) -> tuple[dict, torch.Tensor]:
     return json.loads((entry / "It2026Is.json").read_text()), images
 
 
+@pytest.mark.slow(seconds=1)
 def test_it_writes_a_model_its_function_the_attacked_images_and_the_json_and_nothing_else(entry):
     model = {"config.json", "model.safetensors", "model.py"}
     assert {path.name for path in entry.iterdir()} - {LOCK} == {*model, "It2026Is.json", "It2026Is.pt"}
@@ -106,6 +107,7 @@ def test_autoattack_run_on_the_function_as_robustbench_runs_it_finds_as_much(ent
     assert clean_accuracy(network, x_adv, Y) == pytest.approx(ours, abs=1.5 / NB_IMAGES)  # of another seed: one image
 
 
+@pytest.mark.slow(seconds=1)
 def test_what_was_cut_short_is_gone_on_with_and_comes_to_the_same_files(run, tmp_path, monkeypatch):
     quick = replace(ONE, eps=0.49, shard_size=6)  # no image withstands this for long
     attacked, attack = [], Shard.attack

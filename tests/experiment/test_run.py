@@ -87,6 +87,7 @@ def test_it_writes_what_it_says_and_knows_its_recipe(folder):
     assert Run(folder, print).recipe == RECIPE
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize("umask", [0o022, 0o077], ids=oct)
 def test_whatever_a_run_writes_for_a_moment_or_for_good_has_the_rights_that_the_umask_gives(
     tmp_path, monkeypatch, umask
@@ -112,6 +113,7 @@ def test_whatever_a_run_writes_for_a_moment_or_for_good_has_the_rights_that_the_
     assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o777 & ~umask
 
 
+@pytest.mark.slow(seconds=1)
 def test_run_again_it_reuses_everything_and_says_so(folder):
     weights = (folder / "model.safetensors").stat().st_mtime_ns
     assert train(folder) == "Reusing the"
@@ -121,6 +123,7 @@ def test_run_again_it_reuses_everything_and_says_so(folder):
     assert curve == TradeoffCurve.from_csv(folder / "tradeoff.csv")
 
 
+@pytest.mark.slow(seconds=1)
 def test_a_run_of_before_whose_model_was_described_under_another_name_is_reused_as_it_is(folder):
     (folder / "config.json").replace(folder / "model.json")
     assert train(folder) == "Reusing the"
@@ -130,6 +133,7 @@ def test_a_run_of_before_whose_model_was_described_under_another_name_is_reused_
     assert not (folder / "model.json").exists()
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize(
     ("changes", "points", "nb_robust", "eps"),
     [
@@ -165,6 +169,7 @@ def test_shards_are_attacked_side_by_side(folder, monkeypatch):
     assert asked["options"].nb_workers == 2
 
 
+@pytest.mark.slow(seconds=1)
 def test_a_measurement_that_was_cut_goes_on_and_says_so(folder, monkeypatch):
     expected = TradeoffCurve.from_csv(folder / "tradeoff.csv")
     for name in MEASURED:
@@ -236,6 +241,7 @@ def test_a_record_that_was_changed_is_no_record_and_a_refusal_names_it(folder):
     assert train(folder, overwrites=True) == "Training one"
 
 
+@pytest.mark.slow(seconds=1)
 def test_other_data_are_noticed(folder):
     changed = DATA._replace(test=Split(1 - DATA.test.x, DATA.test.y))
     assert measure(folder, changed)[1] == "Attacking"
@@ -274,6 +280,7 @@ def cut_in(epoch: int):
             yield
 
 
+@pytest.mark.slow(seconds=1)
 def test_a_training_that_is_cut_short_can_be_measured_and_then_gone_on_with(tmp_path):
     with cut_in(2):
         train(tmp_path, LONGER)
@@ -283,6 +290,7 @@ def test_a_training_that_is_cut_short_can_be_measured_and_then_gone_on_with(tmp_
     assert not (tmp_path / "tradeoff.csv").exists()  # it was of weights that are no longer there
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize("options", [{}, {"keeps_best": False}])
 def test_the_same_training_again_after_cuts_has_the_weights_of_the_uncut_one(tmp_path, options):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
@@ -386,6 +394,7 @@ def test_the_record_never_vouches_for_weights_that_another_has_written(tmp_path,
     assert train(tmp_path / "new", other) == "Going on"
 
 
+@pytest.mark.slow(seconds=1)
 def test_what_another_process_wrote_between_two_steps_of_one_is_not_forgotten(folder, tmp_path):
     first = Run(tmp_path / "it", [].append)
     shutil.copytree(folder, tmp_path / "it")

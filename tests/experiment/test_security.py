@@ -32,6 +32,7 @@ def search(folder, data, asked=SEARCH):
     return curve, line.split()[0]
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize("nb_done", [2, 7])
 def test_a_search_that_was_cut_goes_on_where_it_was_and_one_that_is_done_is_reused(folder, data, monkeypatch, nb_done):
     before, attack, calls = {path.name for path in folder.iterdir()}, Shard.attack, []
@@ -59,6 +60,7 @@ def test_a_search_that_was_cut_goes_on_where_it_was_and_one_that_is_done_is_reus
     assert {path.name for path in folder.iterdir()} - before - {LOCK} == {"security.csv", "security.png"}
 
 
+@pytest.mark.slow(seconds=1)
 def test_another_search_is_made_anew(folder, data):
     alone = replace(SEARCH, check=None, attack="fmn-1")
     assert search(folder, data, alone)[1] == "Looking"

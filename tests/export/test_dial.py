@@ -247,6 +247,7 @@ OURS = {
 }
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize("film", ["linear", "published"])
 @pytest.mark.parametrize("name", OURS)
 def test_the_exported_dial_of_a_network_of_ours_answers_as_the_classifier_predicts(name, film):
@@ -283,6 +284,7 @@ def test_the_exported_dial_of_a_network_of_others_answers_as_the_classifier_pred
     assert_exports_answer_as_the_classifier_predicts(model.eval(), foreign.input_shape, rounding=1e-4)
 
 
+@pytest.mark.slow(seconds=1)
 def test_a_dial_can_be_traced_on_one_sample_compiled_and_exported_strictly():
     model, x = shaken(Residual()), images()
     lams, network = lams_of(model), dial_network(model)

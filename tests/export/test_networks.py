@@ -32,6 +32,7 @@ def assert_ships(subject, kind, points, tmp_path):
         assert own <= EXACT < other
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("name", A_FEW)
 def test_ours_are_shipped_in_every_format(name, kind, tmp_path):
@@ -66,6 +67,7 @@ def assert_ships_its_dial(subject, kind, width, tmp_path):
     assert np.abs(answer - subject.predict(x, lam=1.0, width=width)).max() > EXACT * np.abs(expected).max()
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize("kind", DIALS)
 @pytest.mark.parametrize("name", A_FEW)
 def test_dials_of_ours_answer_at_fifty_random_lams_as_predict_does(name, kind, tmp_path):

@@ -11,6 +11,7 @@ X = images(5, torch.float32)
 ONNX = FORMATS["onnx"]
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize("precision", ["float32", "float16"])
 def test_a_file_is_run_by_onnxruntime_alone_with_named_float32_inputs_for_any_batch(precision, tmp_path):
     ONNX.write(shipment(folded()), precision, tmp_path / "net.onnx")
@@ -24,6 +25,7 @@ def test_a_file_is_run_by_onnxruntime_alone_with_named_float32_inputs_for_any_ba
         torch.testing.assert_close(torch.from_numpy(answer), folded()(X[:size]), rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.slow(seconds=1)
 def test_half_precision_keeps_weights_of_half_the_size(tmp_path):
     sizes = {}
     for precision in ("float32", "float16"):
@@ -33,6 +35,7 @@ def test_half_precision_keeps_weights_of_half_the_size(tmp_path):
     assert sizes["float16"] == sizes["float32"] / 2
 
 
+@pytest.mark.slow(seconds=1)
 def test_a_file_says_what_it_is_and_names_no_folder_of_the_machine(tmp_path):
     ONNX.write(shipment(folded()), "float32", tmp_path / "net.onnx")
     about = {it.key: it.value for it in onnx.load(tmp_path / "net.onnx").metadata_props}

@@ -25,6 +25,7 @@ def is_int8(path):
     return {tuple(it.dims): it.data_type == onnx.TensorProto.INT8 for it in weights if len(it.dims) > 1}
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize("name", ["small", "resnet", "vit", "convnext"])
 def test_most_weights_are_int8_and_the_scores_stay_near_those_of_the_network(name, tmp_path):
     network = folded(name).requires_grad_(False)
@@ -37,6 +38,7 @@ def test_most_weights_are_int8_and_the_scores_stay_near_those_of_the_network(nam
     assert (about["precision"], about["lam"]) == ("int8", "0.3")
 
 
+@pytest.mark.slow(seconds=1)
 def test_convolutions_in_groups_stay_in_float32_and_the_others_do_not(tmp_path):
     body = nn.Conv2d(1, 8, 2), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 6, 1)
     network = nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5))
@@ -46,6 +48,7 @@ def test_convolutions_in_groups_stay_in_float32_and_the_others_do_not(tmp_path):
     assert found[6, 8, 1, 1]
 
 
+@pytest.mark.slow(seconds=1)
 def test_a_network_without_convolutions_needs_no_ranges(tmp_path):
     network = nn.Sequential(nn.Flatten(), nn.Linear(36, 32), nn.ReLU(), nn.Linear(32, 5)).eval().requires_grad_(False)
     subject = quantized(network, tmp_path / "net.onnx")
@@ -66,6 +69,7 @@ class TwoHeads(nn.Module):
         return self.first(x) + self.second(x.relu())
 
 
+@pytest.mark.slow(seconds=1)
 def test_layers_that_share_their_weights_are_quantized_like_others(tmp_path):
     network = TwoHeads().eval().requires_grad_(False)
     subject = quantized(network, tmp_path / "net.onnx")

@@ -117,6 +117,7 @@ def test_a_name_wins_over_a_suffix(tmp_path):
     assert torch.jit.load(tmp_path / "net.bin")(X).shape == (40, 5)
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
 def test_accuracy_before_is_that_of_the_network_and_after_that_of_the_file(precision, tmp_path):
     network = folded()

@@ -79,6 +79,7 @@ def test_film_follows_the_norm():
     torch.testing.assert_close(run(layer, x), film(run(plain.eval(), x), condition().code))
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize("make", [DualBatchNorm, DualAffineBatchNorm])
 @pytest.mark.parametrize("lam", [LAM, torch.zeros(5), torch.ones(5)])
 def test_film_in_training_keeps_nothing_of_what_its_norm_gave_and_has_the_same_gradients(make, lam, monkeypatch):

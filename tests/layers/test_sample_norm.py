@@ -105,6 +105,7 @@ def test_a_folded_weight_is_as_trainable_as_that_of_its_side_was():
     assert (adversarial.weight.requires_grad, adversarial.bias.requires_grad) == (False, True)
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize("kind", ["layer", "group", "RMS"])
 def test_gradients_are_those_of_the_formula_though_the_normalized_features_are_not_kept(kind, monkeypatch):
     layer, norm, x = layer_and_norm(kind)

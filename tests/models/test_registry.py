@@ -31,6 +31,7 @@ def test_a_name_draws_the_weights_that_its_constructor_draws(name):
     torch.testing.assert_close(network.state_dict(), expected, rtol=0, atol=0)
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize("size", [(8, 8), (32, 32)])
 def test_every_spelling_of_our_own_is_a_name_that_scores_gray_and_colored_images(size):
     for kind in network_kinds():

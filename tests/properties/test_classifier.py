@@ -286,6 +286,7 @@ ENTRIES = [
 ]
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize("entry", tried(ENTRIES), ids=lambda entry: entry.name)
 def test_a_classifier_answers_as_plain_ones_do_or_refuses_by_name(entry):
     entry.try_many()

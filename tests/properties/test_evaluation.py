@@ -217,6 +217,7 @@ def _is_of(attack, given):
     assert attack.eps == float(given["eps"])
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize("entry", tried(ENTRIES), ids=lambda entry: entry.name)
 def test_an_evaluation_finds_what_a_known_attack_does_or_refuses_by_name(entry):
     entry.try_many()

@@ -176,6 +176,7 @@ def _is_head(found):
     assert found == "head"
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize("entry", tried(ENTRIES), ids=lambda entry: entry.name)
 def test_what_is_transferred_keeps_its_features_or_is_refused_by_name(entry):
     entry.try_many()

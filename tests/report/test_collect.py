@@ -23,6 +23,7 @@ def copy(run, tmp_path, *without):
     return Run(folder, silent, device_type="cpu")
 
 
+@pytest.mark.slow(seconds=1)
 def test_answers_are_those_of_predict_at_every_stop_of_the_dial(report, data, classifier):
     x = as_floats(data.test.x[list(report.gallery.samples)], (0, 1))
     assert [*report.gallery.labels] == [*data.test.y[list(report.gallery.samples)]]
@@ -82,6 +83,7 @@ def test_a_larger_radius_leaves_no_more_right_and_radius_0_is_the_clean_accuracy
         assert line.radii[3] == report.eps
 
 
+@pytest.mark.slow(seconds=1)
 def test_what_a_run_lacks_is_left_out_and_the_page_says_why(run, tmp_path):
     bare = copy(run, tmp_path, "samples.csv", "training.csv", "tradeoff.csv")
     found = collect(bare, nb_images=10)
@@ -92,6 +94,7 @@ def test_what_a_run_lacks_is_left_out_and_the_page_says_why(run, tmp_path):
         assert why in page
 
 
+@pytest.mark.slow(seconds=1)
 def test_no_path_says_whose_home_folder_it_is_and_commands_name_the_run_from_where_it_lies(run, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     own = copy(run, tmp_path)
@@ -118,6 +121,7 @@ def test_a_damaged_file_is_refused_by_name(run, tmp_path):
         collect(damaged, nb_images=10)
 
 
+@pytest.mark.slow(seconds=1)
 def test_nothing_in_the_folder_is_changed(run, tmp_path):
     own = copy(run, tmp_path)
     before = {path: path.read_bytes() for path in own.folder.iterdir()}

@@ -119,6 +119,7 @@ def test_a_network_that_would_compute_with_the_original_is_refused_by_path_also_
         OATClassifier(model, nn.CrossEntropyLoss(), (1, 1, 6, 6, 1), 5, clip_values=(0, 1))
 
 
+@pytest.mark.slow(seconds=1)
 def test_the_original_is_not_kept_alive_by_its_conversion():
     network = Plain()
     model = to_conditional(network)

@@ -75,6 +75,7 @@ def test_a_point_beside_lam_or_width_is_refused(model, make, point, dials):
         make(model, point, **dials)
 
 
+@pytest.mark.slow(seconds=1)
 def test_a_folded_network_exports_to_onnx():
     model, x, file = shaken(Residual(), torch.float32), images(dtype=torch.float32), io.BytesIO()
     program = torch.onnx.export(fold(model, POINT), (x,), dynamo=True, verbose=False)

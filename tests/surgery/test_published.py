@@ -11,6 +11,7 @@ from tests.models.published import nb_convolution_macs, nb_parameters, norms_of
 from tests.networks import WIDTHS
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize(("make", "expected"), [(resnet34, 33_355_466), (wrn_16_8, 16_228_922), (wrn_40_2, 3_886_394)])
 def test_the_published_networks_have_exactly_as_many_parameters(make, expected):
     model = to_published(make())

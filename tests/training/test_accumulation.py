@@ -56,6 +56,7 @@ def test_whole_steps_in_parts_give_the_weights_and_the_record_of_steps_at_once(o
     assert (record_of_parts.clean, record_of_parts.robust) == (record.clean, record.robust)
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize("options", [{}, {"clip_grad_norm": 0.1, "weight": WEIGHTS}], ids=["plain", "clipped"])
 @pytest.mark.parametrize("nb_parts", [1, 2, 30])
 def test_processes_that_each_compute_their_rows_in_parts_train_as_one_at_once(options, nb_parts, tmp_path):
@@ -69,6 +70,7 @@ def test_processes_that_each_compute_their_rows_in_parts_train_as_one_at_once(op
         assert (record_of_parts.clean, record_of_parts.robust) == (record.clean, record.robust)
 
 
+@pytest.mark.slow(seconds=1)
 def test_processes_that_compute_in_bf16_stay_alike_and_train_as_one_to_its_rounding(tmp_path):
     """What they differ by is a sum of rounded parts, far less than what bfloat16 itself does to the weights.
 

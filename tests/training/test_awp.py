@@ -548,6 +548,7 @@ COMBINATIONS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize("name", COMBINATIONS)
 def test_with_any_method_a_vanishing_perturbation_changes_no_bit_and_a_large_one_does(name):
     """A weight plus 1e-30 is that weight in float32: draws, statistics and gradients must be what they are without."""

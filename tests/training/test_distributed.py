@@ -49,6 +49,7 @@ def gradients(options: dict[str, Any], statistics: str, widths: tuple[float, ...
     return {name: it.grad for name, it in classifier.model.named_parameters()} | dict(classifier.model.named_buffers())
 
 
+@pytest.mark.slow(seconds=1)
 @parametrize_in_pairs(
     nb=[2, 4],
     statistics=["dual", "shared", "single"],
@@ -80,6 +81,7 @@ def three_steps(options: dict[str, Any], statistics: str = "dual") -> dict[str, 
     return classifier.model.state_dict() | figures | points
 
 
+@pytest.mark.slow(seconds=1)
 @parametrize_in_pairs(
     nb=[2, 4],
     attack=[PGD(0.2, nb_steps=3), NFGSM(0.2), PGD(0.2, nb_steps=2, norm="L2"), PGD(0.2, nb_steps=2, objective="kl")],
@@ -111,6 +113,7 @@ def part_by_part(nb: int) -> tuple[list[float], list[dict[str, Tensor]]]:
     return weights, found
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize("nb", [2, 4])
 def test_without_synchronized_norms_each_process_normalizes_its_own_rows(nb, tmp_path):
     """The gradient is the mean of those of the parts, by their weights; statistics move by the mean of their moves."""
@@ -198,6 +201,7 @@ def with_draws_of_its_own() -> list[Any]:
     return [trainer._generator.get_state(), weights, model.network.masks[0]]
 
 
+@pytest.mark.slow(seconds=1)
 def test_dropout_and_attacks_draw_apart_and_the_processes_stay_alike(tmp_path):
     first, second = in_processes(2, tmp_path, with_draws_of_its_own)
     assert torch.equal(first[0], second[0])
@@ -225,6 +229,7 @@ def trained_with_callbacks(folder: Path, end: int, every_steps: int) -> list[Any
     return [ends.told, [record.epoch for record in trainer.history], trainer.best_epoch, classifier.model.state_dict()]
 
 
+@pytest.mark.slow(seconds=1)
 def test_one_process_is_told_writes_and_decides_and_all_end_alike_with_the_best_weights(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -255,6 +260,7 @@ def resumed(source: Path | None, kept: Path, path: Path) -> dict[str, Tensor]:
     return classifier.model.state_dict()
 
 
+@pytest.mark.slow(seconds=1)
 def test_a_training_goes_on_from_within_an_epoch_in_as_many_processes_to_the_bit_and_in_others_to_rounding(tmp_path):
     kept, other = tmp_path / "kept.pt", tmp_path / "other.pt"
     whole, _ = in_processes(2, tmp_path, resumed, None, kept, tmp_path / "whole.pt")
@@ -304,6 +310,7 @@ def with_a_fault_in_one() -> list[Any]:
     return [[record.is_diverged for record in trainer.history], classifier.model.state_dict()]
 
 
+@pytest.mark.slow(seconds=1)
 def test_what_diverges_in_one_process_is_undone_in_all(tmp_path):
     first, second = in_processes(2, tmp_path, with_a_fault_in_one)
     assert first[0] == second[0] == [False, True, False, False]

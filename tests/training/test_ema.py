@@ -104,6 +104,7 @@ def assert_average(classifier, states: list[dict[str, torch.Tensor]]) -> None:
     assert_same(weights_of(classifier, state(classifier)), expected, rtol=1e-5, atol=1e-6)  # float32 against float64
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize(("widths", "heads"), [((1.0,), "shared"), (WIDTHS, "shared"), (WIDTHS, "per-width")])
 def test_after_fit_weights_are_the_average_of_the_start_and_the_weights_after_every_step(widths, heads):
     """Those of every width; statistics are averaged, too."""
@@ -148,6 +149,7 @@ def test_frozen_weights_stay_exactly_as_they_are(classifier):
     assert torch.equal(head, before)
 
 
+@pytest.mark.slow(seconds=1)
 def test_the_raw_weights_train_whatever_the_average_is():
     losses = []
     for ema in (None, 0.5, 0.99):

@@ -38,6 +38,7 @@ def trained(name: str, widths: tuple[float, ...], path: Path, last: int | None =
     return state(trainer.get_classifier())
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize("name", ["Lars", "Lamb"])
 @pytest.mark.parametrize("widths", [(1.0,), (0.5, 1.0)])
 def test_a_training_moves_every_weight_and_goes_on_to_the_same_bits(name, widths, tmp_path):

@@ -94,6 +94,7 @@ def test_images_with_channels_last_reach_convolutions_in_the_layout_of_their_wei
     assert all(x.is_contiguous(memory_format=torch.channels_last) for x in seen)
 
 
+@pytest.mark.slow(seconds=1)
 def test_a_network_with_channels_last_is_trained_on_such_batches_and_to_the_same_weights():
     x, results = torch.rand(20, 3, 8, 8, generator=torch.Generator().manual_seed(1)).numpy(), []
     for memory_format in (torch.contiguous_format, torch.channels_last):

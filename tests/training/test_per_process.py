@@ -84,6 +84,7 @@ def trained(make: Any, source: Any, options: dict[str, Any]) -> dict[str, Any]:
     return classifier.model.state_dict() | losses
 
 
+@pytest.mark.slow(seconds=1)
 @parametrize_in_pairs(
     source=[dealt, sharded],
     attack=[PGD(0.2, nb_steps=2), NFGSM(0.2)],
@@ -110,6 +111,7 @@ def of_two(rank: int, size: int, batch_size: int) -> DataLoader:
     return dealt(rank, size, 2)
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize(
     "more", [{"augmentation": RandomCropFlip(1)}, {"accumulation_steps": 2}, {"weight_perturbation": 0.01}]
 )
@@ -154,6 +156,7 @@ def cut(path: Path | None, end: int, data: TensorDataset, *, is_joint: bool = Fa
     return classifier.model.state_dict()
 
 
+@pytest.mark.slow(seconds=1)
 def test_a_training_goes_on_within_an_epoch_to_the_bit_though_samples_are_drawn_while_they_are_loaded(tmp_path):
     whole, other = in_processes(2, tmp_path, cut, None, 0, NOISY)
     assert is_same(whole, other)
@@ -162,6 +165,7 @@ def test_a_training_goes_on_within_an_epoch_to_the_bit_though_samples_are_drawn_
         assert is_same(again, whole)
 
 
+@pytest.mark.slow(seconds=1)
 def test_one_process_goes_on_with_what_two_began_as_if_it_had_done_all(tmp_path):
     whole = cut(None, 0, EVEN, is_joint=True)
     in_processes(2, tmp_path, partial(cut, is_joint=True), tmp_path / "state.pt", 6, EVEN)
@@ -182,6 +186,7 @@ def refusals() -> list[str]:
     ]
 
 
+@pytest.mark.slow(seconds=1)
 def test_what_is_mixed_up_is_refused_in_every_process(tmp_path):
     for rank, (sampler, undeclared, lacking) in enumerate(in_processes(2, tmp_path, refusals)):
         assert f"DistributedSampler must have num_replicas=2 and rank={rank}" in sampler

@@ -58,6 +58,7 @@ def assert_goes_on(path, train, step: int, written: int, per_step: int = 1) -> N
     assert_same(outcome(again), outcome(whole))
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize("variant", [*VARIANTS, "shuffling loader"])
 def test_a_training_cut_within_an_epoch_goes_on_from_the_last_step_written_as_if_uncut(tmp_path, variant):
     method, options, network = VARIANTS.get(variant, ({}, {"source": (LOADER,)}, {}))
@@ -74,6 +75,7 @@ def test_a_training_cut_within_an_epoch_goes_on_from_the_last_step_written_as_if
     )  # in the last step of the second epoch, after its second
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize(
     ("kind", "step", "written"),
     [*itertools.product(SCHEDULERS, [2], [1]), *((kind, 8, 7) for kind in SCHEDULERS if kind != "torch's cycle")],
@@ -89,6 +91,7 @@ def test_every_scheduler_goes_on_within_an_epoch(tmp_path, kind, step, written):
     assert_goes_on(tmp_path / "state.pt", train, step, written)
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize("step", [6, 7, 8, 10, 11, 14])  # the second epoch and its second run have four steps each
 def test_an_epoch_that_is_guarded_goes_on_in_its_middle_before_and_after_a_collapse(tmp_path, step):
     method, network = METHODS["average and augmentation"]
@@ -108,6 +111,7 @@ def test_an_epoch_that_is_guarded_goes_on_in_its_middle_before_and_after_a_colla
     assert [record.is_undone for record in again.history] == [False, True, False, False]
 
 
+@pytest.mark.slow(seconds=1)
 def test_what_is_guarded_was_decided_when_the_epoch_began_though_the_radius_has_grown_since(tmp_path):
     def train(path, seed, **more):
         file = None if path is None else ResumeFile(path, every_steps=1)
@@ -122,6 +126,7 @@ def test_what_is_guarded_was_decided_when_the_epoch_began_though_the_radius_has_
     assert looks == [1, 2]  # of the uncut training, and of that which went on
 
 
+@pytest.mark.slow(seconds=1)
 def test_cut_again_and_again_with_other_cadences_it_still_equals_the_uncut_one(tmp_path):
     path = tmp_path / "state.pt"
     for options in ({"every_steps": 1}, {}, {"every_minutes": 1e-9}, {"every_steps": 2}):
@@ -130,6 +135,7 @@ def test_cut_again_and_again_with_other_cadences_it_still_equals_the_uncut_one(t
     assert_same(outcome(fit_small_steps(trainer_of(), path)), outcome(fit_small_steps(trainer_of(), None)))
 
 
+@pytest.mark.slow(seconds=1)
 def test_the_file_is_written_when_its_steps_or_minutes_are_over_and_after_every_epoch(tmp_path, monkeypatch):
     now, steps, written = [0.0], Counter(), []
 
@@ -189,6 +195,7 @@ def test_weights_that_have_diverged_are_not_written_over_good_ones(tmp_path):
     assert all(tensor.isfinite().all() for tensor in content["step"]["tensors"])
 
 
+@pytest.mark.slow(seconds=1)
 def test_the_seconds_before_a_cut_count_and_the_metrics_are_of_the_whole_epoch(tmp_path):
     path = tmp_path / "state.pt"
     with cut_in(7):
@@ -282,6 +289,7 @@ def test_a_cadence_that_is_none_and_a_loader_without_an_end_are_refused(tmp_path
         fit(trainer_of(), file, (DataLoader(Endless(), 5),), scheduler=None)
 
 
+@pytest.mark.slow(seconds=1)
 def test_a_cut_after_the_last_step_of_a_loader_that_promises_more_is_gone_on_with(tmp_path):
     """As several workers of an iterable data set do, where each of them has a smaller batch in the end."""
 

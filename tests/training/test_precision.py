@@ -61,6 +61,7 @@ def test_attacks_of_art_run_in_bf16(classifier, make):
     assert np.isfinite(classifier.predict(X)).all()
 
 
+@pytest.mark.slow(seconds=1)
 def test_digits_are_learned_in_bf16_as_in_float32():
     data, accuracies = digits(), []
     for precision in DTYPES:

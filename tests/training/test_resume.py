@@ -384,6 +384,7 @@ def everything(trainer: OATTrainer) -> tuple:
     )
 
 
+@pytest.mark.slow(seconds=1)
 def test_no_bit_of_a_file_changes_unnoticed(tmp_path, written):
     path, good, draw = tmp_path / "state.pt", written.read_bytes(), random.Random(0)
     trainer = trainer_of(with_dropout(seed=1))

@@ -292,6 +292,7 @@ class DivergingAt:
         return hybrid_loss(*arguments) * (math.nan if self.nb_losses in self.steps else 1.0)
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize("options", [{}, {"every_steps": 1}])
 @pytest.mark.parametrize("cut", [3, 6, 8, 9, 11])
 def test_a_cut_before_between_and_after_restores_changes_nothing(tmp_path, options, cut):
@@ -322,6 +323,7 @@ def nb_losses_of(file: ResumeFile) -> int:
     return content["nb_steps"] + (0, 3, 5)[undone]  # the steps of the epochs that were undone, and their NaN
 
 
+@pytest.mark.slow(seconds=1)
 def test_a_training_that_was_to_raise_is_gone_on_with_as_if_it_had_been_to_restore(tmp_path):
     file, loss = ResumeFile(tmp_path / "state.pt", every_steps=2), DivergingAt(7)
     with pytest.raises(DivergenceError, match="got a loss of nan in epoch 2"):

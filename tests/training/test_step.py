@@ -112,10 +112,12 @@ def test_every_width_is_attacked_on_its_own_network_on_the_same_samples_at_the_s
     assert trainer.history[0].loss == pytest.approx(np.mean(loss.values))
 
 
+@pytest.mark.slow(seconds=1)
 def test_three_widths_train_alike_as_a_sandwich_and_all_of_them():
     assert is_same(*(trained(make_classifier(widths=WIDTHS), width_sampling=kind) for kind in ("all", "sandwich")))
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize("heads", ["shared", "per-width"])
 def test_a_step_at_one_random_width_leaves_norms_statistics_and_heads_of_the_others_alone(heads):
     drawn = set()
@@ -277,6 +279,7 @@ def clipped(limit: float | None, **method) -> list[torch.Tensor]:
     return [weight.grad for weight in classifier.model.parameters() if weight.grad is not None]
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize("method", [{}, PERTURBED])
 def test_the_whole_gradient_of_a_step_is_shortened_to_the_limit_and_keeps_its_direction(method):
     whole = clipped(None, **method)
@@ -318,6 +321,7 @@ def test_the_radius_grows_on_a_straight_line_over_the_first_steps_with_attack(sh
 GUARDED = {"eps_warmup": 0.5, "fallback": PGD(eps=0.1, nb_steps=3), "validation_data": (X[:6], Y[:6])}
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize(("widths", "method"), [((0.5, 1.0), {}), ((1.0,), {"precision": "bf16"}), ((1.0,), GUARDED)])
 def test_a_compiled_attack_trains_the_same_network_and_is_not_compiled_step_by_step(counter, widths, method):
     """The compiler keeps the arithmetic; it is asked for the first size of batch, and once or twice for others."""

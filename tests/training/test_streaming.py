@@ -4,6 +4,7 @@ import resource
 import subprocess
 import sys
 
+import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
@@ -37,6 +38,7 @@ def largest_memory(nb_samples: int) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
+@pytest.mark.slow(seconds=1)
 def test_ten_times_the_data_take_no_more_than_a_tenth_more_memory():
     """At the larger number, the samples alone would take 250 MB. A process of its own has held nothing before."""
     code = f"from {__name__} import largest_memory; print(*map(largest_memory, (512, 5120)))"

@@ -25,6 +25,7 @@ def with_dropout() -> OATClassifier:
 ALL = {"width_sampling": "all"}
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize(
     ("make", "options"),
     [
@@ -50,6 +51,7 @@ def test_training_spares_the_global_generator_and_restores_the_mode(classifier):
     assert not classifier.model.training
 
 
+@pytest.mark.slow(seconds=1)
 def test_training_lowers_the_loss_of_every_width():
     classifier = make_classifier(widths=WIDTHS)
 

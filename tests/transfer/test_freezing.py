@@ -55,6 +55,7 @@ FREEZINGS = [
 ]
 
 
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize(("make", "path", "below"), FREEZINGS, ids=lambda it: getattr(it, "__name__", None))
 def test_what_is_frozen_does_not_move_by_one_bit_while_all_else_is_trained_conditional(make, path, below):
     model = shaken(make(), torch.float32, widths=WIDTHS if make in (*SLIMMABLE, Grouped) else (1.0,), input_shape=SHAPE)
@@ -196,6 +197,7 @@ def test_what_is_copied_folded_or_converted_stays_frozen_and_can_be_unfrozen(mak
     assert all(it.requires_grad for it in twin.parameters())
 
 
+@pytest.mark.slow(seconds=1)
 def test_a_frozen_folded_network_exports():
     network = fold(adapt(shaken(Residual(), torch.float32), 5, protocol="fixed-feature"), 0.3)
     x = images(dtype=torch.float32)

@@ -104,6 +104,7 @@ def test_the_data_go_through_the_network_once_whatever_is_tried():
     assert calls == [25, 25, 10, 25, 5]
 
 
+@pytest.mark.slow(seconds=1)
 def test_validation_data_choose_the_weight_decay():
     decays = (1e-4, 1e-2, 1.0, 100.0)
     alone = {}
