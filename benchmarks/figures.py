@@ -137,6 +137,46 @@ def plot_differences(tables: Mapping[str, Sequence[Mapping[str, str]]], path: Pa
     saved(figure, path)
 
 
+VERDICTS = {"better": (BLUE, "^"), "no difference shown": (QUIET, "o"), "worse": (VERMILLION, "v")}
+"""How a part is drawn, by what is said of it."""
+
+
+def plot_parts(rows: Rows, base: str, panels: Mapping[str, tuple[str, float]], title: str, path: Path) -> None:
+    """Draw parts below each other, with 95% intervals: a panel per column of a table, colored by the verdict.
+
+    Args:
+        rows: Of the table, without the base.
+        base: The rival of most; another one is named beside the part.
+        panels: By column, what it is called, and its value where nothing is gained.
+        title: Of the figure.
+        path: Of the file.
+    """
+    figure = Figure(figsize=(10, 1.6 + 0.24 * len(rows)), layout="constrained")
+    every = figure.subplots(1, len(panels), sharey=True)
+    for axes, (column, (label, nothing)) in zip(every, panels.items(), strict=True):
+        for verdict in VERDICTS:
+            of_verdict = {place: row for place, row in enumerate(rows) if row["verdict"] == verdict}
+            _draw_parts(axes, of_verdict, column, verdict)
+        axes.axvline(nothing, color="0.3", linewidth=0.8)
+        axes.grid(alpha=0.25, axis="x")
+        axes.set_xlabel(label)
+    names = [row["part"] + ("" if row["rival"] == base else f" (to {row['rival']})") for row in rows]
+    every[0].set_yticks(range(len(rows)), names, fontsize=SMALL)
+    every[0].set_ylim(len(rows) - 0.5, -0.5)
+    entitle(figure, title)
+    _one_legend(figure, every[0])
+    saved(figure, path)
+
+
+def _draw_parts(axes: Axes, rows: Mapping[int, Mapping[str, Any]], column: str, verdict: str) -> None:
+    """Draw those of one verdict, by their places from above."""
+    color, marker = VERDICTS[verdict]
+    values = np.array([float(row[column]) for row in rows.values()])
+    ends = np.array([row[f"{column}, 95%"].split(" to ") for row in rows.values()], dtype=float).reshape(-1, 2)
+    style = {"fmt": marker, "color": color, "capsize": 2, "markersize": 4, "label": verdict}
+    axes.errorbar(values, [*rows], xerr=np.abs(ends.T - values), **style)
+
+
 def _widen(axes: Axes) -> None:
     """Show at least ten points of accuracy on either axis: noise must not look like a trend."""
     for limits, change in ((axes.get_xlim(), axes.set_xlim), (axes.get_ylim(), axes.set_ylim)):

@@ -24,6 +24,7 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -33,12 +34,14 @@ import numpy as np
 from art_oat import OATModel
 from art_oat.data import Dataset
 from art_oat.experiment.recipe import Recipe
+from art_oat.storage import read_rows
 from art_oat.training import Validation
 from art_oat.training.guard import NB_HELD_OUT
 from benchmarks import ablation
 from benchmarks.arms import natural_weights
 from benchmarks.comparison import joint, judge
 from benchmarks.configs import Config, Part
+from benchmarks.figures import plot_parts
 from benchmarks.frontiers import Arm, Shares, accuracies, area, ratio, resampled
 from benchmarks.neighbors import (
     attributes,
@@ -54,10 +57,11 @@ from benchmarks.neighbors import (
 )
 from benchmarks.neighbors.neighbor import BASE, Neighbor
 from benchmarks.study import Found, data_options, kept, run
-from benchmarks.tables import Row, commit, text
+from benchmarks.tables import DOCS, RESULTS, Row, commit, text
 
 JUDGED = ablation.LAMBDAS
 WORSE = "worse"
+RATIO = "hypervolume, ratio to the rival"
 SEEDS = (0, 1, 2)
 NEIGHBORS: Mapping[str, Neighbor] = {
     BASE: Neighbor("PGD-7, the hybrid loss, six lams, one-hot codes, linear FiLM"),
@@ -149,7 +153,7 @@ def row_of(own: Arm, base: Arm, rival: Arm) -> Row:
         row |= _with_interval(f"{name}, gain", resampled(own, base, gain), "+.1f")
     areas = resampled(own, rival, lambda ours, theirs: ratio(area(ours, lambdas), area(theirs, lambdas)))
     row |= {"hypervolume": f"{area(shares, lambdas):.4f}", "rival": rival.name}
-    row |= _with_interval("hypervolume, ratio to the rival", areas, ".3f")
+    row |= _with_interval(RATIO, areas, ".3f")
     row |= {"seconds": f"{own.seconds:.1f}", "seconds, ratio": f"{own.seconds / base.seconds:.2f}"}
     row |= {"parameters": own.nb_bytes // 4, "lines": part.nb_lines, "verdict": verdict(areas)}
     return row | {"trained at": own.commits}
@@ -176,7 +180,20 @@ def measure(given: argparse.Namespace) -> Found:
         rows.append(found_by_seeds(name, config, given.runs / given.data))
         print(text(rows[-1:]), flush=True)
     table = f"neighborhood_{given.data}" + "_lams" * bool(given.lambdas)
-    return Found({table: rows}, config.seeds, key=("part",))
+    figures = {} if given.lambdas else {DOCS / f"neighborhood_{given.data}.png": partial(draw, given.data)}
+    return Found({table: rows}, config.seeds, figures, key=("part",))
+
+
+def draw(data: str, path: Path) -> None:
+    """Draw what is kept, the base but as a line: what the rest gains or loses over its rival, and over the base."""
+    panels = {
+        RATIO: ("hypervolume,\ntimes that of the rival", 1.0),
+        "AutoAttack at 1, gain": ("AutoAttack at lam 1,\npoints over oat", 0.0),
+        "clean at 0, gain": ("clean at lam 0,\npoints over oat", 0.0),
+    }
+    kept = {row["part"]: row for row in read_rows(RESULTS / f"neighborhood_{data}.csv")}
+    rows = [kept[name] for name in NEIGHBORS if name in kept and name != BASE]
+    plot_parts(rows, BASE, panels, f"Parts of related papers, {ablation.TITLES[data]}; bars: 95% over images", path)
 
 
 OPTIONS = {

@@ -14,7 +14,7 @@ from art_oat import TradeoffCurve
 from art_oat.evaluation import TransferMatrix
 from art_oat.experiment.pretrained import WEIGHTS_FOLDER
 from art_oat.storage import read_rows, write_rows
-from benchmarks import ablation, norms, scale_page, tradeoff, transfer
+from benchmarks import ablation, neighborhood, norms, scale_page, tradeoff, transfer
 from benchmarks.tables import DOCS, RESULTS
 
 Draw = Callable[[Path], object]
@@ -48,6 +48,7 @@ FIGURES: Mapping[Path, Draw] = {
         for data, network in (("digits", "convnext"), ("cifar10", "convnext"), ("cifar10", "vit"))
     },
     DOCS / "ablation.png": ablation.draw,
+    DOCS / "neighborhood_digits.png": partial(neighborhood.draw, "digits"),
     DOCS / "scale.png": scale_page.plot,
     **{RESULTS / f"transfer_{data}.png": partial(transfer.draw, data) for data in ("digits", "cifar10")},
 }
