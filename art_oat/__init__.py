@@ -34,6 +34,7 @@ How to train::
     NFGSM               one step from much noise, at a fraction of the cost
     TRADESLoss          trains by a divergence of clean and attacked scores
     MARTLoss            weighs misclassified samples more
+    ALPLoss             lets no attack move the scores (logit pairing)
     WeightPerturbation  adversarial weight perturbation (AWP)
     StratifiedSampling  how the lams of a batch are drawn
     OneCycle            a schedule of the learning rate, up and down once
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
     from art_oat.model_io import load_model, save_model
     from art_oat.surgery import fold, to_conditional
     from art_oat.training import (
+        ALPLoss,
         MARTLoss,
         Method,
         OATTrainer,
@@ -95,6 +97,7 @@ if TYPE_CHECKING:
     __all__ = [
         "NFGSM",
         "PGD",
+        "ALPLoss",
         "AdaptivePolicy",
         "AutoAttack",
         "Frontier",
@@ -137,7 +140,7 @@ _NAMES = {
     "model_io": ("load_model", "save_model"),
     "surgery": ("fold", "to_conditional"),
     "training": (
-        *("MARTLoss", "Method", "OATTrainer", "OneCycle", "SlowStart", "StratifiedSampling", "TRADESLoss"),
+        *("ALPLoss", "MARTLoss", "Method", "OATTrainer", "OneCycle", "SlowStart", "StratifiedSampling", "TRADESLoss"),
         *("WeightPerturbation", "parameter_groups"),
     ),
 }

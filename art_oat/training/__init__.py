@@ -4,7 +4,7 @@ from art_oat.training.awp import WeightPerturbation
 from art_oat.training.callbacks import Callback, Checkpoint, CSVLogger, EarlyStopping, RestoreBest
 from art_oat.training.guard import CatastrophicOverfittingWarning
 from art_oat.training.loggers import MetricLogger, MLflowLogger, TensorBoardLogger, WandbLogger
-from art_oat.training.loss import MARTLoss, TRADESLoss, hybrid_loss, loss_by_name
+from art_oat.training.loss import ALPLoss, MARTLoss, TRADESLoss, hybrid_loss, loss_by_name
 from art_oat.training.lr_stepper import PerStep
 from art_oat.training.method import METHODS, Method
 from art_oat.training.options import Validation
@@ -22,6 +22,7 @@ from art_oat.training.trainer import OATTrainer
 
 __all__ = [
     "METHODS",
+    "ALPLoss",
     "CSVLogger",
     "Callback",
     "CatastrophicOverfittingWarning",

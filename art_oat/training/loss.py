@@ -147,12 +147,55 @@ class MARTLoss:
         return (clean.sum() + (lam[is_attacked] * adversarial).sum()) / total_weight(criterion, y)
 
 
-LOSSES: dict[str, Callable[[], Loss]] = {"oat": lambda: hybrid_loss, "trades": TRADESLoss, "mart": MARTLoss}
+@dataclass(frozen=True)
+class ALPLoss:
+    """The hybrid loss, and how far an attack moves the scores (logit pairing, Kannan et al. 2018, arXiv:1803.06373).
+
+    ``mean((1 - lam) * CE(f(x), y) + lam * (CE(f(x_adv), y) + beta * mean_k (f_k(x_adv) - f_k(x))^2))``. At ``lam = 1``
+    it is adversarial logit pairing, but that clean inputs have no cross-entropy of their own; at 0 natural training.
+
+    It was published with claims that stronger attacks did not confirm (Engstrom et al. 2018, arXiv:1807.10272): judge
+    what it trains by AutoAttack.
+
+    Class weights weigh all terms of a sample; label smoothing concerns the cross-entropies alone. Where labels are
+    probabilities, the squares have their mean class weight. Call it as :func:`hybrid_loss`.
+
+    Args:
+        beta: Weight of the squares, above 0. Published is 0.5; the figures of ``docs/results.md`` are for 1.
+
+    Raises:
+        ValueError: If ``beta`` is not as above.
+    """
+
+    beta: float = 1.0
+    objective = "cross-entropy"
+
+    def __post_init__(self) -> None:
+        plain_fields(self)
+        _check_beta(self.beta)
+
+    def __call__(
+        self, logits: Tensor, logits_adv: Tensor, y: Tensor, lam: Tensor, criterion: nn.CrossEntropyLoss | None = None
+    ) -> Tensor:
+        """Return the batch mean in nats; a scalar that carries gradient."""
+        is_attacked, criterion = attacked(logits_adv, y, lam), criterion or nn.CrossEntropyLoss()
+        moved = ((logits_adv - logits[is_attacked]) ** 2).mean(dim=1)
+        weighed = lam[is_attacked] * class_weights(criterion, logits, y)[is_attacked] * moved
+        pairing = weighed.sum() / total_weight(criterion, y)
+        return hybrid_loss(logits, logits_adv, y, lam, criterion) + self.beta * pairing
+
+
+LOSSES: dict[str, Callable[[], Loss]] = {
+    "oat": lambda: hybrid_loss,
+    "trades": TRADESLoss,
+    "mart": MARTLoss,
+    "alp": ALPLoss,
+}
 """The losses that have a name; another one is one more entry."""
 
 
 def loss_by_name(name: str) -> Loss:
-    """Return one of :data:`LOSSES`, with its published weight.
+    """Return one of :data:`LOSSES`, with its default weight.
 
     Raises:
         ValueError: If the name is none of these.

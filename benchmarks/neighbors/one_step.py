@@ -18,9 +18,7 @@ from art_oat.attacks import ClipValues
 from art_oat.attacks.pgd import bounds_like, clip, input_gradient, random_start
 from art_oat.data import Dataset
 from art_oat.experiment.recipe import Recipe
-from art_oat.training import hybrid_loss
-from art_oat.training.loss import attacked
-from benchmarks.neighbors.neighbor import Neighbor, Prepare, Samples
+from benchmarks.neighbors.neighbor import Neighbor, Prepare
 from benchmarks.neighbors.recognition import Memory, Recognition, recognized
 
 
@@ -162,27 +160,6 @@ class ImagePrior:
         self.memory.write(x, found)
 
 
-@dataclass(frozen=True)
-class PairedLoss:
-    """Logit pairing (Kannan et al. 2018, arXiv:1803.06373): hybrid loss, and how far the attack moves the scores.
-
-    ``hybrid + beta * mean(lam * mean_k (f(x') - f(x))^2)``; the published weight is 0.5, of images at ``lam = 1``. The
-    regularizer of arXiv:2207.08859, with a weight of 10, has the scores where the step starts in place of ``f(x)``.
-    That needs a third pass, or the scores of the attack, and so an attack that has such a start: the fallback has none.
-    """
-
-    beta: float = 1.0
-
-    def __call__(
-        self, logits: Tensor, logits_adv: Tensor, y: Tensor, lam: Tensor, criterion: nn.CrossEntropyLoss | None = None
-    ) -> Tensor:
-        """Return the batch mean; a scalar that carries gradient."""
-        is_attacked = attacked(logits_adv, y, lam)
-        moved = ((logits_adv - logits[is_attacked]) ** 2).mean(dim=1)
-        pairing = (lam[is_attacked] * moved).sum() / len(y)
-        return hybrid_loss(logits, logits_adv, y, lam, criterion) + self.beta * pairing
-
-
 def by_class(trainer: OATTrainer, data: Dataset) -> Prior:
     return ClassPrior(_corners((data.nb_classes, *data.input_shape), trainer))
 
@@ -217,17 +194,6 @@ def begun_at(make: Callable[[OATTrainer, Dataset], Prior]) -> Prepare:
     return prepare
 
 
-def paired(prepare: Prepare | None = None) -> Prepare:
-    """Return what pairs scores, too."""
-
-    def prepare_both(trainer: OATTrainer, data: Dataset, recipe: Recipe) -> Samples:
-        samples = data if prepare is None else prepare(trainer, data, recipe)
-        trainer.method = replace(trainer.method, loss=PairedLoss())
-        return samples
-
-    return prepare_both
-
-
 # Digits, held-out images of fold 0 of seed 100, one training each, PGD-50, mean over lam 0.2 and 1: PGD-7 72.7%, one
 # step from noise of 1 eps 68.6, from the class 59.3, the batch 60.5, the image 69.6, the image by momentum 69.3. The
 # published factors of the priors were kept. Scores paired (beta 1; no other was tried): PGD-7 75.2, noise 70.7, class
@@ -236,6 +202,7 @@ def paired(prepare: Prepare | None = None) -> Prepare:
 # these gain under PGD must not be taken for robustness. 240 images have a standard error of 3 points, 100 of 5.
 _ONE_STEP = {"attack": "n-fgsm", "eps_step": None, "fallback": "pgd-7"}
 _LESS_NOISE = {**_ONE_STEP, "attack": "n-fgsm-1"}
+_PAIRED = {"loss": "alp"}
 _PGI, _PAIRING = "arXiv:2207.08859", "arXiv:1803.06373"
 _IMAGE = (PriorFGSM, ImagePrior, by_image, Recognition, Memory, recognized)
 _PARTS = {
@@ -251,21 +218,16 @@ NEIGHBORS = {
         name: Neighbor(f"one step from {what}", source, _ONE_STEP, prepare=begun_at(make), code=code, rival="n-fgsm")
         for name, (what, source, make, code) in _PARTS.items()
     },
-    "logit pairing": Neighbor("attacks may not move scores", _PAIRING, prepare=paired(), code=(PairedLoss,)),
+    "logit pairing": Neighbor("attacks may not move scores", _PAIRING, _PAIRED),
     "n-fgsm, less noise, logit pairing": Neighbor(
-        "one step from noise of 1 eps, which may not move scores",
-        _PAIRING,
-        _LESS_NOISE,
-        prepare=paired(),
-        code=(PairedLoss,),
-        rival="n-fgsm",
+        "one step from noise of 1 eps, which may not move scores", _PAIRING, {**_LESS_NOISE, **_PAIRED}, rival="n-fgsm"
     ),
     "image prior, logit pairing": Neighbor(
         "one step from the image's last perturbation, which may not move scores",
         f"arXiv:1912.11969, {_PAIRING}",
-        _ONE_STEP,
-        prepare=paired(begun_at(by_image)),
-        code=(*_IMAGE, PairedLoss),
+        {**_ONE_STEP, **_PAIRED},
+        prepare=begun_at(by_image),
+        code=_IMAGE,
         rival="n-fgsm",
     ),
 }

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from art_oat import (
     NFGSM,
     PGD,
+    ALPLoss,
     MARTLoss,
     OneCycle,
     OperatingPoint,
@@ -215,6 +216,14 @@ def trades_and_mart(kind):
     return check
 
 
+def paired(loss, given):
+    y, moved = torch.tensor([0, 2]), 2 * LOGITS.flip(1)
+    squares = float(given.get("beta", 1)) * ((moved - LOGITS) ** 2).mean()
+    expected = torch.nn.functional.cross_entropy(moved, y) + squares
+    found = loss(LOGITS, moved, y, torch.ones(2, dtype=torch.float64))
+    assert float(found) == pytest.approx(float(expected), rel=1e-9)
+
+
 def point(answer, given):
     assert tuple(answer) == (float(given["lam"]), float(given.get("width", 1.0)))
 
@@ -312,6 +321,7 @@ ENTRIES = [
     ),
     Entry("TRADESLoss", TRADESLoss, {"beta": POSITIVE}, check=trades_and_mart(TRADESLoss)),
     Entry("MARTLoss", MARTLoss, {"beta": POSITIVE}, check=trades_and_mart(MARTLoss)),
+    Entry("ALPLoss", ALPLoss, {"beta": POSITIVE}, check=paired),
     Entry("EarlyStopping", EarlyStopping, {"patience": counts()}, needed=("patience",)),
     Entry("WeightPerturbation", WeightPerturbation, {"gamma": POSITIVE, "warmup_epochs": counts(0)}, check=perturbed),
     Entry(

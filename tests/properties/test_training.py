@@ -74,6 +74,7 @@ METHOD = {
         "oat",
         "trades",
         "mart",
+        "alp",
         hybrid_loss,
         TRADESLoss(2.0),
         wrong=st.sampled_from(("", "OAT", "ce", None, 1.0, [], Odd(), MARTLoss, np.array(["oat"]))),
@@ -323,7 +324,7 @@ ENTRIES = [
         combined,
     ),
     Entry("hybrid_loss", hybrid_loss, HYBRID, tuple(HYBRID), hybrid, nb_cases=60),
-    Entry("loss_by_name", loss_by_name, {"name": choices("oat", "trades", "mart").called("loss")}, ("name",)),
+    Entry("loss_by_name", loss_by_name, {"name": choices("oat", "trades", "mart", "alp").called("loss")}, ("name",)),
     Entry(
         "OATTrainer.fit",
         fit,

@@ -9,7 +9,7 @@ from torch import nn
 from torch.distributions import Categorical, kl_divergence
 from torch.nn import functional as F
 
-from art_oat import MARTLoss, TRADESLoss
+from art_oat import ALPLoss, MARTLoss, TRADESLoss
 from art_oat.training import hybrid_loss, loss_by_name
 from art_oat.training.loss import is_separable, objective_of
 
@@ -32,7 +32,7 @@ def test_no_gradient_reaches_the_adversarial_scores_of_weight_0_or_the_clean_one
     assert (attacked.grad.abs().sum(dim=1) > 0).all()
 
 
-@pytest.mark.parametrize("loss", [hybrid_loss, TRADESLoss(), MARTLoss()])
+@pytest.mark.parametrize("loss", [hybrid_loss, TRADESLoss(), MARTLoss(), ALPLoss()])
 @pytest.mark.parametrize(
     ("nb_given", "nb_lams", "message"),
     [
@@ -47,7 +47,7 @@ def test_scores_and_lams_that_do_not_fit_together_are_refused(loss, nb_given, nb
 
 
 WEIGHT = torch.tensor([1.0, 2.0, 0.5, 3.0], dtype=torch.float64)
-LOSSES = {"oat": hybrid_loss, "trades": TRADESLoss(beta=2.5), "mart": MARTLoss(beta=3.5)}
+LOSSES = {"oat": hybrid_loss, "trades": TRADESLoss(beta=2.5), "mart": MARTLoss(beta=3.5), "alp": ALPLoss(beta=1.5)}
 CRITERIA = [
     nn.CrossEntropyLoss(weight, label_smoothing=smoothing)
     for weight, smoothing in itertools.product((None, WEIGHT), (0.0, 0.2))
@@ -85,6 +85,9 @@ def slow_term(name, row, row_adv, target, lam, weight, smoothing) -> float:
         return (1 - lam) * clean + lam * adversarial
     if name == "trades":
         return clean + 2.5 * lam * own_weight * moved
+    if name == "alp":
+        squares = sum((a - b) ** 2 for a, b in zip(row.tolist(), row_adv.tolist(), strict=True)) / len(row)
+        return (1 - lam) * clean + lam * (adversarial + 1.5 * own_weight * squares)
     boosted = adversarial + own_weight * margin(row_adv, label)
     return (1 - lam) * clean + lam * (boosted + own_weight * 3.5 * moved * (1 - probabilities(row)[label]))
 
@@ -119,10 +122,10 @@ def test_at_one_lam_the_hybrid_loss_weighs_two_losses_of_torch(y, criterion, lam
     torch.testing.assert_close(actual, expected)
 
 
-@pytest.mark.parametrize("loss", [TRADESLoss(), MARTLoss()])
+@pytest.mark.parametrize("loss", [TRADESLoss(), MARTLoss(), ALPLoss()])
 @pytest.mark.parametrize("criterion", CRITERIA)
 @pytest.mark.parametrize("y", [Y, PROBABILITIES], ids=["indices", "probabilities"])
-def test_at_lam_0_trades_and_mart_are_natural_training(loss, criterion, y):
+def test_at_lam_0_every_other_loss_is_natural_training(loss, criterion, y):
     clean, zeros = scores(0).requires_grad_(), torch.zeros(5, dtype=torch.float64)
     natural = torch.autograd.grad(criterion(clean, y), clean)
     actual = loss(clean, scores(1)[:0], y, zeros, criterion)
@@ -227,21 +230,24 @@ def test_losses_and_gradients_stay_finite_with_scores_of_any_size(loss, size):
         assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(value, (opposite, attacked)))
 
 
-@pytest.mark.parametrize("make", [TRADESLoss, MARTLoss])
+@pytest.mark.parametrize("make", [TRADESLoss, MARTLoss, ALPLoss])
 @pytest.mark.parametrize("beta", [0, -1.0, math.nan, math.inf, True, None, "6"])
 def test_a_beta_that_is_no_number_above_0_is_refused(make, beta):
     with pytest.raises((TypeError, ValueError), match=r"beta must be a number above 0, .* got "):
         make(beta)
 
 
-# 1 / lambda of TRADES' published comparison; MART's as train_resnet.py of YisenWang/MART calls the loss
-@pytest.mark.parametrize(("name", "loss"), [("oat", hybrid_loss), ("trades", TRADESLoss(6)), ("mart", MARTLoss(5))])
-def test_a_loss_has_a_name_and_the_published_beta(name, loss):
+# 1 / lambda of TRADES' published comparison; MART's as train_resnet.py of YisenWang/MART calls the loss; logit pairing
+# as it was measured here
+@pytest.mark.parametrize(
+    ("name", "loss"), [("oat", hybrid_loss), ("trades", TRADESLoss(6)), ("mart", MARTLoss(5)), ("alp", ALPLoss(1))]
+)
+def test_a_loss_has_a_name_and_a_known_beta(name, loss):
     assert loss_by_name(name) == loss
 
 
 def test_an_unknown_name_is_refused():
-    with pytest.raises(ValueError, match=r"loss must be one of \('oat', 'trades', 'mart'\), got 'madry'"):
+    with pytest.raises(ValueError, match=r"loss must be one of \('oat', 'trades', 'mart', 'alp'\), got 'madry'"):
         loss_by_name("madry")
 
 
@@ -250,6 +256,7 @@ def test_an_unknown_name_is_refused():
     [
         (hybrid_loss, "cross-entropy"),
         (MARTLoss(), "cross-entropy"),
+        (ALPLoss(), "cross-entropy"),
         (TRADESLoss(), "kl"),
         (lambda *_: None, "cross-entropy"),
     ],

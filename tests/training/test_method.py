@@ -8,6 +8,7 @@ from torch import nn
 from art_oat import (
     NFGSM,
     PGD,
+    ALPLoss,
     MARTLoss,
     Method,
     OATClassifier,
@@ -137,7 +138,9 @@ def test_an_attack_is_given_once(classifier):
         OATTrainer(classifier, PGD(0.2), attack="pgd-3")
 
 
-@pytest.mark.parametrize(("loss", "function"), [("trades", TRADESLoss()), ("mart", MARTLoss()), ("oat", hybrid_loss)])
+@pytest.mark.parametrize(
+    ("loss", "function"), [("trades", TRADESLoss()), ("mart", MARTLoss()), ("alp", ALPLoss()), ("oat", hybrid_loss)]
+)
 def test_an_attack_by_name_maximizes_what_goes_with_the_loss(classifier, loss, function):
     objective = "kl" if loss == "trades" else "cross-entropy"
     for given in (loss, function):

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from art_oat import (
     PGD,
+    ALPLoss,
     MARTLoss,
     Method,
     OATTrainer,
@@ -232,7 +233,7 @@ def test_faulty_soft_labels_are_refused(classifier, y, message):
 # clean epochs
 
 
-@pytest.mark.parametrize("loss", [hybrid_loss, TRADESLoss(), MARTLoss()])
+@pytest.mark.parametrize("loss", [hybrid_loss, TRADESLoss(), MARTLoss(), ALPLoss()])
 def test_a_step_of_a_clean_epoch_descends_the_cross_entropy_of_clean_inputs_each_at_its_own_lam(loss):
     classifier, reference = make_classifier(), make_classifier()
     generator, same = (torch.Generator().manual_seed(3) for _ in range(2))

@@ -8,7 +8,7 @@ from torch import nn
 from art_oat import PGD
 from art_oat.data import Dataset, Split
 from art_oat.data.augmentation import RandomCropFlip
-from art_oat.training import CatastrophicOverfittingWarning, Validation, hybrid_loss
+from art_oat.training import CatastrophicOverfittingWarning, Validation
 from art_oat.training.guard import Guard
 from benchmarks.configs import DIGITS_RECIPE
 from benchmarks.neighbors.one_step import (
@@ -16,7 +16,6 @@ from benchmarks.neighbors.one_step import (
     BatchPrior,
     ClassPrior,
     ImagePrior,
-    PairedLoss,
     PriorFGSM,
 )
 from benchmarks.neighbors.recognition import Memory, Recognition, keys
@@ -119,17 +118,6 @@ def test_an_image_starts_where_it_ended_or_where_its_momentum_points(has_momentu
             moved = (expected[number] + momenta[number].sign()).clamp(-1, 1)
             expected[number] = moved if has_momentum else found[row]
     torch.testing.assert_close(prior.memory.values, expected)
-
-
-def test_the_paired_loss_adds_lam_times_the_mean_square_by_which_scores_move():
-    logits, adversarial, y = uniform(4, 3), uniform(3, 3, seed=1), torch.tensor([0, 2, 1, 1])
-    lam = torch.tensor([0.0, 0.1, 0.4, 1.0]).double()
-    moved = sum(
-        float(lam[1 + row]) * sum((adversarial[row, k] - logits[1 + row, k]) ** 2 for k in range(3)) / 3
-        for row in range(3)
-    )
-    expected = hybrid_loss(logits, adversarial, y, lam) + 2 * moved / 4
-    torch.testing.assert_close(PairedLoss(2.0)(logits, adversarial, y, lam), expected)
 
 
 PRIORS = [name for name, part in NEIGHBORS.items() if PriorFGSM in part.code]
