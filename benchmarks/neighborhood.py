@@ -22,9 +22,9 @@ its own.
 import argparse
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -127,11 +127,10 @@ def arm(name: str, config: Config, runs: Path) -> Arm:
     return Arm(name, config.lambdas or (), right, seconds, "processor", 4 * every[0]["parameters"], commits)
 
 
-def found_by_seeds(name: str, config: Config, runs: Path) -> Row:
+def found_by_seeds(name: str, seeds: tuple[int, ...], judged: Callable[[str, tuple[int, ...]], Arm]) -> Row:
     """Judge a neighbor on the first seed, and on all of them unless it is worse than its rival there."""
-    for seeds in (config.seeds[:1], config.seeds):
-        some = replace(config, seeds=seeds)
-        row = row_of(*(arm(it, some, runs) for it in (name, BASE, NEIGHBORS[name].rival))) | {"nb_seeds": len(seeds)}
+    for some in dict.fromkeys((seeds[:1], seeds)):
+        row = row_of(*(judged(it, some) for it in (name, BASE, NEIGHBORS[name].rival))) | {"nb_seeds": len(some)}
         if row["verdict"] == WORSE:
             break
     return row
@@ -176,8 +175,13 @@ def measure(given: argparse.Namespace) -> Found:
     config = replace(config.shortened() if given.smoke else config, lambdas=tuple(given.lambdas or JUDGED))
     config = replace(config, judges=config.judges[-1:])
     rows = []
+
+    @cache
+    def judged(name: str, seeds: tuple[int, ...]) -> Arm:
+        return arm(name, replace(config, seeds=seeds), given.runs / given.data)
+
     for name in [BASE, *(name for name in given.neighbors or NEIGHBORS if name != BASE)]:
-        rows.append(found_by_seeds(name, config, given.runs / given.data))
+        rows.append(found_by_seeds(name, config.seeds, judged))
         print(text(rows[-1:]), flush=True)
     table = f"neighborhood_{given.data}" + "_lams" * bool(given.lambdas)
     figures = {} if given.lambdas else {DOCS / f"neighborhood_{given.data}.png": partial(draw, given.data)}

@@ -48,8 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     One that began last would keep a single core busy to the end.
     """
-    items.sort(key=_seconds, reverse=True)
-    items.sort(key=lambda item: 0 if _seconds(item) == 0 else 1 if _seconds(item) < _LONG else 2)
+    items.sort(key=lambda item: (min(_seconds(item), _LONG), -_seconds(item)))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -65,12 +65,23 @@ def hybrid_loss(
     is_attacked, criterion = attacked(logits_adv, y, lam), criterion or nn.CrossEntropyLoss()
     clean = cross_entropy(criterion, logits, y)
     adversarial = cross_entropy(criterion, logits_adv, y[is_attacked])
-    total = ((1 - lam) * clean).sum() + (lam[is_attacked] * adversarial).sum()
-    return total / total_weight(criterion, y)
+    return _weighed(clean, adversarial, lam, is_attacked) / total_weight(criterion, y)
 
 
 @dataclass(frozen=True)
-class TRADESLoss:
+class _WithBeta:
+    """A loss with a second term, and the weight of that."""
+
+    beta: float
+
+    def __post_init__(self) -> None:
+        plain_fields(self)
+        what = "be a number above 0, without which nothing would make the network robust"
+        refuse(number_faults({"beta": self.beta}, what, lambda it: it > 0))
+
+
+@dataclass(frozen=True)
+class TRADESLoss(_WithBeta):
     """Clean cross-entropy, and how far an attack moves the scores (TRADES, Zhang et al. 2019, arXiv:1901.08573).
 
     ``mean(CE(f(x), y) + beta * lam * KL(softmax f(x) || softmax f(x_adv)))``. At ``lam = 1`` it is TRADES with
@@ -90,10 +101,6 @@ class TRADESLoss:
     beta: float = 6.0
     objective = "kl"
 
-    def __post_init__(self) -> None:
-        plain_fields(self)
-        _check_beta(self.beta)
-
     def __call__(
         self, logits: Tensor, logits_adv: Tensor, y: Tensor, lam: Tensor, criterion: nn.CrossEntropyLoss | None = None
     ) -> Tensor:
@@ -105,7 +112,7 @@ class TRADESLoss:
 
 
 @dataclass(frozen=True)
-class MARTLoss:
+class MARTLoss(_WithBeta):
     """Adversarial training in which misclassified samples count more (MART, Wang et al., ICLR 2020).
 
     From "Improving adversarial robustness requires revisiting misclassified examples":
@@ -127,10 +134,6 @@ class MARTLoss:
     beta: float = 5.0
     objective = "cross-entropy"
 
-    def __post_init__(self) -> None:
-        plain_fields(self)
-        _check_beta(self.beta)
-
     def __call__(
         self, logits: Tensor, logits_adv: Tensor, y: Tensor, lam: Tensor, criterion: nn.CrossEntropyLoss | None = None
     ) -> Tensor:
@@ -143,12 +146,12 @@ class MARTLoss:
         terms = _margin(logits_adv, classes) + self.beta * moved * doubt
         weighed = terms * class_weights(criterion, logits, y)[is_attacked]
         adversarial = cross_entropy(criterion, logits_adv, y[is_attacked]) + weighed
-        clean = (1 - lam) * cross_entropy(criterion, logits, y)
-        return (clean.sum() + (lam[is_attacked] * adversarial).sum()) / total_weight(criterion, y)
+        clean = cross_entropy(criterion, logits, y)
+        return _weighed(clean, adversarial, lam, is_attacked) / total_weight(criterion, y)
 
 
 @dataclass(frozen=True)
-class ALPLoss:
+class ALPLoss(_WithBeta):
     """The hybrid loss, and how far an attack moves the scores (logit pairing, Kannan et al. 2018, arXiv:1803.06373).
 
     ``mean((1 - lam) * CE(f(x), y) + lam * (CE(f(x_adv), y) + beta * mean_k (f_k(x_adv) - f_k(x))^2))``. At ``lam = 1``
@@ -170,19 +173,16 @@ class ALPLoss:
     beta: float = 1.0
     objective = "cross-entropy"
 
-    def __post_init__(self) -> None:
-        plain_fields(self)
-        _check_beta(self.beta)
-
     def __call__(
         self, logits: Tensor, logits_adv: Tensor, y: Tensor, lam: Tensor, criterion: nn.CrossEntropyLoss | None = None
     ) -> Tensor:
         """Return the batch mean in nats; a scalar that carries gradient."""
         is_attacked, criterion = attacked(logits_adv, y, lam), criterion or nn.CrossEntropyLoss()
         moved = ((logits_adv - logits[is_attacked]) ** 2).mean(dim=1)
-        weighed = lam[is_attacked] * class_weights(criterion, logits, y)[is_attacked] * moved
-        pairing = weighed.sum() / total_weight(criterion, y)
-        return hybrid_loss(logits, logits_adv, y, lam, criterion) + self.beta * pairing
+        weighed = self.beta * moved * class_weights(criterion, logits, y)[is_attacked]
+        adversarial = cross_entropy(criterion, logits_adv, y[is_attacked]) + weighed
+        clean = cross_entropy(criterion, logits, y)
+        return _weighed(clean, adversarial, lam, is_attacked) / total_weight(criterion, y)
 
 
 LOSSES: dict[str, Callable[[], Loss]] = {
@@ -225,11 +225,6 @@ def is_separable(loss: Loss) -> bool:
     return loss is hybrid_loss or getattr(loss, "is_separable", False) is True
 
 
-def _check_beta(beta: float) -> None:
-    what = "be a number above 0, without which nothing would make the network robust"
-    refuse(number_faults({"beta": beta}, what, lambda it: it > 0))
-
-
 def attacked(logits_adv: Tensor, y: Tensor, lam: Tensor) -> Tensor:
     """Return which samples are attacked, bool ``[N]``; refuse what is no tensor or does not fit together."""
     given = {"logits_adv": logits_adv, "y": y, "lam": lam}
@@ -242,6 +237,11 @@ def attacked(logits_adv: Tensor, y: Tensor, lam: Tensor) -> Tensor:
     if len(logits_adv) != nb_attacked:
         raise ValueError(f"logits_adv must hold {nb_attacked} rows, one per lam above 0, got {len(logits_adv)}.")
     return is_attacked
+
+
+def _weighed(clean: Tensor, adversarial: Tensor, lam: Tensor, is_attacked: Tensor) -> Tensor:
+    """``sum((1 - lam) * clean + lam * adversarial)``, of terms ``[N]`` and, for those that are attacked, ``[A]``."""
+    return ((1 - lam) * clean).sum() + (lam[is_attacked] * adversarial).sum()
 
 
 def _divergence(logits: Tensor, logits_adv: Tensor) -> Tensor:

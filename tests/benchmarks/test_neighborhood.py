@@ -1,12 +1,9 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
-from benchmarks import neighborhood
 from benchmarks.ablation import CONFIGS
 from benchmarks.frontiers import Arm
-from benchmarks.neighborhood import NEIGHBORS, verdict
+from benchmarks.neighborhood import JUDGED, NEIGHBORS, found_by_seeds, verdict
 
 
 @pytest.mark.parametrize(("low", "high", "expected"), [(1.01, 1.2, "better"), (0.8, 0.99, "worse")])
@@ -23,12 +20,10 @@ def test_every_part_changes_a_recipe_that_there_is(name, data):
 
 @pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize(("nb_right", "expected"), [(0, 1), (100, 3)])
-def test_a_part_that_is_worse_than_its_rival_on_the_first_seed_gets_no_other(nb_right, expected, monkeypatch, tmp_path):
-    def arm(name, config, _):
-        right = np.zeros((2, 3, len(config.seeds), 200))
+def test_a_part_that_is_worse_than_its_rival_on_the_first_seed_gets_no_other(nb_right, expected):
+    def judged(name, seeds):
+        right = np.zeros((2, 3, len(seeds), 200))
         right[..., : 100 if name == "oat" else nb_right] = 1
-        return Arm(name, config.lambdas, right, 1.0, "processor", 4, "")
+        return Arm(name, JUDGED, right, 1.0, "processor", 4, "")
 
-    monkeypatch.setattr(neighborhood, "arm", arm)
-    config = replace(CONFIGS["digits"], lambdas=neighborhood.JUDGED, seeds=(0, 1, 2))
-    assert neighborhood.found_by_seeds("n-fgsm", config, tmp_path)["nb_seeds"] == expected
+    assert found_by_seeds("n-fgsm", (0, 1, 2), judged)["nb_seeds"] == expected
