@@ -50,6 +50,7 @@ from benchmarks.neighbors import (
     coresets,
     latent,
     one_step,
+    recipes,
     regional,
     reweighting,
     self_training,
@@ -75,6 +76,7 @@ NEIGHBORS: Mapping[str, Neighbor] = {
     **latent.NEIGHBORS,
     **weight_noise.NEIGHBORS,
     **one_step.NEIGHBORS,
+    **recipes.NEIGHBORS,
 }
 """By name; another part is one more file, and one more line here."""
 

@@ -200,10 +200,10 @@ def begun_at(make: Callable[[OATTrainer, Dataset], Prior]) -> Prepare:
 # 53.0, image 74.3; with the scores at the start in place of f(x), image 71.5. On fold 1 at lam 1, by PGD-50 on 240
 # images and by AutoAttack on 100 of them: noise 65.8 and 62, image 64.2 and 55, image with pairing 70.8 and 56. What
 # these gain under PGD must not be taken for robustness. 240 images have a standard error of 3 points, 100 of 5.
-_ONE_STEP = {"attack": "n-fgsm", "eps_step": None, "fallback": "pgd-7"}
-_LESS_NOISE = {**_ONE_STEP, "attack": "n-fgsm-1"}
-_PAIRED = {"loss": "alp"}
-_PGI, _PAIRING = "arXiv:2207.08859", "arXiv:1803.06373"
+ONE_STEP = {"attack": "n-fgsm", "eps_step": None, "fallback": "pgd-7"}
+LESS_NOISE = {**ONE_STEP, "attack": "n-fgsm-1"}
+PAIRED = {"loss": "alp"}
+_PGI, PAIRING = "arXiv:2207.08859", "arXiv:1803.06373"
 _IMAGE = (PriorFGSM, ImagePrior, by_image, Recognition, Memory, recognized)
 _PARTS = {
     "class prior": ("the perturbation of its class", "AAAI 2024, Pan et al.", by_class, (PriorFGSM, ClassPrior)),
@@ -212,20 +212,20 @@ _PARTS = {
     "image prior, momentum": ("the image's, by momentum", _PGI, partial(by_image, has_momentum=True), _IMAGE),
 }
 NEIGHBORS = {
-    "n-fgsm": Neighbor("one step from noise of 2 eps", "arXiv:2202.01181", _ONE_STEP),
-    "n-fgsm, less noise": Neighbor("one step from noise of 1 eps", "arXiv:2202.01181", _LESS_NOISE, rival="n-fgsm"),
+    "n-fgsm": Neighbor("one step from noise of 2 eps", "arXiv:2202.01181", ONE_STEP),
+    "n-fgsm, less noise": Neighbor("one step from noise of 1 eps", "arXiv:2202.01181", LESS_NOISE, rival="n-fgsm"),
     **{
-        name: Neighbor(f"one step from {what}", source, _ONE_STEP, prepare=begun_at(make), code=code, rival="n-fgsm")
+        name: Neighbor(f"one step from {what}", source, ONE_STEP, prepare=begun_at(make), code=code, rival="n-fgsm")
         for name, (what, source, make, code) in _PARTS.items()
     },
-    "logit pairing": Neighbor("attacks may not move scores", _PAIRING, _PAIRED),
+    "logit pairing": Neighbor("attacks may not move scores", PAIRING, PAIRED),
     "n-fgsm, less noise, logit pairing": Neighbor(
-        "one step from noise of 1 eps, which may not move scores", _PAIRING, {**_LESS_NOISE, **_PAIRED}, rival="n-fgsm"
+        "one step from noise of 1 eps, which may not move scores", PAIRING, {**LESS_NOISE, **PAIRED}, rival="n-fgsm"
     ),
     "image prior, logit pairing": Neighbor(
         "one step from the image's last perturbation, which may not move scores",
-        f"arXiv:1912.11969, {_PAIRING}",
-        {**_ONE_STEP, **_PAIRED},
+        f"arXiv:1912.11969, {PAIRING}",
+        {**ONE_STEP, **PAIRED},
         prepare=begun_at(by_image),
         code=_IMAGE,
         rival="n-fgsm",
