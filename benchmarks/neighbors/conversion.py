@@ -14,6 +14,7 @@ from art_oat.data import Dataset
 from art_oat.experiment.recipe import Recipe
 from benchmarks.ablation import FEWER
 from benchmarks.neighbors.neighbor import BASE, Neighbor, Prepare
+from benchmarks.neighbors.one_step import PAIRED, PAIRING
 
 _FILM = ".film."
 _NORM = re.compile(r"\.(clean|adversarial)\.")
@@ -118,6 +119,17 @@ NEIGHBORS = {
     "converted, more of lam 1": _neighbor("the same, lam 1 drawn twice as often", **_MORE),
     "converted, half renewed": _neighbor(
         "the same, half way to a new start", renewed, source="arXiv:1910.08475", prepare=renewed(0.5), **_MORE
+    ),
+    "converted, logit pairing": _neighbor(
+        "the same, lam 1 drawn twice as often, attacks may not move scores", source=PAIRING, **_MORE, **PAIRED
+    ),
+    "converted, half renewed, logit pairing": _neighbor(
+        "the same, half way to a new start, attacks may not move scores",
+        renewed,
+        source=f"arXiv:1910.08475, {PAIRING}",
+        prepare=renewed(0.5),
+        **_MORE,
+        **PAIRED,
     ),
     "converted, norms faster": _neighbor(
         "fine-tuned, what is new and norms at three times the rate", faster, of_norms, prepare=faster(3.0, of_norms)
