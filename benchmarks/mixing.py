@@ -1,7 +1,9 @@
 """Does a mixture of the two ends of the dial (MixedNUTS, training-free) beat the dial's middle?
 
-    python -m benchmarks.mixing --data digits                          # some 8 minutes on one core for each of 9 folds
+    python -m benchmarks.mixing --data digits                          # some 4 minutes on one core for each of 9 folds
     python -m benchmarks.mixing --data cifar10 --data-folder FOLDER    # hours on one core; --quick: some 30 minutes
+
+"--quick" judges 50 images by AutoAttack's APGD-CE and APGD-T and writes a table of its own.
 
 On digits the one networks of ``ablation.py`` ("oat", trained if --runs does not hold them), on CIFAR-10 (JPEG-75) the
 network that comes with the library, 100 test images. A mixture answers by two passes of the same weights, at lam 0 and
@@ -44,6 +46,7 @@ from benchmarks.study import Found, data_options, kept, run
 from benchmarks.tables import Row
 
 EFFORTS = {"digits": Effort(100, 120, 16), "cifar10": Effort(100, 100, 8)}
+SEEDS = (0, 1, 2)
 SMOKE = Effort(4, 4, 3, 1, "pgd-1", "pgd-1")
 
 
@@ -69,7 +72,7 @@ def subjects(given: argparse.Namespace, effort: Effort) -> Iterator[Subject]:
         yield _subject("cifar10", it.classifier, (held, test), np.arange(len(test.x)), effort, 0, it.recipe.method.eps)
         return
     config = CONFIGS["digits"].shortened() if given.smoke else CONFIGS["digits"]
-    for part in itertools.islice(config.parts(), 1 if given.smoke else given.nb_parts):
+    for part in itertools.islice(replace(config, seeds=tuple(given.seeds)).parts(), 1 if given.smoke else None):
         _, classifier = one_network(config, given.runs, part)
         images = part.data.validation, part.data.test
         yield _subject(part.name, classifier, images, part.index, effort, part.seed, config.recipe.method.eps)
@@ -213,14 +216,13 @@ def _found(given: argparse.Namespace, answers: dict, lambdas: Sequence[float], s
         names = [f"{name}: {it}" for name, it in zip(names, settings[0], strict=True)]
     table = rows(dial, mixtures, by_itself, lambdas, names)
     table.append({"point": "time of a mixture's answer", "ratio to the dial": f"{np.median(times):.2f}"})
-    is_kept = given.nb_parts is None and not given.quick
-    return Found({f"mixing_{given.data}": table}, seeds, is_kept=is_kept)
+    return Found({f"mixing_{given.data}{'_quick' * given.quick}": table}, seeds)
 
 
 OPTIONS = {
     **data_options("mixing"),
-    "--nb-parts": {"type": int, "help": "folds of digits, the first; writes no result"},
-    "--quick": {"action": "store_true", "help": "50 images by the screen, not all of AutoAttack; writes no result"},
+    "--seeds": {"nargs": "+", "type": int, "default": SEEDS, "help": "of digits"},
+    "--quick": {"action": "store_true", "help": "50 images by the screen, not all of AutoAttack"},
 }
 
 if __name__ == "__main__":
