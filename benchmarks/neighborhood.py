@@ -100,7 +100,8 @@ def found_of(name: str, config: Config, part: Part, runs: Path) -> dict[str, Any
     """Train and judge on a part, or return what a folder holds of it: which answers are right, as digits per lam."""
     folder = runs / part.name / re.sub("[^a-z0-9.]+", "-", name.lower())
     recipe = NEIGHBORS[name].changed(config.recipe, seed=part.seed)
-    settings = recipe.as_values() | {"data_folder": None, "name": name, "judged at": config.lambdas}
+    own_names = {"data_folder": None, "pretrained": recipe.pretrained}  # not the paths that one folder has
+    settings = recipe.as_values() | own_names | {"name": name, "judged at": config.lambdas}
     path = folder / "-".join(["answers", *map(str, config.lambdas or ())])
 
     def make() -> dict[str, Any]:
