@@ -100,7 +100,7 @@ def found_of(name: str, config: Config, part: Part, runs: Path) -> dict[str, Any
     """Train and judge on a part, or return what a folder holds of it: which answers are right, as digits per lam."""
     folder = runs / part.name / re.sub("[^a-z0-9.]+", "-", name.lower())
     recipe = NEIGHBORS[name].changed(config.recipe, seed=part.seed)
-    own_names = {"data_folder": None, "pretrained": recipe.pretrained}  # not the paths that one folder has
+    own_names = {"data_folder": None, "pretrained": NEIGHBORS[name].recipe.get("pretrained")}  # no paths
     settings = recipe.as_values() | own_names | {"name": name, "judged at": config.lambdas}
     path = folder / "-".join(["answers", *map(str, config.lambdas or ())])
 
