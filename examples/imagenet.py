@@ -102,7 +102,7 @@ def main(folder: Path, out: Path, *, nb_workers: int, is_smoke: bool) -> None:
         classifier = OATClassifier(
             model, criterion, shape, len(train.classes), optimizer, clip_values=(0, 1), preprocessing=MEAN_STD
         )
-        # N-FGSM, and PGD-7 from where one step no longer finds what seven find
+        # N-FGSM with logit pairing, and PGD-7 from where one step no longer finds what seven find
         method = Method.fast(eps=EPS, ema=0.9 if is_smoke else 0.9999, clip_grad_norm=1.0, precision="bf16")
         loader = DataLoader(
             train,

@@ -92,8 +92,8 @@ def kinds() -> list[AttackKind]:
     return sorted(_KINDS.values(), key=lambda kind: kind.spelled)
 
 
-def kind_of(name: str) -> AttackKind | None:
-    """Return the kind that a name is of; None for an unknown name."""
+def kind_of(name: Any) -> AttackKind | None:
+    """Return the kind that a name is of; None for what is no name, or an unknown one."""
     found = (kind for kind in kinds() if isinstance(name, str) and re.fullmatch(kind.pattern, name))
     return next(found, None)
 
@@ -176,8 +176,8 @@ def attacks_named(name: str, classifier: PyTorchClassifier, *, eps: float, norm:
     return kind.evaluate(AttackSpec(name, eps, norm), classifier)
 
 
-def is_one_step(name: str) -> bool:
-    """Whether a name means an attack of one step, which goes ``eps`` far and may leave the ball."""
+def is_one_step(name: Any) -> bool:
+    """Whether it is the name of an attack of one step, which goes ``eps`` far and may leave the ball."""
     kind = kind_of(name)
     return kind is not None and kind.is_one_step
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from art_oat.attacks import Attack, ByLam, Norm, Radius, attack_named, radii_of
-from art_oat.attacks.registry import spelled
+from art_oat.attacks.registry import is_one_step, spelled
 from art_oat.checks import refusals, refuse
 from art_oat.classifier import OATClassifier
 from art_oat.fields import described
@@ -207,19 +207,20 @@ class Method:
 
     @classmethod
     def robust(cls, eps: float = 8 / 255, **changes: Any) -> Self:
-        """Return the published method with perturbed and averaged weights.
+        """Return the published method with logit pairing, and with perturbed and averaged weights.
 
         With the loss ``"trades"``, weights are perturbed by 0.005 in place of 0.01, both as published.
         """
-        return cls._combined(changes, eps=eps, weight_perturbation=0.01, ema=0.999)
+        return cls._combined(changes, eps=eps, loss="alp", weight_perturbation=0.01, ema=0.999)
 
     @classmethod
     def fast(cls, eps: float = 8 / 255, **changes: Any) -> Self:
-        """Return training by one step in place of seven, with averaged weights; ``fit`` needs ``validation_data``.
+        """Return training by one step in place of seven, with logit pairing and averaged weights.
 
-        The attack is N-FGSM; PGD-7 is the fallback, which goes where another attack is given.
+        The attack is N-FGSM from noise of ``eps``, half of what is published. PGD-7 is the fallback, for which ``fit``
+        needs ``validation_data``. It goes where an attack is given that is no name of one step.
         """
-        return cls._combined(changes, eps=eps, attack="n-fgsm", fallback="pgd-7", ema=0.999)
+        return cls._combined(changes, eps=eps, attack="n-fgsm-1", fallback="pgd-7", loss="alp", ema=0.999)
 
     @classmethod
     def named(cls, name: str, **changes: Any) -> Method:
@@ -235,8 +236,8 @@ class Method:
     @classmethod
     def _combined(cls, changes: dict[str, Any], **parts: Any) -> Self:
         """Exchange some parts, and what goes with them where it is not given itself."""
-        if "attack" in changes and changes["attack"] != parts.get("attack", cls.attack):
-            parts["fallback"] = None  # which guarded the other one
+        if not is_one_step(changes.get("attack", parts.get("attack"))):
+            parts["fallback"] = None  # what it guards is one step
         loss = changes.get("loss")
         if "weight_perturbation" in parts and (loss == "trades" or isinstance(loss, TRADESLoss)):
             parts["weight_perturbation"] = 0.005

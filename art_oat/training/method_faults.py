@@ -59,7 +59,7 @@ def attack_faults(attack: Any, fallback: Any, *, eps: float, norm: Norm, eps_ste
     if isinstance(attack, str):
         step = step_of(attack, fallback, eps_step)
         faults += name_faults(attack, eps=eps, norm=norm, eps_step=step)
-    if isinstance(fallback, NFGSM) or (isinstance(fallback, str) and is_one_step(fallback)):
+    if isinstance(fallback, NFGSM) or is_one_step(fallback):
         got = fallback if isinstance(fallback, str) else "an NFGSM"
         faults.append(f"fallback must keep to the radius and take many steps, such as pgd-7, got {got}.")
     elif isinstance(fallback, str):
@@ -70,8 +70,7 @@ def attack_faults(attack: Any, fallback: Any, *, eps: float, norm: Norm, eps_ste
 
 def step_of(attack: Any, fallback: Any, eps_step: float | None) -> float | None:
     """Return the step of an attack: one that is meant for the fallback is none for an attack of one step."""
-    is_single = isinstance(attack, str) and is_one_step(attack)
-    return None if is_single and fallback is not None else eps_step
+    return None if is_one_step(attack) and fallback is not None else eps_step
 
 
 def size_faults(*, ema: Any, clip_grad_norm: Any, weight_perturbation: Any = None, **shares: Any) -> list[str]:

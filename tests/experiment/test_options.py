@@ -61,8 +61,8 @@ def test_what_is_not_given_is_the_default_of_its_field():
     [
         ("fast", {"fallback": ""}, Method.fast(fallback=None)),
         ("fast", {"fallback": "pgd-1", "loss": "trades"}, Method.fast(fallback="pgd-1", loss="trades")),
-        ("fast", {"attack": "pgd-2"}, Method(attack="pgd-2", ema=0.999)),
-        ("robust", {"awp": 0.0, "ema": 0.0}, Method.published()),
+        ("fast", {"attack": "pgd-2"}, Method(attack="pgd-2", loss="alp", ema=0.999)),
+        ("robust", {"awp": 0.0, "ema": 0.0}, Method.published(loss="alp")),
         ("robust", {"loss": "trades"}, Method.robust(weight_perturbation=0.005, loss="trades")),
         ("dial", {"weight_of_one": 2.0}, Method.dial(sampling=StratifiedSampling({1.0: 2.0}))),
         ("dial", {"clean_share": 0.0, "eps": 0.2, "norm": "L2"}, Method.dial(clean_share=0.0, eps=0.2, norm="L2")),

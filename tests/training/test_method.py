@@ -59,17 +59,16 @@ def test_dial_without_lam_1_draws_the_others_alike():
     assert [int((drawn == lam).sum()) for lam in model.lambdas] == [30, 30, 30]
 
 
-def test_robust_is_published_with_perturbed_and_averaged_weights(classifier):
-    expected = Method(
-        attack=PGD(0.2, norm="L2"), weight_perturbation=WeightPerturbation(0.01), ema=0.999, loss=hybrid_loss, eps=0.1
-    )
+def test_robust_is_published_with_logit_pairing_and_perturbed_and_averaged_weights(classifier):
+    parts = {"loss": ALPLoss(), "weight_perturbation": WeightPerturbation(0.01), "ema": 0.999}
+    expected = Method(attack=PGD(0.2, norm="L2"), eps=0.1, **parts)
     assert resolved(Method.robust(0.2, norm="L2"), classifier) == expected
 
 
 def test_fast_takes_one_step_and_continues_with_many(classifier):
     method = resolved(Method.fast(eps=0.2, eps_step=0.05), classifier)
-    assert (method.attack, method.fallback) == (NFGSM(0.2), PGD(0.2, 0.05))
-    assert method.ema == 0.999
+    assert (method.attack, method.fallback) == (NFGSM(0.2, noise=1), PGD(0.2, 0.05))
+    assert (method.loss, method.ema) == (ALPLoss(), 0.999)
 
 
 def test_a_fallback_goes_with_the_attack_that_it_guards():
