@@ -10,7 +10,7 @@ import torch
 from torch import nn, optim
 from torch.nn import functional as F
 
-from art_oat import PGD, OATClassifier, OATTrainer, SlowStart, TradeoffCurve, to_conditional
+from art_oat import PGD, OATClassifier, OATTrainer, SlowStart, StratifiedSampling, TradeoffCurve, to_conditional
 from art_oat.data import Dataset, digits
 from art_oat.evaluation import EvaluationOptions
 from art_oat.models import SmallCNN
@@ -49,7 +49,8 @@ def main(*, is_smoke: bool) -> None:
     classifier = OATClassifier(model, nn.CrossEntropyLoss(), (1, 8, 8), 10, optimizer, clip_values=(0, 1))
     before = measured(classifier, data)
 
-    trainer = OATTrainer(classifier, attack=PGD(EPS, eps_step=EPS / 4))
+    more_of_one = StratifiedSampling({1.0: 10.0})  # of few epochs, most go where your network is farthest from
+    trainer = OATTrainer(classifier, attack=PGD(EPS, eps_step=EPS / 4), sampling=more_of_one)
     nb_epochs = 1 if is_smoke else NB_EPOCHS // 8
     trainer.fit(*data.train, nb_epochs=nb_epochs, batch_size=16, scheduler=SlowStart())  # few epochs want many steps
     after = measured(classifier, data)
