@@ -44,7 +44,6 @@ from benchmarks.configs import Config, Part
 from benchmarks.figures import plot_parts
 from benchmarks.frontiers import Arm, Shares, accuracies, area, ratio, resampled
 from benchmarks.neighbors import (
-    attributes,
     codes,
     conversion,
     coresets,
@@ -72,7 +71,6 @@ NEIGHBORS: Mapping[str, Neighbor] = {
     **reweighting.NEIGHBORS,
     **coresets.NEIGHBORS,
     **self_training.NEIGHBORS,
-    **attributes.NEIGHBORS,
     **latent.NEIGHBORS,
     **weight_noise.NEIGHBORS,
     **one_step.NEIGHBORS,
