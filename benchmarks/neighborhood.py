@@ -12,7 +12,7 @@ what the library has.
 
 A part is judged by its rival, which costs the same without it: the verdict is that of the interval of the ratio of
 hypervolumes, "better" or "worse" where it leaves 1 out. Seeds come one after the other: what is worse on the first (on
-digits three folds) is not trained with the others, and "nb_seeds" says how many a row has.
+digits three folds) is not trained with the others unless it is a rival, and "nb_seeds" says how many a row has.
 
 What is finished is kept in --runs: the same command continues, and several may go side by side, each with its own
 ``--neighbors``; each replaces its own rows of the table. ``--lambdas`` judges at others, trained or not, in a table of
@@ -77,6 +77,7 @@ NEIGHBORS: Mapping[str, Neighbor] = {
     **recipes.NEIGHBORS,
 }
 """By name; another part is one more file, and one more line here."""
+RIVALS = {part.rival for part in NEIGHBORS.values()}
 
 
 def train(neighbor: Neighbor, recipe: Recipe, data: Dataset) -> tuple[OATModel, float]:
@@ -129,10 +130,10 @@ def arm(name: str, config: Config, runs: Path) -> Arm:
 
 
 def found_by_seeds(name: str, seeds: tuple[int, ...], judged: Callable[[str, tuple[int, ...]], Arm]) -> Row:
-    """Judge a neighbor on the first seed, and on all of them unless it is worse than its rival there."""
+    """Judge a neighbor on the first seed, and on all of them unless it is worse there, and no rival of another."""
     for some in dict.fromkeys((seeds[:1], seeds)):
         row = row_of(*(judged(it, some) for it in (name, BASE, NEIGHBORS[name].rival))) | {"nb_seeds": len(some)}
-        if row["verdict"] == WORSE:
+        if row["verdict"] == WORSE and name not in RIVALS:
             break
     return row
 

@@ -48,7 +48,7 @@ FIGURES: Mapping[Path, Draw] = {
         for data, network in (("digits", "convnext"), ("cifar10", "convnext"), ("cifar10", "vit"))
     },
     DOCS / "ablation.png": ablation.draw,
-    DOCS / "neighborhood_digits.png": partial(neighborhood.draw, "digits"),
+    **{DOCS / f"neighborhood_{data}.png": partial(neighborhood.draw, data) for data in ("digits", "cifar10")},
     DOCS / "scale.png": scale_page.plot,
     **{RESULTS / f"transfer_{data}.png": partial(transfer.draw, data) for data in ("digits", "cifar10")},
 }

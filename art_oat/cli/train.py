@@ -32,8 +32,8 @@ def _train(  # noqa: PLR0913 - each is an option
     recipe: Annotated[
         str,
         typer.Option(
-            help="A method, such as dial, published, robust (AWP, averaged) or fast (one step, guarded); or a "
-            "baseline, the plain network of one lam: natural, pgd-at, trades or awp."
+            help="A method, such as dial, published, robust (logit pairing, AWP, averaged) or fast (one step, "
+            "logit pairing, guarded); or a baseline, the plain network of one lam: natural, pgd-at, trades or awp."
         ),
     ] = "dial",
     config: Config = None,

@@ -217,8 +217,8 @@ class Method:
     def fast(cls, eps: float = 8 / 255, **changes: Any) -> Self:
         """Return training by one step in place of seven, with logit pairing and averaged weights.
 
-        The attack is N-FGSM from noise of ``eps``, half of what is published. PGD-7 is the fallback, for which ``fit``
-        needs ``validation_data``. It goes where an attack is given that is no name of one step.
+        The attack is N-FGSM from noise of ``eps``, half of what is published. The fallback is PGD-7, for which ``fit``
+        needs ``validation_data``. It stays with ``"n-fgsm-NOISE"``, and goes where another attack is given.
         """
         return cls._combined(changes, eps=eps, attack="n-fgsm-1", fallback="pgd-7", loss="alp", ema=0.999)
 

@@ -116,12 +116,12 @@ def _neighbor(
 NEIGHBORS = {
     "converted": _neighbor("fine-tuned for an eighth of the epochs, slow-start", rival=BASE),
     "converted, eps grows": _neighbor("the same, eps grows from 0", source="arXiv:2509.23325", eps_warmup=0.5),
-    "converted, more of lam 1": _neighbor("the same, lam 1 drawn twice as often", **_MORE),
+    "converted, more of lam 1": _neighbor("the same, lam 1 ten times as often as others", **_MORE),
     "converted, half renewed": _neighbor(
         "the same, half way to a new start", renewed, source="arXiv:1910.08475", prepare=renewed(0.5), **_MORE
     ),
     "converted, logit pairing": _neighbor(
-        "the same, lam 1 drawn twice as often, attacks may not move scores", source=PAIRING, **_MORE, **PAIRED
+        "the same, lam 1 ten times as often as others, attacks may not move scores", source=PAIRING, **_MORE, **PAIRED
     ),
     "converted, half renewed, logit pairing": _neighbor(
         "the same, half way to a new start, attacks may not move scores",

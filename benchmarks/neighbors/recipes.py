@@ -19,7 +19,9 @@ NEIGHBORS = {
     "awp, ema": Neighbor("perturbed and averaged weights", "arXiv:2004.05884", _ROBUST),
     "awp, ema, logit pairing": Neighbor("awp, ema, paired", PAIRING, {**_ROBUST, **PAIRED}, rival="awp, ema"),
     "n-fgsm, ema": Neighbor("one step, averaged weights", "arXiv:2202.01181", _FAST, rival="n-fgsm"),
-    "n-fgsm, less noise, ema": Neighbor("of 1 eps", "arXiv:2202.01181", _LESS_NOISE, rival="n-fgsm, ema"),
+    "n-fgsm, less noise, ema": Neighbor(
+        "one step from noise of 1 eps, averaged weights", "arXiv:2202.01181", _LESS_NOISE, rival="n-fgsm, ema"
+    ),
     "n-fgsm, less noise, ema, logit pairing": Neighbor(
         "one step from noise of 1 eps, averaged weights, paired",
         PAIRING,

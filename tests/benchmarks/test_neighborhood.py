@@ -19,11 +19,11 @@ def test_every_part_changes_a_recipe_that_there_is(name, data):
 
 
 @pytest.mark.slow(seconds=1)
-@pytest.mark.parametrize(("nb_right", "expected"), [(0, 1), (100, 3)])
-def test_a_part_that_is_worse_than_its_rival_on_the_first_seed_gets_no_other(nb_right, expected):
-    def judged(name, seeds):
+@pytest.mark.parametrize(("name", "nb_right", "expected"), [("regional", 0, 1), ("regional", 100, 3), ("n-fgsm", 0, 3)])
+def test_a_part_that_is_worse_on_the_first_seed_gets_no_other_unless_it_is_a_rival(name, nb_right, expected):
+    def judged(part, seeds):
         right = np.zeros((2, 3, len(seeds), 200))
-        right[..., : 100 if name == "oat" else nb_right] = 1
-        return Arm(name, JUDGED, right, 1.0, "processor", 4, "")
+        right[..., : 100 if part == "oat" else nb_right] = 1
+        return Arm(part, JUDGED, right, 1.0, "processor", 4, "")
 
-    assert found_by_seeds("n-fgsm", (0, 1, 2), judged)["nb_seeds"] == expected
+    assert found_by_seeds(name, (0, 1, 2), judged)["nb_seeds"] == expected

@@ -74,6 +74,7 @@ def test_fast_takes_one_step_and_continues_with_many(classifier):
 def test_a_fallback_goes_with_the_attack_that_it_guards():
     assert Method.fast(attack="pgd-7").fallback is None
     assert Method.fast(attack=PGD(0.1)).fallback is None
+    assert Method.fast(attack=NFGSM(0.1)).fallback is None
     assert Method.fast(attack="n-fgsm").fallback == "pgd-7"
     assert Method.fast(attack="n-fgsm-1", fallback="pgd-3").fallback == "pgd-3"
 
