@@ -46,7 +46,6 @@ from benchmarks.study import Found, data_options, kept, run
 from benchmarks.tables import Row
 
 EFFORTS = {"digits": Effort(100, 120, 16), "cifar10": Effort(100, 100, 8)}
-SEEDS = (0, 1, 2)
 SMOKE = Effort(4, 4, 3, 1, "pgd-1", "pgd-1")
 
 
@@ -221,7 +220,7 @@ def _found(given: argparse.Namespace, answers: dict, lambdas: Sequence[float], s
 
 OPTIONS = {
     **data_options("mixing"),
-    "--seeds": {"nargs": "+", "type": int, "default": SEEDS, "help": "of digits"},
+    "--seeds": {"nargs": "+", "type": int, "default": CONFIGS["digits"].seeds, "help": "of digits"},
     "--quick": {"action": "store_true", "help": "50 images by the screen, not all of AutoAttack"},
 }
 
